@@ -1,0 +1,91 @@
+"""Text to token ids and token ids to text, one string a token."""
+
+import codecs
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any
+
+SPACE = "▁"  # SentencePiece's mark for a space
+
+
+def special_ids(tokenizer: Any) -> frozenset[int]:
+    """Ids of tokens that count in no statistic: BOS, EOS, padding and the tokenizer's other specials."""
+    return frozenset(int(i) for i in tokenizer.all_special_ids)
+
+
+def encode_text(
+    tokenizer: Any, text: str, *, prepend_bos: bool = True, max_tokens: int | None = None
+) -> list[int]:
+    """Token ids of `text`, beginning with exactly one BOS if `prepend_bos` and the tokenizer has one.
+
+    `max_tokens` counts BOS and cuts from the right. Markup in the text such as `<bos>` is the user's
+    text, never a special token, unless the tokenizer knows no such distinction.
+    """
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    if prepend_bos and tokenizer.bos_token_id is not None:
+        ids = [tokenizer.bos_token_id, *ids]
+    return ids[:max_tokens]
+
+
+@lru_cache(maxsize=1)
+def _byte_alphabet() -> dict[str, int]:
+    """GPT-2's printable stand-in for each byte, inverted."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    stand_ins = {chr(b): b for b in printable}
+    others = [b for b in range(256) if b not in set(printable)]
+    return stand_ins | {chr(256 + n): b for n, b in enumerate(others)}
+
+
+def vocabulary(tokenizer: Any) -> list[bytes]:
+    """The bytes that each id stands for; a special token stands for its own name.
+
+    Knows byte-level BPE (GPT-2, Llama 3, Qwen, our demo) and SentencePiece with byte fallback
+    (Gemma, Llama 2, Mistral).
+    """
+    size = len(tokenizer)
+    names: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(size)))
+    added = {int(i) for i in getattr(tokenizer, "added_tokens_decoder", {})}
+    alphabet = _byte_alphabet()
+    ordinary = [n for i, n in enumerate(names) if n is not None and i not in added]
+    byte_level = not any(SPACE in n for n in ordinary)
+    found = []
+    for i, name in enumerate(names):
+        if name is None:
+            found.append(b"")
+        elif i in added:
+            found.append(name.encode())
+        elif byte_level:
+            if all(c in alphabet for c in name):
+                found.append(bytes(alphabet[c] for c in name))
+            else:
+                found.append(name.encode())
+        elif len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+            found.append(bytes([int(name[3:5], 16)]))
+        else:
+            found.append(name.replace(SPACE, " ").encode())
+    return found
+
+
+def token_texts(ids: Sequence[int], vocab: Sequence[bytes]) -> list[str]:
+    """One string for each token; joined they are the text.
+
+    A character whose bytes are spread over several tokens appears whole at the last of them, the
+    others get an empty string; bytes that are no UTF-8 appear as U+FFFD.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    texts = [decoder.decode(vocab[i]) for i in ids]
+    if texts:
+        texts[-1] += decoder.decode(b"", final=True)
+    return texts
+
+
+class TokenStream:
+    """`token_texts` for ids that arrive one by one, as in generation."""
+
+    def __init__(self, vocab: Sequence[bytes]) -> None:
+        self._vocab = vocab
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """The text that this token completes."""
+        return self._decoder.decode(self._vocab[token_id])
