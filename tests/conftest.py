@@ -14,6 +14,8 @@ import pytest
 import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from sae_core.formats.saelens import load_sae, save_sae
+from sae_core.sae import SAE
 from tests import tiny
 
 torch.set_num_threads(1)
@@ -35,3 +37,21 @@ def tiny_model() -> Gemma2ForCausalLM:
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parquet file of 60 short documents: source, license, title, text."""
     return tiny.make_corpus(tmp_path_factory.mktemp("corpus") / "tiny.parquet")
+
+
+@pytest.fixture(scope="session")
+def tiny_sae_folder(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The tiny SAE on disk, as `save_sae` writes it."""
+    folder = tmp_path_factory.mktemp("saes") / tiny.SAE_NAME
+    save_sae(tiny.make_sae(tiny_model, tiny_tokenizer), folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sae(tiny_sae_folder: Path) -> SAE:
+    """JumpReLU SAE of 64 features at resid_post/1. Shared: do not change it."""
+    return load_sae(tiny_sae_folder)

@@ -1,11 +1,10 @@
-"""A tiny Gemma 2, tokenizer, corpus, SAE and bundle, all made here: offline, random, the same each time.
+"""A tiny Gemma 2, tokenizer, corpus, SAE and bundle, made here: offline, the same each time.
 
 Nothing has learned anything: the model's weights are random, and the SAE's directions too. What
 tests need is exact arithmetic on realistic shapes, not meaning. The pieces are plain functions, so
 that a test may also build a second, different one; `conftest.py` offers them as session fixtures.
 """
 
-import json
 import random
 from pathlib import Path
 
@@ -13,6 +12,11 @@ import duckdb
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from sae_core.config import SAEConfig, Site
+from sae_core.sae import SAE
+from sae_core.sites import activations
+from sae_core.tokens import encode_text
 
 PAD, EOS, BOS = "<pad>", "<eos>", "<bos>"
 """Special tokens; their ids are 0, 1 and 2."""
@@ -29,6 +33,9 @@ ALWAYS = 0
 
 DEAD = D_SAE - 1
 """The tiny SAE's feature that never fires."""
+
+SITE = Site("resid_post", 1)
+"""Where the tiny SAE reads."""
 
 SAE_NAME = "tiny"
 """Name of the tiny bundle's SAE."""
@@ -51,7 +58,10 @@ _SOURCES = (("stories", "CC0-1.0"), ("manuals", "MIT"), ("letters", "public doma
 
 
 def tiny_documents(count: int = 60, seed: int = 0) -> list[dict[str, str]]:
-    """`count` short documents with source, license, title and text; the first is non-ASCII, the second hostile."""
+    """`count` short documents: source, license, title, text.
+
+    The first holds characters of several bytes, the second is hostile.
+    """
     rng = random.Random(seed)
     rows = []
     for number in range(count):
@@ -107,7 +117,10 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def make_model(seed: int = 0) -> Gemma2ForCausalLM:
-    """A random Gemma 2 in float32: 3 layers, sliding window of 8 tokens on every other, soft caps, eager attention."""
+    """A random Gemma 2 in float32, eager attention.
+
+    3 layers (every other one sees a sliding window of 8 tokens), both soft caps, tied embeddings.
+    """
     config = Gemma2Config(
         vocab_size=VOCAB_SIZE,
         hidden_size=D_MODEL,
@@ -132,3 +145,45 @@ def make_model(seed: int = 0) -> Gemma2ForCausalLM:
         torch.manual_seed(seed)
         model = Gemma2ForCausalLM(config)
     return model.to(torch.float32).eval().requires_grad_(False)
+
+
+def make_sae(
+    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, site: Site = SITE, seed: int = 0
+) -> SAE:
+    """A JumpReLU SAE of `D_SAE` random unit directions whose thresholds are quantiles of the data.
+
+    Over `tiny_documents` (BOS left out) every feature fires on 8 % of the tokens, so that about 6
+    are active on each, but `ALWAYS` on half of them and `DEAD` on none; `b_dec` is the data's mean.
+    """
+    tokens = [encode_text(tokenizer, row["text"]) for row in tiny_documents()]
+    x = torch.cat([activations(model, torch.tensor([ids]), [site])[site][0, 1:] for ids in tokens])
+    generator = torch.Generator().manual_seed(seed)
+    directions = torch.randn(D_SAE, x.shape[1], generator=generator)
+    directions /= directions.norm(dim=1, keepdim=True)
+    sae = SAE.build(
+        SAEConfig(
+            architecture="jumprelu",
+            d_model=x.shape[1],
+            d_sae=D_SAE,
+            site=site,
+            model_name="tiny-gemma-2",
+            context_size=32,
+            metadata={"training": {"note": "random directions, not trained"}},
+        )
+    )
+    share = torch.full((D_SAE,), 0.08)
+    share[ALWAYS] = 0.5
+    mean = x.mean(dim=0)
+    pre_acts = (x - mean) @ directions.T
+    threshold = torch.stack(
+        [column.quantile(1 - s) for column, s in zip(pre_acts.T, share.tolist(), strict=True)]
+    )
+    threshold[DEAD] = 2 * pre_acts[:, DEAD].max()
+    sae.W_enc.data = directions.T.clone()
+    sae.b_enc.data = -mean @ directions.T
+    # Half of a direction: the reconstruction is then neither useless nor better than it should be.
+    sae.W_dec.data = 0.5 * directions
+    sae.b_dec.data = mean
+    # A median below 0 would make a threshold below 0, which no trained SAE has.
+    sae.threshold.data = threshold.clamp(min=1e-3)  # pyright: ignore[reportAttributeAccessIssue]
+    return sae

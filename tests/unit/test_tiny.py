@@ -3,6 +3,8 @@
 import torch
 from transformers import AutoTokenizer
 
+from sae_core.sites import activations
+from sae_core.tokens import encode_text
 from tests import tiny
 
 
@@ -37,3 +39,18 @@ def test_making_the_model_leaves_the_random_state_alone():
     torch.manual_seed(1)
     tiny.make_model()
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_sae_fires_as_documented(tiny_model, tiny_tokenizer, tiny_sae):
+    active = []
+    for row in tiny.tiny_documents():
+        ids = torch.tensor([encode_text(tiny_tokenizer, row["text"])])
+        x = activations(tiny_model, ids, [tiny.SITE])[tiny.SITE][0, 1:]
+        active.append(tiny_sae.encode(x) > 0)
+    frequency = torch.cat(active).float().mean(dim=0)
+    assert frequency[tiny.DEAD] == 0
+    assert 0.4 < frequency[tiny.ALWAYS] < 0.6
+    others = frequency[1 : tiny.DEAD]
+    assert others.min() > 0.05
+    assert others.max() < 0.1
+    assert 4 < frequency.sum() < 7
