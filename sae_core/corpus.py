@@ -108,27 +108,21 @@ def documents(paths: Sequence[str], *, skip: int = 0) -> Iterator[Document]:
                 have = {name for name, *_ in columns}
                 if "text" not in have:
                     raise ValueError(
-                        f"corpus file {path} has no column 'text': it has {', '.join(sorted(have))}."
+                        f"corpus file {path} has no column 'text', only {', '.join(sorted(have))}."
                     )
-                fields = [
-                    f"CAST({c} AS VARCHAR)" if c in have else f"'' AS {c}" for c in _COLUMNS
-                ]
+                fields = [f"CAST({c} AS VARCHAR)" if c in have else f"'' AS {c}" for c in _COLUMNS]
                 result = connection.execute(f"SELECT {', '.join(fields)} FROM {reader}", [path])
                 while rows := result.fetchmany(_DOCUMENTS_AT_ONCE):
                     for text, title, source, licence in rows:
                         if number >= skip and text:
-                            yield Document(
-                                number, text, title or "", source or "", licence or ""
-                            )
+                            yield Document(number, text, title or "", source or "", licence or "")
                         number += 1
             except duckdb.Error as error:
                 reason = str(error).splitlines()[0]
                 raise ValueError(f"corpus file {path} cannot be read: {reason}") from error
 
 
-def token_rows(
-    docs: Iterable[Document], tokenizer: Any, context_size: int
-) -> Iterator[TokenRow]:
+def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> Iterator[TokenRow]:
     """Cut documents into rows of BOS and up to `context_size - 1` tokens of one document.
 
     Documents are tokenised many at a time, in parallel where the tokenizer can. A tokenizer
@@ -147,9 +141,7 @@ def token_rows(
                 yield TokenRow(document, offset, row)
 
 
-def batches(
-    rows: Iterable[TokenRow], tokenizer: Any, rows_per_batch: int
-) -> Iterator[TokenBatch]:
+def batches(rows: Iterable[TokenRow], tokenizer: Any, rows_per_batch: int) -> Iterator[TokenBatch]:
     """Group rows in order, padded on the right to the longest of each batch."""
     specials = torch.tensor(sorted(special_ids(tokenizer)), dtype=torch.long)
     pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

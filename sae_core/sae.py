@@ -1,6 +1,6 @@
 """The sparse autoencoder: `SAE` and its four architectures.
 
-    pre_acts = x @ W_enc + b_enc        acts = activate(pre_acts)        recon = acts @ W_dec + b_dec
+    pre_acts = x @ W_enc + b_enc      acts = activate(pre_acts)      recon = acts @ W_dec + b_dec
 
 Weights take raw activations: input scaling and a pre-encoder bias are training matters, folded in
 when an SAE is saved. Architectures differ in `activate` (and Gated in how it gets there), so that
@@ -15,7 +15,7 @@ from sae_core.config import SAEConfig
 
 
 class SAE(nn.Module):
-    """Weights `W_enc [d_model, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_model]`, `b_dec [d_model]`.
+    """`W_enc [d_model, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_model]`, `b_dec [d_model]`.
 
     Made by `SAE.build(cfg)`; parameters start as zeros in float32 and need no gradient (a trainer
     switches it on). Inputs of any float dtype are taken to the weights' dtype first.
@@ -46,9 +46,7 @@ class SAE(nn.Module):
         """What the activation function sees."""
         return x.to(self.W_enc.dtype) @ self.W_enc + self.b_enc
 
-    def activate(
-        self, pre_acts: Float[Tensor, "*batch d_sae"]
-    ) -> Float[Tensor, "*batch d_sae"]:
+    def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """Activations from pre-activations; 0 means that a feature is not active."""
         raise NotImplementedError(f"{type(self).__name__} is abstract: use SAE.build")
 
@@ -91,9 +89,7 @@ class JumpReLUSAE(_ColumnwiseSAE):
     tensor_names = (*SAE.tensor_names, "threshold")
     threshold: nn.Parameter
 
-    def activate(
-        self, pre_acts: Float[Tensor, "*batch d_sae"]
-    ) -> Float[Tensor, "*batch d_sae"]:
+    def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """`pre_acts * (pre_acts > threshold)`."""
         return pre_acts * (pre_acts > self.threshold)
 
@@ -112,9 +108,7 @@ class JumpReLUSAE(_ColumnwiseSAE):
 class ReLUSAE(_ColumnwiseSAE):
     """Active where the pre-activation is positive."""
 
-    def activate(
-        self, pre_acts: Float[Tensor, "*batch d_sae"]
-    ) -> Float[Tensor, "*batch d_sae"]:
+    def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """`relu(pre_acts)`."""
         return pre_acts.relu()
 
@@ -128,9 +122,7 @@ class ReLUSAE(_ColumnwiseSAE):
 class TopKSAE(SAE):
     """The k largest pre-activations of a token, as far as they are positive."""
 
-    def activate(
-        self, pre_acts: Float[Tensor, "*batch d_sae"]
-    ) -> Float[Tensor, "*batch d_sae"]:
+    def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """The k largest kept after a ReLU, the others 0."""
         assert self.cfg.k is not None
         top = pre_acts.relu().topk(self.cfg.k, dim=-1)
@@ -154,9 +146,7 @@ class GatedSAE(SAE):
         """The gate's pre-activations."""
         return x.to(self.W_enc.dtype) @ self.W_enc + self.b_gate
 
-    def activate(
-        self, pre_acts: Float[Tensor, "*batch d_sae"]
-    ) -> Float[Tensor, "*batch d_sae"]:
+    def activate(self, pre_acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_sae"]:
         """Magnitudes where the gate is open."""
         magnitude = (self.r_mag.exp() * (pre_acts - self.b_gate) + self.b_mag).relu()
         return magnitude * (pre_acts > 0)

@@ -25,7 +25,7 @@ Side = Literal["input", "output"]
 Replacement = Callable[[Tensor], Tensor | None]
 
 
-class _Enough(Exception):
+class _Enough(Exception):  # noqa: N818 - it ends a forward, it is no error
     """Raised by a hook to end a forward whose remaining layers nobody needs."""
 
 

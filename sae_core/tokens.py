@@ -9,17 +9,16 @@ SPACE = "▁"  # SentencePiece's mark for a space
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids of tokens that count in no statistic: BOS, EOS, padding and the tokenizer's other specials."""
+    """Ids that count in no statistic: BOS, EOS, padding and the tokenizer's other specials."""
     return frozenset(int(i) for i in tokenizer.all_special_ids)
 
 
 def encode_text(
     tokenizer: Any, text: str, *, prepend_bos: bool = True, max_tokens: int | None = None
 ) -> list[int]:
-    """Token ids of `text`, beginning with exactly one BOS if `prepend_bos` and the tokenizer has one.
+    """Token ids of `text`, after exactly one BOS if `prepend_bos` and the tokenizer has one.
 
-    `max_tokens` counts BOS and cuts from the right. Markup in the text such as `<bos>` is the user's
-    text, never a special token, unless the tokenizer knows no such distinction.
+    `max_tokens` counts BOS and cuts from the right.
     """
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     if prepend_bos and tokenizer.bos_token_id is not None:

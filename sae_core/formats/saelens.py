@@ -46,7 +46,7 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
 
 
 def update_metadata(folder: Path | str, **metadata: Any) -> SAEConfig:
-    """Add entries to the metadata of a saved SAE (measured numbers, say); weights stay as they are."""
+    """Add entries to the metadata of a saved SAE (measured numbers, say), leaving its weights."""
     path = Path(folder) / CONFIG_FILE
     cfg = _with_metadata(_read_config(path), **metadata)
     with atomic_write(path) as temporary:

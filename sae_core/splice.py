@@ -1,0 +1,344 @@
+"""A language model with SAEs spliced in: what fires, what the splice costs, generation with edits."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_core.config import Site
+from sae_core.edits import Edit, edited_activation
+from sae_core.metrics import token_kl, token_losses
+from sae_core.sae import SAE
+from sae_core.sites import activations, capture, replace, site_width
+from sae_core.tokens import special_ids, vocabulary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """One text through the model, without and with an SAE. Arrays over tokens have length T."""
+
+    ids: np.ndarray
+    special: np.ndarray
+    """True at tokens that keep their activation and count in no statistic."""
+    base_loss: np.ndarray
+    """Nats for predicting token t from those before it, NaN at 0; `spliced_loss`, `kl` likewise."""
+    spliced_loss: np.ndarray
+    kl: np.ndarray
+    sq_error: np.ndarray
+    """Squared reconstruction error, 0 at special tokens; `sq_deviation` from the mean likewise."""
+    sq_deviation: np.ndarray
+    token: np.ndarray
+    """The active features as three arrays: token number, feature, activation; by token, then
+    falling activation."""
+    feature: np.ndarray
+    activation: np.ndarray
+    totals: dict[str, float] = field(default_factory=dict)
+    """tokens, l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl as in `sae_core.metrics`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GeneratedToken:
+    """A token of one arm; `own` and `after` hold one activation for each watched feature."""
+
+    id: int
+    own: tuple[float, ...]
+    """The feature's activation on this token before this token's edit."""
+    after: tuple[float, ...]
+    """The feature's activation read from the edited stream by the same encoder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationStep:
+    """One new token for every arm; None for an arm that has ended with EOS."""
+
+    tokens: tuple[GeneratedToken | None, ...]
+
+
+class SplicedLM:
+    """A causal language model, its tokenizer and SAEs by name.
+
+    Forwards run under a lock, one at a time, because hooks belong to the module: an instance may be
+    used from several threads. Raises ValueError when an SAE's width is not that of its site.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, saes: Mapping[str, SAE]) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.device: torch.device = next(model.parameters()).device
+        self.vocabulary = vocabulary(tokenizer)
+        self._special = special_ids(tokenizer)
+        self._lock = threading.RLock()
+        self._saes: dict[str, SAE] = {}
+        for name, sae in saes.items():
+            self.add(name, sae)
+
+    def add(self, name: str, sae: SAE) -> None:
+        """Make an SAE available under `name`; ValueError if it does not fit the model."""
+        if sae.cfg.site is None:
+            raise ValueError(f"SAE {name} does not say at which site it reads.")
+        width = site_width(self.model, sae.cfg.site)
+        if width != sae.cfg.d_model:
+            raise ValueError(
+                f"SAE {name} reads {sae.cfg.d_model} numbers but site {sae.cfg.site} of this model "
+                f"has {width}: it belongs to another model."
+            )
+        self._saes[name] = sae.to(self.device)
+
+    def sae(self, name: str) -> SAE:
+        """The SAE called `name`; ValueError naming the known ones if there is none."""
+        if name not in self._saes:
+            raise ValueError(f"unknown SAE {name!r}: known are {', '.join(self._saes)}.")
+        return self._saes[name]
+
+    def site(self, name: str) -> Site:
+        """Where the SAE called `name` reads."""
+        site = self.sae(name).cfg.site
+        assert site is not None
+        return site
+
+    def is_special(self, ids: Sequence[int]) -> list[bool]:
+        """Which tokens keep their activation and count in no statistic."""
+        return [i in self._special for i in ids]
+
+    @torch.no_grad()
+    def analyse(self, ids: Sequence[int], sae_name: str, mean: Tensor | None = None) -> Analysis:
+        """What fires on a text and what splicing the SAE's reconstruction in costs.
+
+        Base and spliced text run as the two rows of one batch. `mean` is the mean activation
+        `[d_model]` that FVU's deviations are taken from; None takes the text's own.
+        """
+        sae, site = self.sae(sae_name), self.site(sae_name)
+        special = torch.tensor(self.is_special(ids), device=self.device)
+        batch = torch.tensor([list(ids)] * 2, device=self.device)
+        seen: list[Tensor] = []
+
+        def splice(x: Tensor) -> Tensor:
+            acts = sae.encode(x[1].float())
+            recon = sae.decode(acts)
+            seen.extend((x[1].float(), acts, recon))
+            return torch.stack([x[0], torch.where(special[:, None], x[1], recon.to(x.dtype))])
+
+        with self._lock, replace(self.model, site, splice):
+            logits = self.model(input_ids=batch, use_cache=False).logits
+        x, acts, recon = seen
+        losses = token_losses(logits, batch)
+        kl = token_kl(logits[:1], logits[1:])[0]
+        counted = ~special
+        x, recon = x[counted].double(), recon[counted].double()
+        centre = x.mean(0) if mean is None else mean.to(x)
+        sq_error, sq_deviation = (torch.zeros(len(special)).double() for _ in range(2))
+        sq_error[counted.cpu()] = (x - recon).square().sum(-1).cpu()
+        sq_deviation[counted.cpu()] = (x - centre).square().sum(-1).cpu()
+        acts = (acts * counted[:, None]).cpu()
+        token, feature = acts.nonzero(as_tuple=True)
+        activation = acts[token, feature]
+        order = np.lexsort((feature.numpy(), -activation.numpy(), token.numpy()))
+        analysis = Analysis(
+            ids=np.asarray(ids, dtype=np.int64),
+            special=special.cpu().numpy(),
+            base_loss=losses[0].cpu().numpy(),
+            spliced_loss=losses[1].cpu().numpy(),
+            kl=kl.cpu().numpy(),
+            sq_error=sq_error.numpy(),
+            sq_deviation=sq_deviation.numpy(),
+            token=token.numpy()[order],
+            feature=feature.numpy()[order],
+            activation=activation.numpy()[order],
+        )
+        analysis.totals.update(_totals(analysis))
+        return analysis
+
+    @torch.no_grad()
+    def pre_activations(
+        self, ids: Sequence[int], sae_name: str, features: Sequence[int]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Pre-activations and activations `[T, n]` of some features; 0 at special tokens.
+
+        Runs the model only up to the SAE's site.
+        """
+        sae, site = self.sae(sae_name), self.site(sae_name)
+        self.check_features(sae_name, features)
+        with self._lock:
+            x = activations(self.model, torch.tensor([list(ids)], device=self.device), [site])
+        pre_acts = sae.pre_acts(x[site][0].float())
+        keep = ~torch.tensor(self.is_special(ids), device=self.device)[:, None]
+        columns = list(features)
+        acts = sae.activate(pre_acts)[:, columns] * keep
+        return (pre_acts[:, columns] * keep).cpu().numpy(), acts.cpu().numpy()
+
+    def check_features(self, sae_name: str, features: Sequence[int]) -> None:
+        """ValueError naming the first feature that the SAE does not have."""
+        d_sae = self.sae(sae_name).cfg.d_sae
+        for feature in features:
+            if not 0 <= feature < d_sae:
+                raise ValueError(
+                    f"feature {feature} does not exist: SAE {sae_name} has features 0 to "
+                    f"{d_sae - 1}."
+                )
+
+    @torch.no_grad()
+    def generate(
+        self,
+        ids: Sequence[int],
+        arms: Sequence[Sequence[Edit]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int = 0,
+        watch: Sequence[tuple[str, int]] = (),
+        use_cache: bool = True,
+    ) -> Iterator[GenerationStep]:
+        """Continue a prompt once for each arm, an arm being a list of edits ([] is the model as is).
+
+        Arms run as rows of one batch and draw with the same seed, so only the edits differ.
+        `temperature` 0 is greedy. `watch` lists (SAE name, feature) whose activations each token
+        carries. An arm ends at EOS, all end after `max_new_tokens`. Closing the generator stops
+        the work; no hook outlives a step.
+        """
+        run = _Run(self, list(ids), arms, watch)
+        samplers = [torch.Generator().manual_seed(seed) for _ in arms]
+        logits = run.forward(torch.tensor([list(ids)] * len(arms)), start=0)
+        eos = self.tokenizer.eos_token_id
+        ended = [False] * len(arms)
+        grown = torch.tensor([list(ids)] * len(arms))
+        for n in range(max_new_tokens):
+            drawn = [
+                _draw(row, temperature, sampler)
+                for row, sampler in zip(logits.float().cpu(), samplers, strict=True)
+            ]
+            ended = [e or token == eos for e, token in zip(ended, drawn, strict=True)]
+            if all(ended):
+                return
+            column = torch.tensor(drawn)[:, None]
+            grown = torch.cat([grown, column], dim=1)
+            if use_cache:
+                logits = run.forward(column, start=len(ids) + n)
+            else:
+                run.cache = None
+                logits = run.forward(grown, start=0)
+            yield GenerationStep(
+                tokens=tuple(
+                    None
+                    if ended[a]
+                    else GeneratedToken(id=drawn[a], own=run.own[a], after=run.after[a])
+                    for a in range(len(arms))
+                )
+            )
+
+
+def _draw(logits: Tensor, temperature: float, sampler: torch.Generator) -> int:
+    if temperature == 0:
+        return int(logits.argmax())
+    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=sampler))
+
+
+class _Run:
+    """The state of one generation: cache, edits by SAE, watched activations of the last token."""
+
+    def __init__(
+        self,
+        lm: SplicedLM,
+        ids: list[int],
+        arms: Sequence[Sequence[Edit]],
+        watch: Sequence[tuple[str, int]],
+    ) -> None:
+        self.lm = lm
+        self.prompt_length = len(ids)
+        self.arms = [[(self._sae_name(edit), edit) for edit in arm] for arm in arms]
+        self.watch = watch
+        for name, feature in [*watch, *((n, e.feature) for arm in self.arms for n, e in arm)]:
+            lm.check_features(name, [feature])
+        self.names = sorted({n for n, _ in watch} | {n for arm in self.arms for n, _ in arm})
+        self.cache: Any = None
+        self.own: list[tuple[float, ...]] = [() for _ in arms]
+        self.after: list[tuple[float, ...]] = [() for _ in arms]
+
+    def _sae_name(self, edit: Edit) -> str:
+        if edit.sae:
+            return edit.sae
+        known = list(self.lm._saes)
+        if len(known) != 1:
+            raise ValueError(
+                f"the edit of feature {edit.feature} does not say which SAE it belongs to: "
+                f"{', '.join(known)} are loaded."
+            )
+        return known[0]
+
+    def forward(self, ids: Tensor, start: int) -> Tensor:
+        """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
+        lm = self.lm
+        special = torch.tensor([lm.is_special(row) for row in ids.tolist()], device=lm.device)
+        own: dict[str, Tensor] = {}
+        after: dict[str, Tensor] = {}
+
+        def editor(name: str) -> Any:
+            sae = lm.sae(name)
+            watched = [f for n, f in self.watch if n == name]
+            columns = torch.tensor(watched, device=lm.device, dtype=torch.long)
+
+            def edit(x: Tensor) -> Tensor | None:
+                rows = []
+                for a, arm in enumerate(self.arms):
+                    edits = [e for n, e in arm if n == name]
+                    rows.append(
+                        edited_activation(sae, x[a], edits, start, self.prompt_length, special[a])
+                    )
+                new = None
+                if any(row is not None for row in rows):
+                    new = torch.stack([x[a] if r is None else r for a, r in enumerate(rows)])
+                if watched:
+                    own[name] = sae.feature_acts(x[:, -1].float(), columns)
+                    after[name] = (
+                        own[name] if new is None else sae.feature_acts(new[:, -1].float(), columns)
+                    )
+                return new
+
+            return edit
+
+        with lm._lock, ExitStack() as stack:
+            for name in self.names:
+                stack.enter_context(replace(lm.model, lm.site(name), editor(name)))
+            output = lm.model(
+                input_ids=ids.to(lm.device),
+                past_key_values=self.cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        self.cache = output.past_key_values
+        self.own = self._watched(own)
+        self.after = self._watched(after)
+        return output.logits[:, -1]
+
+    def _watched(self, found: dict[str, Tensor]) -> list[tuple[float, ...]]:
+        """For each arm the watched activations in the order of `watch`."""
+        columns = {name: iter(values.T.tolist()) for name, values in found.items()}
+        by_feature = [next(columns[name]) for name, _ in self.watch]
+        return [tuple(column[a] for column in by_feature) for a in range(len(self.arms))]
+
+
+def _totals(analysis: Analysis) -> dict[str, float]:
+    """The text's numbers; NaN where it does not define one (a text of one token has no loss)."""
+    counted = ~analysis.special
+    with_loss = counted.copy()
+    with_loss[:1] = False
+    tokens = int(counted.sum())
+    deviation = float(analysis.sq_deviation.sum())
+
+    def mean(values: np.ndarray) -> float:
+        return float(values[with_loss].mean(dtype=np.float64)) if with_loss.any() else float("nan")
+
+    ce_base, ce_spliced = mean(analysis.base_loss), mean(analysis.spliced_loss)
+    return {
+        "tokens": tokens,
+        "l0": len(analysis.token) / tokens if tokens else float("nan"),
+        "fvu": float(analysis.sq_error.sum()) / deviation if deviation else float("nan"),
+        "ce_base": ce_base,
+        "ce_spliced": ce_spliced,
+        "delta_lm_loss": ce_spliced - ce_base,
+        "kl": mean(analysis.kl),
+    }
