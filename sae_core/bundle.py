@@ -14,8 +14,9 @@ from typing import Any
 
 import torch
 
+from sae_core.config import SAEConfig
 from sae_core.files import atomic_write
-from sae_core.formats.saelens import load_sae
+from sae_core.formats.saelens import load_config, load_sae
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 
@@ -85,11 +86,18 @@ class Bundle:
 
     def load_sae(self, name: str, device: str | torch.device = "cpu") -> SAE:
         """One SAE; ValueError naming the bundle's SAEs if it has none of that name."""
+        return load_sae(self._known(name), device)
+
+    def sae_config(self, name: str) -> SAEConfig:
+        """An SAE's configuration and measured numbers, without reading its weights."""
+        return load_config(self._known(name))
+
+    def _known(self, name: str) -> Path:
         if name not in self.sae_names:
             raise ValueError(
                 f"bundle {self.name} has no SAE {name!r}: it has {', '.join(self.sae_names)}."
             )
-        return load_sae(self.sae_path(name), device)
+        return self.sae_path(name)
 
     def load(
         self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
@@ -135,8 +143,9 @@ def load_language_model(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
+        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the language model {name} cannot be loaded: {reason}") from error
-    return model.to(device).eval().requires_grad_(False), tokenizer
+    model.to(device).eval().requires_grad_(False)
+    return model, tokenizer

@@ -54,6 +54,11 @@ def update_metadata(folder: Path | str, **metadata: Any) -> SAEConfig:
     return cfg
 
 
+def load_config(folder: Path | str) -> SAEConfig:
+    """The configuration of a saved SAE, without its weights."""
+    return _read_config(Path(folder) / CONFIG_FILE)
+
+
 def load_sae(folder: Path | str, device: str | torch.device = "cpu") -> SAE:
     """Read an SAE written by Jumpscope or SAELens; weights become float32 on `device`.
 
