@@ -1,0 +1,228 @@
+"""The demo language model's shape, its loss on rows of tokens, and its measurement once saved."""
+
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from transformers import (
+    AttentionInterface,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    PreTrainedTokenizerFast,
+)
+
+from sae_core.tokens import special_ids, vocabulary
+from training.lm_data import TokenRows
+
+log = logging.getLogger(__name__)
+
+AttentionKind = Literal["eager", "flex"]
+Masks = dict[str, Tensor] | dict[str, BlockMask]
+
+_FLEX = "jumpscope_flex"
+_ROWS_AT_ONCE = 32  # when measuring: 32 x 512 x 8,192 logits are 0.5 GB in float32
+
+PROMPTS = (
+    "It was late in the evening when",
+    "“I cannot tell you,” said the doctor, “",
+    "When the price of a good rises,",
+    "def read_lines(path):\n",
+    "The human body",
+)
+"""What the samples in the report begin with."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LMShape:
+    """Shape of a Gemma 2 model; the defaults give 10.5 million parameters."""
+
+    vocab_size: int = 8192
+    """Entries of the tokenizer, the four special tokens included."""
+    hidden_size: int = 256
+    """Width of the residual stream."""
+    layers: int = 9
+    """Decoder layers; even ones (0, 2, ...) see only the sliding window."""
+    heads: int = 4
+    """Query heads."""
+    kv_heads: int = 2
+    """Key and value heads; divides `heads`."""
+    head_dim: int = 64
+    """Width of a head; also the softmax's scale, head_dim ** -0.5."""
+    intermediate_size: int = 960
+    """Width of the MLP."""
+    sliding_window: int = 256
+    """Positions that a sliding-window layer sees, its own included."""
+    max_positions: int = 1024
+    """Positions that the configuration promises."""
+
+    def __post_init__(self) -> None:
+        if min(asdict(self).values()) < 1:
+            raise ValueError("every size of the model must be 1 or more.")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"kv_heads ({self.kv_heads}) must divide heads ({self.heads}).")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.head_dim}: rotary positions need an even number.")
+
+    def build(self, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
+        """A model with random weights, float32, from torch's generator."""
+        config = Gemma2Config(
+            vocab_size=self.vocab_size,
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            query_pre_attn_scalar=self.head_dim,
+            intermediate_size=self.intermediate_size,
+            sliding_window=self.sliding_window,
+            max_position_embeddings=self.max_positions,
+            attn_logit_softcapping=50.0,
+            final_logit_softcapping=30.0,
+            tie_word_embeddings=True,
+            use_cache=True,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+        )
+        return Gemma2ForCausalLM._from_config(
+            config, dtype=torch.float32, attn_implementation="eager"
+        )
+
+
+def _flex_forward(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any
+) -> tuple[Tensor, None]:
+    """Gemma 2's attention by torch's flex_attention: no `[pos, pos]` matrix in memory."""
+    cap: float = options["softcap"]
+
+    def soft_cap(score: Tensor, *_: Tensor) -> Tensor:
+        return cap * torch.tanh(score / cap)
+
+    # Rotary positions leave query and key in float32 under autocast.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    out = flex_attention(
+        query, key, value, soft_cap, mask, scale=options["scaling"], enable_gqa=True
+    )
+    assert isinstance(out, Tensor)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def attention_masks(
+    model: Gemma2ForCausalLM, positions: int, kind: AttentionKind, device: torch.device
+) -> Masks:
+    """Causal masks of both kinds of layer; switches `model` to attention of this kind.
+
+    Made once: rows have one length and no padding.
+    """
+    window = model.config.sliding_window
+
+    def full(_b: Any, _h: Any, q: Any, k: Any) -> Any:
+        return q >= k
+
+    def sliding(_b: Any, _h: Any, q: Any, k: Any) -> Any:
+        return (q >= k) & (q - k < window)
+
+    rules = {"full_attention": full, "sliding_attention": sliding}
+    if kind == "flex":
+        AttentionInterface.register(_FLEX, _flex_forward)
+        model.set_attn_implementation(_FLEX)
+        return {
+            name: create_block_mask(rule, None, None, positions, positions, device=str(device))
+            for name, rule in rules.items()
+        }
+    model.set_attn_implementation("eager")
+    at = torch.arange(positions, device=device)
+    lowest = torch.finfo(torch.float32).min
+    return {
+        name: torch.where(rule(0, 0, at[:, None], at[None, :]), 0.0, lowest)[None, None]
+        for name, rule in rules.items()  # 1, 1, query, key
+    }
+
+
+def row_losses(
+    model: Gemma2ForCausalLM, rows: Int[Tensor, "rows tokens"], masks: Masks, bos: int
+) -> Float[Tensor, "rows predictions"]:
+    """Cross-entropy in nats of each token of `rows` but the first; 0 where the token is BOS.
+
+    BOS follows EOS by construction, so predicting it says nothing about text. bfloat16 autocast on
+    CUDA, float32 elsewhere; the loss is float32.
+    """
+    inputs, targets = rows[:, :-1], rows[:, 1:]
+    cuda = rows.device.type == "cuda"
+    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=cuda):
+        hidden = model.model(input_ids=inputs, attention_mask=masks, use_cache=False)[0]
+        logits = model.lm_head(hidden)
+    cap = model.config.final_logit_softcapping
+    logits = cap * torch.tanh(logits.float() / cap)  # rows, predictions, vocab
+    losses = F.cross_entropy(
+        logits.flatten(0, 1), targets.flatten(), ignore_index=bos, reduction="none"
+    )
+    return losses.view(targets.shape)
+
+
+def save_model(
+    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
+) -> None:
+    """Model in bfloat16 and tokenizer, in Hugging Face's layout. `model` becomes bfloat16."""
+    model.set_attn_implementation("eager")
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def measure_saved(
+    folder: Path, stream: Any, context: int, device: torch.device
+) -> dict[str, float | int]:
+    """Loss of the model in `folder`, loaded as its users load it, on a stream of tokens.
+
+    Means are over targets that are ordinary tokens (not BOS, EOS, padding). The rest of the stream
+    that fills no row is left out.
+    """
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    rows = TokenRows(stream, context, tokenizer.bos_token_id, device)
+    special = torch.tensor(sorted(special_ids(tokenizer)), device=device)
+    lengths = torch.tensor([len(b) for b in vocabulary(tokenizer)], device=device)
+    nats = torch.zeros((), dtype=torch.float64, device=device)
+    tokens, text_bytes = 0, 0
+    with torch.inference_mode():
+        for batch in rows.in_order(_ROWS_AT_ONCE):
+            targets = batch[:, 1:]
+            logits = model(input_ids=batch[:, :-1], use_cache=False).logits.float()
+            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            counts = ~torch.isin(targets, special).flatten()
+            nats += losses[counts].double().sum()
+            tokens += int(counts.sum())
+            text_bytes += int(lengths[targets.flatten()[counts]].sum())
+    return {
+        "nats_per_token": float(nats) / tokens,
+        "bits_per_byte": float(nats) / math.log(2) / text_bytes,
+        "tokens": tokens,
+        "bytes": text_bytes,
+    }
+
+
+def sample(folder: Path, device: torch.device, seed: int, new_tokens: int = 80) -> list[dict]:
+    """What the saved model writes after each of PROMPTS: greedily, and at temperature 0.8."""
+    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to(device)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    written = []
+    for prompt in PROMPTS:
+        ids = tokenizer(prompt, return_tensors="pt").to(device)
+        for name, options in (
+            ("greedy", {"do_sample": False}),
+            ("temperature 0.8", {"do_sample": True, "temperature": 0.8, "top_k": 0}),
+        ):
+            torch.manual_seed(seed)
+            out = model.generate(**ids, max_new_tokens=new_tokens, **options)
+            text = tokenizer.decode(out[0], skip_special_tokens=True)
+            written.append({"prompt": prompt, "method": name, "text": text})
+    return written
