@@ -178,13 +178,14 @@ def take_tokens(rows: Iterable[TokenRow], max_tokens: int) -> list[TokenRow]:
     return chosen
 
 
+@torch.no_grad()
 def evaluate(
     lm: "SplicedLM",
     sae_name: str,
     rows: Sequence[TokenRow],
     *,
     batch_rows: int = 16,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """Measure an SAE on rows of tokens; runs the model once to the site and four times whole.
 
@@ -202,7 +203,7 @@ def evaluate(
     if stats.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
     mean = stats.mean().float()
-    sums = dict.fromkeys(("base", "spliced", "mean", "zero", "kl"), 0.0)
+    sums: dict[str, float] = dict.fromkeys(("base", "spliced", "mean", "zero", "kl"), 0.0)
     for batch in all_batches:
         for name, value in _batch_losses(lm, sae, site, batch, mean).items():
             sums[name] += value

@@ -138,13 +138,13 @@ def make_model(seed: int = 0) -> Gemma2ForCausalLM:
         pad_token_id=0,
         eos_token_id=1,
         bos_token_id=2,
-        attn_implementation="eager",
+        attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )
     # fork_rng: making a fixture must not move the random numbers of the test that asks for it.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Gemma2ForCausalLM(config)
-    return model.to(torch.float32).eval().requires_grad_(False)
+    return model.float().eval().requires_grad_(False)
 
 
 def make_sae(

@@ -1,0 +1,79 @@
+# Everything from a fresh clone: `make demo`, `make test`. Each sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+APP := $(VENV)/.installed-app
+ALL := $(VENV)/.installed-all
+PINS := constraints.txt
+ARGS ?=
+
+# Tests and the app need few threads each; two test processes suit two cores and more.
+WORKERS ?= 2
+
+.PHONY: install demo test check format bench chromium constraints clean
+
+install: $(ALL)
+
+demo: $(APP)
+	$(BIN)/jumpscope demo $(ARGS)
+
+# Browser tests run by themselves: a page, its server and a model already keep two cores busy.
+test: $(ALL) chromium
+	$(BIN)/python -m pytest tests/unit tests/integration -n $(WORKERS) --dist loadfile
+	$(BIN)/python -m pytest tests/browser
+
+check: $(ALL)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist loadfile
+
+format: $(ALL)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(APP)
+	$(BIN)/python benchmarks/app_latency.py $(ARGS)
+
+# The stamps make an installation run again when the requirements have changed.
+$(APP): pyproject.toml $(PINS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[app]'
+	touch $@
+
+$(ALL): pyproject.toml $(PINS) | $(BIN)/python
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,test]'
+	touch $(APP) $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Jumpscope needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+# Browser tests drive the system's Chromium.
+chromium:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || \
+	command -v google-chrome >/dev/null || $(MAKE) --no-print-directory chromium-install
+
+.PHONY: chromium-install
+chromium-install: SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+chromium-install:
+	@command -v apt-get >/dev/null || { \
+		echo "The browser tests need Chromium: install it so that 'chromium' is on the path." >&2; \
+		exit 2; }
+	$(SUDO) apt-get update
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium
+
+# All pins anew, from the newest releases that fit pyproject.toml; PyTorch's is raised by hand.
+constraints:
+	rm -rf build/pins
+	$(PYTHON) -m venv build/pins
+	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,test]'
+	build/pins/bin/python -m pip check
+	{ grep '^#' $(PINS); build/pins/bin/python -m pip freeze --exclude jumpscope \
+		| sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
+	mv build/constraints.txt $(PINS)
+
+clean:
+	rm -rf $(VENV) build dist

@@ -1,0 +1,152 @@
+"""The command `jumpscope`: finds the subcommand, runs it, and turns mistakes into one line.
+
+Each subcommand is a frozen dataclass in `app.commands` whose fields are its options; its module is
+imported only when it is asked for, so that `jumpscope --help` needs neither PyTorch nor Gradio.
+
+Results go to stdout, all else to stderr. Exit status: 0 done, 1 a bug (with its traceback), 2 the
+user's mistake (one line), 130 interrupted.
+"""
+
+import contextlib
+import importlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Protocol
+
+import tyro
+
+
+class Command(Protocol):
+    """A subcommand with its options filled in."""
+
+    def execute(self) -> str | None:
+        """Do the work; what is returned is printed on stdout."""
+
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "demo": ("app.commands.serve:Demo", "open the app on the bundled demo"),
+    "serve": ("app.commands.serve:Serve", "open the app on a bundle"),
+    "train": ("app.commands.train:Train", "train SAEs on a language model's activations"),
+    "eval": ("app.commands.evaluate:Evaluate", "measure what an SAE costs the language model"),
+    "index": ("app.commands.index:BuildIndex", "index what every feature of an SAE fires on"),
+    "inspect": ("app.commands.inspect:Inspect", "list what a bundle holds"),
+}
+"""Name -> where its dataclass stands, and one line for the overview."""
+
+_STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+
+# Modules that an extra brings, to say which one is missing.
+_EXTRAS = {"gradio": "app", "tensorboard": "train"}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run `jumpscope` with `argv` (the process's own by default) and return its exit status."""
+    argv = sys.argv[1:] if argv is None else list(argv)
+    if not argv or argv[0] in ("-h", "--help"):
+        sys.stdout.write(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        sys.stdout.write(f"jumpscope {version('jumpscope')}\n")
+        return 0
+    name, *rest = argv
+    if name not in COMMANDS:
+        known = ", ".join(COMMANDS)
+        return _complain("jumpscope", f"unknown command {name!r}: use one of {known}.")
+    try:
+        return _run(name, rest)
+    except KeyboardInterrupt:
+        sys.stderr.write(f"jumpscope {name}: interrupted.\n")
+        return 130
+    except BrokenPipeError:
+        # The reader of our output (head, less) has gone; nothing more can be said to it.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (ValueError, OSError) as error:
+        if os.environ.get("JUMPSCOPE_DEBUG"):
+            raise
+        return _complain(f"jumpscope {name}", _sentence(error))
+    except ModuleNotFoundError as error:
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        return _complain(
+            f"jumpscope {name}",
+            f"{error.name} is not installed: run pip install 'jumpscope[{extra}]'.",
+        )
+
+
+def _run(name: str, args: Sequence[str]) -> int:
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    # Whatever a library prints, stdout stays the result's alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        options_class: type[Command] = getattr(importlib.import_module(module), attribute)
+    # Options whose defaults depend on another option (a preset's) are a class of their own.
+    variant = getattr(options_class, "variant", None)
+    command = _parse(variant(args) if variant else options_class, f"jumpscope {name}", args)
+    with contextlib.redirect_stdout(sys.stderr):
+        result = command.execute()
+    if result is not None:
+        sys.stdout.write(result + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+def _parse(options_class: type[Command], prog: str, args: Sequence[str]) -> Command:
+    """The dataclass filled from `args`; ValueError with one sentence where they do not fit it."""
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(options_class, prog=prog, args=args, config=_STYLE)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        raise ValueError(f"{_one_line(said.getvalue())} Try {prog} --help.") from stop
+
+
+def _one_line(box: str) -> str:
+    """The message in tyro's framed report, with its first suggestion."""
+    lines = [line.strip("│ ").rstrip() for line in box.splitlines() if line.startswith("│")]
+    rules = [i for i, line in enumerate(lines) if line.startswith("──")]
+    message = " ".join(lines[: rules[0] if rules else None])
+    for parsing in ("Error parsing settings: ", "Error parsing config: "):
+        message = message.removeprefix(parsing)
+    if "Perhaps you meant:" in lines:
+        message += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
+    return message if message.endswith((".", "?")) else f"{message}."
+
+
+def _sentence(error: ValueError | OSError) -> str:
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror.lower()}."
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _complain(prog: str, sentence: str) -> int:
+    sys.stderr.write(f"{prog}: {sentence}\n")
+    return 2
+
+
+def _overview() -> str:
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: jumpscope COMMAND [OPTIONS]",
+            "",
+            "Train, index, browse and steer sparse autoencoders spliced into a language model.",
+            "",
+            *lines,
+            "",
+            "jumpscope COMMAND --help shows a command's options; jumpscope --version the version.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

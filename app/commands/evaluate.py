@@ -1,0 +1,77 @@
+"""`jumpscope eval`: what an SAE costs the language model, on any text."""
+
+from dataclasses import dataclass
+
+from app.commands.shared import Device, DType, open_bundle, place, shown, table, to_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure an SAE: L0, FVU, delta LM loss, KL, loss recovered, dead and frequent features."""
+
+    text: tuple[str, ...]
+    """Parquet, JSONL or text files, folders, globs or URLs; not what the SAE was trained on."""
+    bundle: str = "demo"
+    """Folder of the bundle; `demo` is the bundled one."""
+    sae: str = ""
+    """Name of the SAE; may be left out if the bundle has one only."""
+    tokens: int = 100_000
+    """Tokens to measure on; the last document row is used whole."""
+    context_size: int = 0
+    """Tokens per row, BOS included; 0 takes what the SAE was trained with."""
+    batch_rows: int = 16
+    """Rows run through the model at once."""
+    device: Device = "auto"
+    """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
+    dtype: DType = "auto"
+    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    json: bool = False
+    """Print JSON, with every number's definition."""
+
+    def __post_init__(self) -> None:
+        if not self.text:
+            raise ValueError("text is empty: name at least one file.")
+        for name, low in (("tokens", 1), ("batch_rows", 1)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
+        if self.context_size < 2 and self.context_size != 0:
+            raise ValueError(f"context_size is {self.context_size} but must be 0, or 2 or more.")
+
+    def execute(self) -> str:
+        """The numbers as JSON, or as a table with their definitions."""
+        from tqdm import tqdm
+
+        from sae_core.corpus import documents, token_rows
+        from sae_core.metrics import DEFINITIONS, evaluate, take_tokens
+        from sae_core.splice import SplicedLM
+
+        bundle = open_bundle(self.bundle)
+        only, *others = bundle.sae_names
+        if not self.sae and others:
+            raise ValueError(f"give sae: the bundle has {', '.join(bundle.sae_names)}.")
+        name = self.sae or only
+        sae = bundle.load_sae(name)
+        size = self.context_size or sae.cfg.context_size
+        if not size:
+            raise ValueError(f"SAE {name} does not say its context_size: give one.")
+        device, dtype = place(self.device, self.dtype)
+        model, tokenizer = bundle.load_model(dtype, device)
+        lm = SplicedLM(model, tokenizer, {name: sae.to(device)})
+        rows = take_tokens(token_rows(documents(self.text), tokenizer, size), self.tokens)
+        total = sum(len(row.ids) - 1 for row in rows)
+        with tqdm(total=total, unit="token", unit_scale=True, desc="measuring") as bar:
+            found = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)
+        numbers = found.as_dict()
+        definitions = {key: DEFINITIONS[key] for key in numbers}
+        if self.json:
+            return to_json(
+                {
+                    "bundle": bundle.name,
+                    "sae": name,
+                    "text": list(self.text),
+                    "context_size": size,
+                    **numbers,
+                    "definitions": definitions,
+                }
+            )
+        return table([[key, shown(value), definitions[key]] for key, value in numbers.items()])

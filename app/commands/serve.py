@@ -1,0 +1,44 @@
+"""`jumpscope demo` and `jumpscope serve`: the app on a bundle."""
+
+from dataclasses import dataclass, field
+
+import tyro
+
+from app.commands.shared import open_bundle
+from app.settings import Settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Open the app on a bundle: a folder with a language model, SAEs and their indexes.
+
+    Every option can also be set in the environment, e.g. JUMPSCOPE_PORT=8080.
+    """
+
+    bundle: tyro.conf.Positional[str]
+    """Folder of the bundle; `demo` is the bundled one."""
+    settings: Settings = field(default_factory=Settings.from_environment)
+
+    def execute(self) -> None:
+        """Serve until interrupted."""
+        _serve(self.bundle, self.settings)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Demo:
+    """Open the app on the bundled demo: a small Gemma 2 with two SAEs.
+
+    Every option can also be set in the environment, e.g. JUMPSCOPE_PORT=8080.
+    """
+
+    settings: Settings = field(default_factory=Settings.from_environment)
+
+    def execute(self) -> None:
+        """Serve until interrupted."""
+        _serve("demo", self.settings)
+
+
+def _serve(name: str, settings: Settings) -> None:
+    from app.main import launch
+
+    launch(settings, open_bundle(name))

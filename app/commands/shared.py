@@ -1,0 +1,67 @@
+"""What several subcommands share: finding a bundle, choosing a device, printing results."""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+    from sae_core.bundle import Bundle
+
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["auto", "float32", "bfloat16"]
+
+DEMO = Path(__file__).parents[1] / "demo"
+"""Folder of the bundled demo."""
+
+
+def open_bundle(name: str) -> "Bundle":
+    """The bundle in the folder `name`; `demo` is the bundled one. ValueError if it is none."""
+    from sae_core.bundle import Bundle
+
+    return Bundle.open(DEMO if name == "demo" else name)
+
+
+def place(device: Device, dtype: DType) -> tuple["torch.device", "torch.dtype"]:
+    """Device and number format that `auto` stands for; ValueError for CUDA where there is none."""
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is cuda but PyTorch finds no CUDA device: use cpu or auto.")
+    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    bfloat16 = dtype == "bfloat16" or (dtype == "auto" and cuda)
+    return torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if bfloat16 else torch.float32
+
+
+def to_json(result: Mapping[str, Any]) -> str:
+    """`result` as indented JSON; numbers that are not finite become null."""
+    return json.dumps(_finite(result), indent=2, ensure_ascii=False, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def shown(value: Any) -> str:
+    """A number or text as people read it; "-" where there is none."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "-"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def table(rows: list[list[str]]) -> str:
+    """Rows of cells as left-aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
+    return "\n".join(line.rstrip() for line in lines)

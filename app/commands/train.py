@@ -1,0 +1,56 @@
+"""`jumpscope train`: SAEs from a language model and a corpus."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from training.config import PRESETS, TrainConfig
+
+Preset = Literal["gemma_scope", "short_run"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train(TrainConfig):
+    """Train SAEs: every site at every sparsity, in one pass over the model's activations.
+
+    An interrupted run goes on from its last checkpoint when the same command is given again.
+    """
+
+    preset: Preset = "gemma_scope"
+    """Where the other defaults come from: Gemma Scope's recipe, or one for 100 M tokens."""
+    json: bool = False
+    """Print a summary as JSON."""
+
+    @staticmethod
+    def variant(args: Sequence[str]) -> "type[Train]":
+        """This class with the defaults of the preset that `args` ask for."""
+        preset = _option(args, "--preset")
+        if preset is None or preset not in get_args(Preset):
+            return Train  # the default, or an unknown one, which parsing rejects
+        defaults = {field.name: field for field in dataclasses.fields(Train)}
+        changes = [
+            (name, defaults[name].type, dataclasses.field(default=value))
+            for name, value in PRESETS[preset].items()
+        ]
+        return dataclasses.make_dataclass(
+            "Train", changes, bases=(Train,), frozen=True, kw_only=True
+        )
+
+    def execute(self) -> str:
+        """Train, save, measure."""
+        from training.loop import train
+
+        names = [field.name for field in dataclasses.fields(TrainConfig)]
+        train(TrainConfig(**{name: getattr(self, name) for name in names}))
+        return ""
+
+
+def _option(args: Sequence[str], flag: str) -> str | None:
+    """The value that `args` give to `flag`, as `--flag value` or `--flag=value`."""
+    for i, arg in enumerate(args):
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1].replace("-", "_")
+        if arg.startswith(f"{flag}="):
+            return arg.partition("=")[2].replace("-", "_")
+    return None
