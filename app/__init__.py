@@ -1,0 +1,1 @@
+"""The web app: pages, endpoints and the command line over one `Service`."""

@@ -1,0 +1,144 @@
+"""The app's five endpoints, for `gradio_client` and plain HTTP: the views without the pages.
+
+`add_endpoints` registers them on the `gr.Blocks` that is being built. They answer JSON; a user's
+mistake comes back as an error of one sentence. Gradio does not check types, the service does.
+"""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+
+import gradio as gr
+
+from app.service import Service
+
+INDEX, ANALYSE, GENERATE = "index", "analyse", "generate"
+"""Concurrency ids, for pages and endpoints alike: reading an index, one forward, a steering run.
+
+Analyses and generations are one at a time each, and interleave forward by forward.
+"""
+
+LIMITS: dict[str, int] = {INDEX: 8, ANALYSE: 1, GENERATE: 1}
+"""How many requests of each kind run at once; the others wait in the queue."""
+
+
+def add_endpoints(service: Service) -> None:
+    """Register `/feature`, `/search_features`, `/prompt_features`, `/delta_loss`, `/steer`."""
+    settings = service.settings
+    rows = settings.max_rows
+    new_tokens = min(60, settings.max_new_tokens)
+
+    def feature(feature: int, sae: str = "") -> dict[str, Any]:
+        """All that the index knows about one feature of an SAE.
+
+        Parameters:
+            feature: Number of the feature, from 0.
+            sae: Name of the SAE; empty is the bundle's first.
+        Returns:
+            Frequency, largest activation, threshold, histograms, contexts, logits, tokens, sources
+            and neighbours.
+        """
+        return service.feature(sae, feature)
+
+    def search_features(
+        query: str = "",
+        sae: str = "",
+        sort: str = "frequency",
+        descending: bool = True,
+        min_frequency: float = 0.0,
+        max_frequency: float = 1.0,
+        limit: int = min(50, rows),
+        offset: int = 0,
+    ) -> dict[str, Any]:
+        """Features whose number, tokens or signature match a query.
+
+        Parameters:
+            query: A number such as 12 or #12, or text to find in tokens and signatures.
+            sae: Name of the SAE; empty is the bundle's first.
+            sort: Number to sort by, such as frequency or max_act.
+            descending: Whether the largest come first.
+            min_frequency: Lowest share of tokens on which a feature is active, 0 to 1.
+            max_frequency: Highest such share.
+            limit: Most features to return.
+            offset: Features to skip.
+        Returns:
+            total, and features with number, signature, frequency, max_act, mean_act, threshold.
+        """
+        return service.search_features(
+            sae, query, sort, descending, min_frequency, max_frequency, limit, offset
+        )
+
+    def prompt_features(text: str, sae: str = "", limit: int = rows) -> dict[str, Any]:
+        """What fires on a text, and each token's loss without and with the SAE spliced in.
+
+        Parameters:
+            text: The text; it gets a BOS token if the model was trained with one.
+            sae: Name of the SAE; empty is the bundle's first.
+            limit: Most features to list, by falling peak; tokens list all of theirs.
+        Returns:
+            tokens, totals (l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl), features, definitions.
+        """
+        return service.prompt_features(text, sae, limit)
+
+    def delta_loss(text: str, sae: str = "") -> dict[str, Any]:
+        """What splicing the SAE in costs the language model on a text, in all and per token.
+
+        Parameters:
+            text: The text; it gets a BOS token if the model was trained with one.
+            sae: Name of the SAE; empty is the bundle's first.
+        Returns:
+            tokens with loss, spliced_loss, delta and kl; totals; definitions.
+        """
+        return service.delta_loss(text, sae)
+
+    def steer(
+        prompt: str,
+        edits: list[dict],
+        sae: str = "",
+        max_new_tokens: int = new_tokens,
+        temperature: float = 0.8,
+        seed: int = 0,
+    ) -> dict[str, Any]:
+        """Continue a prompt as it is and with features edited, same seed and sampler.
+
+        Parameters:
+            prompt: Text to continue.
+            edits: Objects with feature, mode (set, scale, add, ablate, cap), strength in multiples
+                of the feature's largest activation (a factor for scale) and positions (all, prompt,
+                generated or a list of token numbers); optionally sae.
+            sae: Name of the SAE of edits that name none; empty is the bundle's first.
+            max_new_tokens: Tokens to generate.
+            temperature: Sampling temperature; 0 is greedy.
+            seed: Seed of both continuations.
+        Returns:
+            base and steered tokens with the edited features' activations, the edits in raw units,
+            and the settings that repeat the run.
+        """
+        return service.steer(prompt, edits, sae, max_new_tokens, temperature, seed)
+
+    for endpoint, group in (
+        (feature, INDEX),
+        (search_features, INDEX),
+        (prompt_features, ANALYSE),
+        (delta_loss, ANALYSE),
+        (steer, GENERATE),
+    ):
+        gr.api(
+            one_sentence(endpoint),
+            api_name=endpoint.__name__,
+            concurrency_id=group,
+            concurrency_limit=LIMITS[group],
+        )
+
+
+def one_sentence(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """`handler` with a user's mistake (ValueError) shown as what it says, without a traceback."""
+
+    @wraps(handler)
+    def handled(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return handler(*args, **kwargs)
+        except ValueError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return handled

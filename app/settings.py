@@ -1,0 +1,117 @@
+"""Every choice and limit of the app, named: `Settings`.
+
+Made by the command line (`jumpscope serve --help` shows these docstrings), from the environment
+(`JUMPSCOPE_PORT=8080`, see `Settings.from_environment`), or in Python.
+"""
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
+
+Device = Literal["auto", "cpu", "cuda"]
+DType = Literal["auto", "float32", "bfloat16"]
+
+ENVIRONMENT_PREFIX = "JUMPSCOPE_"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How the app runs and how much one request may ask of it."""
+
+    host: str = "127.0.0.1"
+    """Address to bind to; 0.0.0.0 lets other machines in."""
+    port: int = 7860
+    """TCP port, 1 to 65535."""
+    open_browser: bool = True
+    """Open the first page in a browser once it is served."""
+
+    device: Device = "auto"
+    """Where the model runs; `auto` is the first CUDA device if there is one, else the processor."""
+    dtype: DType = "auto"
+    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    threads: int = 0
+    """Processor threads of PyTorch; 0 takes half of the cores (more than that slows decoding)."""
+
+    max_prompt_tokens: int = 512
+    """Longest prompt in tokens, BOS included; the model's own context may set less."""
+    max_new_tokens: int = 200
+    """Most tokens that one steering run may generate."""
+    max_edits: int = 8
+    """Most edits of one steering run."""
+    max_strength: float = 100.0
+    """Largest strength of an edit, either sign, in multiples of the feature's largest activation
+    (for mode `scale`: largest factor)."""
+    max_temperature: float = 2.0
+    """Highest sampling temperature; 0 is greedy."""
+    max_rows: int = 200
+    """Most features that one answer lists."""
+    max_query_chars: int = 200
+    """Longest search query in characters."""
+    max_seconds: float = 60.0
+    """Longest steering run in seconds; it ends there with what it has and says so."""
+    max_queue: int = 20
+    """Most requests that wait for the model; further ones are told to try again."""
+    cached_analyses: int = 64
+    """Prompt analyses kept in memory, the least recently used leaving first."""
+
+    def __post_init__(self) -> None:
+        if not self.host:
+            raise ValueError("host is empty: use 127.0.0.1 for this machine alone.")
+        if not 1 <= self.port <= 65535:
+            raise ValueError(f"port {self.port} is not a TCP port: use 1 to 65535.")
+        for name, known in (("device", Device), ("dtype", DType)):
+            if getattr(self, name) not in get_args(known):
+                raise ValueError(
+                    f"{name} {getattr(self, name)!r} is unknown: use one of "
+                    f"{', '.join(get_args(known))}."
+                )
+        least = {
+            "threads": 0,
+            "max_prompt_tokens": 2,
+            "max_new_tokens": 1,
+            "max_edits": 1,
+            "max_rows": 1,
+            "max_query_chars": 1,
+            "max_queue": 1,
+            "cached_analyses": 1,
+        }
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
+        for name in ("max_strength", "max_temperature", "max_seconds"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"{name} is {value} but must be a positive number.")
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
+        """Defaults, with every field replaced for which `JUMPSCOPE_<NAME>` is set.
+
+        ValueError naming the variable if its text is not of the field's type.
+        """
+        environ = os.environ if environ is None else environ
+        given: dict[str, Any] = {}
+        for field in fields(cls):
+            variable = ENVIRONMENT_PREFIX + field.name.upper()
+            if variable in environ:
+                given[field.name] = _parsed(variable, environ[variable], field.default)
+        return cls(**given)
+
+
+def _parsed(variable: str, text: str, default: object) -> Any:
+    """`text` as the type of `default`."""
+    if isinstance(default, bool):
+        known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in known:
+            raise ValueError(f"{variable}={text!r} is not a yes or no: use 1 or 0.")
+        return known[text.lower()]
+    if isinstance(default, int | float):
+        kind = type(default)
+        try:
+            return kind(text)
+        except ValueError:
+            noun = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{variable}={text!r} is not {noun}.") from None
+    return text

@@ -1,0 +1,216 @@
+"""Steering: edits as users write them, and the two continuations as they grow.
+
+A user's edit is a dict `{"feature", "mode", "strength", "positions", "sae"}`. Strength is in
+multiples of the feature's largest activation in its index ("x max"), for mode `scale` a factor.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any, get_args
+
+from app import checks
+from app.engine import Engine
+from app.settings import Settings
+from sae_core.edits import MODES, Edit, Where
+from sae_core.generation import GeneratedToken
+from sae_core.tokens import TokenStream, token_texts
+
+_POSITIONS: tuple[str, ...] = get_args(Where)
+_KEYS = ("feature", "mode", "strength", "positions", "sae")
+# Answers carry these beside an edit; sent back they are recomputed, so a whole answer can be reused.
+_ANSWERED = ("value", "max_act", "signature")
+_NO_STRENGTH = "ablate"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedEdit:
+    """An edit as written, and what it comes to."""
+
+    sae: str
+    feature: int
+    mode: str
+    strength: float
+    """Multiples of `max_act`; a factor for scale; 0 for ablate."""
+    positions: str | list[int]
+    max_act: float
+    """The feature's largest activation in its index."""
+    signature: str
+
+    @property
+    def edit(self) -> Edit:
+        """The edit in the activation's own units."""
+        where = self.positions if isinstance(self.positions, str) else tuple(self.positions)
+        value = self.strength if self.mode == "scale" else self.strength * self.max_act
+        return Edit(
+            feature=self.feature,
+            mode=self.mode,  # pyright: ignore[reportArgumentType] - checked in `planned`
+            value=value,
+            positions=where,  # pyright: ignore[reportArgumentType]
+            sae=self.sae,
+        )
+
+    def as_written(self) -> dict[str, Any]:
+        """The edit as a user would write it, every default spelt out."""
+        return {key: getattr(self, key) for key in _KEYS}
+
+    def as_answered(self) -> dict[str, Any]:
+        """The edit with its value in the activation's own units, and what it was computed from."""
+        return {
+            **self.as_written(),
+            "value": self.edit.value,
+            "max_act": self.max_act,
+            "signature": self.signature,
+        }
+
+
+def planned(
+    written: object,
+    *,
+    number: int,
+    sae: str,
+    summary: Mapping[str, Any],
+    settings: Settings,
+    last_position: int,
+) -> PlannedEdit:
+    """One edit, checked; `number` (from 1) names it in errors, `summary` is its feature's."""
+    assert isinstance(written, Mapping)
+    name = f"Edit {number}"
+    if unknown := set(written) - {*_KEYS, *_ANSWERED}:
+        raise ValueError(
+            f"{name} has the unknown entry {checks.shown(sorted(map(str, unknown))[0])}: "
+            f"use {', '.join(_KEYS)}."
+        )
+    mode = checks.choice(written.get("mode", "set"), f"The mode of edit {number}", MODES)
+    feature = int(summary["feature"])
+    strength = 0.0
+    if mode != _NO_STRENGTH:
+        most = settings.max_strength
+        strength = checks.number(
+            written.get("strength", 1.0), f"The strength of edit {number}", -most, most
+        )
+    if mode in ("set", "add", "cap") and not summary["max_act"] > 0:
+        raise ValueError(
+            f"Feature {feature} never fired in the index, so there is no largest activation to "
+            "measure a strength in: choose another feature."
+        )
+    return PlannedEdit(
+        sae=sae,
+        feature=feature,
+        mode=mode,
+        strength=strength,
+        positions=_positions(written.get("positions", "all"), number, last_position),
+        max_act=float(summary["max_act"]),
+        signature=str(summary["signature"]),
+    )
+
+
+def _positions(written: object, number: int, last: int) -> str | list[int]:
+    name = f"The positions of edit {number}"
+    if isinstance(written, str):
+        return checks.choice(written, name, _POSITIONS)
+    if not isinstance(written, Sequence) or not written:
+        raise ValueError(
+            f"{name} must be {', '.join(_POSITIONS)} or a list of token numbers, "
+            f"not {checks.shown(written)}."
+        )
+    return sorted(
+        {checks.whole(p, f"Each of the positions of edit {number}", 0, last) for p in written}
+    )
+
+
+def stream(
+    engine: Engine,
+    settings: Settings,
+    *,
+    sae: str,
+    prompt: str,
+    ids: Sequence[int],
+    edits: Sequence[PlannedEdit],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    """Grow the model's own continuation and the steered one side by side, a dict every token.
+
+    Each dict is whole and independent of the others. Closing the iterator ends the generation.
+    """
+    lm = engine.lm
+    watch = list(dict.fromkeys((edit.sae, edit.feature) for edit in edits))
+    columns = [watch.index((edit.sae, edit.feature)) for edit in edits]
+    arms: dict[str, list[dict[str, Any]]] = {"base": [], "steered": []}
+    streams = {arm: _after(ids, lm.vocabulary) for arm in arms}
+    frame = {
+        "sae": sae,
+        "prompt": prompt,
+        "prompt_tokens": [
+            {"i": i, "id": token, "text": text, "special": special}
+            for i, (token, text, special) in enumerate(
+                zip(ids, token_texts(ids, lm.vocabulary), lm.is_special(ids), strict=True)
+            )
+        ],
+        "edits": [edit.as_answered() for edit in edits],
+        "settings": {
+            "sae": sae,
+            "prompt": prompt,
+            "edits": [edit.as_written() for edit in edits],
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        },
+    }
+
+    def snapshot(*, done: bool, note: str | None = None) -> dict[str, Any]:
+        return {
+            **frame,
+            **{arm: list(grown) for arm, grown in arms.items()},
+            "done": done,
+            "note": note,
+        }
+
+    deadline = time.monotonic() + settings.max_seconds
+    yield snapshot(done=False)
+    steps = lm.generate(
+        ids,
+        [[], [edit.edit for edit in edits]],
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        watch=watch,
+    )
+    with closing(steps):
+        for step in steps:
+            for (arm, grown), token in zip(arms.items(), step.tokens, strict=True):
+                if token is not None:
+                    grown.append(_row(token, len(ids) + len(grown), streams[arm], columns))
+            if time.monotonic() > deadline:
+                yield snapshot(
+                    done=True,
+                    note=f"Stopped after {settings.max_seconds:g} seconds, the limit of one run.",
+                )
+                return
+            yield snapshot(done=False)
+    yield snapshot(done=True)
+
+
+def _after(ids: Sequence[int], vocabulary: Sequence[bytes]) -> TokenStream:
+    """A text stream that goes on where the prompt ends, maybe inside a character."""
+    stream = TokenStream(vocabulary)
+    for token in ids:
+        stream.push(token)
+    return stream
+
+
+def _row(
+    token: GeneratedToken, position: int, stream: TokenStream, columns: Sequence[int]
+) -> dict[str, Any]:
+    """A generated token; own and after are aligned with the edits."""
+    return {
+        "i": position,
+        "id": token.id,
+        "text": stream.push(token.id),
+        # Adding 0 turns the -0.0 of a screened-out negative into 0.0.
+        "own": [token.own[c] + 0.0 for c in columns],
+        "after": [token.after[c] + 0.0 for c in columns],
+    }
