@@ -143,7 +143,9 @@ def load_language_model(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, attn_implementation="eager")
+        model: Any = AutoModelForCausalLM.from_pretrained(
+            name, dtype=dtype, attn_implementation="eager"
+        )
     except (OSError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the language model {name} cannot be loaded: {reason}") from error

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
-from sae_core.tokens import special_ids
+from sae_core.tokens import ordinary_ids, special_ids
 
 _READERS = {
     ".parquet": "read_parquet(?, union_by_name=true)",
@@ -134,7 +134,7 @@ def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> I
     body = context_size - len(bos)
     docs = iter(docs)
     while chunk := list(itertools.islice(docs, _DOCUMENTS_AT_ONCE)):
-        encoded = tokenizer([d.text for d in chunk], add_special_tokens=False)["input_ids"]
+        encoded = ordinary_ids(tokenizer, [d.text for d in chunk])
         for document, ids in zip(chunk, encoded, strict=True):
             for offset in range(0, len(ids), body):
                 row = np.asarray(bos + ids[offset : offset + body], dtype=np.int32)

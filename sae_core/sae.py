@@ -23,6 +23,10 @@ class SAE(nn.Module):
 
     tensor_names: tuple[str, ...] = ("W_enc", "b_enc", "W_dec", "b_dec")
     """Names of the tensors on disk, in SAELens' naming."""
+    W_enc: nn.Parameter
+    b_enc: nn.Parameter
+    W_dec: nn.Parameter
+    b_dec: nn.Parameter
 
     def __init__(self, cfg: SAEConfig) -> None:
         super().__init__()
@@ -31,11 +35,6 @@ class SAE(nn.Module):
         for name in self.tensor_names:
             parameter = nn.Parameter(torch.zeros(shapes[name]), requires_grad=False)
             self.register_parameter(name, parameter)
-
-    W_enc: nn.Parameter
-    b_enc: nn.Parameter
-    W_dec: nn.Parameter
-    b_dec: nn.Parameter
 
     @staticmethod
     def build(cfg: SAEConfig) -> "SAE":

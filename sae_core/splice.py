@@ -1,8 +1,10 @@
-"""A language model with SAEs spliced in: what fires, what the splice costs, generation with edits."""
+"""A language model with SAEs spliced in: what fires, and what the splice costs.
+
+Generation with edits is in `sae_core.generation`.
+"""
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,10 +13,11 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Site
-from sae_core.edits import Edit, edited_activation
+from sae_core.edits import Edit
+from sae_core.generation import GenerationStep, generate
 from sae_core.metrics import token_kl, token_losses
 from sae_core.sae import SAE
-from sae_core.sites import activations, capture, replace, site_width
+from sae_core.sites import activations, replace, site_width
 from sae_core.tokens import special_ids, vocabulary
 
 
@@ -37,26 +40,8 @@ class Analysis:
     falling activation."""
     feature: np.ndarray
     activation: np.ndarray
-    totals: dict[str, float] = field(default_factory=dict)
+    totals: dict[str, int | float] = field(default_factory=dict)
     """tokens, l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl as in `sae_core.metrics`."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GeneratedToken:
-    """A token of one arm; `own` and `after` hold one activation for each watched feature."""
-
-    id: int
-    own: tuple[float, ...]
-    """The feature's activation on this token before this token's edit."""
-    after: tuple[float, ...]
-    """The feature's activation read from the edited stream by the same encoder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class GenerationStep:
-    """One new token for every arm; None for an arm that has ended with EOS."""
-
-    tokens: tuple[GeneratedToken | None, ...]
 
 
 class SplicedLM:
@@ -72,7 +57,7 @@ class SplicedLM:
         self.device: torch.device = next(model.parameters()).device
         self.vocabulary = vocabulary(tokenizer)
         self._special = special_ids(tokenizer)
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
         self._saes: dict[str, SAE] = {}
         for name, sae in saes.items():
             self.add(name, sae)
@@ -88,6 +73,11 @@ class SplicedLM:
                 f"has {width}: it belongs to another model."
             )
         self._saes[name] = sae.to(self.device)
+
+    @property
+    def sae_names(self) -> list[str]:
+        """Names of the SAEs, in the order they were added."""
+        return list(self._saes)
 
     def sae(self, name: str) -> SAE:
         """The SAE called `name`; ValueError naming the known ones if there is none."""
@@ -123,7 +113,7 @@ class SplicedLM:
             seen.extend((x[1].float(), acts, recon))
             return torch.stack([x[0], torch.where(special[:, None], x[1], recon.to(x.dtype))])
 
-        with self._lock, replace(self.model, site, splice):
+        with self.lock, replace(self.model, site, splice):
             logits = self.model(input_ids=batch, use_cache=False).logits
         x, acts, recon = seen
         losses = token_losses(logits, batch)
@@ -163,7 +153,7 @@ class SplicedLM:
         """
         sae, site = self.sae(sae_name), self.site(sae_name)
         self.check_features(sae_name, features)
-        with self._lock:
+        with self.lock:
             x = activations(self.model, torch.tensor([list(ids)], device=self.device), [site])
         pre_acts = sae.pre_acts(x[site][0].float())
         keep = ~torch.tensor(self.is_special(ids), device=self.device)[:, None]
@@ -181,147 +171,14 @@ class SplicedLM:
                     f"{d_sae - 1}."
                 )
 
-    @torch.no_grad()
     def generate(
-        self,
-        ids: Sequence[int],
-        arms: Sequence[Sequence[Edit]],
-        *,
-        max_new_tokens: int,
-        temperature: float = 0.0,
-        seed: int = 0,
-        watch: Sequence[tuple[str, int]] = (),
-        use_cache: bool = True,
+        self, ids: Sequence[int], arms: Sequence[Sequence[Edit]], **options: Any
     ) -> Iterator[GenerationStep]:
-        """Continue a prompt once for each arm, an arm being a list of edits ([] is the model as is).
-
-        Arms run as rows of one batch and draw with the same seed, so only the edits differ.
-        `temperature` 0 is greedy. `watch` lists (SAE name, feature) whose activations each token
-        carries. An arm ends at EOS, all end after `max_new_tokens`. Closing the generator stops
-        the work; no hook outlives a step.
-        """
-        run = _Run(self, list(ids), arms, watch)
-        samplers = [torch.Generator().manual_seed(seed) for _ in arms]
-        logits = run.forward(torch.tensor([list(ids)] * len(arms)), start=0)
-        eos = self.tokenizer.eos_token_id
-        ended = [False] * len(arms)
-        grown = torch.tensor([list(ids)] * len(arms))
-        for n in range(max_new_tokens):
-            drawn = [
-                _draw(row, temperature, sampler)
-                for row, sampler in zip(logits.float().cpu(), samplers, strict=True)
-            ]
-            ended = [e or token == eos for e, token in zip(ended, drawn, strict=True)]
-            if all(ended):
-                return
-            column = torch.tensor(drawn)[:, None]
-            grown = torch.cat([grown, column], dim=1)
-            if use_cache:
-                logits = run.forward(column, start=len(ids) + n)
-            else:
-                run.cache = None
-                logits = run.forward(grown, start=0)
-            yield GenerationStep(
-                tokens=tuple(
-                    None
-                    if ended[a]
-                    else GeneratedToken(id=drawn[a], own=run.own[a], after=run.after[a])
-                    for a in range(len(arms))
-                )
-            )
+        """`sae_core.generation.generate` with this model."""
+        return generate(self, ids, arms, **options)
 
 
-def _draw(logits: Tensor, temperature: float, sampler: torch.Generator) -> int:
-    if temperature == 0:
-        return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=sampler))
-
-
-class _Run:
-    """The state of one generation: cache, edits by SAE, watched activations of the last token."""
-
-    def __init__(
-        self,
-        lm: SplicedLM,
-        ids: list[int],
-        arms: Sequence[Sequence[Edit]],
-        watch: Sequence[tuple[str, int]],
-    ) -> None:
-        self.lm = lm
-        self.prompt_length = len(ids)
-        self.arms = [[(self._sae_name(edit), edit) for edit in arm] for arm in arms]
-        self.watch = watch
-        for name, feature in [*watch, *((n, e.feature) for arm in self.arms for n, e in arm)]:
-            lm.check_features(name, [feature])
-        self.names = sorted({n for n, _ in watch} | {n for arm in self.arms for n, _ in arm})
-        self.cache: Any = None
-        self.own: list[tuple[float, ...]] = [() for _ in arms]
-        self.after: list[tuple[float, ...]] = [() for _ in arms]
-
-    def _sae_name(self, edit: Edit) -> str:
-        if edit.sae:
-            return edit.sae
-        known = list(self.lm._saes)
-        if len(known) != 1:
-            raise ValueError(
-                f"the edit of feature {edit.feature} does not say which SAE it belongs to: "
-                f"{', '.join(known)} are loaded."
-            )
-        return known[0]
-
-    def forward(self, ids: Tensor, start: int) -> Tensor:
-        """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
-        lm = self.lm
-        special = torch.tensor([lm.is_special(row) for row in ids.tolist()], device=lm.device)
-        own: dict[str, Tensor] = {}
-        after: dict[str, Tensor] = {}
-
-        def editor(name: str) -> Any:
-            sae = lm.sae(name)
-            watched = [f for n, f in self.watch if n == name]
-            columns = torch.tensor(watched, device=lm.device, dtype=torch.long)
-
-            def edit(x: Tensor) -> Tensor | None:
-                rows = []
-                for a, arm in enumerate(self.arms):
-                    edits = [e for n, e in arm if n == name]
-                    rows.append(
-                        edited_activation(sae, x[a], edits, start, self.prompt_length, special[a])
-                    )
-                new = None
-                if any(row is not None for row in rows):
-                    new = torch.stack([x[a] if r is None else r for a, r in enumerate(rows)])
-                if watched:
-                    own[name] = sae.feature_acts(x[:, -1].float(), columns)
-                    after[name] = (
-                        own[name] if new is None else sae.feature_acts(new[:, -1].float(), columns)
-                    )
-                return new
-
-            return edit
-
-        with lm._lock, ExitStack() as stack:
-            for name in self.names:
-                stack.enter_context(replace(lm.model, lm.site(name), editor(name)))
-            output = lm.model(
-                input_ids=ids.to(lm.device),
-                past_key_values=self.cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        self.cache = output.past_key_values
-        self.own = self._watched(own)
-        self.after = self._watched(after)
-        return output.logits[:, -1]
-
-    def _watched(self, found: dict[str, Tensor]) -> list[tuple[float, ...]]:
-        """For each arm the watched activations in the order of `watch`."""
-        columns = {name: iter(values.T.tolist()) for name, values in found.items()}
-        by_feature = [next(columns[name]) for name, _ in self.watch]
-        return [tuple(column[a] for column in by_feature) for a in range(len(self.arms))]
-
-
-def _totals(analysis: Analysis) -> dict[str, float]:
+def _totals(analysis: Analysis) -> dict[str, int | float]:
     """The text's numbers; NaN where it does not define one (a text of one token has no loss)."""
     counted = ~analysis.special
     with_loss = counted.copy()

@@ -18,12 +18,21 @@ def encode_text(
 ) -> list[int]:
     """Token ids of `text`, after exactly one BOS if `prepend_bos` and the tokenizer has one.
 
-    `max_tokens` counts BOS and cuts from the right.
+    `max_tokens` counts BOS and cuts from the right. Text that spells a special token, `<bos>`, is
+    the user's text and is tokenised as such.
     """
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    ids: list[int] = ordinary_ids(tokenizer, [text])[0]
     if prepend_bos and tokenizer.bos_token_id is not None:
         ids = [tokenizer.bos_token_id, *ids]
     return ids[:max_tokens]
+
+
+def ordinary_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text without BOS, in parallel where the tokenizer can."""
+    if not texts:
+        return []
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    return encoded["input_ids"]
 
 
 @lru_cache(maxsize=1)

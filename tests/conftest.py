@@ -8,17 +8,28 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 os.environ["WANDB_MODE"] = "disabled"
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_sae, save_sae
 from sae_core.sae import SAE
 from tests import tiny
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture
+def unchecked_types() -> Iterator[None]:
+    """For tests of a user's mistakes: the annotations' check would answer before our sentence."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +66,15 @@ def tiny_sae_folder(
 def tiny_sae(tiny_sae_folder: Path) -> SAE:
     """JumpReLU SAE of 64 features at resid_post/1. Shared: do not change it."""
     return load_sae(tiny_sae_folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
+    """A bundle of the tiny model and its SAE. Shared: do not write into its folder."""
+    folder = tmp_path_factory.mktemp("bundle") / "tiny"
+    return tiny.make_bundle(folder, tiny_model, tiny_tokenizer, tiny_sae)

@@ -1,0 +1,165 @@
+"""Metrics against slow float64 computations written here, independently."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sae_core.corpus import TokenRow, documents, token_rows
+from sae_core.metrics import DEFINITIONS, ReconstructionStats, evaluate, take_tokens, uniformity
+from sae_core.sae import SAE
+from sae_core.sites import activations, replace
+from sae_core.splice import SplicedLM
+from tests.tiny import SITE
+
+
+@pytest.fixture
+def lm(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> SplicedLM:
+    return SplicedLM(tiny_model, tiny_tokenizer, {"tiny": tiny_sae})
+
+
+@pytest.fixture
+def rows(tiny_corpus: Path, tiny_tokenizer: Any) -> list[TokenRow]:
+    return take_tokens(token_rows(documents([str(tiny_corpus)]), tiny_tokenizer, 24), 600)
+
+
+def test_take_tokens_is_enough_and_no_more(rows: list[TokenRow]) -> None:
+    sizes = [len(row.ids) - 1 for row in rows]
+    assert sum(sizes) >= 600 > sum(sizes[:-1])
+
+
+def test_reconstruction_stats_in_any_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(300, 6, generator=generator) + 40  # a large mean: no cancellation allowed
+    recon = x + 0.1 * torch.randn(300, 6, generator=generator)
+    acts = (torch.rand(300, 10, generator=generator) - 0.8).relu()
+    acts[:, 3] = 0
+    acts[:, 4] = 1
+    stats = ReconstructionStats(6, 10)
+    for part in torch.randperm(300, generator=generator).split(37):
+        stats.update(x[part], recon[part], acts[part])
+    wide = x.double()
+    expected = {
+        "l0": float((acts > 0).double().sum() / 300),
+        "fvu": float((wide - recon).square().sum() / (wide - wide.mean(0)).square().sum()),
+        "dead": 0.1,
+        "high_frequency": float(((acts > 0).double().mean(0) >= 0.1).double().mean()),
+    }
+    assert stats.result() == pytest.approx(expected, rel=1e-9)
+    assert stats.frequency()[4] == 1
+    assert stats.tokens == 300
+
+
+def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    """One row at a time, no batches and no padding, all arithmetic after the model in float64."""
+    sae = lm.sae("tiny")
+    xs, recons, actss = [], [], []
+    for row in rows:
+        ids = torch.tensor(row.ids[None], dtype=torch.long)
+        x = activations(lm.model, ids, [SITE])[SITE][0, 1:].double()
+        pre = x @ sae.W_enc.double() + sae.b_enc.double()
+        acts = torch.where(pre > sae.threshold.double(), pre, 0.0)  # pyright: ignore
+        xs.append(x)
+        actss.append(acts)
+        recons.append(acts @ sae.W_dec.double() + sae.b_dec.double())
+    x, acts, recon = torch.cat(xs), torch.cat(actss), torch.cat(recons)
+    mean = x.mean(0)
+    losses: dict[str, list[float]] = {name: [] for name in ("base", "sae", "mean", "zero", "kl")}
+    for row, row_recon in zip(rows, recons, strict=True):
+        ids = torch.tensor(row.ids[None], dtype=torch.long)
+        log_p = {}
+        for name in ("base", "sae", "mean", "zero"):
+
+            def new(x: torch.Tensor, name: str = name, row_recon: Any = row_recon) -> Any:
+                if name == "base":
+                    return None
+                out = x.clone()
+                values = {"sae": row_recon, "mean": mean, "zero": torch.zeros_like(mean)}
+                out[0, 1:] = values[name].float()
+                return out
+
+            with torch.no_grad(), replace(lm.model, SITE, new):
+                log_p[name] = lm.model(input_ids=ids).logits[0].double().log_softmax(-1)
+            for t in range(1, ids.shape[1]):
+                losses[name].append(-float(log_p[name][t - 1, ids[0, t]]))
+        for t in range(ids.shape[1] - 1):
+            p, q = log_p["base"][t], log_p["sae"][t]
+            losses["kl"].append(float((p.exp() * (p - q)).sum()))
+    ce = {name: float(np.mean(values)) for name, values in losses.items()}
+    frequency = (acts != 0).double().mean(0)
+    expected = {
+        "tokens": len(x),
+        "l0": float((acts != 0).double().sum(1).mean()),
+        "fvu": float((x - recon).square().sum() / (x - mean).square().sum()),
+        "ce_base": ce["base"],
+        "ce_spliced": ce["sae"],
+        "delta_lm_loss": ce["sae"] - ce["base"],
+        "kl": ce["kl"],
+        "loss_recovered_mean": (ce["mean"] - ce["sae"]) / (ce["mean"] - ce["base"]),
+        "loss_recovered_zero": (ce["zero"] - ce["sae"]) / (ce["zero"] - ce["base"]),
+        "dead": float((frequency == 0).double().mean()),
+        "high_frequency": float((frequency >= 0.1).double().mean()),
+    }
+    found = evaluate(lm, "tiny", rows, batch_rows=7).as_dict()
+    assert found == pytest.approx(expected, rel=2e-4, abs=1e-5)
+    assert set(found) <= set(DEFINITIONS)
+    assert expected["dead"] > 0
+    assert expected["high_frequency"] > 0
+
+
+def test_padding_and_batch_size_change_nothing(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    one = evaluate(lm, "tiny", rows, batch_rows=1).as_dict()
+    many = evaluate(lm, "tiny", rows, batch_rows=64).as_dict()
+    assert one == pytest.approx(many, rel=1e-5, abs=1e-6)
+
+
+def test_a_perfect_sae_costs_nothing(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    class Identity(SAE):
+        def encode(self, x: Any) -> Any:
+            return x
+
+        def decode(self, acts: Any) -> Any:
+            return acts
+
+    cfg = lm.sae("tiny").cfg
+    lm.add("identity", Identity(cfg))
+    lm.sae("identity").cfg = type(cfg)(**{**cfg.__dict__, "d_sae": cfg.d_model})
+    found = evaluate(lm, "identity", rows)
+    assert (found.fvu, found.delta_lm_loss) == (0, 0)
+    assert found.kl == pytest.approx(0, abs=1e-6)
+    assert found.loss_recovered_mean == found.loss_recovered_zero == 1
+
+
+def test_uniformity_equals_a_finite_difference(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    """One row of one usable token: the effects by moving the activation along each decoder row."""
+    row = TokenRow(rows[0].document, 0, rows[0].ids[:3])
+    sae, ids = lm.sae("tiny"), torch.tensor(row.ids[None], dtype=torch.long)
+    x = activations(lm.model, ids, [SITE])[SITE]
+    acts = sae.encode(x[0, 1])
+
+    def centred_logit(at: torch.Tensor) -> float:
+        def put(old: torch.Tensor) -> torch.Tensor:
+            new = old.clone()
+            new[0, 1] = at
+            return new
+
+        with torch.no_grad(), replace(lm.model, SITE, put):
+            logits = lm.model(input_ids=ids).logits[0, 1].double()
+        return float(logits[ids[0, 2]] - logits.mean())
+
+    effects = []
+    for feature in acts.nonzero()[:, 0].tolist():
+        d = sae.W_dec[feature] * 0.02
+        slope = (centred_logit(x[0, 1] + d) - centred_logit(x[0, 1] - d)) / 0.04
+        effects.append(abs(float(acts[feature]) * slope))
+    p = np.array(effects) / sum(effects)
+    expected = np.exp(-(p * np.log(p)).sum()) / len(p)
+    assert uniformity(lm, "tiny", [row]) == pytest.approx(expected, rel=0.02)
+    assert 0 < uniformity(lm, "tiny", rows) <= 1
+
+
+def test_no_text_is_named(lm: SplicedLM) -> None:
+    with pytest.raises(ValueError, match="no token that counts"):
+        evaluate(lm, "tiny", [])

@@ -1,0 +1,186 @@
+"""SAE architectures, the folder on disk, and agreement with SAELens on both."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from sae_core.config import Architecture, SAEConfig, Site
+from sae_core.formats.saelens import load_sae, save_sae, update_metadata
+from sae_core.sae import SAE
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+
+ALL: tuple[Architecture, ...] = ("jumprelu", "standard", "topk", "gated")
+
+
+def random_sae(architecture: Architecture, d_model: int = 24, d_sae: int = 50) -> SAE:
+    cfg = SAEConfig(
+        architecture=architecture,
+        d_model=d_model,
+        d_sae=d_sae,
+        site=Site("mlp_out", 2),
+        model_name="tiny",
+        context_size=32,
+        k=7 if architecture == "topk" else None,
+        metadata={"training": {"lr": 1e-3}},
+    )
+    sae = SAE.build(cfg)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in sae.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=generator) / 3
+    if architecture == "jumprelu":
+        sae.threshold.data = torch.rand(d_sae, generator=generator)  # pyright: ignore
+    return sae
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_forward_is_decode_of_encode(architecture: Architecture) -> None:
+    sae = random_sae(architecture)
+    x = torch.randn(4, 9, 24)
+    acts = sae.encode(x)
+    assert torch.equal(sae(x), sae.decode(acts))
+    assert 0 < int(acts.ne(0).sum()) < acts.numel()
+    some = torch.tensor([3, 0, 41])
+    torch.testing.assert_close(sae.feature_acts(x, some), acts[..., some])
+
+
+def test_jumprelu_encode_by_hand() -> None:
+    sae = SAE.build(SAEConfig(architecture="jumprelu", d_model=1, d_sae=2))
+    sae.W_enc.data, sae.b_enc.data = torch.tensor([[1.0, 2.0]]), torch.tensor([0.0, -1.0])
+    sae.threshold.data = torch.tensor([0.5, 3.0])  # pyright: ignore[reportAttributeAccessIssue]
+    sae.W_dec.data, sae.b_dec.data = torch.tensor([[1.0], [10.0]]), torch.tensor([100.0])
+    x = torch.tensor([[0.5], [1.0], [2.5]])
+    assert sae.encode(x).tolist() == [[0.0, 0.0], [1.0, 0.0], [2.5, 4.0]]
+    assert sae(x).tolist() == [[100.0], [101.0], [142.5]]
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_round_trip_is_exact(architecture: Architecture, tmp_path: Path) -> None:
+    sae = random_sae(architecture)
+    written = save_sae(sae, tmp_path / "sae")
+    read = load_sae(tmp_path / "sae")
+    assert read.cfg == written
+    assert read.cfg.site == Site("mlp_out", 2)
+    assert read.cfg.metadata["training"] == {"lr": 1e-3}
+    assert len(read.cfg.metadata["content_hash"]) == 64
+    for name in sae.tensor_names:
+        assert torch.equal(getattr(read, name), getattr(sae, name))
+    assert sorted(p.name for p in (tmp_path / "sae").iterdir()) == [
+        "cfg.json",
+        "sae_weights.safetensors",
+    ]
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+@pytest.mark.parametrize("architecture", ALL)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_saelens_agrees(architecture: Architecture, dtype: torch.dtype, tmp_path: Path) -> None:
+    """SAELens loads what we save, keeps our metadata, and encodes and decodes alike."""
+    import sae_lens
+
+    save_sae(random_sae(architecture), tmp_path / "sae", dtype=dtype)
+    ours = load_sae(tmp_path / "sae")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "sae", device="cpu")
+    x = torch.randn(100, 24)
+    torch.testing.assert_close(theirs.encode(x), ours.encode(x), atol=1e-5, rtol=1e-5)
+    acts = ours.encode(x)
+    torch.testing.assert_close(theirs.decode(acts), ours.decode(acts), atol=1e-5, rtol=1e-5)
+    assert theirs.cfg.metadata.hook_name == "blocks.2.hook_mlp_out"
+    assert theirs.cfg.metadata.prepend_bos is True
+    assert theirs.cfg.architecture() == architecture
+
+
+@pytest.mark.parametrize("architecture", ALL)
+def test_we_read_what_saelens_writes(architecture: Architecture, tmp_path: Path) -> None:
+    import sae_lens
+
+    save_sae(random_sae(architecture), tmp_path / "ours")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "ours", device="cpu")
+    theirs.save_model(tmp_path / "theirs")
+    ours = load_sae(tmp_path / "theirs")
+    x = torch.randn(50, 24)
+    torch.testing.assert_close(ours.encode(x), theirs.encode(x), atol=1e-5, rtol=1e-5)
+    assert ours.cfg.site == Site("mlp_out", 2)
+
+
+def test_metadata_can_be_added_later(tmp_path: Path) -> None:
+    save_sae(random_sae("jumprelu"), tmp_path)
+    before = load_file(tmp_path / "sae_weights.safetensors")
+    update_metadata(tmp_path, measured={"l0": 31.5})
+    sae = load_sae(tmp_path)
+    assert sae.cfg.metadata["measured"] == {"l0": 31.5}
+    assert sae.cfg.metadata["training"] == {"lr": 1e-3}
+    assert all(torch.equal(before[name], getattr(sae, name)) for name in before)
+
+
+def damaged(folder: Path, kind: str) -> None:
+    weights, cfg = folder / "sae_weights.safetensors", folder / "cfg.json"
+    if kind == "truncated":
+        weights.write_bytes(weights.read_bytes()[:1000])
+    elif kind == "missing tensor":
+        tensors = load_file(weights)
+        del tensors["threshold"]
+        save_file(tensors, weights)
+    elif kind == "wrong shape":
+        save_file(load_file(weights) | {"b_dec": torch.zeros(3)}, weights)
+    elif kind == "not finite":
+        save_file(load_file(weights) | {"b_dec": torch.full((24,), torch.nan)}, weights)
+    elif kind == "no weights":
+        weights.unlink()
+    elif kind == "no config":
+        cfg.unlink()
+    elif kind == "config is no JSON":
+        cfg.write_text("{")
+    elif kind == "unknown architecture":
+        cfg.write_text(json.dumps(json.loads(cfg.read_text()) | {"architecture": "magic"}))
+    elif kind == "normalised inputs":
+        text = json.loads(cfg.read_text()) | {"normalize_activations": "layer_norm"}
+        cfg.write_text(json.dumps(text))
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("truncated", "damaged"),
+        ("missing tensor", "lacks the tensors threshold"),
+        ("wrong shape", r"b_dec .* has shape \(3,\)"),
+        ("not finite", "not finite"),
+        ("no weights", "has no sae_weights.safetensors"),
+        ("no config", "not an SAE folder"),
+        ("config is no JSON", "not valid JSON"),
+        ("unknown architecture", "unknown SAE architecture 'magic'"),
+        ("normalised inputs", "normalize_activations='layer_norm'"),
+    ],
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_damage_gets_one_sentence(kind: str, sentence: str, tmp_path: Path) -> None:
+    save_sae(random_sae("jumprelu"), tmp_path)
+    damaged(tmp_path, kind)
+    with pytest.raises(ValueError, match=sentence) as caught:
+        load_sae(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_failed_save_leaves_the_old_sae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_sae(random_sae("jumprelu"), tmp_path / "sae")
+    before = load_sae(tmp_path / "sae")
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sae_core.formats.saelens.save_file", full)
+    with pytest.raises(ValueError, match="no space left"):
+        save_sae(random_sae("standard"), tmp_path / "sae")
+    after = load_sae(tmp_path / "sae")
+    assert after.cfg == before.cfg
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+@pytest.mark.usefixtures("unchecked_types")
+@pytest.mark.parametrize("text", ["resid_post", "resid_post/x", "other/3", "/2", "resid_post/-1"])
+def test_bad_sites_are_named(text: str) -> None:
+    with pytest.raises(ValueError, match="site"):
+        Site.parse(text)
