@@ -13,7 +13,9 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from sae_core.bundle import Bundle, write_bundle
 from sae_core.config import SAEConfig, Site
+from sae_core.formats.saelens import save_sae
 from sae_core.sae import SAE
 from sae_core.sites import activations
 from sae_core.tokens import encode_text
@@ -187,3 +189,20 @@ def make_sae(
     # A median below 0 would make a threshold below 0, which no trained SAE has.
     sae.threshold.data = threshold.clamp(min=1e-3)  # pyright: ignore[reportAttributeAccessIssue]
     return sae
+
+
+def make_bundle(
+    folder: Path, model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, sae: SAE
+) -> Bundle:
+    """A bundle of these parts in `folder`; its SAE is called `SAE_NAME` and has no index yet."""
+    model.save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    save_sae(sae, folder / "saes" / SAE_NAME)
+    return write_bundle(
+        folder,
+        name="tiny",
+        title="A random model of the Gemma 2 architecture.",
+        model="model",
+        saes=[SAE_NAME],
+        examples={"prompts": ["The river follows the harbour at noon."]},
+    )

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from app.commands.shared import Device, DType, open_bundle, place, shown, table, to_json
+from app.commands.shared import open_bundle, shown, table, to_json
+from app.settings import Device, DType, Settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Evaluate:
         """The numbers as JSON, or as a table with their definitions."""
         from tqdm import tqdm
 
+        from app.engine import chosen_device, chosen_dtype
         from sae_core.corpus import documents, token_rows
         from sae_core.metrics import DEFINITIONS, evaluate, take_tokens
         from sae_core.splice import SplicedLM
@@ -54,8 +56,9 @@ class Evaluate:
         size = self.context_size or sae.cfg.context_size
         if not size:
             raise ValueError(f"SAE {name} does not say its context_size: give one.")
-        device, dtype = place(self.device, self.dtype)
-        model, tokenizer = bundle.load_model(dtype, device)
+        settings = Settings(device=self.device, dtype=self.dtype)
+        device = chosen_device(settings)
+        model, tokenizer = bundle.load_model(chosen_dtype(settings, device), device)
         lm = SplicedLM(model, tokenizer, {name: sae.to(device)})
         rows = take_tokens(token_rows(documents(self.text), tokenizer, size), self.tokens)
         total = sum(len(row.ids) - 1 for row in rows)

@@ -1,18 +1,13 @@
-"""What several subcommands share: finding a bundle, choosing a device, printing results."""
+"""What several subcommands share: finding a bundle, printing results."""
 
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    import torch
-
     from sae_core.bundle import Bundle
-
-Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["auto", "float32", "bfloat16"]
 
 DEMO = Path(__file__).parents[1] / "demo"
 """Folder of the bundled demo."""
@@ -23,17 +18,6 @@ def open_bundle(name: str) -> "Bundle":
     from sae_core.bundle import Bundle
 
     return Bundle.open(DEMO if name == "demo" else name)
-
-
-def place(device: Device, dtype: DType) -> tuple["torch.device", "torch.dtype"]:
-    """Device and number format that `auto` stands for; ValueError for CUDA where there is none."""
-    import torch
-
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is cuda but PyTorch finds no CUDA device: use cpu or auto.")
-    cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
-    bfloat16 = dtype == "bfloat16" or (dtype == "auto" and cuda)
-    return torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if bfloat16 else torch.float32
 
 
 def to_json(result: Mapping[str, Any]) -> str:
