@@ -123,7 +123,7 @@ def add_endpoints(service: Service) -> None:
         (delta_loss, ANALYSE),
         (steer, GENERATE),
     ):
-        gr.api(
+        gr.api(  # pyright: ignore[reportPrivateImportUsage] - public, but not in __all__
             one_sentence(endpoint),
             api_name=endpoint.__name__,
             concurrency_id=group,

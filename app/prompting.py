@@ -1,5 +1,6 @@
 """What fires on a text and what the splice costs, as plain JSON-able dicts."""
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -68,7 +69,7 @@ def active_by_token(analysis: Analysis) -> list[list[list[float]]]:
             analysis.feature.tolist(), analysis.activation.tolist(), strict=True
         )
     ]
-    return [pairs[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
+    return [pairs[a:b] for a, b in itertools.pairwise(starts)]
 
 
 def feature_rows(
@@ -105,7 +106,7 @@ def feature_rows(
 
 
 def strongest(analysis: Analysis, limit: int | None) -> tuple[np.ndarray, int]:
-    """Ids of the active features by falling peak (ties by id), at most `limit`; and their number."""
+    """Ids of the active features by falling peak (ties by id), at most `limit`; and how many."""
     features, inverse = np.unique(analysis.feature, return_inverse=True)
     peaks = np.zeros(len(features))
     np.maximum.at(peaks, inverse, analysis.activation)

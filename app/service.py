@@ -7,6 +7,7 @@ A user's mistake raises ValueError with one sentence that says what to do.
 
 import random
 import threading
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -208,9 +209,10 @@ class Service:
         temperature: object = 0.8,
         seed: object = 0,
     ) -> Iterator[dict[str, Any]]:
-        """Continue a prompt as it is and with edits, a whole dict for every token (docs/steering.md).
+        """Continue a prompt as it is and with edits: a whole dict for every token.
 
-        Mistakes raise here, before the first dict. Closing the iterator ends the generation.
+        Edits and the dict are those of docs/steering.md. Mistakes raise here, before the first
+        dict. Closing the iterator ends the generation.
         """
         name = self.sae_name(sae)
         settings = self.settings
@@ -246,10 +248,8 @@ class Service:
         seed: object = 0,
     ) -> dict[str, Any]:
         """The last dict of `steer_stream`."""
-        last: dict[str, Any] = {}
-        for last in self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed):
-            pass
-        return last
+        growing = self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed)
+        return deque(growing, maxlen=1)[0]
 
     # Shared
 

@@ -19,7 +19,7 @@ from sae_core.tokens import TokenStream, token_texts
 
 _POSITIONS: tuple[str, ...] = get_args(Where)
 _KEYS = ("feature", "mode", "strength", "positions", "sae")
-# Answers carry these beside an edit; sent back they are recomputed, so a whole answer can be reused.
+# Answers carry these beside an edit. Sent back they are computed anew.
 _ANSWERED = ("value", "max_act", "signature")
 _NO_STRENGTH = "ablate"
 

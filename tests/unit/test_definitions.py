@@ -1,0 +1,27 @@
+"""docs/metrics.md says what the code says."""
+
+import re
+from pathlib import Path
+
+from app.prompting import PROMPT_DEFINITIONS
+from sae_core.metrics import DEFINITIONS
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def _defined(section: str) -> dict[str, str]:
+    """Heading -> first paragraph, of the third-level headings under a second-level one."""
+    body = PAGE.read_text().partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    entries = re.findall(r"^### `(\w+)`[^\n]*\n([^\n]+)$", body, re.MULTILINE)
+    assert len(dict(entries)) == len(entries) == body.count("\n### ")
+    return dict(entries)
+
+
+def test_the_page_defines_every_number_of_an_sae_in_the_code_s_words() -> None:
+    assert _defined("Of an SAE") == DEFINITIONS
+
+
+def test_the_page_defines_every_number_of_a_prompt_in_the_code_s_words() -> None:
+    defined = _defined("Of a prompt")
+    shared = {name for name, text in PROMPT_DEFINITIONS.items() if DEFINITIONS.get(name) == text}
+    assert defined == {k: v for k, v in PROMPT_DEFINITIONS.items() if k not in shared}
