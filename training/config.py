@@ -5,7 +5,7 @@ which is meant for billions of tokens. `short_run` is for runs of about 100 mill
 """
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from sae_core.config import Site
@@ -14,6 +14,11 @@ from sae_core.jumprelu import KERNELS, Kernel
 Precision = Literal["auto", "bfloat16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
 Compile = Literal["auto", "off", "default", "reduce-overhead"]
+
+
+def _known(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(known)}.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +108,7 @@ class TrainConfig:
     stay float32. `auto` is bfloat16 on CUDA, float32 on the processor."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the saved matrices."""
-    run: RunOptions = RunOptions()
+    run: RunOptions = field(default_factory=RunOptions)
     """How the run is carried out."""
 
     def __post_init__(self) -> None:
@@ -134,6 +139,8 @@ class TrainConfig:
         for name in ("lr_warmup", "lr_decay", "sparsity_warmup", "seed", "eval_tokens"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be 0 or more.")
+        if self.seed >= 2**31:
+            raise ValueError(f"seed is {self.seed} but must be below {2**31}.")
         for name, low in (("d_sae", 1), ("batch", 1), ("context_size", 2)):
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
@@ -170,11 +177,6 @@ class TrainConfig:
                 for value in self.lambdas
             ]
         return found
-
-
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(known)}.")
 
 
 GEMMA_SCOPE: dict[str, Any] = {}
@@ -215,7 +217,7 @@ def short_run(**changes: Any) -> TrainConfig:
 
 
 def _checked(changes: dict[str, Any]) -> dict[str, Any]:
-    known = {field.name for field in fields(TrainConfig)}
+    known = {f.name for f in fields(TrainConfig)}
     if unknown := sorted(set(changes) - known):
         raise ValueError(f"a training configuration has no field {', '.join(unknown)}.")
     return changes

@@ -9,8 +9,8 @@
     penalty(L0) = coefficient * L0                   (Gemma Scope)
     penalty(L0) = coefficient * (L0 / target - 1)^2  (a target L0, on the batch's mean)
 
-`jumprelu` and `step` are those of `sae_core.jumprelu`: the penalty reaches the thresholds alone, the
-reconstruction reaches everything. Another architecture is another class with `gradients`.
+`jumprelu` and `step` are those of `sae_core.jumprelu`: the penalty reaches the thresholds alone,
+the reconstruction reaches everything. Another architecture is another class with `gradients`.
 """
 
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The update of an SAE's parameters: Adam without a first moment, unit-norm decoder rows, schedules.
+"""The update of an SAE's parameters: Adam without first moment, unit-norm decoder, schedules.
 
     v <- beta2 v + (1 - beta2) g^2        p <- p - lr g / (sqrt(v / (1 - beta2^t)) + eps)
 

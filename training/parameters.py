@@ -1,6 +1,6 @@
 """An SAE in the form it is trained in: how it starts, and how it becomes one that takes raw input.
 
-Trained: on x = raw / C, with the pre-encoder bias b_dec subtracted. Saved (Gemma Scope, appendix A):
+Trained on x = raw / C, with the pre-encoder bias b_dec subtracted. Saved as (Gemma Scope, app. A)
 
     b_enc' = C b_enc - C b_dec @ W_enc        b_dec' = C b_dec        threshold' = C threshold
 

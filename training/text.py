@@ -45,7 +45,7 @@ class Prompts:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """A corpus as prompts of `context_size` tokens, `rows` of them a batch, in an order of `seed`."""
+    """A corpus as prompts of `context_size` tokens, `rows` a batch, in an order made by `seed`."""
 
     corpus: Sequence[str]
     tokenizer: Any
@@ -69,8 +69,12 @@ class Text:
             order = np.random.default_rng([self.seed, reading]).permutation(len(files))
             found = documents([files[i] for i in order], skip=first * WINDOW_DOCUMENTS)
             empty = first == 0
-            for window, documents_here in enumerate(_windows(found), first):
-                rows = list(token_rows(documents_here, self.tokenizer, self.context_size))
+            for window, together in itertools.groupby(
+                # By number: empty documents are numbered but not given.
+                found,
+                key=lambda document: document.number // WINDOW_DOCUMENTS,
+            ):
+                rows = list(token_rows(together, self.tokenizer, self.context_size))
                 shuffled = np.random.default_rng([self.seed, reading, window]).permutation(
                     len(rows)
                 )
@@ -80,12 +84,6 @@ class Text:
                     yield Cursor(reading, window, place), rows[shuffled[place]]
             if empty:
                 raise ValueError("the corpus holds no text: check its files' column 'text'.")
-
-
-def _windows(found: Iterator[Any]) -> Iterator[list[Any]]:
-    """Groups of documents; by number, because empty documents are numbered but not given."""
-    for _, group in itertools.groupby(found, key=lambda d: d.number // WINDOW_DOCUMENTS):
-        yield list(group)
 
 
 class Ahead:

@@ -1,0 +1,98 @@
+"""The end of a run: every SAE folded and saved, then measured as it was saved."""
+
+import logging
+import math
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from sae_core.config import SAEConfig
+from sae_core.corpus import documents, token_rows
+from sae_core.formats.saelens import load_sae, save_sae, update_metadata
+from sae_core.metrics import evaluate, take_tokens
+from sae_core.splice import SplicedLM
+from training.config import TrainConfig
+from training.parameters import folded
+from training.provenance import file_names, model_name, settings, software
+from training.trainee import Trainee
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainResult:
+    """One trained SAE."""
+
+    name: str
+    folder: Path
+    measured: dict[str, Any] | None
+    """As in `sae_core.metrics.Evaluation`, with `text`, `context_size` and `model_dtype`; None if
+    there was no held-out text."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def save_and_measure(
+    cfg: TrainConfig,
+    model: Any,
+    tokenizer: Any,
+    trainees: list[Trainee],
+    cost: dict[str, Any],
+) -> list[TrainResult]:
+    """Write OUT/NAME for every SAE, with settings, cost and measured quality in its metadata."""
+    device = next(model.parameters()).device
+    rows = None
+    if cfg.eval_corpus and cfg.eval_tokens:
+        found = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
+        rows = take_tokens(found, cfg.eval_tokens)
+    else:
+        log.warning("no eval_corpus: the saved SAEs are not measured.")
+    results = []
+    for trainee in trainees:
+        name = trainee.plan.name
+        folder = Path(cfg.out) / name
+        sae_cfg = SAEConfig(
+            architecture="jumprelu",
+            d_model=len(trainee.parameters["b_dec"]),
+            d_sae=cfg.d_sae,
+            site=trainee.plan.site,
+            model_name=model_name(cfg.model),
+            prepend_bos=tokenizer.bos_token_id is not None,
+            context_size=cfg.context_size,
+            metadata={
+                "training": {
+                    "settings": settings(cfg),
+                    "l0_target": trainee.plan.l0_target,
+                    "lambda": trainee.plan.lambda_,
+                    "scale": trainee.scale,
+                    **cost,
+                    "saes_in_run": len(trainees),
+                    **software(device),
+                }
+            },
+        )
+        save_sae(
+            folded(trainee.parameters, trainee.scale, sae_cfg),
+            folder,
+            torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32,
+        )
+        measured = None
+        if rows is not None:
+            lm = SplicedLM(model, tokenizer, {name: load_sae(folder, device)})
+            total = sum(len(row.ids) - 1 for row in rows)
+            with tqdm(total=total, unit="token", unit_scale=True, desc=f"measuring {name}") as bar:
+                evaluation = evaluate(lm, name, rows, progress=bar.update)
+            measured = {
+                **{k: v if math.isfinite(v) else None for k, v in evaluation.as_dict().items()},
+                "text": file_names(cfg.eval_corpus),
+                "context_size": cfg.context_size,
+                "model_dtype": str(model.dtype).removeprefix("torch."),
+            }
+            update_metadata(folder, measured=measured)
+        results.append(TrainResult(name=name, folder=folder, measured=measured))
+    return results
