@@ -12,6 +12,7 @@ import importlib
 import io
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -58,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain("jumpscope", f"unknown command {name!r}: use one of {known}.")
     try:
         return _run(name, rest)
-    except KeyboardInterrupt:
-        sys.stderr.write(f"jumpscope {name}: interrupted.\n")
+    except KeyboardInterrupt as stop:
+        # A command that can go on later says so in the exception's text.
+        sys.stderr.write(f"jumpscope {name}: {str(stop) or 'interrupted.'}\n")
         return 130
     except BrokenPipeError:
         # The reader of our output (head, less) has gone; nothing more can be said to it.
@@ -110,13 +112,16 @@ def _parse(options_class: type[Command], prog: str, args: Sequence[str]) -> Comm
 
 def _one_line(box: str) -> str:
     """The message in tyro's framed report, with its first suggestion."""
-    lines = [line.strip("│ ").rstrip() for line in box.splitlines() if line.startswith("│")]
+    lines = [line.strip("│").rstrip()[1:] for line in box.splitlines() if line.startswith("│")]
     rules = [i for i, line in enumerate(lines) if line.startswith("──")]
-    message = " ".join(lines[: rules[0] if rules else None])
-    for parsing in ("Error parsing settings: ", "Error parsing config: "):
-        message = message.removeprefix(parsing)
+    body = lines[: rules[0] if rules else None]
+    if body and body[0].startswith("Missing from"):
+        # Options stand four columns in, their help text further.
+        names = [line.split()[0] for line in body if re.match(r" {4}\S", line)]
+        return f"{', '.join(names)} must be given."
+    message = re.sub(r"^Error parsing \w+: ", "", " ".join(line.strip() for line in body))
     if "Perhaps you meant:" in lines:
-        message += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1]}"
+        message += f"; perhaps you meant {lines[lines.index('Perhaps you meant:') + 1].strip()}"
     return message if message.endswith((".", "?")) else f"{message}."
 
 

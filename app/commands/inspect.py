@@ -1,7 +1,7 @@
 """`jumpscope inspect`: what a bundle holds, from its files, without running the model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Inspect:
     """List a bundle's language model and SAEs, with their measured quality and their indexes."""
 
-    bundle: tyro.conf.Positional[str] = "demo"
+    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")] = "demo"
     """Folder of the bundle; `demo` is the bundled one."""
     json: bool = False
     """Print JSON."""

@@ -1,6 +1,7 @@
 """`jumpscope demo` and `jumpscope serve`: the app on a bundle."""
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import tyro
 
@@ -15,7 +16,7 @@ class Serve:
     Every option can also be set in the environment, e.g. JUMPSCOPE_PORT=8080.
     """
 
-    bundle: tyro.conf.Positional[str]
+    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
     """Folder of the bundle; `demo` is the bundled one."""
     settings: Settings = field(default_factory=Settings.from_environment)
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from app.commands.shared import shown, table, to_json
 from training.config import PRESETS, TrainConfig
 
 Preset = Literal["gemma_scope", "short_run"]
@@ -42,15 +43,22 @@ class Train(TrainConfig):
         from training.loop import train
 
         names = [field.name for field in dataclasses.fields(TrainConfig)]
-        train(TrainConfig(**{name: getattr(self, name) for name in names}))
-        return ""
+        results = train(TrainConfig(**{name: getattr(self, name) for name in names}))
+        if self.json:
+            return to_json({"saes": [result.as_dict() for result in results]})
+        rows = [["SAE", "L0", "FVU", "delta LM loss", "folder"]]
+        for result in results:
+            measured = result.measured or {}
+            numbers = (measured.get(key) for key in ("l0", "fvu", "delta_lm_loss"))
+            rows.append([result.name, *(shown(number) for number in numbers), str(result.folder)])
+        return table(rows)
 
 
 def _option(args: Sequence[str], flag: str) -> str | None:
     """The value that `args` give to `flag`, as `--flag value` or `--flag=value`."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
-            return args[i + 1].replace("-", "_")
+            return args[i + 1]
         if arg.startswith(f"{flag}="):
-            return arg.partition("=")[2].replace("-", "_")
+            return arg.partition("=")[2]
     return None
