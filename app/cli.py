@@ -112,8 +112,10 @@ def _parse(options_class: type[Command], prog: str, args: Sequence[str]) -> Comm
 
 def _one_line(box: str) -> str:
     """The message in tyro's framed report, with its first suggestion."""
-    lines = [line.strip("│").rstrip()[1:] for line in box.splitlines() if line.startswith("│")]
-    rules = [i for i, line in enumerate(lines) if line.startswith("──")]
+    # Colours off; frames of lines, or of blanks where stdout takes no more than ASCII.
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box).translate({ord("│"): " ", ord("─"): "-"})
+    lines = [line[2:].rstrip() for line in plain.splitlines() if line.startswith("  ")]
+    rules = [i for i, line in enumerate(lines) if line.startswith("--") and not line.strip("-")]
     body = lines[: rules[0] if rules else None]
     if body and body[0].startswith("Missing from"):
         # Options stand four columns in, their help text further.

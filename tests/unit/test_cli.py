@@ -1,0 +1,200 @@
+"""The command: results on stdout, one line for a mistake, and the exit status."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from app import cli
+from app.cli import main
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """The single line on stderr; nothing may be on stdout."""
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    return err
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Makes `jumpscope fake` do what a test wants: `command(function)`."""
+
+    def install(execute):
+        @dataclass(frozen=True, kw_only=True)
+        class Fake:
+            """A command for tests."""
+
+            def execute(self) -> str | None:
+                return execute()
+
+        monkeypatch.setitem(cli.COMMANDS, "fake", (f"{__name__}:Fake", "for tests"))
+        monkeypatch.setattr(f"{__name__}.Fake", Fake, raising=False)
+        return ["fake"]
+
+    return install
+
+
+def test_overview_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    for name in cli.COMMANDS:
+        assert f"  {name} " in out
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == "jumpscope 0.1.0\n"
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_help_documents_every_option(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([name, "--help"])
+    assert not stop.value.code
+    out = capsys.readouterr().out
+    assert f"usage: jumpscope {name}" in out
+    # A field without a docstring shows up as an option with nothing but its default.
+    assert "│ (default" not in out.replace(" ", "│", 0)
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        (["dmeo"], "unknown command 'dmeo': use one of demo,"),
+        (["demo", "--port", "0"], "port 0 is not a TCP port: use 1 to 65535."),
+        (["demo", "--port", "many"], "--port"),
+        (["demo", "--prot", "1"], "perhaps you meant --port"),
+        (["demo", "stray"], "Unrecognized options: stray."),
+        (["serve"], "BUNDLE must be given."),
+        (["serve", "no/such/bundle"], "no/such/bundle is not a bundle: it has no bundle.json."),
+        (["inspect", "no/such/bundle"], "no/such/bundle is not a bundle"),
+        (["eval"], "--text must be given."),
+        (["eval", "--text", "a.txt", "--tokens", "0"], "tokens is 0 but must be 1 or more."),
+        (["train", "--model", "m"], "--corpus, --sites, --d-sae, --out must be given."),
+        (["train", "--preset", "huge"], "invalid choice 'huge' for argument '--preset'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(argv, sentence, capsys):
+    assert main(argv) == 2
+    line = one_line(capsys)
+    assert line.startswith("jumpscope")
+    assert sentence in line
+
+
+def test_a_wrong_variable_is_named(capsys, monkeypatch):
+    monkeypatch.setenv("JUMPSCOPE_PORT", "many")
+    assert main(["demo"]) == 2
+    assert "JUMPSCOPE_PORT='many' is not a whole number." in one_line(capsys)
+
+
+def test_no_command_is_a_mistake_that_shows_the_overview(capsys):
+    assert main([]) == 2
+    assert "usage: jumpscope COMMAND" in capsys.readouterr().out
+
+
+def test_result_alone_is_on_stdout(command, capsys):
+    def execute():
+        print("a library's chatter")  # noqa: T201 - what is tested
+        return "the result"
+
+    assert main(command(execute)) == 0
+    out, err = capsys.readouterr()
+    assert out == "the result\n"
+    assert "chatter" in err
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "line"),
+    [
+        (ValueError("the sentence."), 2, "jumpscope fake: the sentence.\n"),
+        (FileNotFoundError(2, "No such file or directory", "a.txt"), 2, "a.txt: no such file"),
+        (KeyboardInterrupt(), 130, "jumpscope fake: interrupted.\n"),
+        (KeyboardInterrupt("saved: go on."), 130, "jumpscope fake: saved: go on.\n"),
+        (ModuleNotFoundError("", name="gradio"), 2, "pip install 'jumpscope[app]'"),
+    ],
+)
+def test_what_stops_a_command_is_one_line(error, status, line, command, capsys):
+    def execute():
+        raise error
+
+    assert main(command(execute)) == status
+    assert line in one_line(capsys)
+
+
+def test_a_bug_keeps_its_traceback(command):
+    def execute():
+        raise KeyError("bug")
+
+    with pytest.raises(KeyError):
+        main(command(execute))
+
+
+def test_a_mistake_can_show_its_traceback(command, monkeypatch):
+    def execute():
+        raise ValueError("the sentence.")
+
+    monkeypatch.setenv("JUMPSCOPE_DEBUG", "1")
+    with pytest.raises(ValueError, match="the sentence"):
+        main(command(execute))
+
+
+def test_a_reader_that_has_gone_is_no_mistake(command, capsys):
+    def execute():
+        raise BrokenPipeError
+
+    with capsys.disabled():
+        assert main(command(execute)) == 0
+
+
+def test_presets_change_defaults_and_options_override_them():
+    from app.commands.train import Train
+    from training.config import PRESETS
+
+    argv = [
+        "--model",
+        "m",
+        "--corpus",
+        "c",
+        "--sites",
+        "resid_post/1",
+        "--d-sae",
+        "8",
+        "--out",
+        "o",
+        "--l0-targets",
+        "2",
+    ]
+    plain = cli._parse(Train.variant(argv), "jumpscope train", argv)
+    short = [*argv, "--preset", "short_run", "--batch", "64"]
+    chosen = cli._parse(Train.variant(short), "jumpscope train", short)
+    assert isinstance(plain, Train)
+    assert isinstance(chosen, Train)
+    assert chosen.lr == PRESETS["short_run"]["lr"] != plain.lr
+    assert chosen.batch == 64
+    assert chosen.sites == ("resid_post/1",)
+
+
+def test_eval_prints_json_alone(tiny_bundle, tiny_corpus, capsys):
+    argv = ["eval", "--bundle", str(tiny_bundle.path), "--text", str(tiny_corpus)]
+    assert main([*argv, "--tokens", "300", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["sae"] == "tiny"
+    assert 300 <= found["tokens"] < 332
+    assert found["delta_lm_loss"] == pytest.approx(found["ce_spliced"] - found["ce_base"])
+    assert {"l0", "fvu", "kl", "dead", "high_frequency"} <= set(found)
+    assert {"loss_recovered_mean", "loss_recovered_zero"} <= set(found)
+    assert set(found["definitions"]) == set(found) - {
+        "bundle",
+        "sae",
+        "text",
+        "context_size",
+        "definitions",
+    }
+
+
+def test_eval_names_the_saes_there_are(tiny_bundle, tiny_corpus, capsys):
+    argv = ["eval", "--bundle", str(tiny_bundle.path), "--text", str(tiny_corpus)]
+    assert main([*argv, "--sae", "other"]) == 2
+    assert "bundle tiny has no SAE 'other': it has tiny." in one_line(capsys)
