@@ -8,7 +8,9 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16"]
@@ -24,7 +26,7 @@ class Settings:
     """Address to bind to; 0.0.0.0 lets other machines in."""
     port: int = 7860
     """TCP port, 1 to 65535."""
-    open_browser: bool = True
+    open_browser: Annotated[bool, tyro.conf.arg(name="browser")] = True
     """Open the first page in a browser once it is served."""
 
     device: Device = "auto"
