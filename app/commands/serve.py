@@ -1,5 +1,7 @@
 """`jumpscope demo` and `jumpscope serve`: the app on a bundle."""
 
+import socket
+import threading
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -40,6 +42,27 @@ class Demo:
 
 
 def _serve(name: str, settings: Settings) -> None:
+    bundle = open_bundle(name)
+    _check_port(settings)
     from app.main import launch
 
-    launch(settings, open_bundle(name))
+    app = launch(settings, bundle, block=False)
+    try:
+        threading.Event().wait()
+    finally:
+        app.close(verbose=False)
+
+
+def _check_port(settings: Settings) -> None:
+    """ValueError if nothing can listen at the address, before a model is loaded for it."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as trial:
+        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            trial.bind((settings.host, settings.port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise ValueError(
+                f"cannot listen on {settings.host} port {settings.port} ({reason}): choose another "
+                "--port or --host."
+            ) from error

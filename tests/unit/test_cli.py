@@ -1,6 +1,8 @@
 """The command: results on stdout, one line for a mistake, and the exit status."""
 
+import itertools
 import json
+import re
 from dataclasses import dataclass
 
 import pytest
@@ -55,8 +57,12 @@ def test_help_documents_every_option(name, capsys):
     assert not stop.value.code
     out = capsys.readouterr().out
     assert f"usage: jumpscope {name}" in out
-    # A field without a docstring shows up as an option with nothing but its default.
-    assert "│ (default" not in out.replace(" ", "│", 0)
+    lines = [line.strip("│ ") for line in out.splitlines()]
+    for line, following in itertools.pairwise(lines):
+        # An option's explanation stands after two blanks, or on the next line if it is long.
+        option = re.match(r"--\S+(?: \S+)*(?:  +(?P<help>.*))?$", line)
+        if option:
+            assert not (option["help"] or following).startswith("(default"), line
 
 
 @pytest.mark.parametrize(
@@ -152,20 +158,8 @@ def test_presets_change_defaults_and_options_override_them():
     from app.commands.train import Train
     from training.config import PRESETS
 
-    argv = [
-        "--model",
-        "m",
-        "--corpus",
-        "c",
-        "--sites",
-        "resid_post/1",
-        "--d-sae",
-        "8",
-        "--out",
-        "o",
-        "--l0-targets",
-        "2",
-    ]
+    argv = ["--model", "m", "--corpus", "c", "--sites", "resid_post/1"]
+    argv += ["--d-sae", "8", "--out", "o", "--l0-targets", "2"]
     plain = cli._parse(Train.variant(argv), "jumpscope train", argv)
     short = [*argv, "--preset", "short_run", "--batch", "64"]
     chosen = cli._parse(Train.variant(short), "jumpscope train", short)
