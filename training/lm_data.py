@@ -35,8 +35,8 @@ def train_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Byte-level BPE that loses nothing: decoding gives the text back byte for byte.
 
-    A text gets exactly one BOS. Raises ValueError where the vocabulary has no room for the special
-    tokens and 256 bytes, where ids would not fit 16 bits, or where the text is too short to fill it.
+    A text gets exactly one BOS. Raises ValueError where the vocabulary has no room for the
+    special tokens and 256 bytes, where ids would not fit 16 bits, or where text is lacking.
     """
     smallest = 256 + 4
     if not smallest <= vocab_size <= 2**15:
@@ -106,6 +106,7 @@ class TokenRows:
                 f"the corpus has {len(stream)} tokens, too few for a row of {context}: add text."
             )
         self.tokens = len(stream)
+        self.device = torch.device(device)
         self._stream = torch.from_numpy(stream).to(device)
         self._context = context
         self._bos = bos
@@ -128,8 +129,8 @@ class TokenRows:
             yield self.cut(starts)
 
     def shuffled(self, rows: int, seed: int) -> Iterator[Int[Tensor, "rows tokens"]]:
-        """Epoch after epoch without end, `rows` at a time; what does not fill a batch is left out."""
-        if rows > (self.tokens - 1 - self._context) // self._context:
+        """Epoch after epoch without end, `rows` at a time; what fills no batch is left out."""
+        if rows > self.tokens // self._context - 1:  # the fewest that an epoch can have
             raise ValueError(
                 f"the corpus has {self.tokens} tokens, too few for a batch of {rows} rows of "
                 f"{self._context}: add text or lower batch_rows."

@@ -1,4 +1,4 @@
-"""The demo language model's shape, its loss on rows of tokens, and its measurement once saved."""
+"""The demo language model: its shape, its loss on rows of tokens, what is measured once saved."""
 
 import logging
 import math
@@ -6,11 +6,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional as F
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.functional import cross_entropy
 from transformers import (
     AttentionInterface,
     AutoModelForCausalLM,
@@ -72,8 +73,8 @@ class LMShape:
         if self.head_dim % 2:
             raise ValueError(f"head_dim is {self.head_dim}: rotary positions need an even number.")
 
-    def build(self, tokenizer: PreTrainedTokenizerFast) -> Gemma2ForCausalLM:
-        """A model with random weights, float32, from torch's generator."""
+    def build(self, tokenizer: Any) -> Gemma2ForCausalLM:
+        """A model with random float32 weights, from torch's generator, for a tokenizer's ids."""
         config = Gemma2Config(
             vocab_size=self.vocab_size,
             hidden_size=self.hidden_size,
@@ -162,32 +163,38 @@ def row_losses(
         hidden = model.model(input_ids=inputs, attention_mask=masks, use_cache=False)[0]
         logits = model.lm_head(hidden)
     cap = model.config.final_logit_softcapping
+    assert cap is not None
     logits = cap * torch.tanh(logits.float() / cap)  # rows, predictions, vocab
-    losses = F.cross_entropy(
+    losses = cross_entropy(
         logits.flatten(0, 1), targets.flatten(), ignore_index=bos, reduction="none"
     )
     return losses.view(targets.shape)
 
 
-def save_model(
-    model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path
-) -> None:
+def save_model(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
     """Model in bfloat16 and tokenizer, in Hugging Face's layout. `model` becomes bfloat16."""
     model.set_attn_implementation("eager")
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # transformers writes weights that only their owner can read
+
+
+def load_saved(folder: Path, device: torch.device) -> tuple[Any, Any]:
+    """Model and tokenizer as users load them, but for the attention, which is Gemma 2's own."""
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager")
+    return model.to(device), AutoTokenizer.from_pretrained(folder)
 
 
 def measure_saved(
-    folder: Path, stream: Any, context: int, device: torch.device
+    folder: Path, stream: np.ndarray, context: int, device: torch.device
 ) -> dict[str, float | int]:
     """Loss of the model in `folder`, loaded as its users load it, on a stream of tokens.
 
     Means are over targets that are ordinary tokens (not BOS, EOS, padding). The rest of the stream
     that fills no row is left out.
     """
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_saved(folder, device)
     rows = TokenRows(stream, context, tokenizer.bos_token_id, device)
     special = torch.tensor(sorted(special_ids(tokenizer)), device=device)
     lengths = torch.tensor([len(b) for b in vocabulary(tokenizer)], device=device)
@@ -197,7 +204,7 @@ def measure_saved(
         for batch in rows.in_order(_ROWS_AT_ONCE):
             targets = batch[:, 1:]
             logits = model(input_ids=batch[:, :-1], use_cache=False).logits.float()
-            losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
+            losses = cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
             counts = ~torch.isin(targets, special).flatten()
             nats += losses[counts].double().sum()
             tokens += int(counts.sum())
@@ -212,8 +219,7 @@ def measure_saved(
 
 def sample(folder: Path, device: torch.device, seed: int, new_tokens: int = 80) -> list[dict]:
     """What the saved model writes after each of PROMPTS: greedily, and at temperature 0.8."""
-    model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").to(device)
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = load_saved(folder, device)
     written = []
     for prompt in PROMPTS:
         ids = tokenizer(prompt, return_tensors="pt").to(device)

