@@ -75,7 +75,7 @@ def test_a_bad_variable_is_named(name: str, text: str) -> None:
 
 
 def test_the_command_line_makes_settings() -> None:
-    args = ["--port", "8080", "--no-open-browser", "--max-prompt-tokens", "64"]
+    args = ["--port", "8080", "--no-browser", "--max-prompt-tokens", "64"]
     assert tyro.cli(Settings, args=args) == Settings(
         port=8080, open_browser=False, max_prompt_tokens=64
     )

@@ -1,0 +1,1 @@
+"""Measurements that print JSON; run as `python -m benchmarks.NAME`."""

@@ -1,0 +1,288 @@
+"""How long the app takes for what users wait for: prints JSON with p50 and p99.
+
+    python -m benchmarks.app_latency --bundle demo --out latency.json
+
+| measured | aim |
+| --- | --- |
+| analysis of a prompt of 64 tokens, not cached | p50 100 ms on 4 cores |
+| a feature's page from the index | p99 20 ms |
+| steered tokens per second over plain ones, alternating in the same run | 0.9 |
+| start of `jumpscope demo` to the first page served | 8 s |
+
+Everything but the start is measured inside one process, without HTTP. Each measurement is warmed up
+first and asserts that it did the work.
+"""
+
+import itertools
+import json
+import os
+import platform
+import random
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import tyro
+
+from app.commands.shared import open_bundle
+from app.service import Service
+from app.settings import Settings
+from sae_core.edits import Edit
+from sae_core.tokens import encode_text
+
+PROMPT_TOKENS = 64
+WARM_UPS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure, and how often."""
+
+    bundle: str = "demo"
+    """Folder of the bundle; `demo` is the bundled one."""
+    sae: str = ""
+    """Name of the SAE; empty is the bundle's first."""
+    threads: int = 0
+    """PyTorch threads; 0 is the app's default."""
+    prompts: int = 100
+    """Prompts to analyse."""
+    pages: int = 500
+    """Feature pages to read."""
+    generations: int = 12
+    """Plain and as many steered generations."""
+    new_tokens: int = 40
+    """Tokens of each generation."""
+    starts: int = 3
+    """Starts of the whole app in a process of its own; 0 skips them."""
+    out: Path | None = None
+    """File to write the JSON to as well."""
+
+    def __post_init__(self) -> None:
+        for name in ("prompts", "pages", "generations", "new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be 1 or more.")
+
+
+def percentiles(seconds: Iterable[float]) -> dict[str, float]:
+    """Mean, p50, p90, p99 and maximum in milliseconds."""
+    ms = np.array(list(seconds)) * 1e3
+    p50, p90, p99 = np.percentile(ms, [50, 90, 99])
+    found = {"mean_ms": ms.mean(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": ms.max()}
+    return {name: round(float(value), 2) for name, value in found.items()} | {"n": len(ms)}
+
+
+def timed(call: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def texts(service: Service, sae: str, count: int) -> list[str]:
+    """Different texts of `PROMPT_TOKENS` tokens with BOS, from the contexts in the index."""
+    engine = service.load()
+    rng = random.Random(0)
+    alive = np.flatnonzero(service.index(sae).frequencies() > 0).tolist()
+    found: dict[str, None] = {}
+    while len(found) < count:
+        words = ""
+        while len(encode_text(engine.lm.tokenizer, words)) <= PROMPT_TOKENS:
+            groups = service.feature(sae, rng.choice(alive))["groups"]
+            contexts = [context for group in groups for context in group["contexts"]]
+            words += "".join(rng.choice(contexts)["tokens"]) + "\n" if contexts else ""
+        # Cutting characters until the text has the right number of tokens; some have no such cut.
+        while len(ids := encode_text(engine.lm.tokenizer, words)) > PROMPT_TOKENS:
+            words = words[:-1]
+        if len(ids) == PROMPT_TOKENS:
+            found[words] = None
+    return list(found)
+
+
+def measure_prompts(service: Service, sae: str, count: int) -> dict[str, Any]:
+    """Whole analyses, as the Prompt page and `/prompt_features` ask for them."""
+    different = texts(service, sae, count + WARM_UPS)
+    for text in different[:WARM_UPS]:
+        assert len(service.prompt_features(text, sae)["tokens"]) == PROMPT_TOKENS
+    seconds = [timed(lambda t=t: service.prompt_features(t, sae)) for t in different[WARM_UPS:]]
+    return percentiles(seconds) | {"tokens": PROMPT_TOKENS, "aim": "p50 100 ms on 4 cores"}
+
+
+def measure_pages(service: Service, sae: str, count: int) -> dict[str, Any]:
+    """Reading random features from the index, and drawing them."""
+    from app.render import feature_html
+
+    d_sae = len(service.index(sae).frequencies())
+    rng = random.Random(0)
+    chosen = [rng.randrange(d_sae) for _ in range(count + WARM_UPS)]
+    for feature in chosen[:WARM_UPS]:
+        assert service.feature(sae, feature)["feature"] == feature
+    chosen = chosen[WARM_UPS:]
+    read = [timed(lambda f=f: service.feature(sae, f)) for f in chosen]
+    drawn = [
+        timed(lambda f=f: feature_html(service.feature(sae, f), default_sae=sae, text=""))
+        for f in chosen
+    ]
+    searched = [timed(lambda: service.search_features(sae)) for _ in range(min(count, 100))]
+    return {
+        "read": percentiles(read) | {"aim": "p99 20 ms"},
+        "read_and_drawn": percentiles(drawn),
+        "list_of_50": percentiles(searched),
+    }
+
+
+def measure_steering(service: Service, sae: str, runs: int, new_tokens: int) -> dict[str, Any]:
+    """Tokens per second without and with an edit, one row each, and of the pair that pages show."""
+    engine = service.load()
+    engine.sae(sae)
+    summary = service.search_features(sae, sort="max_act", limit=1)["features"][0]
+    feature, value = summary["feature"], 0.5 * summary["max_act"]
+    ids = encode_text(engine.lm.tokenizer, texts(service, sae, 1)[0])[: PROMPT_TOKENS // 2]
+    edit = Edit(feature=feature, mode="set", value=value, sae=sae)
+    arms = {"plain": [[]], "steered": [[edit]], "pair": [[], [edit]]}
+
+    def rate(name: str, seed: int) -> float:
+        watch = [] if name == "plain" else [(sae, feature)]
+        steps = engine.lm.generate(
+            ids,
+            arms[name],
+            max_new_tokens=new_tokens,
+            temperature=1.0,
+            seed=seed,
+            watch=watch,
+        )
+        start = time.perf_counter()
+        count = sum(1 for _ in steps)
+        assert count > 0
+        return count / (time.perf_counter() - start)
+
+    for name in arms:
+        rate(name, seed=0)
+    rates: dict[str, list[float]] = {name: [] for name in arms}
+    for seed, name in itertools.product(range(1, runs + 1), arms):
+        rates[name].append(rate(name, seed))
+    per_second = {name: round(float(np.median(found)), 1) for name, found in rates.items()}
+    ratios = [s / p for p, s in zip(rates["plain"], rates["steered"], strict=True)]
+    return {
+        "tokens_per_second": per_second,
+        "steered_over_plain": round(float(np.median(ratios)), 3),
+        "quartiles": [round(float(q), 3) for q in np.percentile(ratios, [25, 75])],
+        "n": runs,
+        "new_tokens": new_tokens,
+        "aim": 0.9,
+    }
+
+
+def measure_start(bundle: str) -> tuple[float, float, float | None]:
+    """Seconds to the first page and to the first analysis, and the process's memory then in MB."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    what = ["demo"] if bundle == "demo" else ["serve", bundle]
+    command = [sys.executable, "-m", "app.cli", *what, "--port", str(port), "--no-browser"]
+    start = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    try:
+        _answer(process, f"http://127.0.0.1:{port}/")
+        page = time.perf_counter() - start
+        ask = urllib.request.Request(
+            f"http://127.0.0.1:{port}/gradio_api/run/prompt_features",
+            data=json.dumps({"data": ["The first prompt.", "", 10]}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        assert b"delta_lm_loss" in _answer(process, ask)
+        return page, time.perf_counter() - start, memory_mb(process.pid)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
+
+
+def _answer(process: subprocess.Popen[bytes], ask: str | urllib.request.Request) -> bytes:
+    deadline = time.monotonic() + 120
+    while True:
+        try:
+            with urllib.request.urlopen(ask, timeout=60) as response:
+                return response.read()
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"the app answered {error.code}: {error.read()[:300]!r}") from error
+        except OSError:
+            if process.poll() is not None:
+                assert process.stderr is not None
+                said = process.stderr.read().decode()
+                raise RuntimeError(f"the app ended while starting: {said[-2000:]}") from None
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+
+
+def memory_mb(pid: int | str = "self") -> float | None:
+    """Resident memory of a process; None where the system does not say (outside Linux)."""
+    status = Path(f"/proc/{pid}/status")
+    if not status.is_file():
+        return None
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS"))
+    return round(int(line.split()[1]) / 1024, 1)
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    model = [line.partition(":")[2].strip() for line in names if line.startswith("model name")]
+    return {
+        "processor": model[0] if model else platform.processor(),
+        "cores": os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "gradio", "duckdb")},
+    }
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Measure everything, print it as JSON, and return it."""
+    bundle = open_bundle(options.bundle)
+    service = Service(Settings(threads=options.threads), bundle)
+    sae = service.sae_name(options.sae)
+    loading = timed(service.load)
+    before = memory_mb()
+    result: dict[str, Any] = {
+        "machine": machine(),
+        "bundle": bundle.name,
+        "sae": sae,
+        "model": service.overview(sae)["model"],
+        "load_model_s": round(loading, 2),
+        "prompt_64_tokens": measure_prompts(service, sae, options.prompts),
+        "feature_page": measure_pages(service, sae, options.pages),
+        "steering": measure_steering(service, sae, options.generations, options.new_tokens),
+        "memory_mb": {"model_loaded": before, "after": memory_mb()},
+    }
+    if options.starts:
+        starts = [measure_start(options.bundle) for _ in range(options.starts)]
+        pages, analyses, memory = zip(*starts, strict=True)
+        result["start"] = {
+            "first_page_s": [round(seconds, 2) for seconds in pages],
+            "first_page_median_s": round(float(np.median(pages)), 2),
+            "first_analysis_s": [round(seconds, 2) for seconds in analyses],
+            "memory_mb": list(memory),
+            "aim": "8 s to the first page",
+        }
+    written = json.dumps(result, indent=2)
+    print(written)
+    if options.out is not None:
+        options.out.write_text(written + "\n")
+    return result
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))
