@@ -82,14 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, args: Sequence[str]) -> int:
-    module, _, attribute = COMMANDS[name][0].partition(":")
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    command = parse(name, args)
     # Whatever a library prints, stdout stays the result's alone.
-    with contextlib.redirect_stdout(sys.stderr):
-        options_class: type[Command] = getattr(importlib.import_module(module), attribute)
-    # Options whose defaults depend on another option (a preset's) are a class of their own.
-    variant = getattr(options_class, "variant", None)
-    command = _parse(variant(args) if variant else options_class, f"jumpscope {name}", args)
     with contextlib.redirect_stdout(sys.stderr):
         result = command.execute()
     if result is not None:
@@ -98,8 +93,17 @@ def _run(name: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _parse(options_class: type[Command], prog: str, args: Sequence[str]) -> Command:
-    """The dataclass filled from `args`; ValueError with one sentence where they do not fit it."""
+def parse(name: str, args: Sequence[str]) -> Command:
+    """The subcommand's dataclass filled from `args`.
+
+    ValueError with one sentence where they do not fit; SystemExit(0) after printing its help.
+    """
+    module, _, attribute = COMMANDS[name][0].partition(":")
+    options_class: type[Command] = getattr(importlib.import_module(module), attribute)
+    # Options whose defaults depend on another option (a preset's) are a class of their own.
+    if variant := getattr(options_class, "variant", None):
+        options_class = variant(args)
+    prog = f"jumpscope {name}"
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):

@@ -160,9 +160,9 @@ def test_presets_change_defaults_and_options_override_them():
 
     argv = ["--model", "m", "--corpus", "c", "--sites", "resid_post/1"]
     argv += ["--d-sae", "8", "--out", "o", "--l0-targets", "2"]
-    plain = cli._parse(Train.variant(argv), "jumpscope train", argv)
+    plain = cli.parse("train", argv)
     short = [*argv, "--preset", "short_run", "--batch", "64"]
-    chosen = cli._parse(Train.variant(short), "jumpscope train", short)
+    chosen = cli.parse("train", short)
     assert isinstance(plain, Train)
     assert isinstance(chosen, Train)
     assert chosen.lr == PRESETS["short_run"]["lr"] != plain.lr

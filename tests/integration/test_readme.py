@@ -1,0 +1,190 @@
+"""What the documentation tells people to type works as it stands.
+
+Every line after `$ ` in a console block of the README, CONTRIBUTING.md and docs/ is of a kind that
+is checked here: run as it is, run at a small size, or at least parsed by the command it is meant
+for. The README's Python runs too.
+"""
+
+import dataclasses
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import cli
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+JUMPSCOPE = [sys.executable, "-m", "app.cli"]
+ENV = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+NOT_RUN = ("docker", "pip", "python3", "ssh")
+"""Programs that would install something, reach another machine, or need an engine of their own."""
+
+
+def commands(page: Path) -> list[str]:
+    """Lines after `$ ` in the console blocks of a page."""
+    blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+ALL = [(page.name, command) for page in PAGES for command in commands(page)]
+OURS = sorted({command for _, command in ALL if command.startswith("jumpscope ")})
+README = commands(ROOT / "README.md")
+
+
+def starting(*words: str) -> list[str]:
+    """The README's commands that start with these words."""
+    found = [c for c in README if tuple(shlex.split(c)[: len(words)]) == words]
+    assert found, f"the README shows no '{' '.join(words)}'"
+    return found
+
+
+def options(command: str) -> Any:
+    """A `jumpscope` command's dataclass, filled in; ValueError if a flag or value does not fit."""
+    name, *args = shlex.split(command)[1:]
+    return cli.parse(name, args)
+
+
+def run(command: str, folder: Path) -> str:
+    """What a `jumpscope` command prints on stdout when it is typed in `folder`."""
+    argv = [*JUMPSCOPE, *shlex.split(command)[1:]]
+    done = subprocess.run(argv, cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_every_shown_command_is_of_a_known_kind():
+    assert len(README) > 5
+    for page, command in ALL:
+        assert command.split()[0] in ("jumpscope", "make", *NOT_RUN), f"{page}: {command}"
+
+
+@pytest.mark.parametrize("command", OURS)
+def test_every_flag_exists(command):
+    assert dataclasses.is_dataclass(options(command))
+
+
+@pytest.mark.parametrize("command", sorted({c for _, c in ALL if c.startswith("make")}))
+def test_every_make_target_exists(command):
+    done = subprocess.run(
+        [*shlex.split(command), "--dry-run"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("command", starting("jumpscope", "inspect"))
+def test_inspect(command, tmp_path):
+    out = run(command, tmp_path)
+    if "--json" not in command:
+        assert "delta LM loss" in out
+        return
+    found = json.loads(out)
+    assert found["model"]["parameters"] > 1_000_000
+    for sae in found["saes"]:
+        assert sae["d_sae"] > 0
+        assert sae["l0"] > 0
+        assert 0 < sae["fvu"] < 1
+        assert sae["delta_lm_loss"] > 0
+        assert Path(sae["index"]["file"]).is_file()
+        assert sae["index"]["tokens"] > 0
+
+
+@pytest.mark.parametrize("command", starting("jumpscope", "eval"))
+def test_eval_on_few_tokens(command, tmp_path, tiny_corpus):
+    (tmp_path / "validation.parquet").symlink_to(tiny_corpus)
+    found = json.loads(run(re.sub(r"--tokens \d+", "--tokens 300", command), tmp_path))
+    assert found["tokens"] >= 300
+    assert found["l0"] > 0
+    assert set(found["definitions"]) <= set(found)
+
+
+@pytest.mark.parametrize("command", starting("jumpscope", "train"))
+def test_train_at_a_small_size(command, tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    chosen = options(command)
+    layers = [re.sub(r"\d+$", "1", site) for site in chosen.sites]
+    small = dataclasses.replace(
+        chosen,
+        model=str(tiny_bundle.path / "model"),
+        corpus=(str(tiny_corpus),),
+        eval_corpus=(str(tiny_corpus),),
+        eval_tokens=200,
+        sites=tuple(dict.fromkeys(layers)),
+        d_sae=64,
+        l0_targets=tuple(target / 8 for target in chosen.l0_targets),
+        tokens=2_000,
+        batch=100,
+        buffer_tokens=500,
+        context_size=32,
+    )
+    out = small.execute()
+    saes = list(tmp_path.rglob("sae_weights.safetensors"))
+    assert len(saes) == len(small.sites) * len(small.l0_targets)
+    for path in saes:
+        assert path.parent.name in out
+
+
+def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
+    """Return once the first page answers; fails with what the process said if it ends instead."""
+    for _ in range(600):
+        assert process.poll() is None, said.read_text()
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+                assert answer.status == 200
+                return
+        except OSError:
+            time.sleep(0.2)
+    raise AssertionError(f"the first page does not answer:\n{said.read_text()}")
+
+
+@pytest.mark.parametrize(
+    "command", [*starting("jumpscope", "demo"), *starting("jumpscope", "serve")]
+)
+def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = re.sub(r"--port \d+", f"--port {port}", command)
+    argv = [*JUMPSCOPE, *shlex.split(command)[1:]]
+    env = {**ENV, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"}
+    said = tmp_path / "stderr"
+    with said.open("wb") as stderr:
+        process = subprocess.Popen(argv, cwd=tmp_path, env=env, stderr=stderr)
+    try:
+        wait_for_page(port, process, said)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+        process.wait()
+    assert said.read_text().splitlines()[-1].endswith("interrupted.")
+    assert "Traceback" not in said.read_text()
+
+
+def test_the_readmes_python(tmp_path):
+    blocks = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text(), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for code in blocks:
+        argv = [sys.executable, "-c", code]
+        done = subprocess.run(
+            argv, cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert "delta_lm_loss" in done.stdout
+
+
+def test_links_lead_to_files_that_exist():
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
