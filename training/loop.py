@@ -176,7 +176,7 @@ class Run:
             saved = self.step
             clock = time.monotonic()
             while self.step < cfg.steps:
-                control = Control(*self._controls[self.step].unbind())
+                control = self._controls[self.step]
                 batch = self._buffer.batch()
                 if cfg.run.compile == "reduce-overhead":
                     torch.compiler.cudagraph_mark_step_begin()
@@ -202,7 +202,7 @@ class Run:
         cfg = self.cfg
         steps = self.step - self._logged
         seen = self.step * cfg.batch
-        lr, sparsity = float(control.lr), float(control.sparsity)
+        lr, sparsity, *_ = control.tolist()
         every = []
         for trainee in self.trainees:
             found = trainee.measured(steps, cfg.batch, seen)

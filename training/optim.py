@@ -8,7 +8,6 @@ Every decoder row has norm 1: the part of its gradient parallel to it is removed
 """
 
 import math
-from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -22,14 +21,11 @@ BETA2 = 0.999
 EPS = 1e-8
 
 
-class Control(NamedTuple):
-    """What changes from step to step, as 0-d float32 tensors."""
+Control = Float[Tensor, " 4"]
+"""What changes from step to step: lr, share of the penalty in force, 1 - beta2^t, 0.
 
-    lr: Float[Tensor, ""]
-    sparsity: Float[Tensor, ""]
-    """Share of the penalty in force, from 0 to 1."""
-    correction: Float[Tensor, ""]
-    """1 - beta2^t."""
+Four numbers, so that every row of a table of them is aligned for the GPU's compiled kernels.
+"""
 
 
 def remove_parallel(
@@ -46,12 +42,13 @@ def update(
 
     Tensors must not require a gradient (pass detached views of those that do).
     """
+    lr, _, correction, _ = control.unbind()
     for name, p in parameters.items():
         g, v = gradients[name], second[name]
         if name == "W_dec":
             g = remove_parallel(g, p)
         new_v = BETA2 * v + (1 - BETA2) * g.square()
-        new = p - control.lr * g / ((new_v / control.correction).sqrt() + EPS)
+        new = p - lr * g / ((new_v / correction).sqrt() + EPS)
         if name == "W_dec":
             new = new / new.norm(dim=1, keepdim=True)
         elif name == "threshold":
@@ -77,10 +74,10 @@ def sparsity_share(cfg: TrainConfig, step: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def controls(cfg: TrainConfig, device: torch.device | str = "cpu") -> Float[Tensor, "steps 3"]:
+def controls(cfg: TrainConfig, device: torch.device | str = "cpu") -> Float[Tensor, "steps 4"]:
     """Row t holds the `Control` of step t; on the device, so that a step copies nothing to it."""
     rows = [
-        (learning_rate(cfg, t), sparsity_share(cfg, t), 1 - BETA2 ** (t + 1))
+        (learning_rate(cfg, t), sparsity_share(cfg, t), 1 - BETA2 ** (t + 1), 0.0)
         for t in range(cfg.steps)
     ]
     return torch.tensor(rows, dtype=torch.float32, device=device)

@@ -78,11 +78,12 @@ class Trainee:
             "in_window": torch.zeros(d_sae, device=device),
             "silent": torch.zeros(d_sae, device=device),
         }
-        self._update = compiler(update_and_count)
+        # Inductor's C++ backend (PyTorch 2.13) fails on two row sums in one loop; Triton's does not.
+        self._update = compiler(update_and_count) if device.type == "cuda" else update_and_count
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """Train on one batch of raw activations; waits for nothing on the device."""
-        penalty = Penalty(self._coefficient * control.sparsity, self._target)
+        penalty = Penalty(self._coefficient * control[1], self._target)
         gradients, stats = self._loss.gradients(
             self.parameters, raw, self._scale, self._mean, penalty
         )

@@ -1,0 +1,260 @@
+"""Whole training runs on a tiny model: what they write, and that they learn."""
+
+import json
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from sae_core.corpus import documents, token_rows
+from sae_core.formats.saelens import load_sae
+from sae_core.metrics import evaluate, take_tokens
+from sae_core.splice import SplicedLM
+from tests import tiny
+from training import loop
+from training.config import RunOptions, TrainConfig, short_run
+from training.loop import Interrupted, train
+
+SITES = ("resid_post/1", "mlp_out/2")
+RESIDUAL, MLP = "resid_post-layer_1-l0_6", "mlp_out-layer_2-l0_6"
+
+
+@pytest.fixture(scope="module")
+def base(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainConfig:
+    """A run of 60 steps over a corpus of 20,000 tokens."""
+    folder = tmp_path_factory.mktemp("train")
+    tiny_model.save_pretrained(folder / "lm")
+    tiny_tokenizer.save_pretrained(folder / "lm")
+    return short_run(
+        model=str(folder / "lm"),
+        corpus=(str(tiny.make_corpus(folder / "text.parquet", count=300, seed=1)),),
+        eval_corpus=(str(tiny.make_corpus(folder / "held-out.parquet", count=20, seed=2)),),
+        eval_tokens=600,
+        sites=SITES,
+        d_sae=64,
+        out=str(folder / "not-used"),
+        l0_targets=(6,),
+        target_coefficient=10.0,
+        batch=128,
+        tokens=60 * 128,
+        context_size=32,
+        buffer_tokens=1_024,
+        lr=5e-3,
+        lr_warmup=10,
+    )
+
+
+def _weights(cfg: TrainConfig, name: str = RESIDUAL) -> dict[str, torch.Tensor]:
+    return load_file(Path(cfg.out) / name / "sae_weights.safetensors")
+
+
+def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def _lines(cfg: TrainConfig) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (Path(cfg.out) / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(base: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """A run that trained 1,200 steps at two sites; long enough to have learned."""
+    cfg = replace(base, out=str(tmp_path_factory.mktemp("run")), tokens=1_200 * 128)
+    results = train(cfg)
+    assert [result.name for result in results] == [RESIDUAL, MLP]
+    return cfg
+
+
+def test_it_learns_at_the_target_sparsity(finished: TrainConfig) -> None:
+    for name in (RESIDUAL, MLP):
+        measured = load_sae(Path(finished.out) / name).cfg.metadata["measured"]
+        assert measured["l0"] == pytest.approx(6, rel=0.15)
+        assert measured["fvu"] < 0.45
+    last = _lines(finished)[-2:]
+    for line in last:
+        assert line["l0"] == pytest.approx(6, rel=0.1)
+
+
+def test_saved_sae_says_where_it_comes_from(finished: TrainConfig) -> None:
+    cfg = load_sae(Path(finished.out) / RESIDUAL).cfg
+    assert (cfg.architecture, cfg.d_model, cfg.d_sae) == ("jumprelu", tiny.D_MODEL, 64)
+    assert (str(cfg.site), cfg.model_name, cfg.context_size) == ("resid_post/1", "lm", 32)
+    training = cfg.metadata["training"]
+    assert training["settings"]["corpus"] == ["text.parquet"]
+    assert training["settings"]["lr"] == 5e-3
+    assert training["settings"]["seed"] == 0
+    assert training["l0_target"] == 6
+    assert (training["steps"], training["tokens"]) == (1_200, 1_200 * 128)
+    assert training["seconds"] > 0
+    assert training["versions"]["torch"] == torch.__version__
+    assert training["device"]
+    assert training["scale_tokens"] == 960  # 7 batches of 128 are 896; two thirds of 1024 are 640
+    text = json.dumps(cfg.metadata)
+    assert str(Path(finished.out).parent) not in text
+    assert str(Path(finished.corpus[0]).parent) not in text
+
+
+def test_measured_numbers_are_those_of_the_files(
+    finished: TrainConfig, tiny_model: Gemma2ForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    sae = load_sae(Path(finished.out) / MLP)
+    lm = SplicedLM(tiny_model, tiny_tokenizer, {"x": sae})
+    rows = take_tokens(token_rows(documents(finished.eval_corpus), tiny_tokenizer, 32), 600)
+    expected = evaluate(lm, "x", rows).as_dict()
+    measured = sae.cfg.metadata["measured"]
+    for name, value in expected.items():
+        assert measured[name] == pytest.approx(value, rel=1e-5, abs=1e-7), name
+    assert measured["text"] == ["held-out.parquet"]
+
+
+def test_metrics_file(finished: TrainConfig) -> None:
+    lines = _lines(finished)
+    assert [line["step"] for line in lines[:4]] == [12, 12, 24, 24]
+    assert len(lines) == 2 * 100
+    assert {line["sae"] for line in lines} == {RESIDUAL, MLP}
+    expected = {
+        "step", "sae", "tokens", "loss", "fvu", "l0", "dead", "high_frequency", "in_window",
+        "threshold_p05", "threshold_p50", "threshold_p95", "lr", "sparsity_coefficient",
+        "tokens_per_second", "seconds",
+    }  # fmt: skip
+    assert all(line.keys() == expected for line in lines)
+    assert lines[-1]["sparsity_coefficient"] == 10
+    assert lines[0]["sparsity_coefficient"] < 1
+    assert lines[-1]["fvu"] < lines[0]["fvu"]
+
+
+def test_same_seed_same_weights_another_seed_others(base: TrainConfig, tmp_path: Path) -> None:
+    runs = [replace(base, out=str(tmp_path / name)) for name in ("a", "b", "c")]
+    runs[2] = replace(runs[2], seed=1)
+    for cfg in runs:
+        train(cfg)
+    assert _equal(_weights(runs[0]), _weights(runs[1]))
+    assert not _equal(_weights(runs[0]), _weights(runs[2]))
+
+
+def test_several_saes_in_one_pass_equal_each_alone(base: TrainConfig, tmp_path: Path) -> None:
+    together = replace(base, out=str(tmp_path / "together"), l0_targets=(6, 12))
+    train(together)
+    alone = replace(base, out=str(tmp_path / "alone"), sites=SITES[1:], l0_targets=(12,))
+    train(alone)
+    name = "mlp_out-layer_2-l0_12"
+    assert _equal(_weights(together, name), _weights(alone, name))
+    assert not _equal(_weights(together, MLP), _weights(together, name))
+
+
+def test_linear_penalty_and_bfloat16(base: TrainConfig, tmp_path: Path) -> None:
+    cfg = replace(
+        base,
+        out=str(tmp_path),
+        l0_targets=(),
+        lambdas=(0.01,),
+        precision="bfloat16",
+        save_dtype="bfloat16",
+        eval_corpus=(),
+        kernel="triangular",
+    )
+    (result, _) = train(cfg)
+    assert (result.name, result.measured) == ("resid_post-layer_1-lambda_0.01", None)
+    weights = _weights(cfg, result.name)
+    assert weights["W_enc"].dtype == weights["W_dec"].dtype == torch.bfloat16
+    assert weights["threshold"].dtype == torch.float32
+    assert float(weights["threshold"].min()) > 0
+
+
+def test_finished_run_is_not_trained_again(
+    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = replace(base, out=str(tmp_path))
+    train(cfg)
+    before = _weights(cfg)
+
+    def trained(*_: object) -> None:
+        raise AssertionError("a step was taken")
+
+    monkeypatch.setattr(loop.Trainee, "step", trained)
+    train(cfg)
+    assert _equal(_weights(cfg), before)
+
+
+def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path) -> None:
+    cfg = replace(base, out=str(tmp_path / "run"))
+    train(cfg)
+    with pytest.raises(ValueError, match="holds a run with another d_sae, lr: choose another out"):
+        train(replace(cfg, lr=1e-4, d_sae=32))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"corpus": ("nowhere/*.parquet",)}, "no corpus file matches nowhere"),
+        ({"eval_corpus": ("nowhere.parquet",)}, "no corpus file matches nowhere"),
+        ({"model": "/nowhere/model"}, "the language model /nowhere/model cannot be loaded"),
+        ({"sites": ("resid_post/9",)}, "site resid_post/9 is beyond the model's 3 layers"),
+        ({"context_size": 1_000}, "context_size is 1000 but the model reads 256"),
+        ({"run": RunOptions(device="cuda")}, "PyTorch finds no CUDA device"),
+    ],
+)
+def test_mistakes_get_one_sentence(
+    base: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    if "run" in changes and torch.cuda.is_available():
+        pytest.skip("this machine has a CUDA device")
+    with pytest.raises(ValueError, match=message) as caught:
+        train(replace(base, out=str(tmp_path / "run"), **changes))
+    assert "\n" not in str(caught.value)
+    assert threading.active_count() == 1 or not any(
+        t.name == "tokens" for t in threading.enumerate()
+    )
+
+
+def test_loss_that_is_not_finite_stops_the_run(base: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"loss of .* is no longer finite at step"):
+        train(replace(base, out=str(tmp_path), lr=1e30))
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_stop_signal_saves_and_the_same_command_continues(
+    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sent: signal.Signals
+) -> None:
+    whole = replace(base, out=str(tmp_path / "whole"))
+    train(whole)
+    cfg = replace(base, out=str(tmp_path / "stopped"))
+    step = loop.Trainee.step
+    steps = 0
+
+    def count(self: Any, *args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 2 * 25:
+            os.kill(os.getpid(), sent)
+            time.sleep(0)
+        step(self, *args)
+
+    monkeypatch.setattr(loop.Trainee, "step", count)
+    before = signal.getsignal(sent)
+    with pytest.raises(Interrupted, match="interrupted at step 25 of 60, saved: give the same"):
+        train(cfg)
+    assert signal.getsignal(sent) is before
+    train(cfg)
+    assert steps == 2 * 60
+    for name in (RESIDUAL, MLP):
+        assert _equal(_weights(cfg, name), _weights(whole, name))
+    # The metrics are those of one run, too.
+    timing = ("seconds", "tokens_per_second")
+    stripped = [
+        [{k: v for k, v in line.items() if k not in timing} for line in _lines(run)]
+        for run in (cfg, whole)
+    ]
+    assert stripped[0] == stripped[1]

@@ -1,0 +1,142 @@
+"""A run that is killed goes on and ends with the weights of one that was not, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from tests import tiny
+from training import checkpoint
+from training.config import RunOptions, TrainConfig, short_run
+
+ROOT = Path(__file__).parents[2]
+NAMES = ("resid_post-layer_0-l0_4", "mlp_out-layer_1-l0_4")
+STEPS = 300
+
+# One thread: the sums of a matrix product may not depend on how busy the machine is.
+PROGRAM = """
+import json, logging, sys
+import torch
+from training.config import RunOptions, TrainConfig
+from training.loop import train
+
+torch.set_num_threads(1)
+logging.basicConfig(stream=sys.stderr, level=logging.INFO)
+given = json.loads(sys.argv[1])
+run = RunOptions(**given.pop("run"))
+given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+train(TrainConfig(**given, run=run))
+"""
+
+
+@pytest.fixture
+def cfg(
+    tiny_model: Gemma2ForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> TrainConfig:
+    """300 steps with a checkpoint every 20; the buffer turns over several times in between."""
+    tiny_model.save_pretrained(tmp_path / "lm")
+    tiny_tokenizer.save_pretrained(tmp_path / "lm")
+    return short_run(
+        model=str(tmp_path / "lm"),
+        corpus=(str(tiny.make_corpus(tmp_path / "text.parquet", count=80)),),
+        sites=("resid_post/0", "mlp_out/1"),
+        d_sae=48,
+        out=str(tmp_path / "killed"),
+        l0_targets=(4,),
+        batch=64,
+        tokens=STEPS * 64,
+        context_size=24,
+        buffer_tokens=400,
+        lr_warmup=10,
+        run=RunOptions(checkpoint_every=20, device="cpu"),
+    )
+
+
+def _start(cfg: TrainConfig) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, json.dumps(asdict(cfg))],
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def _finish(cfg: TrainConfig) -> str:
+    process = _start(cfg)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    return said
+
+
+def _assert_equal(a: TrainConfig, b: TrainConfig) -> None:
+    for name in NAMES:
+        first, second = (load_file(Path(c.out) / name / "sae_weights.safetensors") for c in (a, b))
+        assert first.keys() == second.keys()
+        for key in first:
+            assert torch.equal(first[key], second[key]), (name, key)
+
+
+def _kill_after(cfg: TrainConfig, step: int) -> int:
+    """Start the run, kill -9 it once it has saved `step` or a later one; returns that step."""
+    folder = Path(cfg.out) / "checkpoints"
+    process = _start(cfg)
+    deadline = time.monotonic() + 120
+    try:
+        while not (saved := checkpoint.found(folder)) or saved[0][0] < step:
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    return checkpoint.found(folder)[0][0]
+
+
+def test_killed_run_resumes_to_the_same_weights(cfg: TrainConfig, tmp_path: Path) -> None:
+    whole = replace(cfg, out=str(tmp_path / "whole"))
+    _finish(whole)
+
+    # Killed once early on, and once more with the newest checkpoint cut short.
+    first = _kill_after(cfg, 20)
+    assert first < STEPS, "the run was over before it could be killed"
+    second = _kill_after(cfg, first + 60)
+    assert first < second < STEPS
+    (_, newest), (before, _) = checkpoint.found(Path(cfg.out) / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-100])
+
+    said = _finish(cfg)
+    assert f"checkpoint {newest} is damaged" in said
+    assert f"continuing from step {before} of {STEPS}" in said
+    _assert_equal(whole, cfg)
+    lines = [
+        json.loads(line) for line in (Path(cfg.out) / "metrics.jsonl").read_text().splitlines()
+    ]
+    assert [line["step"] for line in lines[::2]] == list(range(3, STEPS + 1, 3))
+
+
+def test_run_killed_before_its_first_checkpoint_starts_again(
+    cfg: TrainConfig, tmp_path: Path
+) -> None:
+    late = replace(cfg, run=replace(cfg.run, checkpoint_every=0))
+    process = _start(late)
+    while not (Path(late.out) / "metrics.jsonl").exists():
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert not checkpoint.found(Path(late.out) / "checkpoints")
+    _finish(late)
+    whole = replace(cfg, out=str(tmp_path / "whole"))
+    _finish(whole)
+    _assert_equal(whole, late)

@@ -1,0 +1,150 @@
+"""The update: Adam, unit norms, positive thresholds, schedules."""
+
+import itertools
+from dataclasses import replace
+
+import pytest
+import torch
+
+from sae_core.config import Site
+from training.config import Plan, TrainConfig
+from training.losses import JumpReLULoss
+from training.optim import BETA2, EPS, controls, learning_rate, remove_parallel, update
+from training.parameters import THRESHOLD_FLOOR, initial_parameters
+from training.trainee import DEAD_TOKENS, Trainee
+
+CONFIG = TrainConfig(
+    model="m",
+    corpus=("c.txt",),
+    sites=("resid_post/0",),
+    d_sae=8,
+    out="o",
+    lambdas=(1e-3,),
+    lr=1e-2,
+    lr_warmup=10,
+    lr_decay=0.2,
+    sparsity_warmup=0.25,
+    batch=10,
+    tokens=1_000,
+)
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(3)
+
+
+def test_update_is_torch_adam_without_a_first_moment() -> None:
+    generator = _generator()
+    start = torch.randn(6, 5, generator=generator)
+    reference = start.clone().requires_grad_()
+    adam = torch.optim.Adam([reference], lr=0.01, betas=(0.0, BETA2), eps=EPS)
+    ours, second = {"W_enc": start.clone()}, {"W_enc": torch.zeros_like(start)}
+    for step in range(20):
+        gradient = torch.randn(6, 5, generator=generator)
+        gradient[0] = 0  # a feature that was silent must not move
+        reference.grad = gradient
+        adam.step()
+        control = torch.tensor([0.01, 1.0, 1 - BETA2 ** (step + 1), 0.0])
+        update(ours, {"W_enc": gradient}, second, control)
+    torch.testing.assert_close(ours["W_enc"], reference.detach(), atol=1e-6, rtol=1e-5)
+    assert torch.equal(ours["W_enc"][0], start[0])
+
+
+def test_parallel_component_is_removed() -> None:
+    generator = _generator()
+    W_dec = torch.randn(7, 4, generator=generator)
+    W_dec /= W_dec.norm(dim=1, keepdim=True)
+    gradient = torch.randn(7, 4, generator=generator)
+    left = remove_parallel(gradient, W_dec)
+    torch.testing.assert_close((left * W_dec).sum(dim=1), torch.zeros(7), atol=1e-6, rtol=0)
+    along = gradient - left
+    torch.testing.assert_close(along, (gradient * W_dec).sum(dim=1, keepdim=True) * W_dec)
+
+
+def _trainee(l0_target: float = 4.0, d_model: int = 16, d_sae: int = 32) -> Trainee:
+    plan = Plan(name="toy", site=Site("resid_post", 0), l0_target=l0_target, lambda_=None)
+    start = initial_parameters(d_model, d_sae, 0.01, seed=0)
+    loss = JumpReLULoss(bandwidth=0.05)
+    return Trainee(plan, start, loss, coefficient=10.0, scale=2.0, mean=torch.zeros(d_model))
+
+
+def test_norms_and_thresholds_hold_during_training() -> None:
+    trainee, generator = _trainee(), _generator()
+    for step in range(30):
+        control = torch.tensor([0.05, 1.0, 1 - BETA2 ** (step + 1), 0.0])
+        trainee.step(torch.randn(64, 16, generator=generator), control)
+        p = {name: t.detach() for name, t in trainee.parameters.items()}
+        norms = p["W_dec"].norm(dim=1)
+        torch.testing.assert_close(norms, torch.ones(32), atol=1e-6, rtol=0)
+        assert float(p["threshold"].min()) >= THRESHOLD_FLOOR
+        assert all(t.dtype == torch.float32 for t in p.values())
+
+
+def test_second_moment_of_the_decoder_never_sees_the_parallel_part() -> None:
+    W_dec = torch.eye(3)
+    second = {"W_dec": torch.zeros(3, 3)}
+    gradient = 5 * W_dec  # all of it parallel
+    update({"W_dec": W_dec}, {"W_dec": gradient}, second, torch.tensor([0.1, 1.0, 0.001, 0.0]))
+    assert torch.equal(second["W_dec"], torch.zeros(3, 3))
+    assert torch.equal(W_dec, torch.eye(3))
+
+
+@pytest.mark.parametrize("target", [3.0, 6.0])
+def test_sparsity_reaches_its_target_on_a_toy_problem(target: float) -> None:
+    generator = _generator()
+    d_model, true = 16, 24
+    directions = torch.randn(true, d_model, generator=generator)
+    directions /= directions.norm(dim=1, keepdim=True)
+    trainee = _trainee(target)
+    steps = 1_500
+    for step in range(steps):
+        on = torch.rand(256, true, generator=generator) < 4 / true
+        raw = (on * (1 + torch.rand(256, true, generator=generator))) @ directions
+        lr = 0.01 * min(1.0, 2 * (1 - step / steps))
+        control = torch.tensor([lr, min(1.0, 3 * step / steps), 1 - BETA2 ** (step + 1), 0.0])
+        if step == steps - 100:
+            trainee.measured(step, 256, step * 256)
+        trainee.step(raw, control)
+    found = trainee.measured(100, 256, steps * 256)
+    assert found["l0"] == pytest.approx(target, rel=0.05)
+    assert found["fvu"] < 0.25
+    assert 0 < found["in_window"] < 0.2
+    assert found["threshold_p05"] <= found["threshold_p50"] <= found["threshold_p95"]
+
+
+def test_dead_features_are_those_silent_for_the_stated_tokens() -> None:
+    trainee = _trainee(d_model=4, d_sae=6)
+    with torch.no_grad():
+        trainee.parameters["threshold"][2] = 1e3
+        trainee.parameters["b_enc"].fill_(100.0)  # all others always active
+    still = torch.tensor([0.0, 0.0, 1.0, 0.0])
+    for batches in (1, 2):
+        trainee.step(torch.randn(50, 4, generator=_generator()), still)
+        assert trainee.measured(1, 50, 50 * batches)["dead"] == pytest.approx(1 / 6)
+    with torch.no_grad():
+        trainee.parameters["threshold"][2] = 0.01
+    trainee.step(torch.randn(50, 4, generator=_generator()), still)
+    assert trainee.measured(1, 50, 150)["dead"] == 0
+    assert DEAD_TOKENS == 1_000_000
+
+
+def test_learning_rate_schedule() -> None:
+    rates = [learning_rate(CONFIG, t) for t in range(CONFIG.steps)]
+    assert rates[0] == pytest.approx(0.1 * CONFIG.lr)
+    assert rates[5] == pytest.approx(0.55 * CONFIG.lr)  # the middle of a cosine
+    assert rates[10] == rates[80] == pytest.approx(CONFIG.lr)
+    assert rates[90] == pytest.approx(0.5 * CONFIG.lr)
+    assert rates[99] == pytest.approx(CONFIG.lr / 20)
+    assert all(a < b for a, b in itertools.pairwise(rates[:11]))
+
+
+def test_controls_are_the_schedules() -> None:
+    table = controls(CONFIG)
+    assert table.shape == (100, 4)
+    assert float(table[0, 1]) == 0
+    assert float(table[10, 1]) == pytest.approx(0.4)
+    assert float(table[25, 1]) == float(table[99, 1]) == 1
+    assert float(table[0, 2]) == pytest.approx(1 - BETA2)
+    constant = controls(replace(CONFIG, lr_warmup=0, lr_decay=0, sparsity_warmup=0))
+    torch.testing.assert_close(constant[:, 0], torch.full((100,), CONFIG.lr))
+    assert bool((constant[:, 1] == 1).all())
