@@ -1,0 +1,109 @@
+"""How a page talks to the server: channels, each an invisible Gradio component.
+
+The browser sends `{"id": n, "ask": {...}}` through a component's event and gets the answer, a JSON
+text, as the component's value; `static/core.js` is the other end. Gradio queues, limits, streams
+and cancels. The id lets the browser drop answers that it no longer waits for.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import gradio as gr
+
+from app import api
+
+log = logging.getLogger(__name__)
+
+Ask = Mapping[str, Any]
+
+FAILED = "Something went wrong here; the server's log says what."
+
+
+def add_channel(
+    name: str,
+    answer: Callable[[Ask], dict[str, Any]],
+    *,
+    group: str | None = None,
+) -> None:
+    """A channel that gives one answer to each question.
+
+    `group` is one of the concurrency ids of `app.api`; None answers at once, outside the queue.
+    """
+
+    def handle(event: gr.EventData) -> str:
+        return _packed(event.id, lambda: answer(event.ask))
+
+    channel = _component(name)
+    _listen(channel.send, handle, channel, name, group)
+
+
+def add_stream(
+    name: str, answers: Callable[[Ask], Iterator[dict[str, Any]]], *, group: str
+) -> None:
+    """A channel that gives answers that grow, and one named `stop-<name>` that ends them."""
+
+    def handle(event: gr.EventData) -> Iterator[str]:
+        try:
+            for answer in answers(event.ask):
+                yield _text({**answer, "id": event.id, "final": False})
+        except ValueError as error:
+            yield _text({"id": event.id, "final": True, "error": str(error)})
+        except Exception:
+            log.exception("channel %s", name)
+            yield _text({"id": event.id, "final": True, "error": FAILED})
+        else:
+            yield _text({"id": event.id, "final": True})
+
+    channel = _component(name)
+    running = _listen(channel.send, handle, channel, name, group)
+    stop = _component(f"stop-{name}")
+    stop.send(None, None, None, cancels=[running], queue=False, api_visibility="private")
+
+
+def _component(name: str) -> gr.HTML:
+    # 'send' stands in quotes for Gradio to make it an event.
+    script = f"window.jumpscope.connect('{name}', 'send', trigger, props, watch)"
+    return gr.HTML(
+        "",
+        html_template="",
+        js_on_load=script,
+        apply_default_css=False,
+        elem_classes="channel",
+    )
+
+
+def _listen(
+    event: Any, handle: Callable[..., Any], channel: gr.HTML, name: str, group: str | None
+) -> Any:
+    limits: dict[str, Any] = {"queue": False}
+    if group is not None:
+        limits = {"concurrency_id": group, "concurrency_limit": api.LIMITS[group]}
+    listener = event(
+        handle,
+        None,
+        channel,
+        trigger_mode="multiple",
+        show_progress="hidden",
+        api_visibility="private",
+        **limits,
+    )
+    listener.failure(
+        None, None, None, js=f"() => window.jumpscope.failed('{name}')", api_visibility="private"
+    )
+    return listener
+
+
+def _packed(id_: int, answer: Callable[[], dict[str, Any]]) -> str:
+    try:
+        return _text({**answer(), "id": id_, "final": True})
+    except ValueError as error:
+        return _text({"id": id_, "final": True, "error": str(error)})
+    except Exception:
+        log.exception("a page's question failed")
+        return _text({"id": id_, "final": True, "error": FAILED})
+
+
+def _text(answer: dict[str, Any]) -> str:
+    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))

@@ -1,0 +1,34 @@
+"""Reading an address's query: whatever a link says becomes a value or one clear sentence."""
+
+import math
+from urllib.parse import parse_qs
+
+
+def parsed(search: str) -> dict[str, str]:
+    """The query of an address (`?a=1&b=2`) as a dict; of a repeated name the last counts."""
+    return {name: values[-1] for name, values in parse_qs(search.removeprefix("?")).items()}
+
+
+def whole(query: dict[str, str], name: str, default: int) -> int:
+    """A whole number of the query; ValueError naming it if it is something else."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    try:
+        return int(text.removeprefix("#"))
+    except ValueError:
+        raise ValueError(f"{name} in this link is {text[:40]!r}, not a whole number.") from None
+
+
+def share(query: dict[str, str], name: str, default: float) -> float:
+    """A share from 0 to 1 of the query; ValueError naming it if it is something else."""
+    text = query.get(name, "")
+    if not text:
+        return default
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} in this link is {text[:40]!r}, not a share from 0 to 1.")
+    return value

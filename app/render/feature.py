@@ -1,0 +1,159 @@
+"""One feature's page: its facts, a field to test it, its contexts by interval."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.render.evidence import evidence_html
+from app.render.numbers import count, number, percent
+from app.render.text import escape, link
+from app.render.tokens import heat_map
+
+Data = Mapping[str, Any]
+
+NEAR: Final = (22, 14)
+"""Tokens kept before and after the peak of a context until it is unfolded."""
+SHOWN: Final = 8
+"""Contexts of a group that show at once."""
+
+
+def feature_html(data: Data, *, default_sae: str, text: str = "") -> str:
+    """The page from `Service.feature`'s answer; `text` fills the test field."""
+    sae = "" if data["sae"] == default_sae else data["sae"]
+    of = f'data-feature="{data["feature"]}" data-sae="{escape(data["sae"])}"'
+    return (
+        f'<div data-view="feature" {of}>{_heading(data, sae, text)}'
+        f'<div class="two"><div class="contexts compact">{_test(data, text)}{_groups(data)}</div>'
+        f'<aside class="evidence" aria-label="Evidence">{evidence_html(data, sae)}</aside>'
+        "</div></div>"
+    )
+
+
+def _heading(data: Data, sae: str, text: str) -> str:
+    number_ = data["feature"]
+
+    def step(target: object, words: str, name: str, label: str) -> str:
+        if target is None:
+            return f'<span class="button off" aria-disabled="true">{words}</span>'
+        address = link("features", sae=sae, feature=target, text=text)
+        return f'<a class="button" id="{name}" href="{address}" aria-label="{label}">{words}</a>'
+
+    before, after = data.get("previous"), data.get("next")
+    return (
+        '<div class="heading"><div class="grow">'
+        f'<h1><span class="id">#{number_}</span> {escape(data["signature"])}</h1>'
+        f'<p class="sub">{_facts(data)}</p></div><div class="buttons">'
+        + step(before, f"‹ {before}", "previous", "Previous feature")
+        + step(after, f"{after} ›", "next", "Next feature")
+        + step("random", "Random", "random", "Random feature")
+        + f'<a class="button primary" href="{_steer(data, sae)}">Steer with it</a></div></div>'
+    )
+
+
+def _steer(data: Data, sae: str) -> str:
+    edits = f'[{{"feature":{data["feature"]},"mode":"set","strength":1,"positions":"all"}}]'
+    return link("steer", sae=sae, edits=edits)
+
+
+def _facts(data: Data) -> str:
+    if data["frequency"] <= 0:
+        return f"never fired on {count(data['tokens'])} tokens"
+    facts = [
+        f"fires on {percent(data['frequency'])} of tokens",
+        f"largest {number(data['max_act'])}",
+        f"threshold {number(data['threshold'])}",
+    ]
+    sources = data["fires_on"]["sources"]
+    if sources:
+        top = max(sources, key=lambda row: row["share"])
+        lift = f" ({number(top['lift'], 2)}x its share)" if top.get("lift") else ""
+        facts.append(f"{percent(top['share'])} of its firing is in {escape(top['source'])}{lift}")
+    return " · ".join(facts)
+
+
+def _test(data: Data, text: str) -> str:
+    return (
+        '<form class="panel test" data-test><label for="test-text">Test your own text</label>'
+        f'<div class="line"><input id="test-text" name="text" value="{escape(text)}" '
+        'autocomplete="off" spellcheck="false" placeholder="Type, and see where it fires">'
+        '<button>Test</button></div><div class="result" aria-live="polite"></div></form>'
+    )
+
+
+def test_html(tested: Data) -> str:
+    """The user's own text as a heat map, from `Service.test_text`'s answer."""
+    activations = tested["activations"]
+    top = max(range(len(activations)), key=lambda i: activations[i], default=None)
+    fired = sum(value > 0 for value in activations)
+    peak = top if top is not None and activations[top] > 0 else None
+    tokens = heat_map(
+        tested["tokens"],
+        activations,
+        scale=tested["max_act"],
+        label="Your text, coloured by activation",
+        peak=peak,
+    )
+    if peak is None:
+        nearest = max((v for v in tested["pre_activations"] if v is not None), default=0.0)
+        words = (
+            f"It fires nowhere here. Closest: {number(nearest)}, "
+            f"against a threshold of {number(tested['threshold'])}."
+        )
+    else:
+        noun = "token" if fired == 1 else "tokens"
+        share = percent(activations[peak] / tested["max_act"]) if tested["max_act"] > 0 else "–"
+        strongest = f"{number(activations[peak])} ({share} of its largest)"
+        words = f"Fires on {fired} {noun}, at most {strongest}."
+    return f'{tokens}<p class="quiet">{words}</p>'
+
+
+def _groups(data: Data) -> str:
+    groups = [group for group in data["groups"] if group["contexts"]]
+    if not groups:
+        return '<p class="quiet">The index holds no context for this feature.</p>'
+    toggle = (
+        '<button type="button" class="plain" data-unfold aria-pressed="false">'
+        "More of each context</button>"
+    )
+    return "".join(
+        _group(group, data, toggle if position == 0 else "")
+        for position, group in enumerate(groups)
+    )
+
+
+def _group(group: Data, data: Data, toggle: str) -> str:
+    contexts = group["contexts"]
+    rows = [_context(context, group, data) for context in contexts]
+    body = "".join(rows[:SHOWN])
+    if len(rows) > SHOWN:
+        body += (
+            f'<details class="rest"><summary>{len(rows) - SHOWN} more</summary>'
+            f"{''.join(rows[SHOWN:])}</details>"
+        )
+    bounds = f"{number(group['low'])} to {number(group['high'])}"
+    name = escape(group["name"])
+    return (
+        f'<section aria-labelledby="group-{name}"><div class="between"><h2 id="group-{name}">'
+        f"{escape(group['title'])} <span>{bounds}</span></h2>{toggle}</div>"
+        f'<div class="panel list">{body}</div></section>'
+    )
+
+
+def _context(context: Data, group: Data, data: Data) -> str:
+    near_miss = group["name"] == "near_miss"
+    peak = context["peak"]
+    word = context["tokens"][peak].strip() if peak < len(context["tokens"]) else ""
+    tokens = heat_map(
+        context["tokens"],
+        context["activations"],
+        scale=data["max_act"],
+        label=f"{context['title']}, {number(context['value'])} at {word}",
+        peak=peak,
+        peak_value=context["value"] if near_miss else None,
+        near=NEAR,
+    )
+    terms = " · ".join(escape(part) for part in (context["title"], context["license"]) if part)
+    return (
+        f'<div class="context{" near-miss" if near_miss else ""}">{tokens}'
+        f'<p class="quiet"><span class="title">{terms}</span>'
+        f'<span class="n">{number(context["value"])}</span></p></div>'
+    )

@@ -1,0 +1,178 @@
+"""The overview: what the SAE measures, how often its features fire, where to start reading."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.render.charts import histogram
+from app.render.numbers import count, fixed, number, one_in, percent, signed
+from app.render.stats import Stat, strip, term
+from app.render.text import escape, link
+from app.render.tokens import heat_map
+
+Data = Mapping[str, Any]
+
+
+def overview_html(data: Data, *, default_sae: str) -> str:
+    """The whole page from `Service.overview`'s answer."""
+    sae = data["sae"]
+    shown = "" if sae == default_sae else sae
+    measured, definitions = data["measured"], data["definitions"]
+    parts = [
+        '<div data-view="overview">',
+        "<h1>What is inside this model</h1>",
+        f'<p class="sub">{_introduction(data)}</p>',
+        '<div class="overview-top">',
+        f'<section class="panel" aria-label="Measured quality">{_measured(measured, definitions)}'
+        "</section>",
+        f'<section class="panel" aria-labelledby="frequency-title">{_frequencies(data, shown)}'
+        "</section></div>",
+    ]
+    if len(data["saes"]) > 1:
+        parts.append(_saes(data, default_sae))
+    parts.append(_worth_opening(data, shown))
+    parts.append("</div>")
+    return "".join(parts)
+
+
+def _introduction(data: Data) -> str:
+    model = data["model"]
+    row = next(row for row in data["saes"] if row["name"] == data["sae"])
+    title = str(data["bundle"]["title"]).rstrip(".")
+    facts = [f"{count(model['parameters'])} parameters"] if model.get("parameters") else []
+    if model.get("layers") and model.get("d_model"):
+        facts.append(f"{model['layers']} layers of width {model['d_model']:,}")
+    facts.append(f"read through {row['d_sae']:,} features at {_site(row)}")
+    return f"{escape(title)}: {', '.join(facts)}."
+
+
+def _site(row: Data) -> str:
+    if row.get("site") is None:
+        return "an unknown site"
+    return f"<b>layer {escape(row['layer'])} · {escape(row['site'])}</b>"
+
+
+_MEASURED: Final = (
+    ("l0", "features active per token (L0)", number),
+    ("fvu", "variance unexplained (FVU)", lambda value: fixed(value, 3)),
+    ("delta_lm_loss", "delta LM loss, nats per token", lambda value: signed(value, 3)),
+    ("kl", "KL divergence, nats per token", lambda value: fixed(value, 3)),
+    ("loss_recovered_mean", "loss recovered, of mean ablation", lambda value: fixed(value, 3)),
+    ("loss_recovered_zero", "loss recovered, of zero ablation", lambda value: fixed(value, 3)),
+    ("dead", "of features are dead", percent),
+    ("high_frequency", "fire on 10 % of tokens or more", percent),
+)
+"""(key, name, how it is written), in the order of the strip."""
+
+
+def _measured(measured: Data, definitions: Data) -> str:
+    stats = [
+        Stat(value=write(measured[key]), name=name, definition=str(definitions.get(key, "")))
+        for key, name, write in _MEASURED
+        if measured.get(key) is not None
+    ]
+    if not stats:
+        return '<p class="quiet">Nothing has been measured on this SAE yet.</p>'
+    if not measured.get("tokens"):
+        return strip(stats)
+    words = f"Measured on {count(measured['tokens'])} tokens of validation text."
+    return f'{strip(stats)}<p class="quiet">{words}</p>'
+
+
+def _frequencies(data: Data, shown: str) -> str:
+    title = term("How often features fire", str(data["definitions"].get("frequency", "")))
+    heading = f'<h2 id="frequency-title" class="in-panel">{title}</h2>'
+    chart = data["frequency_histogram"]
+    edges, counts = chart["edges"], chart["counts"]
+    if not counts or not any(counts):
+        return heading + '<p class="quiet">No feature has fired yet.</p>'
+    first = next(i for i, value in enumerate(counts) if value)
+    last = len(counts) - next(i for i, value in enumerate(reversed(counts)) if value)
+    edges, counts = edges[first : last + 1], counts[first:last]
+    decades = range(-8, 1)
+    ticks = [(float(k), one_in(10.0**k)) for k in decades if edges[0] <= k <= edges[-1]]
+    every = 1 + (len(ticks) - 1) // 4
+
+    def tip(low: float, high: float, value: int) -> str:
+        return (
+            f"{value:,} features fire on {one_in(10**low)} to {one_in(10**high)} tokens; "
+            "click to list them"
+        )
+
+    def bar_link(low: float, high: float) -> str:
+        return link("features", sae=shown, min=f"{10**low:.3g}", max=f"{10**high:.3g}")
+
+    return heading + histogram(
+        edges,
+        counts,
+        label="Histogram of feature frequency on a logarithmic axis",
+        log_counts=False,
+        ticks=ticks[::every],
+        bar_tip=tip,
+        bar_link=bar_link,
+    )
+
+
+def _saes(data: Data, default_sae: str) -> str:
+    definitions = data["definitions"]
+    columns = (
+        ("l0", "L0", number),
+        ("fvu", "FVU", lambda value: fixed(value, 3)),
+        ("delta_lm_loss", "delta LM loss", signed),
+        ("loss_recovered_mean", "loss recovered", lambda value: fixed(value, 3)),
+        ("dead", "dead", percent),
+    )
+    heads = "".join(
+        f'<th class="n" scope="col">{term(name, str(definitions.get(key, "")))}</th>'
+        for key, name, _ in columns
+    )
+    rows = []
+    for row in data["saes"]:
+        current = ' aria-current="true"' if row["name"] == data["sae"] else ""
+        address = link("./", sae="" if row["name"] == default_sae else row["name"])
+        cells = "".join(
+            f'<td class="n">{write(row[key]) if row.get(key) is not None else "–"}</td>'
+            for key, _, write in columns
+        )
+        site = escape(row["label"].rsplit(" · ", 1)[0])
+        rows.append(
+            f'<tr{current}><th scope="row"><a href="{address}">{site}</a></th>'
+            f'<td class="n">{row["d_sae"]:,}</td>{cells}</tr>'
+        )
+    return (
+        '<section aria-labelledby="saes-title"><h2 id="saes-title">SAEs of this model</h2>'
+        '<div class="panel scroll"><table><thead><tr><th scope="col">site</th>'
+        f'<th class="n" scope="col">features</th>{heads}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table></div></section>"
+    )
+
+
+def _worth_opening(data: Data, shown: str) -> str:
+    cards = "".join(_card(item, shown) for item in data["worth_opening"])
+    if not cards:
+        return ""
+    everything = link("features", sae=shown)
+    return (
+        '<section aria-labelledby="worth-title"><h2 id="worth-title">Worth opening '
+        f'<a class="more" href="{everything}">All features</a></h2>'
+        f'<ul class="cards">{cards}</ul></section>'
+    )
+
+
+def _card(item: Data, shown: str) -> str:
+    context = item["context"]
+    address = link("features", sae=shown, feature=item["feature"])
+    tokens = heat_map(
+        context["tokens"],
+        context["activations"],
+        scale=item["max_act"],
+        label=f"Context of feature {item['feature']}",
+        peak=context["peak"],
+        near=(14, 8),
+    )
+    return (
+        f'<li class="panel card"><h3><a href="{address}">'
+        f'<span class="id">#{item["feature"]}</span> '
+        f"{escape(item['signature'])}</a></h3>"
+        f'<div class="compact clip">{tokens}</div>'
+        f'<p class="quiet">{escape(item["rule"])} · fires on {percent(item["frequency"])}</p></li>'
+    )

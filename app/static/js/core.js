@@ -1,0 +1,220 @@
+/* What every page uses: the channels to the server, numbers, small pieces of DOM, the theme.
+
+   A channel is an invisible Gradio component (app/pages/channel.py). `ask` sends a question and
+   calls back with each answer to it; an answer to an older question is dropped, so the latest
+   question always wins. Text from outside only ever becomes textContent. */
+
+window.jumpscope = (() => {
+  "use strict";
+
+  const channels = new Map();
+  let lastId = 0;
+
+  const channel = (name) => {
+    if (!channels.has(name)) channels.set(name, { send: null, waiting: null, current: null });
+    return channels.get(name);
+  };
+
+  /* Called by the component itself once it stands in the page. */
+  function connect(name, event, trigger, props, watch) {
+    const c = channel(name);
+    c.send = (message) => trigger(event, message);
+    watch("value", () => receive(name, props.value));
+    if (c.waiting) {
+      c.send(c.waiting);
+      c.waiting = null;
+    }
+  }
+
+  function ask(name, question, onAnswer) {
+    const c = channel(name);
+    c.current = { id: ++lastId, onAnswer };
+    const message = { id: c.current.id, ask: question };
+    if (c.send) c.send(message);
+    else c.waiting = message;
+    busy();
+  }
+
+  function receive(name, text) {
+    if (!text) return;
+    const answer = JSON.parse(text);
+    const c = channel(name);
+    if (!c.current || answer.id !== c.current.id) return;
+    const { onAnswer } = c.current;
+    if (answer.final) c.current = null;
+    busy();
+    onAnswer(answer);
+  }
+
+  /* Gradio could not deliver: the server is gone or its queue is full. */
+  function failed(name) {
+    const c = channel(name);
+    if (!c.current) return;
+    const { onAnswer } = c.current;
+    c.current = null;
+    busy();
+    onAnswer({ final: true, error: "The server did not answer: it is busy or has stopped. Try again." });
+  }
+
+  /* No longer interested: what still arrives is dropped. */
+  function forget(name) {
+    channel(name).current = null;
+    busy();
+  }
+
+  const pending = (name) => channel(name).current !== null;
+
+  /* A thin line under the navigation, shown by the style sheet after a moment of waiting. */
+  function busy() {
+    const waiting = [...channels.values()].some((c) => c.current);
+    document.documentElement.toggleAttribute("data-busy", waiting);
+    document.getElementById("content")?.setAttribute("aria-busy", String(waiting));
+  }
+
+  /* Numbers, by the rules of app/render/numbers.py. */
+  const MINUS = "\u2212";
+  const grouped = (value, decimals) =>
+    Math.abs(value).toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+
+  const format = {
+    number(value, digits = 3) {
+      if (value === null || !Number.isFinite(value)) return "–";
+      if (value === 0) return "0";
+      const decimals = Math.min(8, Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value)))));
+      return (value < 0 ? MINUS : "") + grouped(value, decimals);
+    },
+    fixed(value, decimals) {
+      if (value === null || !Number.isFinite(value)) return "–";
+      return (value < 0 ? MINUS : "") + grouped(value, decimals);
+    },
+    signed(value, decimals = 2) {
+      if (value === null || !Number.isFinite(value)) return "–";
+      return (value < 0 ? MINUS : "+") + grouped(value, decimals);
+    },
+    percent(share) {
+      const value = 100 * share;
+      return (value >= 10 || value === 0 ? grouped(value, 0) : format.number(value, 2)) + "\u00a0%";
+    },
+  };
+
+  /* An element: el("a", {href: "…", class: "id"}, "text", child). Children become text nodes. */
+  function el(tag, attributes = {}, ...children) {
+    const node = document.createElement(tag);
+    for (const [name, value] of Object.entries(attributes)) {
+      if (value === null || value === undefined || value === false) continue;
+      if (name.startsWith("on")) node.addEventListener(name.slice(2), value);
+      else node.setAttribute(name, value === true ? "" : value);
+    }
+    node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+    return node;
+  }
+
+  /* A token's text in a node: line breaks are drawn and kept. */
+  function tokenText(node, text) {
+    const [first, ...rest] = text.replaceAll("\r", "").split("\n");
+    if (first) node.append(first);
+    for (const part of rest) {
+      node.append(el("i", { class: "nl" }, "↵"), el("br"));
+      if (part) node.append(part);
+    }
+    return node;
+  }
+
+  const quoted = (text) => `“${text.replaceAll("\n", "↵").replaceAll("\t", "⇥")}”`;
+
+  /* The address of a page; empty values are left out. */
+  function address(page, query) {
+    const kept = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) {
+      if (value !== null && value !== undefined && value !== "") kept.set(name, value);
+    }
+    const text = kept.toString();
+    return text ? `${page}?${text}` : page;
+  }
+
+  const query = () => Object.fromEntries(new URLSearchParams(location.search));
+
+  /* Write the query of this page into the address. */
+  function setQuery(values, { push = false } = {}) {
+    const target = address(location.pathname, values);
+    if (target === location.pathname + location.search) return;
+    history[push ? "pushState" : "replaceState"]({}, "", target);
+    carrySae();
+  }
+
+  /* The SAE on the page; "" in the address stands for the bundle's first. */
+  const select = () => document.getElementById("sae");
+  const firstSae = () => select().options[0].value;
+  const sae = () => query().sae || firstSae();
+  const saeInAddress = (name) => (name === firstSae() ? "" : name);
+
+  /* The links of the navigation keep the SAE. */
+  function carrySae() {
+    const name = saeInAddress(sae());
+    for (const link of document.querySelectorAll("a[data-page]")) {
+      link.setAttribute("href", address(link.getAttribute("href").split("?")[0], { sae: name }));
+    }
+    if ([...select().options].some((option) => option.value === sae())) select().value = sae();
+  }
+
+  function problem(sentence) {
+    return el("p", { class: "problem", role: "alert" }, sentence);
+  }
+
+  function title(text) {
+    document.title = text ? `${text} · Jumpscope` : "Jumpscope";
+  }
+
+  async function copy(text, button) {
+    const words = button.textContent;
+    try {
+      await navigator.clipboard.writeText(text);
+      button.textContent = "Copied";
+    } catch {
+      button.textContent = "Copying is not allowed here";
+    }
+    setTimeout(() => (button.textContent = words), 1600);
+  }
+
+  /* Colours: as the system, light or dark. */
+  const THEMES = { system: "as the system", light: "light", dark: "dark" };
+  const theme = () => localStorage.getItem("jumpscope-theme") ?? "system";
+  function paint() {
+    const chosen = theme() in THEMES ? theme() : "system";
+    document.documentElement.dataset.theme = chosen;
+    const dark = chosen === "dark" || (chosen === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+    document.documentElement.dataset.dark = String(dark);
+    document.body?.classList.toggle("dark", dark);
+    document.getElementById("theme")?.setAttribute("aria-label", `Colours: ${THEMES[chosen]}`);
+    document.getElementById("theme")?.setAttribute("data-tip", `Colours: ${THEMES[chosen]}`);
+  }
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", paint);
+  paint();
+
+  const pages = {};
+
+  /* Called by the frame once it stands in the page. */
+  function mount(root) {
+    // Gradio wraps everything, the navigation too, in its own main landmark.
+    root.closest("main")?.setAttribute("role", "presentation");
+    const main = root.querySelector("#content");
+    paint();
+    root.querySelector("#theme").addEventListener("click", () => {
+      const names = Object.keys(THEMES);
+      localStorage.setItem("jumpscope-theme", names[(names.indexOf(theme()) + 1) % names.length]);
+      paint();
+    });
+    // The document has a base address, which would turn "#content" into another page.
+    root.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      main.focus();
+    });
+    carrySae();
+    pages[main.dataset.pageName](main);
+  }
+
+  return {
+    connect, ask, failed, forget, pending, format, el, tokenText, quoted, address, query, setQuery,
+    sae, saeInAddress, firstSae, carrySae, problem, title, copy, mount, pages,
+  };
+})();

@@ -1,0 +1,172 @@
+/* The list of edits on the steering page: one small form for each, with the feature's signature and
+   the raw value of its strength beside it. */
+
+(() => {
+  "use strict";
+
+  const js = window.jumpscope;
+  const { el, format } = js;
+
+  const MODES = { set: "set to", scale: "scale by", add: "add", cap: "cap at", ablate: "switch off" };
+  const WHERE = { all: "all tokens", prompt: "the prompt", generated: "new tokens", list: "token numbers…" };
+
+  /* `box` holds the forms; `changed` is called after every change. */
+  js.editList = (box, { most, add, changed }) => {
+    let rows = [];
+    const known = new Map(); // "sae/feature" -> summary, or null if there is no such feature
+    const wanted = []; // look-ups to come, one at a time
+
+    const key = (sae, feature) => `${sae}/${feature}`;
+
+    /* One look-up after another: the channel keeps only the latest question. */
+    function lookUp(sae, query, then) {
+      wanted.push({ sae, query, then });
+      if (wanted.length === 1) nextLookUp();
+    }
+    function nextLookUp() {
+      const [{ sae, query, then }] = wanted;
+      js.ask("look-up", { sae, query }, (answer) => {
+        wanted.shift();
+        then(answer);
+        if (wanted.length) nextLookUp();
+      });
+    }
+
+    function row(edit) {
+      const id = `edit-${Math.random().toString(36).slice(2, 8)}`;
+      const options = (names, chosen) =>
+        Object.entries(names).map(([value, words]) => el("option", { value, selected: value === chosen }, words));
+      const list = Array.isArray(edit.positions) ? edit.positions.join(", ") : "";
+      const r = {
+        sae: edit.sae || js.sae(),
+        feature: el("input", { class: "feature", inputmode: "search", "aria-label": "Feature: number, or words to search for", value: edit.feature === undefined ? "" : `#${edit.feature}`, placeholder: "number or words", list: id, autocomplete: "off", spellcheck: "false" }),
+        choices: el("datalist", { id }),
+        words: el("p", { class: "signature" }),
+        mode: el("select", { "aria-label": "What to do with it" }, options(MODES, edit.mode ?? "set")),
+        strength: el("input", { type: "number", step: "0.1", "aria-label": "Strength", value: edit.strength ?? 1 }),
+        raw: el("span", { class: "raw" }),
+        where: el("select", { "aria-label": "Where" }, options(WHERE, Array.isArray(edit.positions) ? "list" : edit.positions ?? "all")),
+        list: el("input", { "aria-label": "Token numbers, from 0", placeholder: "0, 1, 5", value: list }),
+      };
+      const remove = el("button", { type: "button", class: "close", "aria-label": "Remove this edit" }, "×");
+      r.node = el("fieldset", { class: "edit" }, el("legend", { class: "vh" }, "Edit"),
+        el("div", { class: "line" }, r.feature, r.choices, remove), r.words,
+        el("div", { class: "line" }, r.mode, r.strength, r.raw),
+        el("label", { class: "line" }, "on ", r.where), r.list);
+      remove.addEventListener("click", () => {
+        rows = rows.filter((each) => each !== r);
+        r.node.remove();
+        limit();
+        add.focus();
+        changed();
+      });
+      let timer = 0;
+      r.feature.addEventListener("input", () => {
+        clearTimeout(timer);
+        timer = setTimeout(() => look(r), 150);
+        changed();
+      });
+      for (const field of [r.mode, r.strength, r.where, r.list]) {
+        field.addEventListener("input", () => {
+          describe(r);
+          changed();
+        });
+      }
+      return r;
+    }
+
+    const chosen = (r) => {
+      const match = /^\s*#?\s*(\d+)\s*$/.exec(r.feature.value);
+      return match ? Number(match[1]) : null;
+    };
+
+    function look(r) {
+      const feature = chosen(r);
+      const text = r.feature.value.trim();
+      if (!text) return describe(r);
+      if (feature !== null && known.has(key(r.sae, feature))) return describe(r);
+      return lookUp(r.sae, feature === null ? text : `#${feature}`, (answer) => {
+        const found = answer.features ?? [];
+        for (const summary of found) known.set(key(r.sae, summary.feature), summary);
+        if (feature !== null && !answer.error && !found.some((summary) => summary.feature === feature)) known.set(key(r.sae, feature), null);
+        if (feature === null) {
+          r.choices.replaceChildren(...found.map((summary) => el("option", { value: `#${summary.feature}`, label: summary.signature })));
+        }
+        describe(r, answer.error);
+      });
+    }
+
+    /* The words under the number, and the strength in the activation's own units. */
+    function describe(r, error) {
+      const feature = chosen(r);
+      const summary = feature === null ? undefined : known.get(key(r.sae, feature));
+      const mode = r.mode.value;
+      const elsewhere = r.sae === js.sae() ? "" : ` (${r.sae})`;
+      r.words.classList.toggle("bad", Boolean(error) || summary === null);
+      if (error) r.words.textContent = error;
+      else if (summary === null) r.words.textContent = `There is no feature ${feature} in this SAE.`;
+      else if (summary) {
+        r.words.replaceChildren(
+          el("a", { href: js.address("features", { sae: js.saeInAddress(r.sae), feature }) }, summary.signature), elsewhere);
+      } else if (feature === null && r.choices.children.length && r.feature.value.trim()) r.words.textContent = "Choose one of the suggestions.";
+      else r.words.textContent = "";
+      r.strength.hidden = mode === "ablate";
+      r.raw.hidden = mode === "ablate";
+      const value = Number(r.strength.value);
+      if (mode === "scale") r.raw.textContent = "times what it is";
+      else if (summary) r.raw.textContent = `× max = ${format.number(value * summary.max_act)}`;
+      else r.raw.textContent = "× max";
+      r.list.hidden = r.where.value !== "list";
+    }
+
+    function limit() {
+      add.disabled = rows.length >= most;
+    }
+
+    function append(edit, { focus = false } = {}) {
+      const r = row(edit);
+      rows.push(r);
+      box.append(r.node);
+      describe(r);
+      if (r.feature.value) look(r);
+      if (focus) r.feature.focus();
+      limit();
+    }
+
+    add.addEventListener("click", () => {
+      append({}, { focus: true });
+      changed();
+    });
+
+    return {
+      set(edits) {
+        rows = [];
+        box.replaceChildren();
+        for (const edit of edits) append(edit);
+        limit();
+      },
+
+      /* The edits as the server takes them; a field that makes no sense goes as written, and the
+         server's sentence says what is wrong with it. */
+      get() {
+        return rows
+          .filter((r) => r.feature.value.trim())
+          .map((r) => {
+            const edit = { feature: chosen(r) ?? r.feature.value.trim(), mode: r.mode.value };
+            if (edit.mode !== "ablate") edit.strength = r.strength.value === "" ? null : Number(r.strength.value);
+            edit.positions = r.where.value;
+            if (edit.positions === "list") {
+              edit.positions = r.list.value.split(/[\s,]+/).filter(Boolean).map((part) => (/^\d+$/.test(part) ? Number(part) : part));
+            }
+            if (r.sae !== js.sae()) edit.sae = r.sae;
+            return edit;
+          });
+      },
+
+      /* Another SAE is on the page: edits keep the one that they were made for. */
+      redescribe() {
+        for (const r of rows) describe(r);
+      },
+    };
+  };
+})();
