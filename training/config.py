@@ -30,7 +30,7 @@ class RunOptions:
     compile: Compile = "auto"
     """Mode of torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere.
     `reduce-overhead` adds CUDA graphs."""
-    checkpoint_every: int = 2_000
+    checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, to OUT/tensorboard."""

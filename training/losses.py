@@ -14,7 +14,7 @@ the reconstruction reaches everything. Another architecture is another class wit
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -45,6 +45,7 @@ class BatchStats(NamedTuple):
     """Tokens on which each pre-activation is within half a bandwidth of its threshold."""
 
 
+@runtime_checkable
 class Loss(Protocol):
     """An architecture's loss over float32 parameters."""
 
