@@ -56,7 +56,7 @@ def train_lm(cfg: LMConfig) -> dict[str, Any]:
     elif (cfg.out / "model").exists():
         raise ValueError(f"{cfg.out} holds a model already: choose another folder.")
     files, checked_files = expand(cfg.corpus), expand(cfg.validation)
-    device = _device(cfg.device)
+    device = _device(cfg)
 
     began = time.perf_counter()
     tokenizer = _tokenizer(cfg)
@@ -99,10 +99,15 @@ def train_lm(cfg: LMConfig) -> dict[str, Any]:
     return report
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(name)
+def _device(cfg: LMConfig) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    name = ("cuda" if has_cuda else "cpu") if cfg.device == "auto" else cfg.device
+    device = torch.device(name)
+    if device.type == "cuda" and not has_cuda:
+        raise ValueError("there is no CUDA device here: choose device cpu.")
+    if device.type != "cuda" and cfg.attention == "flex":
+        raise ValueError("flex attention trains on CUDA only: choose attention eager.")
+    return device
 
 
 def _tokenizer(cfg: LMConfig) -> Any:

@@ -26,6 +26,9 @@ LossFunction = Callable[
 ]
 """The mean that is trained on, and each prediction's loss without a gradient."""
 
+Record = dict[str, int | float]
+"""One line of the metrics."""
+
 
 def optimizers_for(model: Gemma2ForCausalLM, cfg: LMConfig) -> list[torch.optim.Optimizer]:
     """Optimisers whose groups carry their peak learning rate as `peak`."""
@@ -63,8 +66,8 @@ class Run:
     """Ids that count in no validation."""
     metrics: TextIO | None
     """Receives every record as a line of JSON."""
-    curve: list[dict[str, float]] = field(default_factory=list)
-    validations: list[dict[str, float]] = field(default_factory=list)
+    curve: list[Record] = field(default_factory=list)
+    validations: list[Record] = field(default_factory=list)
 
     def validate(self) -> float:
         """Mean loss in nats of the sample's ordinary tokens.
@@ -79,7 +82,7 @@ class Run:
             tokens += counts.sum()
         return float(nats / tokens)
 
-    def fit(self) -> dict[str, float]:
+    def fit(self) -> Record:
         """Train to the end of the schedule; returns steps, tokens, seconds and rate.
 
         The rate leaves out the first step, which compiles, and the validations. Raises ValueError
@@ -154,7 +157,7 @@ class Run:
             "tokens_per_second": round((step - 1) * cfg.tokens_a_step / (seconds - validating)),
         }
 
-    def _record(self, kind: list[dict[str, float]], entry: dict[str, float]) -> None:
+    def _record(self, kind: list[Record], entry: Record) -> None:
         kind.append(entry)
         if self.metrics is not None:
             self.metrics.write(json.dumps(entry) + "\n")

@@ -105,13 +105,15 @@ def _flex_forward(
     """Gemma 2's attention by torch's flex_attention: no `[pos, pos]` matrix in memory."""
     cap: float = options["softcap"]
 
-    def soft_cap(score: Tensor, *_: Tensor) -> Tensor:
-        return cap * torch.tanh(score / cap)
-
     # Rotary positions leave query and key in float32 under autocast.
-    query, key = query.to(value.dtype), key.to(value.dtype)
     out = flex_attention(
-        query, key, value, soft_cap, mask, scale=options["scaling"], enable_gqa=True
+        query.to(value.dtype),
+        key.to(value.dtype),
+        value,
+        lambda score, _b, _h, _q, _k: cap * torch.tanh(score / cap),
+        mask,
+        scale=options["scaling"],
+        enable_gqa=True,
     )
     assert isinstance(out, Tensor)
     return out.transpose(1, 2).contiguous(), None
@@ -126,13 +128,11 @@ def attention_masks(
     """
     window = model.config.sliding_window
 
-    def full(_b: Any, _h: Any, q: Any, k: Any) -> Any:
-        return q >= k
-
-    def sliding(_b: Any, _h: Any, q: Any, k: Any) -> Any:
-        return (q >= k) & (q - k < window)
-
-    rules = {"full_attention": full, "sliding_attention": sliding}
+    # flex_attention counts the arguments of these functions: batch, head, query, key.
+    rules: dict[str, Any] = {
+        "full_attention": lambda _b, _h, q, k: q >= k,
+        "sliding_attention": lambda _b, _h, q, k: (q >= k) & (q - k < window),
+    }
     if kind == "flex":
         AttentionInterface.register(_FLEX, _flex_forward)
         model.set_attn_implementation(_FLEX)
