@@ -1,0 +1,269 @@
+"""Build indexes: one pass of a corpus through a model and any number of SAEs on it."""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from sae_core.corpus import TokenBatch, TokenRow, batches
+from sae_core.index import checkpoint
+from sae_core.index.config import IndexConfig
+from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
+from sae_core.index.stream import Spool, corpus_rows, until
+from sae_core.index.write import write_index
+from sae_core.sae import SAE
+from sae_core.sites import activations, site_width
+
+log = logging.getLogger(__name__)
+
+_CALIBRATION_ROWS, _CALIBRATION_BATCH, _CALIBRATION_TOKENS = 64, 8, 8192
+"""Rows, and tokens at most, on which the bins of the pre-activation histograms are settled."""
+
+Progress = Callable[[int], Any]
+"""Called with the number of tokens read since the last call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """An SAE and the file its index goes to."""
+
+    sae: SAE
+    out_path: Path
+
+
+def build_index(
+    model: Any,
+    tokenizer: Any,
+    sae: SAE,
+    cfg: IndexConfig,
+    out_path: Path,
+    *,
+    progress: Progress | None = None,
+) -> dict[str, Any]:
+    """Index one SAE; returns the index's meta entries. See `build_indexes`."""
+    targets = [Target(sae=sae, out_path=Path(out_path))]
+    return build_indexes(model, tokenizer, targets, cfg, progress=progress)[0]
+
+
+@torch.no_grad()
+def build_indexes(
+    model: Any,
+    tokenizer: Any,
+    targets: Sequence[Target],
+    cfg: IndexConfig,
+    *,
+    model_name: str = "",
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """Index several SAEs of one model in one pass; returns the meta entries of each index.
+
+    Model and SAEs stay on the device that they are on. Work in progress is kept beside the first
+    index, so that a run that was killed goes on from its last checkpoint when it is started again;
+    the result is the same. Raises ValueError with one sentence if the SAEs do not fit the model,
+    the corpus cannot be read or is empty, or a checkpoint belongs to another run.
+    """
+    saes = [target.sae for target in targets]
+    context_size = _context_size(saes, cfg)
+    _check_sites(model, saes)
+    folder = checkpoint.folder_of(targets[0].out_path)
+    if cfg.fresh:
+        checkpoint.remove(folder)
+    marks = checkpoint.fingerprint(model, saes, cfg, context_size)
+    state = checkpoint.load(folder, marks)
+    folder.mkdir(parents=True, exist_ok=True)
+    run = _Run(model, tokenizer, saes, cfg, context_size, folder)
+    try:
+        if state is None:
+            run.begin()
+        else:
+            run.resume(state)
+            log.info("going on from %s tokens", f"{run.tokens:,}")
+            if progress:
+                progress(run.tokens)
+        run.read(lambda: checkpoint.save(folder, marks, run.state()), progress)
+        name = model_name or saes[0].cfg.model_name
+        found = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
+    finally:
+        run.close()
+    checkpoint.remove(folder)
+    return found
+
+
+def _context_size(saes: Sequence[SAE], cfg: IndexConfig) -> int:
+    if cfg.context_size:
+        return cfg.context_size
+    sizes = {sae.cfg.context_size for sae in saes}
+    if len(sizes) > 1 or None in sizes:
+        raise ValueError("the SAEs do not agree on a context_size: give one.")
+    return int(sizes.pop() or 0)
+
+
+def _check_sites(model: Any, saes: Sequence[SAE]) -> None:
+    for sae in saes:
+        site = sae.cfg.site
+        if site is None:
+            raise ValueError("an SAE does not say at which site it reads: add it to its cfg.json.")
+        width = site_width(model, site)
+        if width != sae.cfg.d_model:
+            raise ValueError(
+                f"the SAE at {site} reads {sae.cfg.d_model} numbers but the model has {width} "
+                "there: it belongs to another model."
+            )
+
+
+class _Run:
+    """One pass: the stream's spool, the sample's own counts, and statistics for each SAE."""
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        saes: Sequence[SAE],
+        cfg: IndexConfig,
+        context_size: int,
+        folder: Path,
+    ) -> None:
+        self._model, self._tokenizer, self._saes, self._cfg = model, tokenizer, saes, cfg
+        self._context_size = context_size
+        self._device = next(model.parameters()).device
+        self._skip = 0 if tokenizer.bos_token_id is None else 1
+        self._vocab_size = max(len(tokenizer), int(model.config.vocab_size))
+        spool = folder / checkpoint.SPOOL_FILE
+        if not (folder / checkpoint.STATE_FILE).is_file():
+            spool.unlink(missing_ok=True)
+        self._spool = Spool(spool, self._vocab_size)
+        self._token_counts = np.zeros(self._vocab_size, np.int64)
+        self._source_tokens = np.zeros(0, np.int64)
+        self._statistics: list[FeatureStatistics] = []
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read; special ones do not count."""
+        return int(self._token_counts.sum())
+
+    def begin(self) -> None:
+        """Settle what has to be known before the first token is counted."""
+        widths = self._calibrate()
+        self._statistics = [
+            FeatureStatistics(sae, self._cfg, width, self._vocab_size)
+            for sae, width in zip(self._saes, widths, strict=True)
+        ]
+
+    def _calibrate(self) -> list[torch.Tensor]:
+        """Bin widths from the first rows, in batches of a fixed size whatever the settings."""
+        rows = corpus_rows(self._cfg.corpus, self._tokenizer, self._context_size, self._spool)
+        seen: list[list[torch.Tensor]] = [[] for _ in self._saes]
+        tokens = 0
+        for _, batch in zip(
+            range(_CALIBRATION_ROWS // _CALIBRATION_BATCH),
+            batches(rows, self._tokenizer, _CALIBRATION_BATCH),
+            strict=False,
+        ):
+            found = self._activations(batch)
+            for kept, x in zip(seen, found, strict=True):
+                kept.append(x[batch.mask.to(x.device)].float())
+            tokens += int(batch.mask.sum())
+            if tokens >= _CALIBRATION_TOKENS:
+                break
+        if not tokens:
+            raise ValueError("the corpus holds no text: give one that does.")
+        return [
+            histogram_width(sae, torch.cat(kept)[:_CALIBRATION_TOKENS])
+            for sae, kept in zip(self._saes, seen, strict=True)
+        ]
+
+    def _activations(self, batch: TokenBatch) -> list[torch.Tensor]:
+        sites = [sae.cfg.site for sae in self._saes if sae.cfg.site is not None]
+        found = activations(
+            self._model, batch.input_ids.to(self._device), list(dict.fromkeys(sites))
+        )
+        return [found[site] for site in sites]
+
+    def read(self, save: Callable[[], None], progress: Progress | None) -> None:
+        """Read the rest of the sample, saving now and then."""
+        saved = self.tokens
+        for batch in self._batches():
+            before = self.tokens
+            self._count(batch)
+            if progress:
+                progress(self.tokens - before)
+            if self.tokens - saved >= self._cfg.checkpoint_tokens:
+                save()
+                saved = self.tokens
+
+    def _batches(self) -> Iterator[TokenBatch]:
+        rows: Iterator[TokenRow] = corpus_rows(
+            self._cfg.corpus, self._tokenizer, self._context_size, self._spool
+        )
+        rows = until(rows, self._cfg.tokens, self._spool.length, self._skip)
+        return batches(rows, self._tokenizer, self._cfg.rows_per_batch)
+
+    def _count(self, batch: TokenBatch) -> None:
+        first = len(self._spool.row_start)
+        found = self._activations(batch)
+        self._spool.append(batch.rows, self._skip)
+        real = batch.input_ids[batch.mask].numpy()
+        self._token_counts += np.bincount(real, minlength=self._vocab_size)
+        source = np.asarray(self._spool.row_sources(first))
+        missing = len(self._spool.sources) - len(self._source_tokens)
+        self._source_tokens = np.pad(self._source_tokens, (0, missing))
+        np.add.at(self._source_tokens, source, batch.mask.sum(1).numpy())
+        for statistics, x in zip(self._statistics, found, strict=True):
+            like = torch.empty(0, dtype=torch.int64, device=x.device)
+            statistics.update(
+                Chunk(
+                    x=x,
+                    ids=batch.input_ids.to(x.device),
+                    valid=batch.mask.to(x.device),
+                    skip=self._skip,
+                    row=torch.arange(first, first + len(batch.rows), device=x.device),
+                    start=like.new_tensor(self._spool.row_start[first:]),
+                    document=like.new_tensor(self._spool.row_document[first:]),
+                    source=like.new_tensor(source),
+                )
+            )
+
+    def write(self, n: int, path: Path, model_name: str) -> dict[str, Any]:
+        """Write the index of the n-th SAE."""
+        return write_index(
+            path,
+            model=self._model,
+            tokenizer=self._tokenizer,
+            model_name=model_name,
+            context_size=self._context_size,
+            statistics=self._statistics[n],
+            spool=self._spool,
+            token_counts=self._token_counts,
+            source_tokens=self._source_tokens,
+            cfg=self._cfg,
+        )
+
+    def state(self) -> dict[str, Any]:
+        """All that `resume` needs."""
+        return {
+            "spool": self._spool.state(),
+            "token_counts": torch.from_numpy(self._token_counts),
+            "source_tokens": torch.from_numpy(self._source_tokens),
+            "statistics": [statistics.state() for statistics in self._statistics],
+        }
+
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go back to a checkpoint."""
+        self._spool.load(state["spool"])
+        self._token_counts = state["token_counts"].numpy()
+        self._source_tokens = state["source_tokens"].numpy()
+        self._statistics = []
+        for sae, saved in zip(self._saes, state["statistics"], strict=True):
+            statistics = FeatureStatistics(
+                sae, self._cfg, saved["width"].to(sae.W_dec.device), self._vocab_size
+            )
+            statistics.load(saved)
+            self._statistics.append(statistics)
+
+    def close(self) -> None:
+        """Close the spool."""
+        self._spool.close()

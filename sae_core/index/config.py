@@ -1,0 +1,81 @@
+"""What to index and how: `IndexConfig`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class IndexConfig:
+    """Settings of an index; `bundle` (with `sae`) or `model` (with `sae_path`) say of what."""
+
+    corpus: tuple[str, ...]
+    """Parquet, JSONL or text files, folders, globs or URLs."""
+    bundle: str = ""
+    """Folder of a bundle; the indexes are written beside its SAEs."""
+    sae: tuple[str, ...] = ()
+    """SAEs of the bundle, indexed in one pass over the model's activations; none means all."""
+    model: str = ""
+    """Without a bundle: folder or hub id of the language model."""
+    sae_path: tuple[str, ...] = ()
+    """Without a bundle: SAE folders; each gets its index.duckdb."""
+    tokens: int = 3_000_000
+    """Tokens to read; special ones do not count, and the last row is read whole."""
+    context_size: int = 0
+    """Tokens per row, BOS included; 0 takes what the SAE was trained with."""
+    rows_per_batch: int = 32
+    """Rows run through the model at once; changes speed and memory, not the result."""
+    before: int = 24
+    """Tokens kept before the peak of a context."""
+    after: int = 8
+    """Tokens kept after the peak of a context."""
+    top: int = 20
+    """Strongest contexts kept per feature."""
+    intervals: int = 5
+    """Equal intervals of activation between threshold and maximum that are sampled."""
+    per_interval: int = 5
+    """Contexts sampled from each interval."""
+    near_misses: int = 5
+    """Contexts kept whose pre-activation is just below the threshold."""
+    seed: int = 0
+    """Decides which contexts are sampled from the intervals."""
+    checkpoint_tokens: int = 1_000_000
+    """Tokens between checkpoints, from which an interrupted run goes on."""
+    fresh: bool = False
+    """Start again even if there is a checkpoint."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where model and SAE run; `auto` is CUDA if there is a device."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+
+    def __post_init__(self) -> None:
+        if not self.corpus:
+            raise ValueError("corpus is empty: name at least one file.")
+        if bool(self.bundle) == bool(self.model):
+            if self.bundle or self.sae_path or self.sae:
+                raise ValueError("give either bundle (and sae) or model and sae_path.")
+        elif self.bundle and self.sae_path:
+            raise ValueError("sae_path goes with model: choose SAEs of a bundle with sae.")
+        elif self.model and (self.sae or not self.sae_path):
+            raise ValueError("model goes with sae_path: give the SAE's folder there.")
+        for name, low, high in _BOUNDS:
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise ValueError(f"{name} is {value} but must be between {low} and {high}.")
+        if self.context_size == 1:
+            raise ValueError("context_size is 1 but must be 0, or 2 or more.")
+
+
+_BOUNDS = (
+    ("tokens", 1, 2**40),
+    ("context_size", 0, 2**15),
+    ("rows_per_batch", 1, 2**15),
+    # A position in a context is one byte on disk.
+    ("before", 0, 127),
+    ("after", 0, 127),
+    ("top", 1, 100),
+    ("intervals", 1, 16),
+    ("per_interval", 0, 100),
+    ("near_misses", 0, 100),
+    ("checkpoint_tokens", 1, 2**40),
+    ("seed", 0, 2**31 - 1),
+)

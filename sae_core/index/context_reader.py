@@ -1,0 +1,119 @@
+"""Contexts put together again from stored tokens."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sae_core.index import tokencodec
+from sae_core.tokens import token_texts
+
+CACHED_BLOCKS = 2048
+"""Decoded blocks kept in memory, 16 KB each."""
+
+
+class ContextReader:
+    """Reads windows of tokens around peaks; safe to use from several threads."""
+
+    def __init__(
+        self,
+        *,
+        read_blocks: Callable[[Sequence[int]], list[tuple[int, bytes]]],
+        token_counts: np.ndarray,
+        vocab: Sequence[bytes],
+        segment_length: np.ndarray,
+        segment_document: np.ndarray,
+        segment_offset: np.ndarray,
+        documents: Sequence[tuple[Any, ...]],
+        sources: Sequence[str],
+        before: int,
+        after: int,
+    ) -> None:
+        """`documents`: number, title, source, licence of each; the rest as in docs/format.md."""
+        self._read_blocks = read_blocks
+        # The id of every rank: the inverse of tokencodec.ranks.
+        self._id_of_rank = np.argsort(tokencodec.ranks(token_counts)).astype(np.int32)
+        self._vocab = vocab
+        ends = np.cumsum(segment_length.astype(np.int64))
+        self._segment_end = ends
+        self._segment_start = ends - segment_length
+        self._segment_document, self._segment_offset = segment_document, segment_offset
+        self._documents, self._sources = documents, sources
+        self._before, self._after = before, after
+        self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def read(
+        self,
+        places: np.ndarray,
+        positions: Sequence[np.ndarray],
+        levels: Sequence[np.ndarray],
+        values: np.ndarray,
+        largest: float,
+        group: str,
+    ) -> list[dict[str, Any]]:
+        """The contexts around these places, as JSON values.
+
+        `positions` and `levels`: active tokens besides the peak, in the window and in 255ths of
+        `largest`. `values` are the numbers of the peaks.
+        """
+        places = places.astype(np.int64)
+        segment = np.searchsorted(self._segment_end, places, side="right")
+        first = np.maximum(places - self._before, self._segment_start[segment])
+        last = np.minimum(places + self._after + 1, self._segment_end[segment])
+        offset = self._segment_offset[segment] + first - self._segment_start[segment]
+        blocks = self._blocks(first, last)
+        found = []
+        for n, place in enumerate(places.tolist()):
+            start, end = int(first[n]), int(last[n])
+            activations = [0.0] * (end - start)
+            shift = place - start - self._before
+            for position, level in zip(positions[n].tolist(), levels[n].tolist(), strict=True):
+                activations[position + shift] = level / 255 * largest
+            if group != "near_miss":
+                activations[place - start] = float(values[n])
+            number, title, source, license_ = self._documents[
+                int(self._segment_document[segment[n]])
+            ]
+            found.append(
+                {
+                    "tokens": token_texts(self._ids(blocks, start, end), self._vocab),
+                    "activations": activations,
+                    "peak": place - start,
+                    "value": float(values[n]),
+                    "title": title,
+                    "source": self._sources[source],
+                    "license": license_,
+                    "document": int(number),
+                    "offset": int(offset[n]),
+                }
+            )
+        return found
+
+    def _ids(self, blocks: dict[int, np.ndarray], start: int, end: int) -> list[int]:
+        size = tokencodec.BLOCK
+        block, at = divmod(start, size)
+        ids = blocks[block][at : at + end - start]
+        if len(ids) < end - start:  # a window is shorter than a block, so it touches two at most
+            ids = np.concatenate([ids, blocks[block + 1][: end - start - len(ids)]])
+        return ids.tolist()
+
+    def _blocks(self, first: np.ndarray, last: np.ndarray) -> dict[int, np.ndarray]:
+        """The blocks that hold these windows."""
+        size = tokencodec.BLOCK
+        wanted = set((first // size).tolist()) | set(((last - 1) // size).tolist())
+        found: dict[int, np.ndarray] = {}
+        with self._lock:
+            for block in wanted & self._cache.keys():
+                self._cache.move_to_end(block)
+                found[block] = self._cache[block]
+        if missing := sorted(wanted - found.keys()):
+            for block, data in self._read_blocks(missing):
+                found[block] = self._id_of_rank[tokencodec.decode_block(data)]
+            with self._lock:
+                self._cache.update({block: found[block] for block in missing})
+                while len(self._cache) > CACHED_BLOCKS:
+                    self._cache.popitem(last=False)
+        return found

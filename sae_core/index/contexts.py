@@ -1,0 +1,147 @@
+"""The contexts that an index shows, chosen from the candidates that the stream left."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sae_core.index.selection import Candidates, first_of_each, lexsort, rank_in_group
+from sae_core.index.statistics import FeatureStatistics
+from sae_core.index.stream import Spool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contexts:
+    """Contexts sorted by feature, group, and falling value.
+
+    Groups: 0 the strongest, 1 to n the intervals from the highest, n + 1 the near misses.
+    """
+
+    feature: np.ndarray
+    group: np.ndarray
+    row: np.ndarray
+    """Row of the stream."""
+    position: np.ndarray
+    """Token of the row at which the peak is, BOS not counted."""
+    value: np.ndarray
+    """float32: activation at the peak; pre-activation for near misses."""
+    window: np.ndarray
+    """float32 `[n, before + 1 + after]`: activations, 0 outside the row."""
+
+
+def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> Contexts:
+    """The strongest contexts, the sampled ones of each interval, and the near misses.
+
+    Everywhere distinct documents come first, then further rows of documents already taken.
+    """
+    statistics.merge()
+    parts = [(0, _best(statistics, "top"))]
+    if per_interval:
+        parts += _sampled(statistics, intervals, per_interval)
+    if ("near_miss", "row") in statistics.best:
+        parts.append((intervals + 1, _best(statistics, "near_miss")))
+    chosen = Candidates.cat([part for _, part in parts])
+    group = torch.cat([torch.full_like(part.feature, g) for g, part in parts])
+    order = lexsort(chosen.feature, group, -chosen.value, chosen.row, chosen.position)
+    chosen, group = chosen[order], group[order]
+    scale = statistics.pre_acts.width[chosen.feature][:, None]
+    return Contexts(
+        feature=chosen.feature.cpu().numpy(),
+        group=group.cpu().numpy(),
+        row=chosen.row.cpu().numpy(),
+        position=chosen.position.cpu().numpy(),
+        value=chosen.value.cpu().numpy(),
+        window=(chosen.window.float() * scale).cpu().numpy(),
+    )
+
+
+def _best(statistics: FeatureStatistics, name: str) -> Candidates:
+    """The best of distinct documents, filled up with the best of further rows."""
+    by_document, by_row = statistics.best[name, "document"], statistics.best[name, "row"]
+    both = Candidates.cat([by_document.kept, by_row.kept])
+    late = torch.ones_like(both.feature)
+    late[: len(by_document.kept)] = 0
+    order = lexsort(both.feature, both.row, late)
+    both, late = both[order], late[order]
+    once = first_of_each(both.feature, both.row)
+    both, late = both[once], late[once]
+    both = both[lexsort(both.feature, late, -both.value, both.row)]
+    return both[rank_in_group(both.feature) < by_document.k]
+
+
+def interval_edges(threshold: Tensor, max_act: Tensor, intervals: int) -> Tensor:
+    """Edges `[d_sae, intervals + 1]` (float64) of equal parts of [threshold, max_act]."""
+    low, high = threshold.double()[:, None], max_act.double()[:, None]
+    share = torch.arange(intervals + 1, dtype=torch.float64, device=low.device) / intervals
+    return low + (high - low) * share
+
+
+def _sampled(
+    statistics: FeatureStatistics, intervals: int, per_interval: int
+) -> list[tuple[int, Candidates]]:
+    """A random choice from each interval, the highest first."""
+    kept = statistics.sample.kept
+    edges = interval_edges(statistics.threshold, statistics.max_act, intervals)
+    value = kept.value.double()
+    # An activation on an edge belongs to the interval below it, as the threshold itself to none.
+    interval = (value[:, None] > edges[kept.feature][:, 1:-1]).sum(1)
+    group = kept.feature * intervals + interval
+    order = lexsort(group, kept.document, kept.priority)
+    kept, group = kept[order], group[order]
+    # 0 for the first of a document, 1 for the first of a further row of it; others are left out.
+    order = lexsort(group, kept.row, kept.priority)
+    first_of_row = torch.zeros(len(group), dtype=torch.bool, device=group.device)
+    first_of_row[order] = first_of_each(group[order], kept.row[order])
+    late = (~first_of_each(group, kept.document)).long()
+    kept, group, late = kept[first_of_row], group[first_of_row], late[first_of_row]
+    order = lexsort(group, late, kept.priority)
+    kept, group = kept[order], group[order]
+    taken = rank_in_group(group) < per_interval
+    kept, interval = kept[taken], group[taken] % intervals
+    return [(intervals - int(i), kept[interval == i]) for i in range(intervals)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredTokens:
+    """The tokens that some context needs, and where they come from.
+
+    A segment is a run of stored tokens that were neighbours in one row.
+    """
+
+    tokens: np.ndarray
+    """Ids, segment after segment."""
+    segment_length: np.ndarray
+    segment_document: np.ndarray
+    """Index into the spool's documents."""
+    segment_offset: np.ndarray
+    """Token of the document at which the segment begins."""
+    place: np.ndarray
+    """Place of each context's peak in `tokens`."""
+
+
+def store_tokens(spool: Spool, contexts: Contexts, before: int, after: int) -> StoredTokens:
+    """Cut the windows of all contexts out of the stream, each token once."""
+    row_start = np.asarray(spool.row_start, np.int64)
+    row_end = np.append(row_start[1:], spool.length)
+    peak = row_start[contexts.row] + contexts.position
+    first = np.maximum(peak - before, row_start[contexts.row])
+    last = np.minimum(peak + after + 1, row_end[contexts.row])
+    depth = np.zeros(spool.length + 1, np.int32)
+    np.add.at(depth, first, 1)
+    np.add.at(depth, last, -1)
+    needed = np.cumsum(depth[:-1]) > 0
+    place = np.cumsum(needed) - 1
+    starts = needed.copy()
+    starts[1:] &= ~needed[:-1]
+    starts[row_start[row_start < spool.length]] |= needed[row_start[row_start < spool.length]]
+    begin = np.flatnonzero(starts)
+    length = np.diff(np.append(place[begin], int(needed.sum())))
+    row = np.searchsorted(row_start, begin, side="right") - 1
+    return StoredTokens(
+        tokens=np.asarray(spool.tokens())[needed].astype(np.int64),
+        segment_length=length,
+        segment_document=np.asarray(spool.row_document, np.int64)[row],
+        segment_offset=np.asarray(spool.row_offset, np.int64)[row] + begin - row_start[row],
+        place=place[peak],
+    )

@@ -1,0 +1,116 @@
+"""What a feature does to the next token's logits directly, as a linear readout.
+
+    logits = unembedding @ (gain * direction),   minus their mean over the vocabulary
+
+`direction` is the feature's decoder row scaled to unit length; `gain` is that of the final norm
+(Gemma's `1 + weight`). The norm's division by the stream's size is left out, as it depends on the
+token; so are a final soft cap, which keeps the order, and the layers in between. At `attn_out` the
+row first goes through the attention's output projection and, where the model has one, the gain of
+the norm that follows it, before it is scaled to unit length.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sae_core.config import Site
+from sae_core.sae import SAE
+from sae_core.sites import layers
+
+_ROWS = 512
+_FINAL_NORMS = ("model.norm", "norm", "transformer.ln_f", "ln_f", "gpt_neox.final_layer_norm")
+
+
+def norm_gain(norm: nn.Module, width: int) -> Float[Tensor, " width"]:
+    """Per-channel gain of a norm, whatever its convention, found by probing it.
+
+    The probe alternates 1 and -1: its mean is 0 and its size 1, so that RMSNorm and LayerNorm leave
+    it alone but for gain (and bias, which cancels in the difference).
+    """
+    parameter = next(norm.parameters())
+    probe = torch.ones(width, dtype=torch.float32, device=parameter.device)
+    probe[1::2] = -1
+    high = norm(probe.to(parameter.dtype)).float()
+    low = norm((-probe).to(parameter.dtype)).float()
+    return (high - low) / 2 * probe
+
+
+def stream_directions(model: nn.Module, sae: SAE, site: Site) -> Float[Tensor, "d_sae hidden"]:
+    """Unit direction that each feature adds to the residual stream; zero rows stay zero."""
+    rows = sae.W_dec.detach().float()
+    if site.kind == "attn_out":
+        _, blocks = layers(model)
+        block: Any = blocks[site.layer]
+        if hasattr(block, "self_attn"):
+            rows = rows @ block.self_attn.o_proj.weight.float().T
+        else:
+            rows = rows @ block.attn.c_proj.weight.float()  # GPT-2 keeps [in, out]
+        # Llama's norm of the same name stands before the MLP; Gemma 2 has a separate one there.
+        if hasattr(block, "pre_feedforward_layernorm"):
+            rows = rows * norm_gain(block.post_attention_layernorm, rows.shape[1])
+    return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+
+
+@dataclass(frozen=True)
+class TopLogits:
+    """Token ids and centred logits `[d_sae, k]`, on the processor."""
+
+    raises: Tensor
+    raises_logit: Tensor
+    lowers: Tensor
+    lowers_logit: Tensor
+    deviation: Tensor
+    """`[d_sae]`: standard deviation of a feature's logits over the vocabulary."""
+
+
+@torch.no_grad()
+def top_logits(model: Any, sae: SAE, site: Site, k: int, leave_out: frozenset[int]) -> "TopLogits":
+    """The `k` tokens that each feature raises and lowers most, but for those to `leave_out`."""
+    unembedding = model.get_output_embeddings().weight.detach().float()
+    directions = stream_directions(model, sae, site) * _final_gain(model)
+    hidden = sorted(i for i in leave_out if i < len(unembedding))
+    k = min(k, len(unembedding) - len(hidden))
+    found: list[tuple[Tensor, ...]] = []
+    for part in directions.split(_ROWS):
+        logits = part @ unembedding.T
+        logits -= logits.mean(1, keepdim=True)
+        deviation = logits.std(1, correction=0)
+        logits[:, hidden] = -torch.inf
+        raises = logits.topk(k)
+        logits[:, hidden] = torch.inf
+        lowers = logits.topk(k, largest=False)
+        found.append((raises.indices, raises.values, lowers.indices, lowers.values, deviation))
+    return TopLogits(*(torch.cat(column).cpu() for column in zip(*found, strict=True)))
+
+
+def _final_gain(model: nn.Module) -> Tensor:
+    for path in _FINAL_NORMS:
+        try:
+            norm = model.get_submodule(path)
+        except AttributeError:
+            continue
+        return norm_gain(norm, int(model.config.hidden_size))  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportOptionalMemberAccess]
+    raise ValueError(
+        f"{type(model).__name__} has no final norm that Jumpscope knows: "
+        "use a Gemma, Llama, Mistral, Qwen or GPT-2 style causal language model."
+    )
+
+
+@torch.no_grad()
+def neighbours(sae: SAE, k: int) -> tuple[Tensor, Tensor]:
+    """Ids and cosines `[d_sae, k]` of the features whose decoder rows point most alike."""
+    rows = sae.W_dec.detach().float()
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    k = min(k, len(rows) - 1)
+    ids, cosines = [], []
+    for first in range(0, len(rows), _ROWS):
+        cosine = rows[first : first + _ROWS] @ rows.T
+        own = torch.arange(len(cosine), device=rows.device)
+        cosine[own, first + own] = -torch.inf
+        top = cosine.topk(k)
+        ids.append(top.indices)
+        cosines.append(top.values.clamp(-1, 1))
+    return torch.cat(ids).cpu(), torch.cat(cosines).cpu()

@@ -1,0 +1,74 @@
+"""Exact counts of (feature, token) pairs without a table of all of them."""
+
+import torch
+from torch import Tensor
+
+BUFFER = 16_000_000
+"""Pairs buffered before they are sorted and counted, 128 MB."""
+
+
+class PairCounts:
+    """Counts occurrences of int64 keys; only keys that occur take memory."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._keys = torch.empty(0, dtype=torch.int64, device=device)
+        self._counts = torch.empty(0, dtype=torch.int64, device=device)
+        self._buffer: list[Tensor] = []
+        self._buffered = 0
+
+    def add(self, keys: Tensor) -> None:
+        """Count each of `keys` once more."""
+        self._buffer.append(keys)
+        self._buffered += len(keys)
+        # Growing with the table keeps the sorting linear in the length of the stream.
+        if self._buffered > max(BUFFER, len(self._keys)):
+            self._merge()
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """All keys, ascending, and their counts."""
+        self._merge()
+        return self._keys, self._counts
+
+    def _merge(self) -> None:
+        if not self._buffer:
+            return
+        keys, counts = torch.unique(torch.cat(self._buffer), return_counts=True)
+        self._buffer, self._buffered = [], 0
+        both, place = torch.unique(torch.cat([self._keys, keys]), return_inverse=True)
+        total = torch.zeros_like(both)
+        total.scatter_add_(0, place, torch.cat([self._counts, counts]))
+        self._keys, self._counts = both, total
+
+    def state(self) -> dict[str, Tensor]:
+        """What a checkpoint needs."""
+        keys, counts = self.result()
+        return {"keys": keys.cpu(), "counts": counts.cpu()}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        device = self._keys.device
+        self._keys, self._counts = state["keys"].to(device), state["counts"].to(device)
+        self._buffer, self._buffered = [], 0
+
+
+def top_pairs(
+    keys: Tensor, counts: Tensor, n_values: int, k: int, at_least: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Per feature the `k` most frequent values among those counted `at_least` times.
+
+    `keys` are `feature * n_values + value`. Returns feature, value, count, sorted by feature, then
+    falling count, then value.
+    """
+    enough = counts >= at_least
+    keys, counts = keys[enough], counts[enough]
+    feature, value = keys // n_values, keys % n_values
+    # Sorted by key already, so two stable sorts do.
+    order = counts.argsort(descending=True, stable=True)
+    order = order[feature[order].argsort(stable=True)]
+    feature, value, counts = feature[order], value[order], counts[order]
+    place = torch.arange(len(feature), device=feature.device)
+    start = torch.ones_like(feature, dtype=torch.bool)
+    start[1:] = feature[1:] != feature[:-1]
+    rank = place - torch.where(start, place, 0).cummax(0).values
+    keep = rank < k
+    return feature[keep], value[keep], counts[keep]

@@ -1,0 +1,209 @@
+"""Which contexts of each feature are kept, decided while the corpus streams by.
+
+A candidate is a feature at a position of a row of tokens, with a value and the feature's
+activations in the window around it. Two kinds of choice, both exact whatever the batch size and
+however often the buffers are merged:
+
+`Best` keeps, per feature, the k largest values of distinct documents (or of distinct rows).
+
+`IntervalSample` keeps a uniform sample of the active tokens of every activation interval although
+the intervals, equal parts of [threshold, maximum], are known only at the end. Each position of the
+corpus has a random priority that depends on the seed and the position alone. Per feature and bin
+of activation (`histogram.DoublingHistogram` has the same bins) the candidates of lowest priority
+are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the lowest of
+their union. The lowest priorities of an interval's bins are then a uniform sample of the interval.
+An interval's edge falls within a bin, whose kept candidates may lie on its other side; that could
+cost exactness only if fewer than `SLOTS` candidates of the whole interval were below the priority
+of the last kept candidate of that bin.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_core.index.histogram import bin_exponent, exact_power_of_two
+
+BINS = 32
+"""Bins of activation per feature in which a sample is kept; 16 to 32 of them are in use."""
+SLOTS = 6
+"""Candidates kept per bin."""
+MERGE_AT = 1_500_000
+"""Candidates buffered before they are merged into what is kept."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Columns of equal length n; `window` is `[n, before + 1 + after]`."""
+
+    feature: Tensor
+    """int64."""
+    document: Tensor
+    """int64: number of the document in the stream."""
+    row: Tensor
+    """int64: number of the row in the stream."""
+    position: Tensor
+    """int64: token of the row, BOS not counted."""
+    priority: Tensor
+    """int64, 0 to 2^62: random per position of the corpus."""
+    value: Tensor
+    """float32: activation, or pre-activation for near misses."""
+    window: Tensor
+    """float16: activations around the position, in units of the feature's scale."""
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def __getitem__(self, chosen: Tensor) -> "Candidates":
+        return Candidates(*(getattr(self, f.name)[chosen] for f in fields(self)))
+
+    @classmethod
+    def empty(cls, width: int, device: torch.device) -> "Candidates":
+        """No candidates."""
+        whole = torch.empty(0, dtype=torch.int64, device=device)
+        value = torch.empty(0, dtype=torch.float32, device=device)
+        window = torch.empty((0, width), dtype=torch.float16, device=device)
+        return cls(whole, whole, whole, whole, whole, value, window)
+
+    @classmethod
+    def cat(cls, parts: "list[Candidates]") -> "Candidates":
+        """All parts, in order."""
+        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The columns by name, on the processor."""
+        return {f.name: getattr(self, f.name).cpu() for f in fields(self)}
+
+    @classmethod
+    def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> "Candidates":
+        """Inverse of `tensors`."""
+        return cls(**{name: tensor.to(device) for name, tensor in tensors.items()})
+
+
+def lexsort(*keys: Tensor) -> Tensor:
+    """Indices that sort by the first key, ties by the second, and so on."""
+    order = keys[-1].argsort(stable=True)
+    for key in reversed(keys[:-1]):
+        order = order[key[order].argsort(stable=True)]
+    return order
+
+
+def rank_in_group(group: Tensor) -> Tensor:
+    """For sorted `group`: 0, 1, 2, ... from the start of each run of equal entries."""
+    place = torch.arange(len(group), device=group.device)
+    start = torch.ones_like(group, dtype=torch.bool)
+    start[1:] = group[1:] != group[:-1]
+    return place - torch.where(start, place, 0).cummax(0).values
+
+
+def first_of_each(*keys: Tensor) -> Tensor:
+    """For keys sorted together: True at the first of each run of equal key tuples."""
+    first = torch.zeros(len(keys[0]), dtype=torch.bool, device=keys[0].device)
+    first[:1] = True
+    for key in keys:
+        first[1:] |= key[1:] != key[:-1]
+    return first
+
+
+class Best:
+    """Per feature, the `k` candidates of largest value of distinct documents or distinct rows."""
+
+    def __init__(self, d_sae: int, k: int, unit: str, width: int, device: torch.device) -> None:
+        assert unit in ("document", "row")
+        self.k, self._unit = k, unit
+        self.kept = Candidates.empty(width, device)
+        self.bar = torch.full((d_sae,), -torch.inf, device=device)
+        """A candidate must exceed this to matter: the k-th value kept so far."""
+
+    def merge(self, new: Candidates) -> None:
+        """Take in candidates."""
+        # Earlier rows first, so that of equal values the first in the corpus is kept.
+        new = new[new.value > self.bar[new.feature]]
+        both = Candidates.cat([self.kept, new])
+        unit = getattr(both, self._unit)
+        both = both[lexsort(both.feature, unit, -both.value, both.row, both.position)]
+        unit = getattr(both, self._unit)
+        both = both[first_of_each(both.feature, unit)]
+        both = both[lexsort(both.feature, -both.value, both.row)]
+        rank = rank_in_group(both.feature)
+        self.kept = both[rank < self.k]
+        last = self.kept[rank[rank < self.k] == self.k - 1]
+        self.bar[last.feature] = last.value
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+        return self.kept.tensors()
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        """Inverse of `state`."""
+        self.kept = Candidates.from_tensors(state, self.bar.device)
+        last = self.kept[rank_in_group(self.kept.feature) == self.k - 1]
+        self.bar[last.feature] = last.value
+
+
+class IntervalSample:
+    """Per feature and bin of activation above the floor, the candidates of lowest priority."""
+
+    def __init__(self, floor: Tensor, width: int) -> None:
+        """`floor [d_sae]`: the activation below which a feature cannot be active."""
+        self._floor = floor
+        self.kept = Candidates.empty(width, floor.device)
+        self._bar = torch.full((len(floor), BINS), 2**62, dtype=torch.int64, device=floor.device)
+        self._exponent = torch.zeros(len(floor), dtype=torch.int64, device=floor.device)
+
+    def matters(self, feature: Tensor, value: Tensor, priority: Tensor, exponent: Tensor) -> Tensor:
+        """Which of these active tokens could still be kept; `exponent [d_sae]` of the bins."""
+        # Bars hold for the bins of the last merge only.
+        stale = (exponent != self._exponent)[feature]
+        return stale | (priority < self._bar[feature, self._bin(feature, value, exponent)])
+
+    def merge(self, new: Candidates, exponent: Tensor) -> None:
+        """Take in candidates, with the exponent of each feature's bins as it is now."""
+        both = Candidates.cat([self.kept, new])
+        group = both.feature * BINS + self._bin(both.feature, both.value, exponent)
+        order = lexsort(group, both.priority)
+        group, both = group[order], both[order]
+        rank = rank_in_group(group)
+        keep = rank < SLOTS
+        self.kept = both[keep]
+        self._bar.fill_(2**62)
+        last = rank == SLOTS - 1
+        self._bar.view(-1)[group[last]] = both.priority[last]
+        self._exponent = exponent.clone()
+
+    def _bin(self, feature: Tensor, value: Tensor, exponent: Tensor) -> Tensor:
+        scale = exact_power_of_two(-exponent)[feature]
+        return ((value - self._floor[feature]) * scale).long().clamp_(0, BINS - 1)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint needs."""
+        return self.kept.tensors()
+
+    def load(self, state: dict[str, Tensor], exponent: Tensor) -> None:
+        """Inverse of `state`."""
+        self.kept = Candidates.empty(state["window"].shape[1], self._floor.device)
+        self.merge(Candidates.from_tensors(state, self._floor.device), exponent)
+
+
+def sample_exponent(largest: Tensor) -> Tensor:
+    """Exponents of the sample's bins from the largest height above the floor."""
+    return bin_exponent(largest, BINS)
+
+
+_MASK = 2**63 - 1
+
+
+def _signed(number: int) -> int:
+    """The int64 of the same 64 bits."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+def priorities(position: Tensor, seed: int) -> Tensor:
+    """Random int64 in [0, 2^62) for each position of the corpus: SplitMix64 of it and the seed."""
+    # int64 multiplication wraps; shifts are made logical by masking the sign's copies.
+    x = position + _signed((seed + 1) * 0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        x = (x ^ ((x >> shift) & (_MASK >> (shift - 1)))) * _signed(factor)
+    x = x ^ ((x >> 31) & (_MASK >> 30))
+    return x & (2**62 - 1)
