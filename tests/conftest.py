@@ -18,6 +18,7 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_sae, save_sae
+from sae_core.index import IndexConfig, build_index
 from sae_core.sae import SAE
 from tests import tiny
 
@@ -73,8 +74,15 @@ def tiny_bundle(
     tiny_model: Gemma2ForCausalLM,
     tiny_tokenizer: PreTrainedTokenizerFast,
     tiny_sae: SAE,
+    tiny_corpus: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Bundle:
-    """A bundle of the tiny model and its SAE. Shared: do not write into its folder."""
+    """A bundle of the tiny model, its SAE and its index. Shared: do not write into its folder."""
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
-    return tiny.make_bundle(folder, tiny_model, tiny_tokenizer, tiny_sae)
+    return tiny.make_bundle(folder, tiny_model, tiny_tokenizer, tiny_sae, tiny_corpus)
+
+
+@pytest.fixture(scope="session")
+def indexed_bundle(tiny_bundle: Bundle) -> Bundle:
+    """The tiny bundle, for tests that are about its index."""
+    return tiny_bundle

@@ -16,6 +16,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PreTrainedTokenizerFas
 from sae_core.bundle import Bundle, write_bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.formats.saelens import save_sae
+from sae_core.index import IndexConfig, build_index
 from sae_core.sae import SAE
 from sae_core.sites import activations
 from sae_core.tokens import encode_text
@@ -192,13 +193,17 @@ def make_sae(
 
 
 def make_bundle(
-    folder: Path, model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast, sae: SAE
+    folder: Path,
+    model: Gemma2ForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    sae: SAE,
+    corpus: Path,
 ) -> Bundle:
-    """A bundle of these parts in `folder`; its SAE is called `SAE_NAME` and has no index yet."""
+    """A bundle of these parts in `folder`; its SAE, `SAE_NAME`, is indexed on all of `corpus`."""
     model.save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
     save_sae(sae, folder / "saes" / SAE_NAME)
-    return write_bundle(
+    bundle = write_bundle(
         folder,
         name="tiny",
         title="A random model of the Gemma 2 architecture.",
@@ -206,3 +211,12 @@ def make_bundle(
         saes=[SAE_NAME],
         examples={"prompts": ["The river follows the harbour at noon."]},
     )
+    # Saving gave the SAE its content hash, which the index must name.
+    build_index(
+        model,
+        tokenizer,
+        bundle.load_sae(SAE_NAME),
+        IndexConfig(corpus=(str(corpus),)),
+        bundle.index_path(SAE_NAME),
+    )
+    return bundle
