@@ -18,7 +18,6 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_sae, save_sae
-from sae_core.index import IndexConfig, build_index
 from sae_core.sae import SAE
 from tests import tiny
 
