@@ -88,7 +88,7 @@ class Engine:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
         self.sae(sae)
-        found = self.lm.analyse(ids, sae, torch.from_numpy(mean))
+        found = self.lm.analyse(ids, sae, torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = found
             while len(self._analyses) > self._settings.cached_analyses:

@@ -42,9 +42,13 @@ def launch(settings: Settings, bundle: Bundle, *, block: bool = True) -> gr.Bloc
         server_name=settings.host,
         server_port=settings.port,
         inbrowser=settings.open_browser,
-        prevent_thread_lock=not block,
+        prevent_thread_lock=True,
         **launch_options(),
     )
+    # Only now: the first page needs no model, and would wait for it.
+    service.load_in_background()
+    if block:
+        demo.block_thread()
     return demo
 
 

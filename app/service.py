@@ -5,6 +5,7 @@ several threads, and return plain dicts of JSON values (a number that is not def
 A user's mistake raises ValueError with one sentence that says what to do.
 """
 
+import logging
 import random
 import threading
 from collections import deque
@@ -20,6 +21,8 @@ from sae_core.bundle import Bundle
 from sae_core.index import SORTS, Index
 from sae_core.metrics import DEFINITIONS
 from sae_core.tokens import token_texts
+
+log = logging.getLogger(__name__)
 
 
 class Service:
@@ -45,6 +48,20 @@ class Service:
             if self._engine is None:
                 self._engine = Engine(self.settings, self.bundle)
             return self._engine
+
+    def load_in_background(self) -> threading.Thread:
+        """Begin to load the model and the first SAE, so that the first question need not wait."""
+
+        def load() -> None:
+            try:
+                self.load().sae(self.sae_name())
+            except ValueError as error:
+                # Whoever asks for the model gets the same sentence; the log says it first.
+                log.error("%s", error)
+
+        thread = threading.Thread(target=load, name="load the model", daemon=True)
+        thread.start()
+        return thread
 
     def sae_name(self, sae: object = None) -> str:
         """The name of an SAE of the bundle; None and "" mean its first."""
@@ -255,7 +272,7 @@ class Service:
 
     def _feature(self, sae: str, feature: object, name: str = "The feature") -> tuple[int, int]:
         """A feature's id and the last id of its SAE."""
-        last = len(self.index(sae).frequencies()) - 1
+        last = int(self.index(sae).meta["d_sae"]) - 1
         return checks.whole(feature, name, 0, last), last
 
     def _analysis(self, text: object, sae: str) -> Any:

@@ -4,7 +4,7 @@ One forward at a time runs under the model's lock with its hooks, so generations
 interleave and none sees another's edits.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,7 +48,7 @@ def generate(
     seed: int = 0,
     watch: Sequence[tuple[str, int]] = (),
     use_cache: bool = True,
-) -> Iterator[GenerationStep]:
+) -> Generator[GenerationStep]:
     """Continue a prompt once for each arm; an arm is a list of edits, [] the model as it is.
 
     Arms run as rows of one batch and draw with the same seed, so that only the edits differ.

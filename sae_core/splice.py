@@ -4,7 +4,7 @@ Generation with edits is in `sae_core.generation`.
 """
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -173,7 +173,7 @@ class SplicedLM:
 
     def generate(
         self, ids: Sequence[int], arms: Sequence[Sequence[Edit]], **options: Any
-    ) -> Iterator[GenerationStep]:
+    ) -> Generator[GenerationStep]:
         """`sae_core.generation.generate` with this model."""
         return generate(self, ids, arms, **options)
 

@@ -25,8 +25,8 @@ EDIT = {"feature": 5, "mode": "set", "strength": 2, "positions": "all"}
 
 
 @pytest.fixture(scope="module")
-def service(indexed_bundle: Bundle) -> Service:
-    return Service(Settings(threads=1, max_rows=20), indexed_bundle)
+def service(tiny_bundle: Bundle) -> Service:
+    return Service(Settings(threads=1, max_rows=20), tiny_bundle)
 
 
 @pytest.fixture(scope="module")
@@ -176,11 +176,11 @@ def test_the_page_has_the_examples_that_are_tested_here() -> None:
 
 @pytest.mark.parametrize("number", range(3))
 def test_the_examples_of_the_page_run(
-    number: int, indexed_bundle: Bundle, url: str, capsys: pytest.CaptureFixture[str]
+    number: int, tiny_bundle: Bundle, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = _blocks("python")[number]
     assert ("app/demo" in code) != ("http://127.0.0.1:7860" in code)
-    code = code.replace("app/demo", str(indexed_bundle.path))
+    code = code.replace("app/demo", str(tiny_bundle.path))
     code = code.replace("http://127.0.0.1:7860", url)
     exec(compile(code, f"docs/steering.md, example {number}", "exec"), {})
     assert len(capsys.readouterr().out.split()) > 3

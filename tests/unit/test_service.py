@@ -2,9 +2,11 @@
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,8 +28,8 @@ FIRING, OTHER = 5, 6
 
 
 @pytest.fixture(scope="module")
-def service(indexed_bundle: Bundle) -> Service:
-    return Service(SETTINGS, indexed_bundle)
+def service(tiny_bundle: Bundle) -> Service:
+    return Service(SETTINGS, tiny_bundle)
 
 
 @contextmanager
@@ -107,7 +109,7 @@ def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(service:
     sae, site = engine.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = torch.tensor([[row["id"] for row in tokens]])
     x = activations(engine.model, ids, [site])[site][0, 1:]
-    mean = torch.from_numpy(service.index().meta["mean_activation"])
+    mean = torch.tensor(service.index().meta["mean_activation"])
     fvu = (x - sae(x)).double().square().sum() / (x - mean).double().square().sum()
     assert totals["fvu"] == pytest.approx(float(fvu), rel=1e-5)
     own_mean = (x - sae(x)).double().square().sum() / (x - x.mean(0)).double().square().sum()
@@ -136,8 +138,8 @@ def test_features_carry_what_the_index_says(service: Service) -> None:
             assert row[key] == page[key]
 
 
-def test_the_same_text_is_analysed_once(indexed_bundle: Bundle) -> None:
-    fresh = Service(Settings(threads=1, cached_analyses=2), indexed_bundle)
+def test_the_same_text_is_analysed_once(tiny_bundle: Bundle) -> None:
+    fresh = Service(Settings(threads=1, cached_analyses=2), tiny_bundle)
     with counted_forwards(fresh.load().model) as forwards:
         first = fresh.prompt_features("one")
         assert len(forwards) == 1
@@ -233,8 +235,8 @@ def test_overview_describes_the_bundle(service: Service) -> None:
     assert found["index"]["tokens"] > 0
 
 
-def test_overview_needs_no_model_in_memory(indexed_bundle: Bundle) -> None:
-    fresh = Service(SETTINGS, indexed_bundle)
+def test_overview_needs_no_model_in_memory(tiny_bundle: Bundle) -> None:
+    fresh = Service(SETTINGS, tiny_bundle)
     fresh.overview()
     fresh.feature(None, 3)
     assert fresh._engine is None
@@ -317,8 +319,8 @@ def test_closing_a_stream_ends_the_work(service: Service) -> None:
     assert list(stream) == []
 
 
-def test_a_run_ends_at_its_time_limit_and_says_so(indexed_bundle: Bundle) -> None:
-    hasty = Service(Settings(threads=1, max_seconds=1e-6), indexed_bundle)
+def test_a_run_ends_at_its_time_limit_and_says_so(tiny_bundle: Bundle) -> None:
+    hasty = Service(Settings(threads=1, max_seconds=1e-6), tiny_bundle)
     found = hasty.steer("The ship", [{"feature": FIRING}], max_new_tokens=50)
     assert len(found["steered"]) == 1
     assert found["done"]
@@ -476,8 +478,8 @@ def test_a_huge_text_is_refused_untokenised(
         service.prompt_features("ab" * 500_000)
 
 
-def test_the_limit_in_tokens_is_exact(indexed_bundle: Bundle) -> None:
-    small = Service(Settings(threads=1, max_prompt_tokens=9), indexed_bundle)
+def test_the_limit_in_tokens_is_exact(tiny_bundle: Bundle) -> None:
+    small = Service(Settings(threads=1, max_prompt_tokens=9), tiny_bundle)
     length = len(small.prompt_features("!!!!!!!!")["tokens"])
     assert length == 9
     with pytest.raises(ValueError, match="10 tokens, more than the limit of 9"):
@@ -492,25 +494,28 @@ def test_prompt_and_continuation_must_fit_the_context(service: Service) -> None:
 # Bundles
 
 
-def test_an_sae_without_an_index_is_named(tiny_bundle: Bundle) -> None:
-    unindexed = Service(SETTINGS, tiny_bundle)
+def test_an_sae_without_an_index_is_named(tiny_bundle: Bundle, tmp_path: Path) -> None:
+    shutil.copytree(tiny_bundle.path, tmp_path, dirs_exist_ok=True)
+    bundle = Bundle.open(tmp_path)
+    bundle.index_path(tiny.SAE_NAME).unlink()
+    unindexed = Service(SETTINGS, bundle)
     for call in (unindexed.overview, unindexed.index):
         with pytest.raises(ValueError, match="tiny has no index"):
             call()
 
 
 def test_an_index_of_other_weights_is_refused(
-    indexed_bundle: Bundle, tmp_path: Any, tiny_model: Any, tiny_tokenizer: Any
+    tiny_bundle: Bundle, tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
     other = tiny.make_sae(tiny_model, tiny_tokenizer, seed=1)
     save_sae(other, tmp_path / "saes" / tiny.SAE_NAME)
-    indexed = indexed_bundle.index_path(tiny.SAE_NAME)
+    indexed = tiny_bundle.index_path(tiny.SAE_NAME)
     (tmp_path / "saes" / tiny.SAE_NAME / indexed.name).write_bytes(indexed.read_bytes())
     bundle = write_bundle(
         tmp_path,
         name="mixed",
         title="",
-        model=str(indexed_bundle.path / "model"),
+        model=str(tiny_bundle.path / "model"),
         saes=[tiny.SAE_NAME],
     )
     with pytest.raises(ValueError, match="built from other weights"):
@@ -520,12 +525,12 @@ def test_an_index_of_other_weights_is_refused(
 # Threads
 
 
-def test_answers_do_not_depend_on_who_else_asks(indexed_bundle: Bundle) -> None:
+def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
     texts = [f"{text} {n}" for n, text in enumerate(["The river", "A student", TEXT, "It"])]
-    alone = Service(SETTINGS, indexed_bundle)
+    alone = Service(SETTINGS, tiny_bundle)
     expected = [alone.prompt_features(text) for text in texts]
     steered = [alone.steer(text, [{"feature": FIRING, "strength": 5}]) for text in texts]
-    crowded = Service(SETTINGS, indexed_bundle)
+    crowded = Service(SETTINGS, tiny_bundle)
     with ThreadPoolExecutor(8) as pool:
         runs = [
             pool.submit(crowded.steer, text, [{"feature": FIRING, "strength": 5}]) for text in texts
