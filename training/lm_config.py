@@ -31,7 +31,7 @@ class LMConfig:
     """Seconds of training at most; the schedule ends with them. None: no limit."""
     optimizer: Literal["muon", "adamw"] = "muon"
     """For the hidden matrices; the rest always takes AdamW."""
-    lr: float = 6e-3
+    lr: float = 5e-3
     """Peak learning rate of the hidden matrices, on AdamW's scale for Muon as well."""
     embedding_lr: float = 4e-3
     """Peak learning rate of embeddings and norms."""

@@ -15,7 +15,7 @@ from sae_core.tokens import vocabulary
 from training.lm import train_lm
 from training.lm_config import LMConfig
 from training.lm_data import TokenRows, token_stream, train_tokenizer
-from training.lm_model import LMShape, attention_masks, row_losses
+from training.lm_model import LMShape, attention_masks, row_losses, save_model
 from training.muon import BatchedMuon, orthogonalise
 
 BOS, EOS = 2, 1
@@ -242,6 +242,21 @@ def test_what_is_saved_loads_as_users_load_it(config: LMConfig, report: dict) ->
     assert torch.isfinite(model(input_ids=ids).logits).all()
     assert {p.name for p in config.out.iterdir()} == {"model", "metrics.jsonl", "report.json"}
     assert (config.out / "model" / "model.safetensors").stat().st_mode & 0o444 == 0o444
+
+
+def test_the_saved_model_computes_what_the_trained_one_did(
+    tokenizer: PreTrainedTokenizerFast, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = SHAPE.build(tokenizer)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.copy_(p.bfloat16())
+        ids = torch.randint(4, VOCAB, (2, 40))
+        expected = model(input_ids=ids).logits
+        save_model(model, tokenizer, tmp_path)
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+        assert torch.equal(loaded(input_ids=ids).logits, expected)
 
 
 def test_the_report_says_what_was_done(config: LMConfig, report: dict) -> None:
