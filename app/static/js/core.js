@@ -147,14 +147,15 @@ window.jumpscope = (() => {
   const firstSae = () => select().options[0].value;
   const sae = () => query().sae || firstSae();
   const saeInAddress = (name) => (name === firstSae() ? "" : name);
+  const known = (name) => [...select().options].some((option) => option.value === name);
 
   /* The links of the navigation keep the SAE. */
   function carrySae() {
-    const name = saeInAddress(sae());
+    const name = known(sae()) ? saeInAddress(sae()) : "";
     for (const link of document.querySelectorAll("a[data-page]")) {
       link.setAttribute("href", address(link.getAttribute("href").split("?")[0], { sae: name }));
     }
-    if ([...select().options].some((option) => option.value === sae())) select().value = sae();
+    if (known(sae())) select().value = sae();
   }
 
   function problem(sentence) {
@@ -215,6 +216,6 @@ window.jumpscope = (() => {
 
   return {
     connect, ask, failed, forget, pending, format, el, tokenText, quoted, address, query, setQuery,
-    sae, saeInAddress, firstSae, carrySae, problem, title, copy, mount, pages,
+    sae, saeInAddress, known, carrySae, problem, title, copy, mount, pages,
   };
 })();

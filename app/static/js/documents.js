@@ -24,15 +24,12 @@
         }
         if (scroll !== null) window.scrollTo(0, scroll);
         if (focus && document.activeElement === document.body) refocus(main);
-        main.querySelector("form[data-test]")?.dispatchEvent(new CustomEvent("jumpscope:shown", { bubbles: true }));
+        main.dispatchEvent(new Event("jumpscope:shown"));
       });
     }
 
     const back = () => js.el("p", {}, js.el("a", { href: js.address("features", { sae: saeIfKnown() }) }, "All features"));
-    const saeIfKnown = () => {
-      const known = [...document.getElementById("sae").options].some((option) => option.value === js.sae());
-      return known ? js.saeInAddress(js.sae()) : "";
-    };
+    const saeIfKnown = () => (js.known(js.sae()) ? js.saeInAddress(js.sae()) : "");
 
     function go(target, { push = true, scroll = 0 } = {}) {
       if (push) {
@@ -128,7 +125,9 @@
       const form = event.target.closest("form[data-search]");
       if (!form) return;
       clearTimeout(timer);
-      timer = setTimeout(() => search(form, !js.query().q && event.target.name === "q"), event.target.name === "q" ? 160 : 0);
+      // Typing is one step of the history, a choice another.
+      const typing = event.target.name === "q";
+      timer = setTimeout(() => search(form, !typing || !js.query().q), typing ? 160 : 0);
     });
     main.addEventListener("submit", (event) => {
       if (!event.target.matches("form[data-search]")) return;
@@ -136,12 +135,15 @@
       clearTimeout(timer);
       search(event.target, false);
     });
-    // Back and forward put the fields where the address says.
-    addEventListener("popstate", () => {
+    // Links, back and forward: the fields say what the address says, but for one being typed in.
+    main.addEventListener("jumpscope:shown", () => {
       const form = main.querySelector("form[data-search]");
       if (!form) return;
       const query = js.query();
-      for (const name of ["q", "min", "max"]) form.elements[name].value = query[name] ?? "";
+      for (const name of ["q", "min", "max"]) {
+        const field = form.elements[name];
+        if (field !== document.activeElement) field.value = query[name] ?? "";
+      }
     });
   }
 
@@ -178,7 +180,10 @@
       clearTimeout(timer);
       test(event.target);
     });
-    main.addEventListener("jumpscope:shown", (event) => event.target.elements.text.value && test(event.target));
+    main.addEventListener("jumpscope:shown", () => {
+      const form = main.querySelector("form[data-test]");
+      if (form?.elements.text.value) test(form);
+    });
   }
 
   function unfolding(main) {

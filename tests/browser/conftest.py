@@ -1,0 +1,132 @@
+"""A real Chromium on a real server: the app on the bundled demo, and on the tiny bundle.
+
+Every page watches itself: an error in the console or in a script, or a request to any other host,
+fails the test that opened it.
+"""
+
+import os
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+
+from app.commands.shared import open_bundle
+from app.main import build_app, launch_options
+from app.service import Service
+from app.settings import Settings
+from sae_core.bundle import Bundle
+
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+DESKTOP = {"width": 1440, "height": 900}
+PHONE = {"width": 390, "height": 844}
+
+expect.set_options(timeout=20_000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """A running server and the service behind it."""
+
+    url: str
+    service: Service
+
+
+@contextmanager
+def served(bundle: Bundle) -> Iterator[Site]:
+    """The app on a free port of this process."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = Settings(port=port, open_browser=False, threads=1, device="cpu")
+    service = Service(settings, bundle)
+    app = build_app(settings, service)
+    app.launch(
+        server_name="127.0.0.1",
+        server_port=port,
+        prevent_thread_lock=True,
+        quiet=True,
+        **launch_options(),
+    )
+    try:
+        yield Site(url=f"http://127.0.0.1:{port}", service=service)
+    finally:
+        app.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[Site]:
+    """The demo. It is part of the package, so its absence is a failure, not a reason to skip."""
+    with served(open_bundle("demo")) as running:
+        running.service.load()
+        yield running
+
+
+@pytest.fixture(scope="session")
+def hostile_site(tiny_bundle: Bundle) -> Iterator[Site]:
+    """The tiny bundle, whose corpus holds a text that would be run if it were not escaped."""
+    with served(tiny_bundle) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The system's Chromium; `JUMPSCOPE_CHROMIUM` names another one."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    found = os.environ.get("JUMPSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), "")
+    assert found, f"No Chromium found: install one of {', '.join(names)}."
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=found, args=list(FLAGS))
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
+    """`opened(address, ...)`: a page in a fresh session, watched until the test ends."""
+    contexts: list[BrowserContext] = []
+    complaints: list[str] = []
+
+    def open_page(address: str, *, phone: bool = False, scheme: str = "light") -> Page:
+        context = browser.new_context(
+            viewport=PHONE if phone else DESKTOP,  # pyright: ignore[reportArgumentType]
+            color_scheme=scheme,  # pyright: ignore[reportArgumentType]
+            has_touch=phone,
+            permissions=["clipboard-read", "clipboard-write"],
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.set_default_timeout(20_000)
+        home = "/".join(address.split("/")[:3]) + "/"
+        page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
+        page.on(
+            "console",
+            lambda message: complaints.append(f"console: {message.text}")
+            if message.type == "error"
+            else None,
+        )
+        page.on(
+            "request",
+            lambda request: None
+            if request.url.startswith((home, "data:", "blob:"))
+            else complaints.append(f"request to {request.url}"),
+        )
+        page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert not complaints

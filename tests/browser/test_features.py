@@ -1,0 +1,206 @@
+"""Browsing: overview, list, one feature; all of it in the address."""
+
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlparse
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+Opened = Callable[..., Page]
+
+
+def query(page: Page) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
+
+
+def frequent(site: Site, count: int = 50) -> list[int]:
+    """The features that fire most often, in the list's order."""
+    found = site.service.search_features(limit=count)
+    return [row["feature"] for row in found["features"]]
+
+
+def test_from_the_overview_to_a_feature_and_on_to_steering(site: Site, opened: Opened) -> None:
+    page = opened(site.url)
+    first = site.service.overview()["worth_opening"][0]
+    expect(page.get_by_role("heading", level=1)).to_have_text("What is inside this model")
+    expect(page.locator(".card")).to_have_count(len(site.service.overview()["worth_opening"]))
+    page.locator(".card a").first.click()
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text(f"#{first['feature']}")
+    expect(heading).to_contain_text(first["signature"])
+    expect(page).to_have_title(re.compile(rf"^#{first['feature']} "))
+    expect(page.locator(".context").first).to_be_visible()
+    expect(page.locator(".threshold")).to_contain_text("threshold")
+    page.get_by_role("link", name="Steer with it").click()
+    expect(page.get_by_label("Feature: number, or words")).to_have_value(f"#{first['feature']}")
+    expect(page.locator(".signature")).to_contain_text(first["signature"])
+
+
+def test_numbers_explain_themselves_to_pointer_keyboard_and_touch(
+    site: Site, opened: Opened
+) -> None:
+    definition = site.service.overview()["definitions"]["fvu"]
+    page = opened(site.url)
+    page.get_by_role("button", name="variance unexplained").hover()
+    expect(page.locator("#tip")).to_have_text(definition)
+    page.mouse.move(5, 400)
+    expect(page.locator("#tip")).to_be_hidden()
+    page.get_by_role("button", name="variance unexplained").focus()
+    page.keyboard.press("Shift")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Shift+Tab")
+    expect(page.locator("#tip")).to_have_text(definition)
+    phone = opened(site.url, phone=True)
+    phone.get_by_role("button", name="variance unexplained").tap()
+    expect(phone.locator("#tip")).to_have_text(definition)
+
+
+def test_a_bar_of_the_frequency_histogram_opens_its_features(site: Site, opened: Opened) -> None:
+    page = opened(site.url)
+    bars = page.locator("#content a.step")
+    bars.nth(bars.count() // 2).click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Features")
+    asked = query(page)
+    found = site.service.search_features(
+        min_frequency=float(asked["min"]), max_frequency=float(asked["max"])
+    )
+    assert found["total"] > 0
+    expect(page.locator("#results [role=status]")).to_contain_text(f"of {found['total']:,}")
+
+
+def test_search_filter_sort_and_pages_stand_in_the_address(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/features")
+    rows = page.locator("table.features tbody tr")
+    expect(rows).to_have_count(50)
+    assert [int(text[1:]) for text in page.locator("td.id").all_inner_texts()] == frequent(site)
+
+    page.get_by_role("link", name="largest").click()
+    expect(page.locator("th[aria-sort]")).to_contain_text("largest")
+    expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "descending")
+    assert query(page)["sort"] == "max_act"
+    page.get_by_role("link", name="largest").click()
+    expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "ascending")
+
+    page.get_by_role("link", name="Next").first.click()
+    expect(page.locator("#results [role=status]")).to_contain_text("51 to 100")
+    assert query(page)["page"] == "2"
+
+    page.get_by_label("fires on at least").select_option(label="1.0\N{NO-BREAK SPACE}%")
+    expect(page.locator("#results [role=status]")).to_have_text(re.compile("^1 to "))
+    assert query(page)["min"] == "0.01"
+    shown = page.locator("#results [role=status]").inner_text()
+
+    page.reload()
+    expect(page.locator("#results [role=status]")).to_have_text(shown)
+    expect(page.get_by_label("fires on at least")).to_have_value("0.01")
+    expect(page.locator("th[aria-sort]")).to_have_attribute("aria-sort", "ascending")
+    page.go_back()
+    expect(page.locator("#results [role=status]")).to_contain_text("51 to 100")
+    expect(page.get_by_label("fires on at least")).to_have_value("")
+    page.go_forward()
+    expect(page.locator("#results [role=status]")).to_have_text(shown)
+
+
+def test_searching_keeps_the_field_and_finds_by_number_and_by_token(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(f"{site.url}/features")
+    expect(page.locator("table.features")).to_be_visible()
+    page.keyboard.press("/")
+    field = page.get_by_role("searchbox")
+    expect(field).to_be_focused()
+    page.keyboard.type("#12")
+    expect(page.locator("td.id")).to_have_text(["#12"])
+    expect(field).to_be_focused()
+    expect(field).to_have_value("#12")
+    field.fill("the")
+    total = site.service.search_features(query="the")["total"]
+    expect(page.locator("#results [role=status]")).to_contain_text(f"of {total:,}")
+    field.fill("no feature could ever be called this")
+    expect(page.locator("#results [role=status]")).to_contain_text("No feature matches")
+    page.get_by_role("link", name="Show all").click()
+    expect(field).to_have_value("")
+    expect(page.locator("table.features tbody tr")).to_have_count(50)
+
+
+def test_stepping_through_features_and_back(site: Site, opened: Opened) -> None:
+    feature = frequent(site)[0]
+    while not 2 < feature < 4000:
+        feature += 7
+    page = opened(f"{site.url}/features?feature={feature}")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_contain_text(f"#{feature}")
+    page.get_by_role("link", name="Next feature").click()
+    expect(heading).to_contain_text(f"#{feature + 1}")
+    expect(page.get_by_role("link", name="Next feature")).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(heading).to_contain_text(f"#{feature + 2}")
+    page.get_by_role("heading", level=1).click()
+    page.keyboard.press("ArrowLeft")
+    expect(heading).to_contain_text(f"#{feature + 1}")
+    page.go_back()
+    expect(heading).to_contain_text(f"#{feature + 2}")
+    page.go_back()
+    expect(heading).to_contain_text(f"#{feature + 1}")
+    page.get_by_role("link", name="Random feature").click()
+    expect(page).to_have_url(re.compile(r"feature=\d+"))
+    expect(heading).to_contain_text(f"#{query(page)['feature']}")
+
+
+def test_a_context_is_read_with_pointer_and_arrow_keys_and_unfolds(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(f"{site.url}/features?feature={frequent(site)[5]}")
+    context = page.locator(".context .tokens").first
+    peak = context.locator(".peak")
+    peak.hover()
+    value = peak.get_attribute("data-v")
+    assert value
+    expect(page.locator("#tip")).to_contain_text(value)
+    page.mouse.move(5, 5)
+    context.focus()
+    page.keyboard.press("End")
+    last = context.locator("span[data-v]:visible").last
+    expect(last).to_have_class(re.compile("at"))
+    expect(page.locator("#tip")).to_contain_text(last.get_attribute("data-v") or "?")
+    page.keyboard.press("Escape")
+    expect(page.locator("#tip")).to_be_hidden()
+    short = context.inner_text()
+    page.get_by_role("button", name="More of each context").click()
+    assert len(context.inner_text()) > len(short)
+    page.get_by_role("button", name="Less of each context").click()
+    assert context.inner_text() == short
+
+
+def test_the_users_own_text_is_tested_as_it_is_typed(site: Site, opened: Opened) -> None:
+    feature = frequent(site)[3]
+    page = opened(f"{site.url}/features?feature={feature}")
+    text = "The captain said that it was the last of the letters."
+    page.get_by_label("Test your own text").fill(text)
+    tested = site.service.test_text(text, None, feature)
+    fired = sum(value > 0 for value in tested["activations"] if value is not None)
+    result = page.locator(".result")
+    expect(result.locator(".tokens")).to_contain_text(text)
+    expect(result.locator("span[data-v]")).to_have_count(fired)
+    page.reload()
+    expect(page.locator(".result .tokens")).to_contain_text(text)
+    page.get_by_role("link", name="Next feature").click()
+    expect(page.get_by_role("heading", level=1)).to_contain_text(f"#{feature + 1}")
+    expect(page.get_by_label("Test your own text")).to_have_value(text)
+    page.get_by_label("Test your own text").fill("word " * 4000)
+    expect(page.locator(".result [role=alert]")).to_contain_text("limit")
+
+
+def test_another_sae_keeps_the_page(site: Site, opened: Opened) -> None:
+    other = site.service.bundle.sae_names[-1]
+    page = opened(f"{site.url}/features?q=the&sort=max_act")
+    expect(page.locator("table.features")).to_be_visible()
+    page.get_by_label("SAE").select_option(other)
+    total = site.service.search_features(other, "the")["total"]
+    expect(page.locator("#results [role=status]")).to_contain_text(f"of {total:,}")
+    assert query(page) == {"q": "the", "sort": "max_act", "sae": other}
+    page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_label("SAE")).to_have_value(other)
+    assert query(page) == {"sae": other}

@@ -1,0 +1,163 @@
+"""Steering: streaming, stopping, settings as a link and as JSON."""
+
+import json
+import re
+from collections.abc import Callable
+from urllib.parse import parse_qs, quote, urlparse
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+Opened = Callable[..., Page]
+PROMPT = "The old man walked into the"
+
+
+def query(page: Page) -> dict[str, str]:
+    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
+
+
+@pytest.fixture(scope="module")
+def feature(site: Site) -> int:
+    return site.service.overview()["worth_opening"][0]["feature"]
+
+
+def link(site: Site, edits: object, **more: object) -> str:
+    rest = "".join(f"&{name}={value}" for name, value in more.items())
+    return f"{site.url}/steer?prompt={quote(PROMPT)}&edits={quote(json.dumps(edits))}{rest}"
+
+
+def texts(page: Page, box: str) -> str:
+    return "".join(page.locator(f"{box} span[data-tip]").all_text_contents())
+
+
+def test_two_continuations_stream_side_by_side(site: Site, opened: Opened, feature: int) -> None:
+    page = opened(f"{site.url}/steer")
+    page.get_by_label("Prompt", exact=True).fill(PROMPT)
+    page.get_by_role("button", name="Add a feature").click()
+    page.get_by_label("Feature: number, or words").fill(str(feature))
+    summary = site.service.search_features(query=f"#{feature}")["features"][0]
+    expect(page.locator(".signature")).to_contain_text(summary["signature"])
+    page.get_by_label("Strength").fill("2")
+    page.get_by_label("new tokens").fill("25")
+    page.get_by_role("button", name="Generate").click()
+    status = page.locator("#run-status")
+    expect(status).to_contain_text("Done: 25 tokens")
+    edit = {"feature": feature, "mode": "set", "strength": 2, "positions": "all"}
+    run = site.service.steer(PROMPT, [edit], None, 25, 0.8, 0)
+    for box, arm in (("#base", "base"), ("#with-edits", "steered")):
+        shown = "".join(row["text"] for row in run[arm]).replace("\n", "↵")
+        assert texts(page, box) == shown
+        expect(page.locator(f"{box} .given")).to_have_text(PROMPT)
+    tips = page.locator("#with-edits span[data-tip]")
+    assert all(
+        f"#{feature}: " in (tips.nth(i).get_attribute("data-tip") or "") for i in range(tips.count())
+    )
+    asked = query(page)
+    assert json.loads(asked["edits"]) == [edit]
+    assert (asked["prompt"], asked["tokens"]) == (PROMPT, "25")
+
+
+def test_stop_stops_and_nothing_arrives_afterwards(site: Site, opened: Opened, feature: int) -> None:
+    edits = [{"feature": feature, "mode": "add", "strength": 1, "positions": "all"}]
+    for _ in range(3):
+        page = opened(link(site, edits, tokens=200))
+        expect(page.locator("#base span[data-tip]").nth(3)).to_be_attached()
+        page.get_by_role("button", name="Stop").click()
+        status = page.locator("#run-status")
+        expect(status).to_contain_text("Stopped")
+        before = (status.inner_text(), page.locator("#base span[data-tip]").count())
+        assert before[1] < 200
+        # The model is free again: an analysis goes through, and the words have stayed.
+        page.get_by_label("new tokens").fill("3")
+        page.get_by_role("button", name="Generate").click()
+        expect(status).to_contain_text("Done: 3 tokens")
+        page.close()
+
+
+def test_a_link_runs_again_with_the_same_result(site: Site, opened: Opened, feature: int) -> None:
+    edits = [{"feature": feature, "mode": "set", "strength": 1.5, "positions": "generated"}]
+    address = link(site, edits, tokens=12, temperature=0.5, seed=7)
+    results = []
+    for _ in range(2):
+        page = opened(address)
+        expect(page.locator("#run-status")).to_contain_text("Done")
+        results.append((texts(page, "#base"), texts(page, "#with-edits")))
+        expect(page.get_by_label("seed")).to_have_value("7")
+        expect(page.get_by_label("temperature")).to_have_value("0.5")
+        expect(page.get_by_label("Where")).to_have_value("generated")
+    assert results[0] == results[1]
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    assert page.evaluate("navigator.clipboard.readText()") == page.url
+
+
+def test_settings_travel_as_json(site: Site, opened: Opened, feature: int) -> None:
+    page = opened(f"{site.url}/steer")
+    page.get_by_text("Settings as JSON").first.click()
+    box = page.get_by_label("Settings as JSON")
+    given = {
+        "prompt": "Once upon a time",
+        "edits": [
+            {"feature": feature, "mode": "scale", "strength": 0.5, "positions": [1, 2]},
+            {"feature": feature + 1, "mode": "ablate", "positions": "prompt"},
+        ],
+        "max_new_tokens": 9,
+        "temperature": 0,
+        "seed": 3,
+    }
+    box.fill(json.dumps(given))
+    page.get_by_role("button", name="Use these").click()
+    expect(page.locator(".edit")).to_have_count(2)
+    expect(page.get_by_label("Token numbers").first).to_have_value("1, 2")
+    again = json.loads(box.input_value())
+    assert again.pop("sae") == site.service.bundle.sae_names[0]
+    assert again == given
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#run-status")).to_contain_text("Done: 9 tokens")
+    expect(page.locator("#edit-summary")).to_contain_text(f"#{feature + 1} switched off")
+    box.fill("{not json")
+    page.get_by_role("button", name="Use these").click()
+    expect(page.locator("#json-problem")).to_contain_text("it is not JSON")
+    expect(page.locator(".edit")).to_have_count(2)
+
+
+def test_an_example_is_one_click(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/steer")
+    page.locator(".idea").first.click()
+    expect(page.locator("#run-status")).to_contain_text("Done", timeout=60_000)
+    assert texts(page, "#base") != texts(page, "#with-edits")
+    expect(page.locator("#ideas")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("/steer?edits=%5Bnot", "The edits in this link cannot be read"),
+        ("/steer?prompt=a&edits=[{}]", "feature"),
+        ("/steer?prompt=a&edits=[{%22feature%22:999999}]", "whole number from 0"),
+        ("/steer?prompt=a&edits=[{%22feature%22:1,%22mode%22:%22burn%22}]", "burn"),
+        ("/steer?prompt=%20&edits=[{%22feature%22:1}]", "empty"),
+        ("/steer?sae=nowhere&prompt=a&edits=[{%22feature%22:1}]", "nowhere"),
+        ("/prompt?sae=nowhere&text=a", "nowhere"),
+        ("/features?feature=999999", "whole number from 0"),
+        ("/features?feature=cat", "not a whole number"),
+        ("/features?sae=nowhere", "nowhere"),
+        ("/features?sort=colour", "colour"),
+        ("/features?min=much", "not a share"),
+        ("/features?page=1000", "no page"),
+        ("/?sae=nowhere", "nowhere"),
+    ],
+)
+def test_a_broken_link_gets_one_sentence(
+    site: Site, opened: Opened, address: str, sentence: str
+) -> None:
+    page = opened(site.url + address)
+    alert = page.get_by_role("alert")
+    expect(alert).to_have_count(1)
+    expect(alert).to_contain_text(sentence)
+    assert "Traceback" not in page.content()
+    # The way out works.
+    page.get_by_role("link", name=re.compile("^Features$")).click()
+    expect(page.get_by_role("heading", level=1)).to_be_visible()
