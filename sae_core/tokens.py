@@ -31,7 +31,15 @@ def ordinary_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Token ids of each text without BOS, in parallel where the tokenizer can."""
     if not texts:
         return []
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)
+    encoded = tokenizer(
+        list(texts),
+        add_special_tokens=False,
+        split_special_tokens=True,
+        # Lists nobody reads would take as long to make as the ids.
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )
     return encoded["input_ids"]
 
 
