@@ -99,24 +99,26 @@ class SplicedLM:
     def analyse(self, ids: Sequence[int], sae_name: str, mean: Tensor | None = None) -> Analysis:
         """What fires on a text and what splicing the SAE's reconstruction in costs.
 
-        Base and spliced text run as the two rows of one batch. `mean` is the mean activation
-        `[d_model]` that FVU's deviations are taken from; None takes the text's own.
+        One forward: the text is a single row up to the site, where the hook makes it two, as it is
+        and spliced. `mean` is the mean activation `[d_model]` that FVU's deviations are taken from;
+        None takes the text's own.
         """
         sae, site = self.sae(sae_name), self.site(sae_name)
         special = torch.tensor(self.is_special(ids), device=self.device)
-        batch = torch.tensor([list(ids)] * 2, device=self.device)
+        row = torch.tensor([list(ids)], device=self.device)
         seen: list[Tensor] = []
 
         def splice(x: Tensor) -> Tensor:
-            acts = sae.encode(x[1].float())
+            acts = sae.encode(x[0].float())
             recon = sae.decode(acts)
-            seen.extend((x[1].float(), acts, recon))
-            return torch.stack([x[0], torch.where(special[:, None], x[1], recon.to(x.dtype))])
+            seen.extend((x[0].float(), acts, recon))
+            return torch.stack([x[0], torch.where(special[:, None], x[0], recon.to(x.dtype))])
 
         with self.lock, replace(self.model, site, splice):
-            logits = self.model(input_ids=batch, use_cache=False).logits
+            # Position embeddings and masks of one row serve both: they broadcast.
+            logits = self.model(input_ids=row, use_cache=False).logits
         x, acts, recon = seen
-        losses = token_losses(logits, batch)
+        losses = token_losses(logits, row.expand(2, -1))
         kl = token_kl(logits[:1], logits[1:])[0]
         counted = ~special
         x, recon = x[counted].double(), recon[counted].double()

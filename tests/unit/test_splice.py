@@ -1,17 +1,18 @@
 """The splice, edits and generation, against independent computations and runs without them."""
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
+from sae_core.config import Site, SiteKind
 from sae_core.edits import MODES, Edit, edited_activation
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
-from tests.tiny import ALWAYS, SITE
+from tests.tiny import ALWAYS, SITE, make_sae
 
 TEXT = "The river remembers two letters in the winter of 1912. My neighbour returns it at noon."
 
@@ -89,6 +90,25 @@ def test_analysis_equals_a_slow_float64_computation(lm: SplicedLM, ids: list[int
     # Tokens in order, activations falling within each.
     key = list(zip(found.token, -found.activation, strict=True))
     assert key == sorted(key)
+
+
+@pytest.mark.parametrize("kind", get_args(SiteKind))
+def test_analysis_at_every_site_equals_two_forwards(
+    tiny_model: Any, tiny_tokenizer: Any, ids: list[int], kind: SiteKind
+) -> None:
+    site = Site(kind, 1)
+    sae = make_sae(tiny_model, tiny_tokenizer, site)
+    lm = SplicedLM(tiny_model, tiny_tokenizer, {"tiny": sae})
+    special = torch.tensor(lm.is_special(ids))[None, :, None]
+    with replace(lm.model, site, lambda x: torch.where(special, x, sae(x))):
+        spliced = plain_logits(lm, ids)
+    found, targets = lm.analyse(ids, "tiny"), torch.tensor(ids[1:])
+    for losses, logits in (
+        (found.base_loss, plain_logits(lm, ids)),
+        (found.spliced_loss, spliced),
+    ):
+        expected = torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="none")
+        np.testing.assert_allclose(losses[1:], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_special_tokens_keep_their_activation(lm: SplicedLM, ids: list[int]) -> None:
