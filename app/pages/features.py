@@ -7,7 +7,7 @@ from app import api
 from app.pages.channel import Ask, add_channel
 from app.pages.layout import FEATURES, add_frame
 from app.pages.query import parsed, share, whole
-from app.render import address, feature_html, list_html, test_html
+from app.render import address, feature_html, list_html, own_text_html
 from app.service import Service
 
 PAGE_SIZE: Final = 50
@@ -22,7 +22,7 @@ def build(service: Service) -> None:
 
     def test(ask: Ask) -> dict[str, Any]:
         tested = service.test_text(ask["text"], ask["sae"], ask["feature"])
-        return {"html": test_html(tested)}
+        return {"html": own_text_html(tested)}
 
     add_frame(FEATURES, service, "")
     add_channel("show", show)

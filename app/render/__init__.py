@@ -1,6 +1,6 @@
 """HTML of the pages that the server draws. Every string from outside is escaped here."""
 
-from app.render.feature import feature_html, test_html
+from app.render.feature import feature_html, own_text_html
 from app.render.feature_list import list_html
 from app.render.overview import overview_html
 from app.render.text import address, escape, link
@@ -12,5 +12,5 @@ __all__ = [
     "link",
     "list_html",
     "overview_html",
-    "test_html",
+    "own_text_html",
 ]

@@ -43,8 +43,13 @@ def _pre_activations(data: Data) -> str:
         ticks=linear_ticks(edges[0], edges[-1], 4),
         threshold=chart["threshold"],
     )
+    beyond = [
+        f"{count(chart[side])} further {side}" for side in ("below", "above") if chart.get(side)
+    ]
+    outside = f" ({', '.join(beyond)})" if beyond else ""
     note = (
-        f'<p class="quiet">Pre-activations on {count(data["tokens"])} tokens, counts on a log '
+        f'<p class="quiet">Pre-activations on {count(data["tokens"])} tokens'
+        f"{outside}, counts on a log "
         "scale. Grey is screened out; what passes keeps its value.</p>"
     )
     return _panel("Before the threshold", body + note, "pre")

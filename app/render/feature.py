@@ -79,7 +79,7 @@ def _test(data: Data, text: str) -> str:
     )
 
 
-def test_html(tested: Data) -> str:
+def own_text_html(tested: Data) -> str:
     """The user's own text as a heat map, from `Service.test_text`'s answer."""
     activations = tested["activations"]
     top = max(range(len(activations)), key=lambda i: activations[i], default=None)
@@ -91,6 +91,7 @@ def test_html(tested: Data) -> str:
         scale=tested["max_act"],
         label="Your text, coloured by activation",
         peak=peak,
+        special=tested["special"],
     )
     if peak is None:
         nearest = max((v for v in tested["pre_activations"] if v is not None), default=0.0)

@@ -15,6 +15,7 @@ COLUMNS: Final = (
     ("frequency", "fires on", True),
     ("max_act", "largest", True),
     ("mean_act", "mean", True),
+    ("threshold", "threshold", True),
 )
 """(sort key, head, numeric); `signature` cannot be sorted by."""
 
@@ -78,7 +79,8 @@ def _results(found: Data, query: Data, page_size: int) -> str:
 
 
 def _head(key: str, name: str, numeric: bool, query: Data) -> str:
-    side = ' class="n"' if numeric else ""
+    kind = "n rest" if key in ("mean_act", "threshold") else "n" if numeric else ""
+    side = f' class="{kind}"' if kind else ""
     if key == "signature":
         return f'<th scope="col"{side}>{name}</th>'
     current = query["sort"] == key
@@ -106,7 +108,8 @@ def _row(feature: Data, query: Data, found: Data) -> str:
         f'<td class="n share"><span class="mini" aria-hidden="true">'
         f'<i style="width:{width:.1f}%"></i></span><span>{percent(share)}</span></td>'
         f'<td class="n">{number(feature["max_act"])}</td>'
-        f'<td class="n mean">{number(feature["mean_act"])}</td></tr>'
+        f'<td class="n rest">{number(feature["mean_act"])}</td>'
+        f'<td class="n rest">{number(feature["threshold"])}</td></tr>'
     )
 
 

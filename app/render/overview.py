@@ -8,6 +8,7 @@ from app.render.numbers import count, fixed, number, one_in, percent, signed
 from app.render.stats import Stat, strip, term
 from app.render.text import escape, link
 from app.render.tokens import heat_map
+from sae_core.index.worth import RULE
 
 Data = Mapping[str, Any]
 
@@ -152,8 +153,8 @@ def _worth_opening(data: Data, shown: str) -> str:
         return ""
     everything = link("features", sae=shown)
     return (
-        '<section aria-labelledby="worth-title"><h2 id="worth-title">Worth opening '
-        f'<a class="more" href="{everything}">All features</a></h2>'
+        '<section aria-labelledby="worth-title"><h2 id="worth-title">'
+        f'{term("Worth opening", RULE)} <a class="more" href="{everything}">All features</a></h2>'
         f'<ul class="cards">{cards}</ul></section>'
     )
 

@@ -112,15 +112,17 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
         page.on(
             "console",
-            lambda message: complaints.append(f"console: {message.text}")
-            if message.type == "error"
-            else None,
+            lambda message: (
+                complaints.append(f"console: {message.text}") if message.type == "error" else None
+            ),
         )
         page.on(
             "request",
-            lambda request: None
-            if request.url.startswith((home, "data:", "blob:"))
-            else complaints.append(f"request to {request.url}"),
+            lambda request: (
+                None
+                if request.url.startswith((home, "data:", "blob:"))
+                else complaints.append(f"request to {request.url}")
+            ),
         )
         page.on("dialog", lambda dialog: complaints.append(f"dialog: {dialog.message}"))
         page.goto(address)

@@ -52,14 +52,17 @@ def test_two_continuations_stream_side_by_side(site: Site, opened: Opened, featu
         expect(page.locator(f"{box} .given")).to_have_text(PROMPT)
     tips = page.locator("#with-edits span[data-tip]")
     assert all(
-        f"#{feature}: " in (tips.nth(i).get_attribute("data-tip") or "") for i in range(tips.count())
+        f"#{feature}: " in (tips.nth(i).get_attribute("data-tip") or "")
+        for i in range(tips.count())
     )
     asked = query(page)
     assert json.loads(asked["edits"]) == [edit]
     assert (asked["prompt"], asked["tokens"]) == (PROMPT, "25")
 
 
-def test_stop_stops_and_nothing_arrives_afterwards(site: Site, opened: Opened, feature: int) -> None:
+def test_stop_stops_and_nothing_arrives_afterwards(
+    site: Site, opened: Opened, feature: int
+) -> None:
     edits = [{"feature": feature, "mode": "add", "strength": 1, "positions": "all"}]
     for _ in range(3):
         page = opened(link(site, edits, tokens=200))
