@@ -39,6 +39,7 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
         save_file(tensors, temporary / WEIGHTS_FILE, metadata={"format": "pt"})
+        (temporary / WEIGHTS_FILE).chmod(0o644)  # safetensors lets only the owner read
         digest = sha256(temporary / WEIGHTS_FILE)
         cfg = _with_metadata(sae.cfg, content_hash=digest)
         _write_config(cfg, temporary / CONFIG_FILE)
