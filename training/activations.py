@@ -112,15 +112,11 @@ class ActivationBuffer:
         self._harvest = Harvest(model, sites, text, ahead)
         self._seed = text.seed
         parameter = next(model.parameters())
-        self._device = parameter.device
+        self.device, self.dtype = parameter.device, parameter.dtype
+        shapes = {site: (self.tokens_held, site_width(model, site)) for site in sites}
         self._held = {
-            site: torch.empty(
-                self.tokens_held,
-                site_width(model, site),
-                dtype=parameter.dtype,
-                device=self._device,
-            )
-            for site in sites
+            site: torch.empty(shape, dtype=self.dtype, device=self.device)
+            for site, shape in shapes.items()
         }
         self._start_slots()
         self._round = -1
@@ -153,8 +149,8 @@ class ActivationBuffer:
         """For each site over the tokens held: mean squared norm, and the mean (float32)."""
         found = {}
         for site, held in self._held.items():
-            squares = torch.zeros((), dtype=torch.float64, device=self._device)
-            total = torch.zeros(held.shape[1], dtype=torch.float64, device=self._device)
+            squares = torch.zeros((), dtype=torch.float64, device=self.device)
+            total = torch.zeros(held.shape[1], dtype=torch.float64, device=self.device)
             for chunk in held.split(_CHUNK):
                 chunk = chunk.double()
                 squares += chunk.square().sum()
@@ -190,7 +186,7 @@ class ActivationBuffer:
         self._harvest.close()
 
     def _start_slots(self) -> None:
-        slots = torch.arange(self.tokens_held, device=self._device)
+        slots = torch.arange(self.tokens_held, device=self.device)
         self._kept, self._free = slots[: self.kept_tokens], slots[self.kept_tokens :]
         self._order = slots[:0]
 
@@ -199,7 +195,7 @@ class ActivationBuffer:
         self._marks = [*self._marks[-1:], self._harvest.mark()]
         fresh = self._free
         self._fill(fresh)
-        generator = torch.Generator(self._device).manual_seed(self._seed * 2**32 + self._round)
+        generator = torch.Generator(self.device).manual_seed(self._seed * 2**32 + self._round)
         fresh = fresh[self._permutation(len(fresh), generator)]
         now, later = fresh[self.kept_tokens :], fresh[: self.kept_tokens]
         mixed = torch.cat([self._kept, now])
@@ -208,7 +204,7 @@ class ActivationBuffer:
         self._served = 0
 
     def _permutation(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
-        return torch.randperm(n, generator=generator, device=self._device)
+        return torch.randperm(n, generator=generator, device=self.device)
 
     def _fill(self, slots: Int[Tensor, " n"]) -> None:
         done = 0

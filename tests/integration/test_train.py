@@ -3,8 +3,9 @@
 import json
 import os
 import signal
+import sys
 import threading
-import time
+import types
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sae_core.formats.saelens import load_sae
 from sae_core.metrics import evaluate, take_tokens
 from sae_core.splice import SplicedLM
 from tests import tiny
-from training import loop
+from training import run
 from training.config import RunOptions, TrainConfig, short_run
 from training.loop import Interrupted, train
 
@@ -183,7 +184,7 @@ def test_finished_run_is_not_trained_again(
     def trained(*_: object) -> None:
         raise AssertionError("a step was taken")
 
-    monkeypatch.setattr(loop.Trainee, "step", trained)
+    monkeypatch.setattr(run.Trainee, "step", trained)
     train(cfg)
     assert _equal(_weights(cfg), before)
 
@@ -214,9 +215,65 @@ def test_mistakes_get_one_sentence(
     with pytest.raises(ValueError, match=message) as caught:
         train(replace(base, out=str(tmp_path / "run"), **changes))
     assert "\n" not in str(caught.value)
-    assert threading.active_count() == 1 or not any(
-        t.name == "tokens" for t in threading.enumerate()
-    )
+    assert not any(thread.name == "tokens" for thread in threading.enumerate())
+
+
+def test_a_mistake_leaves_the_out_folder_free(base: TrainConfig, tmp_path: Path) -> None:
+    cfg = replace(base, out=str(tmp_path / "run"))
+    with pytest.raises(ValueError, match="beyond the model's 3 layers"):
+        train(replace(cfg, sites=("resid_post/3",)))
+    with pytest.raises(ValueError, match="no longer finite"):
+        train(replace(cfg, lr=1e30))
+    train(cfg)
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["lr"] == cfg.lr
+    assert len(_lines(cfg)) == 2 * 60
+
+
+def test_out_that_is_a_file(base: TrainConfig, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(ValueError, match="which is a file: name a folder"):
+        train(replace(base, out=str(tmp_path / "taken")))
+
+
+def test_full_device_memory_is_one_sentence(
+    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nmore lines")
+
+    monkeypatch.setattr(run.Trainee, "step", full)
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_bf16_reduced_precision_reduction
+    with pytest.raises(ValueError, match="memory is full: use a smaller buffer_tokens"):
+        train(replace(base, out=str(tmp_path)))
+    assert matmul.allow_bf16_reduced_precision_reduction == before
+    assert not any(thread.name == "tokens" for thread in threading.enumerate())
+
+
+def test_tensorboard_gets_the_metrics(
+    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: dict[str, list[tuple[str, int]]] = {}
+
+    class Writer:
+        def __init__(self, folder: str) -> None:
+            self.lines = written.setdefault(folder, [])
+
+        def add_scalar(self, name: str, _value: float, step: int) -> None:
+            self.lines.append((name, step))
+
+        def close(self) -> None:
+            self.lines.append(("closed", 0))
+
+    # A stand-in: the package is an extra that tests do without.
+    module = types.ModuleType("torch.utils.tensorboard")
+    module.__dict__["SummaryWriter"] = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    train(replace(base, out=str(tmp_path), run=RunOptions(tensorboard=True)))
+    assert set(written) == {str(tmp_path / "tensorboard" / name) for name in (RESIDUAL, MLP)}
+    lines = written[str(tmp_path / "tensorboard" / MLP)]
+    assert ("fvu", 60) in lines
+    assert lines[-1] == ("closed", 0)
 
 
 def test_loss_that_is_not_finite_stops_the_run(base: TrainConfig, tmp_path: Path) -> None:
@@ -231,7 +288,7 @@ def test_stop_signal_saves_and_the_same_command_continues(
     whole = replace(base, out=str(tmp_path / "whole"))
     train(whole)
     cfg = replace(base, out=str(tmp_path / "stopped"))
-    step = loop.Trainee.step
+    step = run.Trainee.step
     steps = 0
 
     def count(self: Any, *args: Any) -> None:
@@ -239,10 +296,9 @@ def test_stop_signal_saves_and_the_same_command_continues(
         steps += 1
         if steps == 2 * 25:
             os.kill(os.getpid(), sent)
-            time.sleep(0)
         step(self, *args)
 
-    monkeypatch.setattr(loop.Trainee, "step", count)
+    monkeypatch.setattr(run.Trainee, "step", count)
     before = signal.getsignal(sent)
     with pytest.raises(Interrupted, match="interrupted at step 25 of 60, saved: give the same"):
         train(cfg)

@@ -61,7 +61,8 @@ def cfg(
     )
 
 
-def _start(cfg: TrainConfig) -> subprocess.Popen[str]:
+def start(cfg: TrainConfig) -> subprocess.Popen[str]:
+    """The run, in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, json.dumps(asdict(cfg))],
@@ -71,14 +72,16 @@ def _start(cfg: TrainConfig) -> subprocess.Popen[str]:
     )
 
 
-def _finish(cfg: TrainConfig) -> str:
-    process = _start(cfg)
-    _, said = process.communicate(timeout=240)
+def finish(cfg: TrainConfig) -> str:
+    """Run to the end; returns what it said on stderr."""
+    process = start(cfg)
+    _, said = process.communicate(timeout=280)
     assert process.returncode == 0, said
     return said
 
 
-def _assert_equal(a: TrainConfig, b: TrainConfig) -> None:
+def assert_equal(a: TrainConfig, b: TrainConfig) -> None:
+    """The SAEs of two runs are the same, bit for bit."""
     for name in NAMES:
         first, second = (load_file(Path(c.out) / name / "sae_weights.safetensors") for c in (a, b))
         assert first.keys() == second.keys()
@@ -86,10 +89,10 @@ def _assert_equal(a: TrainConfig, b: TrainConfig) -> None:
             assert torch.equal(first[key], second[key]), (name, key)
 
 
-def _kill_after(cfg: TrainConfig, step: int) -> int:
+def kill_after(cfg: TrainConfig, step: int) -> int:
     """Start the run, kill -9 it once it has saved `step` or a later one; returns that step."""
     folder = Path(cfg.out) / "checkpoints"
-    process = _start(cfg)
+    process = start(cfg)
     deadline = time.monotonic() + 120
     try:
         while not (saved := checkpoint.found(folder)) or saved[0][0] < step:
@@ -105,20 +108,20 @@ def _kill_after(cfg: TrainConfig, step: int) -> int:
 
 def test_killed_run_resumes_to_the_same_weights(cfg: TrainConfig, tmp_path: Path) -> None:
     whole = replace(cfg, out=str(tmp_path / "whole"))
-    _finish(whole)
+    finish(whole)
 
     # Killed once early on, and once more with the newest checkpoint cut short.
-    first = _kill_after(cfg, 20)
+    first = kill_after(cfg, 20)
     assert first < STEPS, "the run was over before it could be killed"
-    second = _kill_after(cfg, first + 60)
+    second = kill_after(cfg, first + 60)
     assert first < second < STEPS
     (_, newest), (before, _) = checkpoint.found(Path(cfg.out) / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-100])
 
-    said = _finish(cfg)
+    said = finish(cfg)
     assert f"checkpoint {newest} is damaged" in said
     assert f"continuing from step {before} of {STEPS}" in said
-    _assert_equal(whole, cfg)
+    assert_equal(whole, cfg)
     lines = [
         json.loads(line) for line in (Path(cfg.out) / "metrics.jsonl").read_text().splitlines()
     ]
@@ -129,14 +132,14 @@ def test_run_killed_before_its_first_checkpoint_starts_again(
     cfg: TrainConfig, tmp_path: Path
 ) -> None:
     late = replace(cfg, run=replace(cfg.run, checkpoint_every=0))
-    process = _start(late)
+    process = start(late)
     while not (Path(late.out) / "metrics.jsonl").exists():
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert not checkpoint.found(Path(late.out) / "checkpoints")
-    _finish(late)
+    finish(late)
     whole = replace(cfg, out=str(tmp_path / "whole"))
-    _finish(whole)
-    _assert_equal(whole, late)
+    finish(whole)
+    assert_equal(whole, late)

@@ -1,0 +1,206 @@
+"""One run between its first step and its last: `Run`."""
+
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sae_core.config import Site
+from training import checkpoint
+from training.activations import ActivationBuffer
+from training.config import TrainConfig
+from training.losses import JumpReLULoss
+from training.optim import Control, controls
+from training.parameters import initial_parameters
+from training.progress import Progress
+from training.trainee import Trainee, compiler
+
+log = logging.getLogger(__name__)
+
+CHECKPOINTS = "checkpoints"
+MOST_LOG_STEPS = 100
+"""Metrics are written every 100 steps, or every hundredth of a shorter run."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """The user stopped the run; its text says where it stands and how to go on."""
+
+
+class Run:
+    """The SAEs of a run, where it stands, and the loop that takes it further."""
+
+    def __init__(
+        self,
+        cfg: TrainConfig,
+        buffer: ActivationBuffer,
+        widths: dict[Site, int],
+    ) -> None:
+        """`widths`: of the activation at each site."""
+        self.cfg = cfg
+        self.step = 0
+        self.trainees: list[Trainee] = []
+        self._buffer = buffer
+        self._widths = widths
+        self._device = buffer.device
+        self._dtype = buffer.dtype
+        self._folder = Path(cfg.out) / CHECKPOINTS
+        self._controls = controls(cfg, buffer.device)
+        self._moments: dict[Site, tuple[float, Tensor]] = {}
+        self._seconds_before = 0.0
+        self._started = time.monotonic()
+        self._logged = 0
+        self._log_every = max(1, min(MOST_LOG_STEPS, cfg.steps // 100))
+
+    def start(self) -> None:
+        """From the newest checkpoint, or else from the beginning."""
+        loaded = checkpoint.load_newest(self._folder)
+        if loaded is None:
+            log.info("filling the buffer with %s activations", f"{self._buffer.tokens_held:,}")
+            self._buffer.begin()
+            self._moments = {
+                site: (square**0.5, mean) for site, (square, mean) in self._buffer.moments().items()
+            }
+            self._make_trainees()
+            return
+        self.step, tensors, state = loaded
+        log.info("continuing from step %s of %s", f"{self.step:,}", f"{self.cfg.steps:,}")
+        self._seconds_before = state["seconds"]
+        self._logged = state["logged"]
+        self._moments = {
+            site: (state["scales"][str(site)], tensors[f"mean.{site}"].to(self._device))
+            for site in self._widths
+        }
+        self._make_trainees()
+        for trainee in self.trainees:
+            prefix = f"{trainee.plan.name}."
+            trainee.restore(
+                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            )
+        if self.step < self.cfg.steps:
+            self._buffer.restore(state["buffer"])
+
+    def _make_trainees(self) -> None:
+        cfg = self.cfg
+        compile_ = compiler(cfg.run.compile, self._device)
+        loss = JumpReLULoss(
+            bandwidth=cfg.bandwidth,
+            kernel=cfg.kernel,
+            targeted=bool(cfg.l0_targets),
+            products=self._dtype,
+            compiler=compile_,
+        )
+        for plan in cfg.plans:
+            scale, mean = self._moments[plan.site]
+            # The same seed for every SAE: what one of them learns depends on no other.
+            start = initial_parameters(
+                self._widths[plan.site], cfg.d_sae, cfg.threshold_init, cfg.seed, self._device
+            )
+            coefficient = cfg.target_coefficient if plan.lambda_ is None else plan.lambda_
+            self.trainees.append(
+                Trainee(
+                    plan,
+                    start,
+                    loss,
+                    coefficient=coefficient,
+                    scale=scale,
+                    mean=mean,
+                    compiler=compile_,
+                )
+            )
+
+    def loop(self, stopped: threading.Event) -> None:
+        """The remaining steps, with a checkpoint after the last."""
+        cfg = self.cfg
+        with Progress(
+            Path(cfg.out),
+            [trainee.plan.name for trainee in self.trainees],
+            start=self.step,
+            steps=cfg.steps,
+            batch=cfg.batch,
+            board=cfg.run.tensorboard,
+        ) as progress:
+            saved = self.step
+            clock = time.monotonic()
+            while self.step < cfg.steps:
+                control = self._controls[self.step]
+                batch = self._buffer.batch()
+                if cfg.run.compile == "reduce-overhead":
+                    torch.compiler.cudagraph_mark_step_begin()
+                for trainee in self.trainees:
+                    trainee.step(batch[trainee.plan.site], control)
+                self.step += 1
+                progress.step()
+                if self.step % self._log_every == 0 or self.step == cfg.steps:
+                    now = time.monotonic()
+                    self._report(progress, control, now - clock)
+                    clock = now
+                due = cfg.run.checkpoint_every and self.step % cfg.run.checkpoint_every == 0
+                if due or stopped.is_set() or self.step == cfg.steps:
+                    self.save()
+                    saved = self.step
+                if stopped.is_set() and self.step < cfg.steps:
+                    raise Interrupted(
+                        f"interrupted at step {saved:,} of {cfg.steps:,}, saved: "
+                        "give the same command again to continue."
+                    )
+
+    def _report(self, progress: Progress, control: Control, seconds: float) -> None:
+        cfg = self.cfg
+        steps = self.step - self._logged
+        seen = self.step * cfg.batch
+        lr, sparsity, *_ = control.tolist()
+        every = []
+        for trainee in self.trainees:
+            found = trainee.measured(steps, cfg.batch, seen)
+            every.append(found)
+            progress.log(
+                self.step,
+                trainee.plan.name,
+                {
+                    "tokens": seen,
+                    **found,
+                    "lr": lr,
+                    "sparsity_coefficient": sparsity * trainee.coefficient,
+                    "tokens_per_second": steps * cfg.batch / max(seconds, 1e-9),
+                    "seconds": self.seconds(),
+                },
+            )
+            if not found["loss"] < float("inf"):
+                raise ValueError(
+                    f"the loss of {trainee.plan.name} is no longer finite at step {self.step:,}: "
+                    "lower lr, or check the model's activations."
+                )
+        self._logged = self.step
+        progress.show(every)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step."""
+        tensors = {f"mean.{site}": mean for site, (_, mean) in self._moments.items()}
+        for trainee in self.trainees:
+            for name, tensor in trainee.state().items():
+                tensors[f"{trainee.plan.name}.{name}"] = tensor
+        state = {
+            "scales": {str(site): scale for site, (scale, _) in self._moments.items()},
+            "buffer": self._buffer.state(),
+            "logged": self._logged,
+            "seconds": self.seconds(),
+        }
+        checkpoint.save(self._folder, self.step, tensors, state)
+
+    def seconds(self) -> float:
+        """Seconds of training so far, of every part of a run that was interrupted."""
+        return self._seconds_before + time.monotonic() - self._started
+
+    def cost(self) -> dict[str, Any]:
+        """What the run took, and what `auto` became."""
+        return {
+            "precision": str(self._dtype).removeprefix("torch."),
+            "steps": self.step,
+            "tokens": self.step * self.cfg.batch,
+            "seconds": round(self.seconds(), 1),
+            "scale_tokens": self._buffer.tokens_held,
+        }
