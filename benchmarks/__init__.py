@@ -1,1 +1,1 @@
-"""Measurements that print JSON; run as `python -m benchmarks.NAME`."""
+"""Measurements that print JSON; run as `python benchmarks/NAME.py`."""

@@ -1,6 +1,6 @@
 """How long the app takes for what users wait for: prints JSON with p50 and p99.
 
-    python -m benchmarks.app_latency --bundle demo --out latency.json
+    python benchmarks/app_latency.py --bundle demo --out latency.json
 
 | measured | aim |
 | --- | --- |

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import socket
 import urllib.request
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from app.api import LIMITS, add_endpoints
 from app.service import Service
 from app.settings import Settings
 from sae_core.bundle import Bundle
+from sae_core.index import SORTS
 from tests import tiny
 
 ENDPOINTS = {"/feature", "/search_features", "/prompt_features", "/delta_loss", "/steer"}
@@ -160,34 +162,72 @@ def test_every_group_has_a_limit() -> None:
     assert all(limit >= 1 for limit in LIMITS.values())
 
 
-# docs/steering.md, run as it stands but for the bundle and the address
+# The documentation, run as it stands but for the bundle and the address
 
-PAGE = (Path(__file__).parents[2] / "docs" / "steering.md").read_text()
-
-
-def _blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DOCS = Path(__file__).parents[2] / "docs"
 
 
-def test_the_page_has_the_examples_that_are_tested_here() -> None:
-    assert len(_blocks("python")) == 3
-    assert len(_blocks("json")) == 1
+def _blocks(page: str, language: str) -> list[str]:
+    return re.findall(
+        rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
+    )
 
 
-@pytest.mark.parametrize("number", range(3))
-def test_the_examples_of_the_page_run(
-    number: int, tiny_bundle: Bundle, url: str, capsys: pytest.CaptureFixture[str]
+EXAMPLES = [("steering.md", 0), ("steering.md", 1), ("steering.md", 2), ("api.md", 0)]
+
+
+def test_the_pages_have_the_examples_that_are_tested_here() -> None:
+    assert [len(_blocks(page, "python")) for page in ("steering.md", "api.md")] == [3, 1]
+    assert [len(_blocks("steering.md", "json")), len(_blocks("api.md", "sh"))] == [1, 1]
+
+
+@pytest.mark.parametrize(("page", "number"), EXAMPLES)
+def test_the_python_examples_run(
+    page: str, number: int, tiny_bundle: Bundle, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code = _blocks("python")[number]
+    code = _blocks(page, "python")[number]
     assert ("app/demo" in code) != ("http://127.0.0.1:7860" in code)
     code = code.replace("app/demo", str(tiny_bundle.path))
     code = code.replace("http://127.0.0.1:7860", url)
-    exec(compile(code, f"docs/steering.md, example {number}", "exec"), {})
+    exec(compile(code, f"docs/{page}, example {number}", "exec"), {})
     assert len(capsys.readouterr().out.split()) > 3
 
 
-def test_the_json_of_the_page_is_understood(client: Client) -> None:
-    written = json.loads(_blocks("json")[0]) | {"sae": ""}
+def test_the_json_example_is_understood(client: Client) -> None:
+    written = json.loads(_blocks("steering.md", "json")[0]) | {"sae": ""}
     found = client.predict(**written, api_name="/steer")
     assert found["settings"]["sae"] == tiny.SAE_NAME
     assert [edit["mode"] for edit in found["edits"]] == ["set", "ablate"]
+
+
+def test_the_http_example_is_answered(url: str) -> None:
+    (command,) = _blocks("api.md", "sh")
+    command = command.replace("\\\n", "").replace("http://127.0.0.1:7860/", url)
+    words = shlex.split(command)
+    assert words[:2] == ["curl", "-s"]
+    options = dict(zip(words[3::2], words[4::2], strict=True))
+    name, _, value = options["-H"].partition(": ")
+    ask = urllib.request.Request(words[2], options["-d"].encode(), {name: value})
+    with urllib.request.urlopen(ask, timeout=60) as response:
+        (found,) = json.loads(response.read())["data"]
+    assert found["text"] == "The old man walked into the room."
+
+
+def test_the_page_lists_every_argument_and_default(tiny_bundle: Bundle) -> None:
+    with gr.Blocks(analytics_enabled=False) as blocks:
+        add_endpoints(Service(Settings(), tiny_bundle))
+    named: dict[str, Any] = dict(blocks.get_api_info()["named_endpoints"])
+    expected = {
+        name: [
+            f"{parameter['parameter_name']}={json.dumps(parameter['parameter_default'])}"
+            if parameter["parameter_has_default"]
+            else parameter["parameter_name"]
+            for parameter in endpoint["parameters"]
+        ]
+        for name, endpoint in named.items()
+    }
+    page = (DOCS / "api.md").read_text()
+    rows = re.findall(r"^\| `(/\w+)` \| (.*?) \|", page, re.MULTILINE)
+    assert {name: re.findall(r"`(.*?)`", arguments) for name, arguments in rows} == expected
+    (sorts,) = re.findall(r"`sort` is one of (.*)\.$", page, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", sorts) == list(SORTS)
