@@ -57,7 +57,8 @@ def launch_options() -> dict[str, Any]:
     return {
         "theme": _theme(),
         "head": _head(),
-        "footer_links": [],
+        # Hidden with the rest of Gradio's footer; our own link to the API's page presses it.
+        "footer_links": ["api"],
         "run_history": False,
         "share": False,
         "app_kwargs": {"exception_handlers": {404: _not_found}},
@@ -65,13 +66,20 @@ def launch_options() -> dict[str, Any]:
 
 
 def _theme() -> Base:
-    """System fonts, and the page's own background from the first moment on."""
+    """System fonts, and the page's own background from the first moment on.
+
+    While Gradio starts it writes a sign of its own on the page, in these colours: unseen until the
+    style sheet gives text its colour back.
+    """
+    light, dark = "#fbfbfa", "#121416"
     theme = Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     return theme.set(
-        body_background_fill="#fbfbfa",
-        body_background_fill_dark="#121416",
-        body_text_color="#1c2024",
-        body_text_color_dark="#e6e8ea",
+        body_background_fill=light,
+        body_background_fill_dark=dark,
+        body_text_color=light,
+        body_text_color_dark=dark,
+        loader_color="transparent",
+        loader_color_dark="transparent",
     )
 
 

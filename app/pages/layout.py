@@ -75,5 +75,5 @@ def _main(page: Page, content: str, data: dict[str, object]) -> str:
 def _footer() -> str:
     return (
         '<footer class="foot"><span>Runs on this machine; nothing leaves it.</span>'
-        '<span><a href="./?view=api">API</a></span></footer>'
+        '<a href="./?api=1" id="api">API</a></footer>'
     )

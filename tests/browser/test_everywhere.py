@@ -69,6 +69,12 @@ def test_nothing_of_gradio_is_seen(site: Site, opened: Opened) -> None:
     assert "gradio" not in page.locator("body").inner_text().lower()
 
 
+def test_the_api_is_documented_from_every_page(site: Site, opened: Opened) -> None:
+    page = shown(site, opened, "list")
+    page.get_by_role("link", name="API").click()
+    expect(page.get_by_text("/delta_loss").first).to_be_visible()
+
+
 def test_the_theme_can_be_chosen_and_is_kept(site: Site, opened: Opened) -> None:
     page = shown(site, opened, "overview", scheme="light")
     root = page.locator("html")

@@ -103,6 +103,14 @@
 
   js.pages.overview = (main) => {
     documents(main);
+    // Gradio's page of the API, which lists what this page of the app brings: all endpoints.
+    const showApi = () => document.querySelector("footer .show-api")?.click();
+    document.getElementById("api").addEventListener("click", (event) => {
+      event.preventDefault();
+      showApi();
+    });
+    // Gradio's own `?view=api` opens nothing on loading, and makes its button close it.
+    if (js.query().api) setTimeout(showApi);
   };
 
   js.pages.features = (main) => {
