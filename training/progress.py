@@ -21,11 +21,11 @@ class Progress:
         self, out: Path, names: Sequence[str], *, start: int, steps: int, batch: int, board: bool
     ) -> None:
         """`names`: the SAEs; lines of steps after `start` (of a killed run) are removed."""
-        self._path = out / METRICS_FILE
         self._batch = batch
-        _cut(self._path, start)
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
         self._board = _board(out, names) if board else {}
+        path = out / METRICS_FILE
+        _cut(path, start)
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
         self._bar = tqdm(
             total=steps * batch,
             initial=start * batch,

@@ -143,3 +143,28 @@ def test_run_killed_before_its_first_checkpoint_starts_again(
     whole = replace(cfg, out=str(tmp_path / "whole"))
     finish(whole)
     assert_equal(whole, late)
+
+
+def test_ctrl_c_on_the_command_line(cfg: TrainConfig) -> None:
+    command = [
+        *(sys.executable, "-m", "app.cli", "train", "--preset", "short_run"),
+        *("--model", cfg.model, "--corpus", *cfg.corpus, "--sites", *cfg.sites),
+        *("--d-sae", "48", "--l0-targets", "4", "--batch", "64", "--tokens", str(3_000 * 64)),
+        *("--context-size", "24", "--buffer-tokens", "400", "--lr-warmup", "10"),
+        *("--out", cfg.out, "--device", "cpu", "--checkpoint-every", "20"),
+    ]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    while not checkpoint.found(Path(cfg.out) / "checkpoints"):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    printed, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert printed == ""
+    last = said.strip().splitlines()[-1]
+    ((step, _), *_) = checkpoint.found(Path(cfg.out) / "checkpoints")
+    assert f"interrupted at step {step:,} of 3,000, saved: give the same command again" in last
+    assert "Traceback" not in said
