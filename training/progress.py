@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -34,6 +35,8 @@ class Progress:
             desc="training",
             dynamic_ncols=True,
             smoothing=0.05,
+            # In a log file every refresh is a line of its own.
+            mininterval=0.5 if sys.stderr.isatty() else 10,
         )
 
     def step(self) -> None:
