@@ -16,7 +16,7 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 import tyro
 
@@ -83,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, args: Sequence[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request otherwise
     command = parse(name, args)
     # Whatever a library prints, stdout stays the result's alone.
     with contextlib.redirect_stdout(sys.stderr):
@@ -159,5 +160,17 @@ def _overview() -> str:
     )
 
 
+def run() -> NoReturn:
+    """The installed command: `main` as a process."""
+    status = main()
+    if status == 130:
+        # At once: threads may be at work still, and an interpreter that is torn down under them
+        # ends in complaints that nobody can act on.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -43,6 +43,7 @@ def launch(settings: Settings, bundle: Bundle, *, block: bool = True) -> gr.Bloc
         server_port=settings.port,
         inbrowser=settings.open_browser,
         prevent_thread_lock=True,
+        quiet=True,
         **launch_options(),
     )
     # Only now: the first page needs no model, and would wait for it.

@@ -1,5 +1,6 @@
 """`jumpscope demo` and `jumpscope serve`: the app on a bundle."""
 
+import logging
 import socket
 import threading
 from dataclasses import dataclass, field
@@ -9,6 +10,8 @@ import tyro
 
 from app.commands.shared import open_bundle
 from app.settings import Settings
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,7 @@ def _serve(name: str, settings: Settings) -> None:
     from app.main import launch
 
     app = launch(settings, bundle, block=False)
+    log.info("Jumpscope is at %s (Ctrl-C ends it)", app.local_url)
     try:
         threading.Event().wait()
     finally:

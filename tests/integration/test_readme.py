@@ -160,7 +160,14 @@ def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
     env = {**ENV, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"}
     said = tmp_path / "stderr"
     with said.open("wb") as stderr:
-        process = subprocess.Popen(argv, cwd=tmp_path, env=env, stderr=stderr)
+        # A test run that is itself in the background may have Ctrl-C's signal ignored.
+        process = subprocess.Popen(
+            argv,
+            cwd=tmp_path,
+            env=env,
+            stderr=stderr,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        )
     try:
         wait_for_page(port, process, said)
         process.send_signal(signal.SIGINT)

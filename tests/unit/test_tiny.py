@@ -1,5 +1,7 @@
 """The fixtures themselves: deterministic, offline, and shaped as documented."""
 
+import jaxtyping
+import pytest
 import torch
 from transformers import AutoTokenizer
 
@@ -54,3 +56,8 @@ def test_sae_fires_as_documented(tiny_model, tiny_tokenizer, tiny_sae):
     assert others.min() > 0.05
     assert others.max() < 0.1
     assert 4 < frequency.sum() < 7
+
+
+def test_shapes_are_checked_in_tests(tiny_sae):
+    with pytest.raises(jaxtyping.TypeCheckError, match="decode"):
+        tiny_sae.decode(torch.zeros(2, tiny.D_SAE, dtype=torch.long))
