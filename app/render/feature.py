@@ -10,9 +10,9 @@ from app.render.tokens import heat_map
 
 Data = Mapping[str, Any]
 
-NEAR: Final = (22, 14)
+NEAR: Final = (14, 6)
 """Tokens kept before and after the peak of a context until it is unfolded."""
-SHOWN: Final = 8
+SHOWN: Final = 10
 """Contexts of a group that show at once."""
 
 
@@ -111,14 +111,22 @@ def _groups(data: Data) -> str:
     groups = [group for group in data["groups"] if group["contexts"]]
     if not groups:
         return '<p class="quiet">The index holds no context for this feature.</p>'
-    toggle = (
-        '<button type="button" class="plain" data-unfold aria-pressed="false">'
-        "More of each context</button>"
-    )
+    toggle = ""
+    if any(_can_unfold(context) for group in groups for context in group["contexts"]):
+        toggle = (
+            '<button type="button" class="plain" data-unfold aria-pressed="false">'
+            "More of each context</button>"
+        )
     return "".join(
         _group(group, data, toggle if position == 0 else "")
         for position, group in enumerate(groups)
     )
+
+
+def _can_unfold(context: Data) -> bool:
+    """Whether the compact view leaves out tokens or line breaks."""
+    before, after = context["peak"], len(context["tokens"]) - 1 - context["peak"]
+    return before > NEAR[0] or after > NEAR[1] or any("\n" in t for t in context["tokens"])
 
 
 def _group(group: Data, data: Data, toggle: str) -> str:

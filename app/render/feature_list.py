@@ -66,7 +66,7 @@ def _results(found: Data, query: Data, page_size: int) -> str:
             f'<p class="quiet" role="status">No feature matches. <a href="{clear}">Show all</a></p>'
         )
     start = (query["page"] - 1) * page_size
-    rows = "".join(_row(feature, query, found) for feature in features)
+    rows = "".join(_row(feature, query) for feature in features)
     heads = "".join(_head(key, name, numeric, query) for key, name, numeric in COLUMNS)
     last = math.ceil(total / page_size)
     shown = f"{start + 1:,} to {start + len(features):,} of {total:,}"
@@ -79,8 +79,7 @@ def _results(found: Data, query: Data, page_size: int) -> str:
 
 
 def _head(key: str, name: str, numeric: bool, query: Data) -> str:
-    kind = "n rest" if key in ("mean_act", "threshold") else "n" if numeric else ""
-    side = f' class="{kind}"' if kind else ""
+    side = f' class="{_kind(key, query)}"' if numeric else ""
     if key == "signature":
         return f'<th scope="col"{side}>{name}</th>'
     current = query["sort"] == key
@@ -95,21 +94,29 @@ def _head(key: str, name: str, numeric: bool, query: Data) -> str:
     return f'<th scope="col"{side}{state}><a id="sort-{key}" href="{address}">{words}</a></th>'
 
 
-def _row(feature: Data, query: Data, found: Data) -> str:
+def _kind(key: str, query: Data) -> str:
+    """Class of a numeric column; a phone shows one of them: what is sorted by, or the frequency."""
+    numeric = [name for name, _, is_number in COLUMNS if is_number]
+    first = query["sort"] if query["sort"] in numeric else "frequency"
+    return "n" if key == first else "n rest"
+
+
+def _row(feature: Data, query: Data) -> str:
     number_ = feature["feature"]
     address = link("features", sae=query["sae"], feature=number_)
     share = feature["frequency"]
     # Log bar: full at 100 %, empty at one token in a million.
     width = 100 * max(0.0, 1 + math.log10(share) / 6) if share > 0 else 0.0
+    numbers = "".join(
+        f'<td class="{_kind(key, query)}">{number(feature[key])}</td>'
+        for key in ("max_act", "mean_act", "threshold")
+    )
     return (
         f'<tr><td class="id"><a href="{address}">#{number_}</a></td>'
         f'<td class="words"><a href="{address}" tabindex="-1">'
         f"{escape(feature['signature'])}</a></td>"
-        f'<td class="n share"><span class="mini" aria-hidden="true">'
-        f'<i style="width:{width:.1f}%"></i></span><span>{percent(share)}</span></td>'
-        f'<td class="n">{number(feature["max_act"])}</td>'
-        f'<td class="n rest">{number(feature["mean_act"])}</td>'
-        f'<td class="n rest">{number(feature["threshold"])}</td></tr>'
+        f'<td class="{_kind("frequency", query)} share"><span class="mini" aria-hidden="true">'
+        f'<i style="width:{width:.1f}%"></i></span><span>{percent(share)}</span></td>{numbers}</tr>'
     )
 
 

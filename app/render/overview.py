@@ -168,7 +168,7 @@ def _card(item: Data, shown: str) -> str:
         scale=item["max_act"],
         label=f"Context of feature {item['feature']}",
         peak=context["peak"],
-        near=(14, 8),
+        near=(14, 6),
     )
     return (
         f'<li class="panel card"><h3><a href="{address}">'
