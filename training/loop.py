@@ -31,6 +31,8 @@ from training.trainee import Trainee
 __all__ = ["Interrupted", "TrainResult", "train"]
 
 CONFIG_FILE = "config.json"
+FREE = ("out", "run", "eval_corpus", "eval_tokens", "save_dtype")
+"""Settings that may change when a run goes on: they leave the weights as they are."""
 
 
 def train(cfg: TrainConfig) -> list[TrainResult]:
@@ -98,8 +100,7 @@ def _claim(cfg: TrainConfig) -> None:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is damaged: choose another out folder.") from error
-        same = ("run", "out")
-        differing = [k for k, v in settings.items() if k not in same and before.get(k) != v]
+        differing = [k for k, v in settings.items() if k not in FREE and before.get(k) != v]
         if differing:
             raise ValueError(
                 f"{out} holds a run with another {', '.join(differing)}: choose another out "

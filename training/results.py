@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm
 
 from sae_core.config import SAEConfig
@@ -76,11 +77,14 @@ def save_and_measure(
                 }
             },
         )
-        save_sae(
-            folded(trainee.parameters, trainee.scale, sae_cfg),
-            folder,
-            torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32,
-        )
+        dtype = torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32
+        try:
+            save_sae(folded(trainee.parameters, trainee.scale, sae_cfg), folder, dtype)
+        except SafetensorError as error:
+            raise ValueError(
+                f"{folder} cannot be written ({error}): free some space, then give the same "
+                "command again."
+            ) from error
         measured = None
         if rows is not None:
             lm = SplicedLM(model, tokenizer, {name: load_sae(folder, device)})

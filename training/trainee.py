@@ -78,7 +78,7 @@ class Trainee:
             "in_window": torch.zeros(d_sae, device=device),
             "silent": torch.zeros(d_sae, device=device),
         }
-        # Inductor's C++ backend (PyTorch 2.13) fails on two row sums in one loop; Triton's does not.
+        # Inductor's C++ backend (PyTorch 2.13) fails on two row sums in one loop, Triton's doesn't.
         self._update = compiler(update_and_count) if device.type == "cuda" else update_and_count
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
@@ -20,7 +21,7 @@ from sae_core.formats.saelens import load_sae
 from sae_core.metrics import evaluate, take_tokens
 from sae_core.splice import SplicedLM
 from tests import tiny
-from training import run
+from training import results, run
 from training.config import RunOptions, TrainConfig, short_run
 from training.loop import Interrupted, train
 
@@ -73,8 +74,7 @@ def _lines(cfg: TrainConfig) -> list[dict[str, Any]]:
 def finished(base: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
     """A run that trained 1,200 steps at two sites; long enough to have learned."""
     cfg = replace(base, out=str(tmp_path_factory.mktemp("run")), tokens=1_200 * 128)
-    results = train(cfg)
-    assert [result.name for result in results] == [RESIDUAL, MLP]
+    assert [result.name for result in train(cfg)] == [RESIDUAL, MLP]
     return cfg
 
 
@@ -187,6 +187,27 @@ def test_finished_run_is_not_trained_again(
     monkeypatch.setattr(run.Trainee, "step", trained)
     train(cfg)
     assert _equal(_weights(cfg), before)
+    # It may be saved in another format and measured on other text.
+    (result, _) = train(replace(cfg, save_dtype="bfloat16", eval_tokens=100))
+    assert _weights(cfg)["W_dec"].dtype == torch.bfloat16
+    assert result.measured is not None
+    assert result.measured["tokens"] < 200
+
+
+def test_full_disk_at_the_end_is_one_sentence_and_nothing_is_lost(
+    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cfg = replace(base, out=str(tmp_path))
+
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "save_sae", full)
+        with pytest.raises(ValueError, match=r"No space left .*: free some space"):
+            train(cfg)
+    monkeypatch.setattr(run.Trainee, "step", full)
+    assert len(train(cfg)) == 2
 
 
 def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path) -> None:
