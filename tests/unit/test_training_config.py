@@ -30,7 +30,7 @@ def test_defaults_are_gemma_scopes() -> None:
 def test_short_run_takes_shares_of_the_run_and_changes() -> None:
     cfg = short_run(**BASE, l0_targets=(32,), tokens=40_960_000, lr=1e-3)
     assert cfg.steps == 10_000
-    assert cfg.in_steps(cfg.lr_decay) == cfg.in_steps(cfg.sparsity_warmup) == 2_000
+    assert (cfg.in_steps(cfg.lr_decay), cfg.in_steps(cfg.sparsity_warmup)) == (9_000, 2_000)
     assert cfg.lr == 1e-3
     with pytest.raises(ValueError, match="no field learning_rate"):
         short_run(**BASE, l0_targets=(32,), learning_rate=1e-3)
