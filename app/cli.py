@@ -38,7 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> where its dataclass stands, and one line for the overview."""
 
-_STYLE = (tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes)
+_STYLE = (tyro.conf.OmitArgPrefixes,)
 
 # Modules that an extra brings, to say which one is missing.
 _EXTRAS = {"gradio": "app", "tensorboard": "train"}

@@ -88,9 +88,3 @@ def tiny_bundle(
     """A bundle of the tiny model, its SAE and its index. Shared: do not write into its folder."""
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     return tiny.make_bundle(folder, tiny_model, tiny_tokenizer, tiny_sae, tiny_corpus)
-
-
-@pytest.fixture(scope="session")
-def indexed_bundle(tiny_bundle: Bundle) -> Bundle:
-    """The tiny bundle, for tests that are about its index."""
-    return tiny_bundle

@@ -38,9 +38,10 @@ FREE = ("out", "run", "eval_corpus", "eval_tokens", "save_dtype")
 def train(cfg: TrainConfig) -> list[TrainResult]:
     """Train the SAEs of `cfg`, save them under `cfg.out` and measure them as saved.
 
-    Continues the run that `cfg.out` holds, if it has the same settings. Writes OUT/NAME/ for each
-    SAE, OUT/metrics.jsonl, OUT/config.json and OUT/checkpoints/. Raises ValueError with one
-    sentence for a mistake of the user's, and `Interrupted` after SIGINT or SIGTERM, having saved.
+    Continues the run that `cfg.out` holds, if it has the same settings. Writes OUT/saes/NAME/ for
+    each SAE, OUT/bundle.json, OUT/metrics.jsonl, OUT/config.json and OUT/checkpoints/. Raises
+    ValueError with one sentence for a mistake of the user's, and `Interrupted` after SIGINT or
+    SIGTERM, having saved.
     """
     device, dtype = _place(cfg)
     for corpus in (cfg.corpus, cfg.eval_corpus):

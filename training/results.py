@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 
+from sae_core.bundle import write_bundle
 from sae_core.config import SAEConfig
 from sae_core.corpus import documents, token_rows
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
@@ -45,7 +47,10 @@ def save_and_measure(
     trainees: list[Trainee],
     cost: dict[str, Any],
 ) -> list[TrainResult]:
-    """Write OUT/NAME for every SAE, with settings, cost and measured quality in its metadata."""
+    """Write OUT/saes/NAME for every SAE, with settings, cost and measured quality in its metadata.
+
+    OUT becomes a bundle of these SAEs and their model, which `jumpscope serve` opens.
+    """
     device = next(model.parameters()).device
     rows = None
     if cfg.eval_corpus and cfg.eval_tokens:
@@ -56,7 +61,7 @@ def save_and_measure(
     results = []
     for trainee in trainees:
         name = trainee.plan.name
-        folder = Path(cfg.out) / name
+        folder = Path(cfg.out) / "saes" / name
         sae_cfg = SAEConfig(
             architecture="jumprelu",
             d_model=len(trainee.parameters["b_dec"]),
@@ -99,4 +104,13 @@ def save_and_measure(
             }
             update_metadata(folder, measured=measured)
         results.append(TrainResult(name=name, folder=folder, measured=measured))
+    _write_bundle(cfg, [result.name for result in results])
     return results
+
+
+def _write_bundle(cfg: TrainConfig, names: list[str]) -> None:
+    out = Path(cfg.out).resolve()
+    # A local model is named by the way to it from the bundle, so that both can move together.
+    model = os.path.relpath(cfg.model, out) if Path(cfg.model).is_dir() else cfg.model
+    title = f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
+    write_bundle(out, name=out.name, title=title, model=model, saes=names)

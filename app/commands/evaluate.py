@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.commands.shared import open_bundle, shown, table, to_json
+from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
 from app.settings import Device, DType, Settings
 
 
@@ -26,7 +26,7 @@ class Evaluate:
     """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
     dtype: DType = "auto"
     """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
-    json: bool = False
+    json: JSONFlag = False
     """Print JSON, with every number's definition."""
 
     def __post_init__(self) -> None:

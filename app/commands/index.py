@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.commands.shared import open_bundle, shown, table, to_json
+from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
 from sae_core.index.config import IndexConfig
 
 
@@ -15,7 +15,7 @@ class BuildIndex(IndexConfig):
     An interrupted run goes on from its last checkpoint when the same command is given again.
     """
 
-    json: bool = False
+    json: JSONFlag = False
     """Print a summary as JSON."""
 
     def execute(self) -> str:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from app.commands.shared import open_bundle, shown, table, to_json
+from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 class Inspect:
     """List a bundle's language model and SAEs, with their measured quality and their indexes."""
 
-    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")] = "demo"
+    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE]")] = "demo"
     """Folder of the bundle; `demo` is the bundled one."""
-    json: bool = False
+    json: JSONFlag = False
     """Print JSON."""
 
     def execute(self) -> str:

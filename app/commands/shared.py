@@ -4,10 +4,15 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
+
+JSONFlag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""Type of an option `--json` without its opposite."""
 
 DEMO = Path(__file__).parents[1] / "demo"
 """Folder of the bundled demo."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from app.commands.shared import shown, table, to_json
+from app.commands.shared import JSONFlag, shown, table, to_json
 from training.config import PRESETS, TrainConfig
 
 Preset = Literal["gemma_scope", "short_run"]
@@ -20,7 +20,7 @@ class Train(TrainConfig):
 
     preset: Preset = "gemma_scope"
     """Where the other defaults come from: Gemma Scope's recipe, or one for 100 M tokens."""
-    json: bool = False
+    json: JSONFlag = False
     """Print a summary as JSON."""
 
     @staticmethod

@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 
 from app import cli
+from app.commands.shared import open_bundle
+from app.service import Service
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -109,30 +111,36 @@ def test_eval_on_few_tokens(command, tmp_path, tiny_corpus):
     assert set(found["definitions"]) <= set(found)
 
 
-@pytest.mark.parametrize("command", starting("jumpscope", "train"))
-def test_train_at_a_small_size(command, tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
+def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
+    """The road from a model and text to the app, with smaller numbers than the README's."""
     monkeypatch.chdir(tmp_path)
-    chosen = options(command)
-    layers = [re.sub(r"\d+$", "1", site) for site in chosen.sites]
+    (train,) = map(options, starting("jumpscope", "train"))
+    sites = [re.sub(r"\d+$", "1", site) for site in train.sites]
     small = dataclasses.replace(
-        chosen,
+        train,
         model=str(tiny_bundle.path / "model"),
         corpus=(str(tiny_corpus),),
         eval_corpus=(str(tiny_corpus),),
         eval_tokens=200,
-        sites=tuple(dict.fromkeys(layers)),
+        sites=tuple(sites),
         d_sae=64,
-        l0_targets=tuple(target / 8 for target in chosen.l0_targets),
+        l0_targets=tuple(target / 8 for target in train.l0_targets),
         tokens=2_000,
         batch=100,
         buffer_tokens=500,
         context_size=32,
     )
-    out = small.execute()
-    saes = list(tmp_path.rglob("sae_weights.safetensors"))
-    assert len(saes) == len(small.sites) * len(small.l0_targets)
-    for path in saes:
-        assert path.parent.name in out
+    said = small.execute()
+    (index,) = map(options, starting("jumpscope", "index"))
+    assert index.bundle == train.out
+    dataclasses.replace(index, corpus=(str(tiny_corpus),), tokens=2_000).execute()
+    (serve,) = (c for c in map(options, starting("jumpscope", "serve")) if c.bundle != "demo")
+    service = Service(serve.settings, open_bundle(serve.bundle))
+    listed = service.overview()["saes"]
+    assert len(listed) == len(sites) * len(train.l0_targets)
+    for sae in listed:
+        assert sae["name"] in said
+        assert service.search_features(sae["name"])["features"]
 
 
 def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
@@ -149,7 +157,7 @@ def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "command", [*starting("jumpscope", "demo"), *starting("jumpscope", "serve")]
+    "command", [*starting("jumpscope", "demo"), *starting("jumpscope", "serve", "demo")]
 )
 def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
     with socket.socket() as free:

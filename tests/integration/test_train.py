@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
+from sae_core.bundle import Bundle
 from sae_core.corpus import documents, token_rows
 from sae_core.formats.saelens import load_sae
 from sae_core.metrics import evaluate, take_tokens
@@ -59,7 +60,7 @@ def base(
 
 
 def _weights(cfg: TrainConfig, name: str = RESIDUAL) -> dict[str, torch.Tensor]:
-    return load_file(Path(cfg.out) / name / "sae_weights.safetensors")
+    return load_file(Path(cfg.out) / "saes" / name / "sae_weights.safetensors")
 
 
 def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
@@ -80,7 +81,7 @@ def finished(base: TrainConfig, tmp_path_factory: pytest.TempPathFactory) -> Tra
 
 def test_it_learns_at_the_target_sparsity(finished: TrainConfig) -> None:
     for name in (RESIDUAL, MLP):
-        measured = load_sae(Path(finished.out) / name).cfg.metadata["measured"]
+        measured = load_sae(Path(finished.out) / "saes" / name).cfg.metadata["measured"]
         assert measured["l0"] == pytest.approx(6, rel=0.15)
         assert measured["fvu"] < 0.45
     last = _lines(finished)[-2:]
@@ -89,7 +90,7 @@ def test_it_learns_at_the_target_sparsity(finished: TrainConfig) -> None:
 
 
 def test_saved_sae_says_where_it_comes_from(finished: TrainConfig) -> None:
-    cfg = load_sae(Path(finished.out) / RESIDUAL).cfg
+    cfg = load_sae(Path(finished.out) / "saes" / RESIDUAL).cfg
     assert (cfg.architecture, cfg.d_model, cfg.d_sae) == ("jumprelu", tiny.D_MODEL, 64)
     assert (str(cfg.site), cfg.model_name, cfg.context_size) == ("resid_post/1", "lm", 32)
     training = cfg.metadata["training"]
@@ -110,7 +111,7 @@ def test_saved_sae_says_where_it_comes_from(finished: TrainConfig) -> None:
 def test_measured_numbers_are_those_of_the_files(
     finished: TrainConfig, tiny_model: Gemma2ForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast
 ) -> None:
-    sae = load_sae(Path(finished.out) / MLP)
+    sae = load_sae(Path(finished.out) / "saes" / MLP)
     lm = SplicedLM(tiny_model, tiny_tokenizer, {"x": sae})
     rows = take_tokens(token_rows(documents(finished.eval_corpus), tiny_tokenizer, 32), 600)
     expected = evaluate(lm, "x", rows).as_dict()
@@ -335,3 +336,10 @@ def test_stop_signal_saves_and_the_same_command_continues(
         for run in (cfg, whole)
     ]
     assert stripped[0] == stripped[1]
+
+
+def test_the_out_folder_is_a_bundle(finished):
+    bundle = Bundle.open(finished.out)
+    assert list(bundle.sae_names) == [RESIDUAL, MLP]
+    lm = bundle.load()
+    assert lm.sae_names == [RESIDUAL, MLP]

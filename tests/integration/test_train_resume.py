@@ -83,7 +83,8 @@ def finish(cfg: TrainConfig) -> str:
 def assert_equal(a: TrainConfig, b: TrainConfig) -> None:
     """The SAEs of two runs are the same, bit for bit."""
     for name in NAMES:
-        first, second = (load_file(Path(c.out) / name / "sae_weights.safetensors") for c in (a, b))
+        files = (Path(c.out) / "saes" / name / "sae_weights.safetensors" for c in (a, b))
+        first, second = map(load_file, files)
         assert first.keys() == second.keys()
         for key in first:
             assert torch.equal(first[key], second[key]), (name, key)
