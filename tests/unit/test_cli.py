@@ -192,3 +192,16 @@ def test_eval_names_the_saes_there_are(tiny_bundle, tiny_corpus, capsys):
     argv = ["eval", "--bundle", str(tiny_bundle.path), "--text", str(tiny_corpus)]
     assert main([*argv, "--sae", "other"]) == 2
     assert "bundle tiny has no SAE 'other': it has tiny." in one_line(capsys)
+
+
+def test_options_win_over_the_environment(monkeypatch):
+    from app.commands.serve import Demo
+
+    monkeypatch.setenv("JUMPSCOPE_PORT", "9000")
+    monkeypatch.setenv("JUMPSCOPE_OPEN_BROWSER", "0")
+    from_environment, from_option = cli.parse("demo", []), cli.parse("demo", ["--port", "9001"])
+    assert isinstance(from_environment, Demo)
+    assert isinstance(from_option, Demo)
+    assert from_environment.settings.port == 9000
+    assert not from_environment.settings.open_browser
+    assert from_option.settings.port == 9001
