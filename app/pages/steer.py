@@ -134,7 +134,8 @@ def _content(service: Service) -> str:
     <div id="ideas"></div>
     <div id="run" hidden>
       <div class="between"><p id="run-status" class="quiet" role="status"></p>
-        <label id="watch-label" hidden>colour by <select id="watch"></select></label></div>
+        <label class="quiet">colour: own activation of <span id="watch-one"></span>
+          <select id="watch" hidden></select></label></div>
       <div class="arms">
         <section class="panel" aria-labelledby="base-title">
           <h2 class="in-panel" id="base-title">As it is</h2>

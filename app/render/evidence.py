@@ -120,7 +120,7 @@ def _shares(first: str, names: Sequence[str], rows: Sequence[Data], kind: str) -
     widest = max(row["share"] for row in rows) or 1.0
     body = [
         cell(name, kind)
-        + cell(_bar(row["share"] / widest), "wide")
+        + cell(_bar(row["share"] / widest), "bars")
         + cell(percent(row["share"]), "n")
         + cell(f"{number(row['lift'], 2)}x", "n quiet")
         for name, row in zip(names, rows, strict=True)

@@ -138,7 +138,9 @@ def _group(group: Data, data: Data, toggle: str) -> str:
             f'<details class="rest"><summary>{len(rows) - SHOWN} more</summary>'
             f"{''.join(rows[SHOWN:])}</details>"
         )
-    bounds = f"{number(group['low'])} to {number(group['high'])}"
+    # Near misses lie so close to the threshold that three digits would round them to it.
+    digits = 4 if group["name"] == "near_miss" else 3
+    bounds = f"{number(group['low'], digits)} to {number(group['high'], digits)}"
     name = escape(group["name"])
     return (
         f'<section aria-labelledby="group-{name}"><div class="between"><h2 id="group-{name}">'
@@ -164,5 +166,5 @@ def _context(context: Data, group: Data, data: Data) -> str:
     return (
         f'<div class="context{" near-miss" if near_miss else ""}">{tokens}'
         f'<p class="quiet"><span class="title">{terms}</span>'
-        f'<span class="n">{number(context["value"])}</span></p></div>'
+        f'<span class="n">{number(context["value"], 4 if near_miss else 3)}</span></p></div>'
     )

@@ -39,11 +39,14 @@ def _introduction(data: Data) -> str:
     model = data["model"]
     row = next(row for row in data["saes"] if row["name"] == data["sae"])
     title = str(data["bundle"]["title"]).rstrip(".")
-    facts = [f"{count(model['parameters'])} parameters"] if model.get("parameters") else []
+    facts = []
+    if model.get("parameters") and "parameter" not in title.lower():
+        facts.append(f"{count(model['parameters'])} parameters")
     if model.get("layers") and model.get("d_model"):
         facts.append(f"{model['layers']} layers of width {model['d_model']:,}")
     facts.append(f"read through {row['d_sae']:,} features at {_site(row)}")
-    return f"{escape(title)}: {', '.join(facts)}."
+    facts[0] = facts[0][0].upper() + facts[0][1:]
+    return f"{escape(title)}. {', '.join(facts)}."
 
 
 def _site(row: Data) -> str:

@@ -49,7 +49,7 @@ def heat_map(
     ]
     if peak is not None and peak_value is not None and activations[peak] <= 0:
         text = token_text(tokens[peak])
-        spans[peak] = f'<span class="peak" data-v="{number(peak_value)}">{text}</span>'
+        spans[peak] = f'<span class="peak" data-v="{number(peak_value, 4)}">{text}</span>'
     for index, is_special in enumerate(special or ()):
         if is_special:
             spans[index] = f'<span class="special">{token_text(tokens[index])}</span>'

@@ -281,7 +281,7 @@ def test_the_feature_page_says_what_the_index_knows() -> None:
 
 def test_a_near_miss_shows_its_pre_activation_uncoloured() -> None:
     html = feature_html(feature(), default_sae="first")
-    assert '<span class="peak" data-v="0.800"> no</span>' in html
+    assert '<span class="peak" data-v="0.8000"> no</span>' in html
 
 
 def test_another_sae_stays_in_every_link() -> None:

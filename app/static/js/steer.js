@@ -156,7 +156,9 @@
         select.dataset.names = names.join();
         select.replaceChildren(...names.map((name, k) => el("option", { value: k }, name)));
       }
-      at("watch-label").hidden = names.length < 2;
+      // With one edit there is nothing to choose.
+      select.hidden = names.length < 2;
+      at("watch-one").textContent = names.length < 2 ? (names[0] ?? "") : "";
     }
 
     /* The prompt faint, then each new token coloured by the feature's own activation. Only what has
@@ -193,10 +195,10 @@
 
     const wish = ({ feature, mode = "set", strength = 1 }) =>
       ({
-        set: `#${feature} set to ${format.number(strength)} × its largest`,
-        scale: `#${feature} scaled by ${format.number(strength)}`,
-        add: `${format.number(strength)} × its largest added to #${feature}`,
-        cap: `#${feature} capped at ${format.number(strength)} × its largest`,
+        set: `#${feature} set to ${strength} × its largest`,
+        scale: `#${feature} scaled by ${strength}`,
+        add: `${strength} × its largest added to #${feature}`,
+        cap: `#${feature} capped at ${strength} × its largest`,
         ablate: `#${feature} switched off`,
       })[mode];
 
