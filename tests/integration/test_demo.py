@@ -1,0 +1,83 @@
+"""The bundled demo, through the service: its size, its numbers, its examples, its index."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from app.commands.shared import DEMO
+from app.service import Service
+from app.settings import Settings
+from sae_core.bundle import Bundle
+
+EXAMPLES: dict[str, Any] = json.loads((DEMO / "bundle.json").read_text())["examples"]
+NAMES: list[str] = json.loads((DEMO / "bundle.json").read_text())["saes"]
+
+
+@pytest.fixture(scope="module")
+def demo() -> Service:
+    return Service(Settings(threads=1, device="cpu"), Bundle.open(DEMO))
+
+
+def test_it_stays_small() -> None:
+    size = sum(path.stat().st_size for path in Path(DEMO).rglob("*") if path.is_file())
+    assert size < 44e6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_measured_quality_is_what_was_aimed_at(demo: Service, name: str) -> None:
+    overview = demo.overview(name)
+    measured = overview["measured"]
+    assert 24 < measured["l0"] < 40
+    assert 0 < measured["fvu"] < 0.2
+    assert 0 < measured["delta_lm_loss"] < 0.3
+    assert 0 < measured["kl"] < 0.4
+    assert measured["loss_recovered_mean"] > 0.9
+    assert measured["dead"] < 0.1
+    assert overview["index"]["tokens"] >= 3_000_000
+    assert len(overview["worth_opening"]) == 12
+    frequencies = demo.index(name).frequencies()
+    assert len(frequencies) == 4096
+    # The index read other text, so its L0 is near the measured one, not equal to it.
+    assert frequencies.sum() == pytest.approx(measured["l0"], rel=0.15)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_example_prompts_cost_about_what_was_measured(demo: Service, name: str) -> None:
+    found = [demo.prompt_features(text, name)["totals"] for text in EXAMPLES["prompts"]]
+    assert len(found) >= 3
+    measured = demo.overview(name)["measured"]
+    mean = {
+        key: float(np.mean([totals[key] for totals in found])) for key in measured.keys() & found[0]
+    }
+    assert mean["l0"] == pytest.approx(measured["l0"], rel=0.5)
+    assert mean["fvu"] < 3 * measured["fvu"]
+    assert -0.1 < mean["delta_lm_loss"] < 0.5
+    assert mean["ce_base"] < 5
+
+
+@pytest.mark.parametrize("run", EXAMPLES["steer"], ids=lambda run: run["title"])
+def test_its_steering_examples_steer(demo: Service, run: dict[str, Any]) -> None:
+    settings = {key: value for key, value in run.items() if key != "title"}
+    found = demo.steer(**settings)
+    base, steered = ("".join(token["text"] for token in found[arm]) for arm in ("base", "steered"))
+    assert base.strip()
+    assert steered.strip()
+    assert base != steered
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_features_fire_on_the_contexts_that_the_index_shows(demo: Service, name: str) -> None:
+    frequencies = demo.index(name).frequencies()
+    chosen = np.random.default_rng(0).choice(np.flatnonzero(frequencies > 1e-4), 30, replace=False)
+    shares = []
+    for feature in chosen.tolist():
+        page = demo.feature(name, feature)
+        (top,) = [group for group in page["groups"] if group["name"] == "top"]
+        context = top["contexts"][0]
+        found = demo.test_text("".join(context["tokens"]), name, feature)
+        shares.append(max(found["activations"]) / page["max_act"])
+    # A context is an excerpt: what came before it is missing, so the activations are lower.
+    assert np.median(shares) > 0.7
