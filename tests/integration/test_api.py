@@ -38,7 +38,7 @@ def url(service: Service) -> Iterator[str]:
         port = probe.getsockname()[1]
     with gr.Blocks(analytics_enabled=False) as blocks:
         add_endpoints(service)
-    blocks.queue(max_size=5)
+    blocks.queue(max_size=service.settings.max_queue)
     _, address, _ = blocks.launch(
         server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True
     )
