@@ -138,7 +138,10 @@ def test_an_example_is_one_click(site: Site, opened: Opened) -> None:
     ("address", "sentence"),
     [
         ("/steer?edits=%5Bnot", "The edits in this link cannot be read"),
-        ("/steer?prompt=a&edits=[{}]", "feature"),
+        ("/steer?prompt=a&edits=[{}]", "at least one edit"),
+        ("/steer?prompt=a&edits=7", "must be a list"),
+        ("/steer?prompt=a&edits=[{%22feature%22:1,%22positions%22:%22odd%22}]", "odd"),
+        ("/steer?prompt=a&tokens=many&edits=[{%22feature%22:1}]", "New tokens"),
         ("/steer?prompt=a&edits=[{%22feature%22:999999}]", "whole number from 0"),
         ("/steer?prompt=a&edits=[{%22feature%22:1,%22mode%22:%22burn%22}]", "burn"),
         ("/steer?prompt=%20&edits=[{%22feature%22:1}]", "empty"),

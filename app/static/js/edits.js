@@ -10,6 +10,21 @@
   const MODES = { set: "set to", scale: "scale by", add: "add", cap: "cap at", ablate: "switch off" };
   const WHERE = { all: "all tokens", prompt: "the prompt", generated: "new tokens", list: "token numbers…" };
 
+  /* Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
+     server's to judge. */
+  js.editProblem = (edits) => {
+    if (!Array.isArray(edits)) return "they must be a list of edits";
+    for (const edit of edits) {
+      if (edit === null || typeof edit !== "object" || Array.isArray(edit)) return "each edit must be an object";
+      const { mode = "set", positions = "all" } = edit;
+      if (!(mode in MODES)) return `${JSON.stringify(mode)} is not one of the modes ${Object.keys(MODES).join(", ")}`;
+      if (!Array.isArray(positions) && !["all", "prompt", "generated"].includes(positions)) {
+        return `${JSON.stringify(positions)} is not one of the positions all, prompt, generated, or a list of numbers`;
+      }
+    }
+    return "";
+  };
+
   /* `box` holds the forms; `changed` is called after every change. */
   js.editList = (box, { most, add, changed }) => {
     let rows = [];

@@ -55,17 +55,17 @@
       const number = (text) => (text === undefined ? undefined : Number(text));
       const given = { prompt: q.prompt, edits: [], max_new_tokens: number(q.tokens), temperature: number(q.temperature), seed: number(q.seed) };
       if (!q.edits) return given;
+      let edits;
       try {
-        given.edits = checkedEdits(JSON.parse(q.edits));
+        edits = JSON.parse(q.edits);
       } catch {
         given.problem = "The edits in this link cannot be read: it may have been cut off.";
+        return given;
       }
+      const why = js.editProblem(edits);
+      if (why) given.problem = `The edits in this link cannot be used: ${why}.`;
+      else given.edits = edits;
       return given;
-    }
-
-    function checkedEdits(value) {
-      if (!Array.isArray(value) || value.some((edit) => edit === null || typeof edit !== "object" || Array.isArray(edit))) throw new TypeError("not a list of edits");
-      return value;
     }
 
     /* Running */
@@ -202,6 +202,23 @@
         ablate: `#${feature} switched off`,
       })[mode];
 
+    /* Settings written by hand; returns why they cannot be used, or "". */
+    function useJson(text) {
+      let given;
+      try {
+        given = JSON.parse(text);
+      } catch {
+        return "it is not JSON";
+      }
+      if (given === null || typeof given !== "object" || Array.isArray(given)) return "it must be an object with prompt and edits";
+      const why = js.editProblem(given.edits ?? []);
+      if (why) return why;
+      if (given.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(given.sae)) });
+      fill(given);
+      write(true);
+      return "";
+    }
+
     function use(idea) {
       if (idea.sae && idea.sae !== js.sae()) js.setQuery({ ...js.query(), sae: js.saeInAddress(idea.sae) });
       fill(idea);
@@ -225,19 +242,8 @@
     at("copy-link").addEventListener("click", (event) => js.copy(location.href, event.target));
     at("json-copy").addEventListener("click", (event) => js.copy(at("json-text").value, event.target));
     at("json-apply").addEventListener("click", () => {
-      const complaint = at("json-problem");
-      try {
-        const given = JSON.parse(at("json-text").value);
-        if (given === null || typeof given !== "object" || Array.isArray(given)) throw new TypeError("not an object");
-        checkedEdits(given.edits ?? []);
-        if (given.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(given.sae)) });
-        fill(given);
-        write(true);
-        complaint.replaceChildren();
-      } catch (error) {
-        const why = error instanceof SyntaxError ? "it is not JSON" : "it must be an object with prompt and edits";
-        complaint.replaceChildren(js.problem(`These settings cannot be used: ${why}.`));
-      }
+      const why = useJson(at("json-text").value);
+      at("json-problem").replaceChildren(...(why ? [js.problem(`These settings cannot be used: ${why}.`)] : []));
     });
     document.getElementById("sae").addEventListener("change", (event) => {
       const before = js.sae();
