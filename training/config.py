@@ -13,7 +13,7 @@ from sae_core.jumprelu import KERNELS, Kernel
 
 Precision = Literal["auto", "bfloat16", "float32"]
 Device = Literal["auto", "cpu", "cuda"]
-Compile = Literal["auto", "off", "default", "reduce-overhead"]
+Compile = Literal["auto", "off", "default", "cuda-graph"]
 
 
 def _known(name: str, value: str, known: tuple[str, ...]) -> None:
@@ -28,8 +28,8 @@ class RunOptions:
     device: Device = "auto"
     """Where model and SAEs are; `auto` is CUDA if there is a device, else the processor."""
     compile: Compile = "auto"
-    """Mode of torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere.
-    `reduce-overhead` adds CUDA graphs."""
+    """torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere. `cuda-graph`
+    (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
     tensorboard: bool = False

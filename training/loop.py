@@ -82,6 +82,8 @@ def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
     if cfg.run.device == "cuda" and not available:
         raise ValueError("device is cuda but PyTorch finds no CUDA device: use cpu or auto.")
     cuda = available and cfg.run.device != "cpu"
+    if cfg.run.compile == "cuda-graph" and not cuda:
+        raise ValueError("compile is cuda-graph but the run is not on CUDA: use auto.")
     bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and cuda)
     return torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if bfloat16 else torch.float32
 
@@ -94,7 +96,7 @@ def _claim(cfg: TrainConfig) -> None:
     settings = json.loads(json.dumps(asdict(cfg)))
     path = out / CONFIG_FILE
     started = checkpoint.found(out / CHECKPOINTS) or any(
-        (out / plan.name).exists() for plan in cfg.plans
+        (out / "saes" / plan.name).exists() for plan in cfg.plans
     )
     if started and path.is_file():
         try:

@@ -6,13 +6,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sae_core.config import Site
 from training import checkpoint
 from training.activations import ActivationBuffer
 from training.config import TrainConfig
+from training.graph import Recorded
 from training.losses import JumpReLULoss
 from training.optim import Control, controls
 from training.parameters import initial_parameters
@@ -125,13 +125,10 @@ class Run:
         ) as progress:
             saved = self.step
             clock = time.monotonic()
+            take = Recorded(self._take) if cfg.run.compile == "cuda-graph" else self._take
             while self.step < cfg.steps:
                 control = self._controls[self.step]
-                batch = self._buffer.batch()
-                if cfg.run.compile == "reduce-overhead":
-                    torch.compiler.cudagraph_mark_step_begin()
-                for trainee in self.trainees:
-                    trainee.step(batch[trainee.plan.site], control)
+                take(self._buffer.batch(), control)
                 self.step += 1
                 progress.step()
                 if self.step % self._log_every == 0 or self.step == cfg.steps:
@@ -147,6 +144,11 @@ class Run:
                         f"interrupted at step {saved:,} of {cfg.steps:,}, saved: "
                         "give the same command again to continue."
                     )
+
+    def _take(self, batch: dict[Site, Tensor], control: Control) -> None:
+        """One step of every SAE."""
+        for trainee in self.trainees:
+            trainee.step(batch[trainee.plan.site], control)
 
     def _report(self, progress: Progress, control: Control, seconds: float) -> None:
         cfg = self.cfg

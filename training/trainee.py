@@ -19,9 +19,7 @@ def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any
     """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes."""
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return lambda function: function
-    if mode in ("auto", "default"):
-        return lambda function: torch.compile(function, fullgraph=True, dynamic=False)
-    return lambda function: torch.compile(function, fullgraph=True, dynamic=False, mode=mode)
+    return lambda function: torch.compile(function, fullgraph=True, dynamic=False)
 
 
 def update_and_count(

@@ -227,12 +227,13 @@ def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path)
         ({"sites": ("resid_post/9",)}, "site resid_post/9 is beyond the model's 3 layers"),
         ({"context_size": 1_000}, "context_size is 1000 but the model reads 256"),
         ({"run": RunOptions(device="cuda")}, "PyTorch finds no CUDA device"),
+        ({"run": RunOptions(compile="cuda-graph", device="cpu")}, "the run is not on CUDA"),
     ],
 )
 def test_mistakes_get_one_sentence(
     base: TrainConfig, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
-    if "run" in changes and torch.cuda.is_available():
+    if changes.get("run") == RunOptions(device="cuda") and torch.cuda.is_available():
         pytest.skip("this machine has a CUDA device")
     with pytest.raises(ValueError, match=message) as caught:
         train(replace(base, out=str(tmp_path / "run"), **changes))

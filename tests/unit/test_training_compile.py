@@ -58,5 +58,5 @@ def test_compiler_follows_the_options() -> None:
     processor, gpu = torch.device("cpu"), torch.device("cuda")
     assert compiler("off", gpu)(function) is function
     assert compiler("auto", processor)(function) is function
-    for mode, device in (("auto", gpu), ("default", processor), ("reduce-overhead", gpu)):
+    for mode, device in (("auto", gpu), ("default", processor), ("cuda-graph", gpu)):
         assert compiler(mode, device)(function) is not function  # pyright: ignore[reportArgumentType]
