@@ -53,8 +53,8 @@ def _navigation(page: Page, service: Service) -> str:
         f'<option value="{escape(sae["name"])}">{escape(sae["label"])}</option>' for sae in saes
     )
     return (
-        '<a class="skip" href="#content">Skip to the content</a>'
-        '<header class="top"><nav aria-label="Pages">'
+        '<header class="top"><a class="skip" href="#content">Skip to the content</a>'
+        '<nav aria-label="Pages">'
         '<a class="brand" href="./" data-page>Jumpscope</a>'
         f'<span class="pages">{links}</span></nav>'
         f'<div class="where"><label><span class="bundle">{escape(service.bundle.name)}</span>'

@@ -48,12 +48,14 @@ def histogram(
         attributes = f'data-tip="{escape(tip)}"'
         if bar_link and value:
             href = bar_link(left, right)
-            bars.append(f'<a class="step" tabindex="-1" href="{href}" {attributes}>{rect}</a>')
+            link = f'class="step" tabindex="-1" href="{href}" aria-label="{escape(tip)}"'
+            bars.append(f"<a {link} {attributes}>{rect}</a>")
         else:
             bars.append(f'<g class="step" {attributes}>{rect}</g>')
     return (
         f'<div class="chart"><div class="plot"><svg viewBox="0 0 100 100" '
-        f'preserveAspectRatio="none" data-steps=".step" tabindex="0" role="img" '
+        f'preserveAspectRatio="none" data-steps=".step" tabindex="0" '
+        f'role="{"group" if bar_link else "img"}" '
         f'aria-label="{escape(label)}">{"".join(bars)}</svg>'
         f"{_threshold_line(threshold, low, span)}</div>"
         f'<div class="axis" aria-hidden="true">{_ticks(ticks, low, span)}</div></div>'

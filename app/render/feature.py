@@ -31,20 +31,24 @@ def feature_html(data: Data, *, default_sae: str, text: str = "") -> str:
 def _heading(data: Data, sae: str, text: str) -> str:
     number_ = data["feature"]
 
-    def step(target: object, words: str, name: str, label: str) -> str:
+    def step(target: object, words: str, name: str) -> str:
         if target is None:
             return f'<span class="button off" aria-disabled="true">{words}</span>'
         address = link("features", sae=sae, feature=target, text=text)
-        return f'<a class="button" id="{name}" href="{address}" aria-label="{label}">{words}</a>'
+        return f'<a class="button" id="{name}" href="{address}">{words}</a>'
 
-    before, after = data.get("previous"), data.get("next")
+    before, after = data["previous"], data["next"]
+    earlier = '<span class="vh">Previous feature</span> ‹' + (
+        "" if before is None else f" {before}"
+    )
+    later = '<span class="vh">Next feature</span> ' + ("›" if after is None else f"{after} ›")
     return (
         '<div class="heading"><div class="grow">'
         f'<h1><span class="id">#{number_}</span> {escape(data["signature"])}</h1>'
         f'<p class="sub">{_facts(data)}</p></div><div class="buttons">'
-        + step(before, f"‹ {before}", "previous", "Previous feature")
-        + step(after, f"{after} ›", "next", "Next feature")
-        + step("random", "Random", "random", "Random feature")
+        + step(before, earlier, "previous")
+        + step(after, later, "next")
+        + step("random", 'Random<span class="vh"> feature</span>', "random")
         + f'<a class="button primary" href="{_steer(data, sae)}">Steer with it</a></div></div>'
     )
 

@@ -269,6 +269,7 @@ def test_the_feature_page_says_what_the_index_knows() -> None:
     assert f"2{NB}M further below" in page.text
     assert "Strongest" in page.text
     assert "Weak" not in page.text  # a group without contexts
+    assert "None" not in page.text
     assert page.all("a", href="features?feature=11")
     assert page.all("a", href="features?feature=random")
     assert page.all("a", href="features?q=said")

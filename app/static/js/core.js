@@ -73,8 +73,15 @@ window.jumpscope = (() => {
 
   /* Numbers, by the rules of app/render/numbers.py. */
   const MINUS = "\u2212";
-  const grouped = (value, decimals) =>
-    Math.abs(value).toLocaleString("en-US", { minimumFractionDigits: decimals, maximumFractionDigits: decimals });
+  // Made once for each number of decimals: making one costs more than a table row.
+  const formats = new Map();
+  function grouped(value, decimals) {
+    if (!formats.has(decimals)) {
+      const digits = { minimumFractionDigits: decimals, maximumFractionDigits: decimals };
+      formats.set(decimals, new Intl.NumberFormat("en-US", digits));
+    }
+    return formats.get(decimals).format(Math.abs(value));
+  }
 
   const format = {
     number(value, digits = 3) {

@@ -200,24 +200,31 @@
       frequency: (a, b) => a[0].frequency - b[0].frequency,
     };
 
-    function table(pairs, { caption, where }) {
+    /* A table of features: how many pass the filter, and the markup of the first `most` of them. */
+    function table(pairs, { caption, where, most = Infinity }) {
       const visible = pairs.filter(([row]) => shown(row)).sort(ORDERS[state.sort]);
-      const rows = visible.map(([row, activation]) =>
-        el(
-          "tr",
-          { "aria-current": row.feature === state.feature ? "true" : null },
-          el("td", { class: "id" }, el("button", { type: "button", class: "pick", "data-feature": row.feature, "data-where": where, "aria-pressed": String(row.feature === state.feature) }, `#${row.feature}`)),
-          el("td", { class: "words" }, el("span", { class: "signature-text" }, row.signature), el("span", { class: "mini", "aria-hidden": "true" }, el("i", { style: `width:${Math.min(100, (100 * activation) / row.max_act)}%` }))),
-          el("td", { class: "n" }, format.number(activation)),
-          el("td", { class: "n" }, format.percent(activation / row.max_act)),
-          el("td", { class: "n often" }, format.percent(row.frequency))
-        )
-      );
-      const head = el("thead", {}, el("tr", {},
+      const rows = visible.slice(0, most).map(([row, activation]) => tableRow(row, activation, where));
+      const head = el("tr", {},
         el("th", { scope: "col" }, "feature"), el("td"), el("th", { scope: "col", class: "n" }, where === "text" ? "peak" : "act"),
-        el("th", { scope: "col", class: "n" }, "of max"), el("th", { scope: "col", class: "n often" }, "fires on")));
-      return { rows, hidden: pairs.length - visible.length, make: (some) => el("table", {}, el("caption", { class: "vh" }, caption), head, el("tbody", {}, ...some)) };
+        el("th", { scope: "col", class: "n" }, "of max"), el("th", { scope: "col", class: "n often" }, "fires on"));
+      const node = el("table", {}, el("caption", { class: "vh" }, caption), el("thead", {}, head), el("tbody", {}, ...rows));
+      return { node, passing: visible.length, hidden: pairs.length - visible.length };
     }
+
+    function tableRow(row, activation, where) {
+      const chosen = row.feature === state.feature;
+      const share = activation / row.max_act;
+      const pick = el("button", { type: "button", class: "pick", "data-feature": row.feature, "data-where": where, "aria-pressed": String(chosen) }, `#${row.feature}`);
+      return el("tr", { "aria-current": chosen ? "true" : null },
+        el("td", { class: "id" }, pick),
+        el("td", { class: "words" }, el("span", { class: "signature-text" }, row.signature), bar(share)),
+        el("td", { class: "n" }, format.number(activation)),
+        el("td", { class: "n" }, format.percent(share)),
+        el("td", { class: "n often" }, format.percent(row.frequency)));
+    }
+
+    const bar = (share) =>
+      el("span", { class: "mini", "aria-hidden": "true" }, el("i", { style: `width:${Math.min(100, 100 * share).toFixed(1)}%` }));
 
     const hiddenNote = (count) =>
       count
@@ -226,17 +233,16 @@
         : null;
 
     function drawFeatures() {
-      const { rows, hidden, make } = table(data.features.map((row) => [row, row.peak]), { caption: "Features on this text", where: "text" });
-      at("features-title").textContent = `Features on this text (${rows.length.toLocaleString("en-US")})`;
-      const some = all ? rows : rows.slice(0, FEW);
-      const more = rows.length - some.length;
-      at("text-features").replaceChildren(
-        make(some),
-        ...[
-          more > 0 ? el("button", { type: "button", class: "plain", onclick: () => { all = true; drawFeatures(); } }, `Show the other ${more.toLocaleString("en-US")}`) : null,
-          hiddenNote(hidden),
-        ].filter(Boolean)
-      );
+      const pairs = data.features.map((row) => [row, row.peak]);
+      const { node, passing, hidden } = table(pairs, { caption: "Features on this text", where: "text", most: all ? Infinity : FEW });
+      at("features-title").textContent = `Features on this text (${passing.toLocaleString("en-US")})`;
+      const more = all ? 0 : passing - FEW;
+      const showAll = () => {
+        all = true;
+        drawFeatures();
+      };
+      const rest = more > 0 ? el("button", { type: "button", class: "plain", onclick: showAll }, `Show the other ${more.toLocaleString("en-US")}`) : null;
+      at("text-features").replaceChildren(...[node, rest, hiddenNote(hidden)].filter(Boolean));
     }
 
     function drawSelection() {
@@ -255,9 +261,9 @@
         return el("section", { class: "panel", "aria-label": "Selected token" }, head, el("p", { class: "quiet" }, "A special token: the SAE leaves it alone."));
       }
       const loss = token.loss === null ? "" : ` · loss ${losses(token)} (${format.signed(token.delta)})`;
-      const { rows, hidden, make } = table(byToken[token.i], { caption: "Features on the selected token", where: "token" });
+      const { node, hidden } = table(byToken[token.i], { caption: "Features on the selected token", where: "token" });
       return el("section", { class: "panel", "aria-label": "Selected token" }, head,
-        el("p", { class: "quiet" }, `${token.active} features${loss}`), make(rows), hiddenNote(hidden));
+        el("p", { class: "quiet" }, `${token.active} features${loss}`), node, hiddenNote(hidden));
     }
 
     function featurePanel(row) {
@@ -267,7 +273,7 @@
       const list = tokens.slice(0, 12).map(([i, activation]) =>
         el("tr", {},
           el("td", { class: "mono" }, el("button", { type: "button", class: "pick", "data-token": i }, js.quoted(data.tokens[i].text))),
-          el("td", { class: "wide" }, el("span", { class: "mini", "aria-hidden": "true" }, el("i", { style: `width:${Math.min(100, (100 * activation) / row.max_act)}%` }))),
+          el("td", { class: "wide" }, bar(activation / row.max_act)),
           el("td", { class: "n" }, format.number(activation)),
           el("td", { class: "n" }, format.percent(activation / row.max_act))));
       return el("section", { class: "panel", "aria-label": "Selected feature" },

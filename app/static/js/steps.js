@@ -29,7 +29,11 @@
     const middle = box.left + box.width / 2 - own.width / 2;
     const left = Math.max(8, Math.min(middle, document.documentElement.clientWidth - own.width - 8));
     const above = box.top - own.height - 7;
-    tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(above > 4 ? above : box.bottom + 7)}px)`;
+    const below = box.bottom + 7;
+    // A definition stands below its word, where it does not hide the number above.
+    const fits = below + own.height < innerHeight;
+    const top = (target.matches(".term") && fits) || above < 4 ? below : above;
+    tip.style.transform = `translate(${Math.round(left)}px, ${Math.round(top)}px)`;
     if (announce) live.textContent = tip.textContent;
   }
 
