@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
+EARLY = 4
+"""Tokens at the start of a row whose share of a feature's firing is counted apart."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
@@ -50,13 +53,12 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if not self.corpus:
             raise ValueError("corpus is empty: name at least one file.")
-        if bool(self.bundle) == bool(self.model):
-            if self.bundle or self.sae_path or self.sae:
-                raise ValueError("give either bundle (and sae) or model and sae_path.")
-        elif self.bundle and self.sae_path:
-            raise ValueError("sae_path goes with model: choose SAEs of a bundle with sae.")
-        elif self.model and (self.sae or not self.sae_path):
-            raise ValueError("model goes with sae_path: give the SAE's folder there.")
+        if self.bundle and (self.model or self.sae_path):
+            raise ValueError("give either bundle (and sae) or model and sae_path, not both.")
+        if self.sae and not self.bundle:
+            raise ValueError("sae names SAEs of a bundle: give bundle, or model and sae_path.")
+        if bool(self.model) != bool(self.sae_path):
+            raise ValueError("model and sae_path go together: give both.")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if not low <= value <= high:

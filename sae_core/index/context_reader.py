@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,11 +21,8 @@ class ContextReader:
         self,
         *,
         read_blocks: Callable[[Sequence[int]], list[tuple[int, bytes]]],
-        token_counts: np.ndarray,
+        arrays: Mapping[str, np.ndarray],
         vocab: Sequence[bytes],
-        segment_length: np.ndarray,
-        segment_document: np.ndarray,
-        segment_offset: np.ndarray,
         documents: Sequence[tuple[Any, ...]],
         sources: Sequence[str],
         before: int,
@@ -34,12 +31,14 @@ class ContextReader:
         """`documents`: number, title, source, licence of each; the rest as in docs/format.md."""
         self._read_blocks = read_blocks
         # The id of every rank: the inverse of tokencodec.ranks.
-        self._id_of_rank = np.argsort(tokencodec.ranks(token_counts)).astype(np.int32)
+        order = np.argsort(tokencodec.ranks(arrays["token_counts"]))
+        self._id_of_rank = order.astype(np.int32)
         self._vocab = vocab
-        ends = np.cumsum(segment_length.astype(np.int64))
-        self._segment_end = ends
-        self._segment_start = ends - segment_length
-        self._segment_document, self._segment_offset = segment_document, segment_offset
+        length = arrays["segment_length"].astype(np.int64)
+        self._segment_end = np.cumsum(length)
+        self._segment_start = self._segment_end - length
+        self._segment_document = arrays["segment_document"].astype(np.int64)
+        self._segment_offset = _offsets(arrays["segment_skip"], length, self._segment_document)
         self._documents, self._sources = documents, sources
         self._before, self._after = before, after
         self._cache: OrderedDict[int, np.ndarray] = OrderedDict()
@@ -47,24 +46,22 @@ class ContextReader:
 
     def read(
         self,
+        blocks: dict[int, np.ndarray],
         places: np.ndarray,
         positions: Sequence[np.ndarray],
         levels: Sequence[np.ndarray],
         values: np.ndarray,
         largest: float,
-        group: str,
+        near_miss: bool,
     ) -> list[dict[str, Any]]:
-        """The contexts around these places, as JSON values.
+        """The contexts around these places, as JSON values; `blocks` holds their tokens.
 
         `positions` and `levels`: active tokens besides the peak, in the window and in 255ths of
-        `largest`. `values` are the numbers of the peaks.
+        `largest`. `values` are the numbers at the peaks: activations, or for a `near_miss` the
+        pre-activations.
         """
-        places = places.astype(np.int64)
-        segment = np.searchsorted(self._segment_end, places, side="right")
-        first = np.maximum(places - self._before, self._segment_start[segment])
-        last = np.minimum(places + self._after + 1, self._segment_end[segment])
+        segment, first, last = self._windows(places)
         offset = self._segment_offset[segment] + first - self._segment_start[segment]
-        blocks = self._blocks(first, last)
         found = []
         for n, place in enumerate(places.tolist()):
             start, end = int(first[n]), int(last[n])
@@ -72,7 +69,7 @@ class ContextReader:
             shift = place - start - self._before
             for position, level in zip(positions[n].tolist(), levels[n].tolist(), strict=True):
                 activations[position + shift] = level / 255 * largest
-            if group != "near_miss":
+            if not near_miss:
                 activations[place - start] = float(values[n])
             number, title, source, license_ = self._documents[
                 int(self._segment_document[segment[n]])
@@ -100,8 +97,17 @@ class ContextReader:
             ids = np.concatenate([ids, blocks[block + 1][: end - start - len(ids)]])
         return ids.tolist()
 
-    def _blocks(self, first: np.ndarray, last: np.ndarray) -> dict[int, np.ndarray]:
-        """The blocks that hold these windows."""
+    def _windows(self, places: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Segment, first token and end of the window around each place."""
+        places = places.astype(np.int64)
+        segment = np.searchsorted(self._segment_end, places, side="right")
+        first = np.maximum(places - self._before, self._segment_start[segment])
+        last = np.minimum(places + self._after + 1, self._segment_end[segment])
+        return segment, first, last
+
+    def blocks(self, places: np.ndarray) -> dict[int, np.ndarray]:
+        """The blocks of tokens that the windows around these places touch."""
+        _, first, last = self._windows(places)
         size = tokencodec.BLOCK
         wanted = set((first // size).tolist()) | set(((last - 1) // size).tolist())
         found: dict[int, np.ndarray] = {}
@@ -117,3 +123,13 @@ class ContextReader:
                 while len(self._cache) > CACHED_BLOCKS:
                     self._cache.popitem(last=False)
         return found
+
+
+def _offsets(skip: np.ndarray, length: np.ndarray, document: np.ndarray) -> np.ndarray:
+    """Token of its document at which each segment begins."""
+    begin = np.cumsum(skip.astype(np.int64) + length) - length
+    if not len(begin):
+        return begin
+    # Counted from the first segment of the document, which begins after what it skips.
+    first = np.searchsorted(document, document)
+    return begin - begin[first] + skip[first]

@@ -111,11 +111,13 @@ class StoredTokens:
 
     tokens: np.ndarray
     """Ids, segment after segment."""
+    documents: np.ndarray
+    """Which of the spool's documents they are from."""
     segment_length: np.ndarray
     segment_document: np.ndarray
-    """Index into the spool's documents."""
-    segment_offset: np.ndarray
-    """Token of the document at which the segment begins."""
+    """Index into `documents`."""
+    segment_skip: np.ndarray
+    """Tokens left out between the segment before it in its document (or the start) and this."""
     place: np.ndarray
     """Place of each context's peak in `tokens`."""
 
@@ -138,10 +140,18 @@ def store_tokens(spool: Spool, contexts: Contexts, before: int, after: int) -> S
     begin = np.flatnonzero(starts)
     length = np.diff(np.append(place[begin], int(needed.sum())))
     row = np.searchsorted(row_start, begin, side="right") - 1
+    in_document = np.asarray(spool.row_offset, np.int64)[row] + begin - row_start[row]
+    documents, document = np.unique(
+        np.asarray(spool.row_document, np.int64)[row], return_inverse=True
+    )
+    same = document[1:] == document[:-1]
+    skip = in_document.copy()
+    skip[1:] -= np.where(same, in_document[:-1] + length[:-1], 0)
     return StoredTokens(
         tokens=np.asarray(spool.tokens())[needed].astype(np.int64),
+        documents=documents,
         segment_length=length,
-        segment_document=np.asarray(spool.row_document, np.int64)[row],
-        segment_offset=np.asarray(spool.row_offset, np.int64)[row] + begin - row_start[row],
+        segment_document=document,
+        segment_skip=skip,
         place=place[peak],
     )

@@ -1,17 +1,16 @@
-"""What the index keeps per feature beyond its table row: packed, 32 features to a compressed page.
+"""What the index keeps per feature beyond its table row: packed, 64 features to a page.
 
-A page is a list of arrays in the order of `_FIELDS`: first the number of elements of each (uint32,
-little-endian), then each array's bytes, all first bytes of its elements, then all second ones, and
-so on (numbers that are near each other then compress well), the whole compressed with zlib.
-docs/format.md says what each array means.
+A page is the arrays of `Page` in the order of `_FIELDS`, each written by `arrays.pack`.
+docs/format.md says what they mean.
 """
 
-import zlib
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-FEATURES = 32
+from sae_core.index.arrays import pack, unpack
+
+FEATURES = 64
 """Features per page."""
 
 _FIELDS = {
@@ -40,7 +39,7 @@ _FIELDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """Arrays of up to 32 consecutive features; G is their number."""
+    """Arrays of up to 64 consecutive features; G is their number."""
 
     contexts: np.ndarray
     """`[G * groups]`: contexts of each group: top, intervals from the highest, near misses."""
@@ -81,29 +80,15 @@ class Page:
 
     def pack(self) -> bytes:
         """The page's bytes."""
-        arrays = [np.ascontiguousarray(getattr(self, n), d) for n, d in _FIELDS.items()]
-        head = np.array([len(array) for array in arrays], "<u4").tobytes()
-        planes = (_planes(array) for array in arrays)
-        return zlib.compress(b"".join([head, *planes]), 9)
+        return b"".join(pack(getattr(self, name), dtype) for name, dtype in _FIELDS.items())
 
     @classmethod
     def unpack(cls, data: bytes) -> "Page":
-        """Inverse of `pack`."""
-        raw = zlib.decompress(data)
-        lengths = np.frombuffer(raw, "<u4", len(_FIELDS))
-        at = lengths.nbytes
-        arrays = {}
-        for (name, dtype), length in zip(_FIELDS.items(), lengths, strict=True):
-            size = np.dtype(dtype).itemsize
-            planes = np.frombuffer(raw, np.uint8, int(length) * size, at)
-            arrays[name] = np.ascontiguousarray(planes.reshape(size, -1).T).view(dtype).reshape(-1)
-            at += int(length) * size
+        """Inverse of `pack`; ValueError or zlib.error if the bytes are no page."""
+        arrays, at = {}, 0
+        for name, dtype in _FIELDS.items():
+            arrays[name], at = unpack(data, dtype, at)
         return cls(**arrays)
 
 
-def _planes(array: np.ndarray) -> bytes:
-    size = array.dtype.itemsize
-    return np.ascontiguousarray(array.view(np.uint8).reshape(-1, size).T).tobytes()
-
-
-assert [f.name for f in fields(Page)] == list(_FIELDS)
+assert [field.name for field in fields(Page)] == list(_FIELDS)

@@ -20,6 +20,8 @@ def run(cfg: IndexConfig) -> dict[str, Any]:
     """
     from tqdm import tqdm
 
+    if not cfg.bundle and not cfg.model:
+        raise ValueError("give bundle (and sae), or model and sae_path: what is to be indexed?")
     device = _device(cfg)
     dtype = _dtype(cfg, device)
     started = time.monotonic()

@@ -29,6 +29,17 @@ TABLES = {
 }
 """Table -> its columns."""
 
+ARRAYS = {
+    "mean_activation": "<f4",
+    "token_counts": "<u8",
+    "segment_length": "<u4",
+    "segment_document": "<u4",
+    "segment_skip": "<u4",
+    "histogram_exponent": "<i2",
+    "histogram_width": "<f4",
+}
+"""Rows of the table `arrays` -> number format of what `arrays.pack` made of them."""
+
 # Read by every DuckDB from 1.2 on; small blocks waste less in small files.
 _STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
 _ROWS_AT_ONCE = 10_000

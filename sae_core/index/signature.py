@@ -3,12 +3,15 @@
 Tokens are ordered by how much they say, `share * log2(share / base share)`: a token's part in how
 far the tokens that the feature fires on differ from those of the text at large, in bits. So " the"
 leads only where a feature fires on it more than the text has it. Tokens that differ in case or
-spaces around them count together. The forms:
+spaces around them count together; fragments of words are marked (`words.word_forms`). The forms:
 
-    said · replied · cried              these make up most of its firing
-    court · law · judge …               these stand out, but are less than half of it
-    many tokens, in python-peps         no token stands out; a source, or the start of texts, does
-    said · replied → the · he           and what it makes the model expect, where that is marked
+    said · replied · cried                  these make up most of its firing
+    court · law · judge …                   these stand out, but are less than half of it
+    many tokens, such as house · door       no few tokens stand out; these are the most telling
+    self · cls, in python-peps              most of its firing is in a source that the text has
+                                            little of
+    many tokens, in the first 4 tokens      where in a row it fires
+    had · have → been · gone                what it makes the model expect, where that is marked
     never fires in 3,000,000 tokens
 
 Nothing here knows what a token means.
@@ -19,129 +22,163 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sae_core.index.config import EARLY
+from sae_core.index.words import is_whole
+
 MAX_LENGTH = 70
 _MAX_WORDS = 4
 _LISTED = 0.5
 """A list of words that covers less of the firing than this ends in an ellipsis."""
 _STANDS_OUT = 0.05
-"""The words listed must cover at least this share."""
+"""Words are a list of their own if they cover at least this share, else they are examples."""
+_WORTH_NAMING = 1 / 8
+"""A word is listed if it says at least this part of what the first word says."""
+_EXAMPLES = 3
+_TELLING_LIFT, _TELLING_SHARE = 8.0, 0.005
 _SOURCE_SHARE, _SOURCE_LIFT = 0.5, 3.0
 _EARLY_SHARE = 0.5
-_LOGIT_SD = 5.0
+_EXPECTED = 3
+_LOGIT_SD = 4.5
 """A token is expected if its logit is this many standard deviations of the vocabulary's up."""
-_MARKS = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a signature is made from."""
+    """What a signature is made from. Words are forms as `words.word_forms` writes them."""
 
     tokens_read: int
     active_tokens: int
     tokens: Sequence[tuple[str, float, float]]
-    """Text, share of the firing, share of the text: of the tokens it fires on most."""
+    """Word, share of the firing, share of the text: of the tokens it fires on most."""
     sources: Sequence[tuple[str, float, float]]
     """Name, share of the firing, share of the text."""
     early_share: float
     """Share of the firing on the first tokens of a row."""
     raises: Sequence[tuple[str, float]]
-    """Text and logit of the tokens it raises most, in standard deviations over the vocabulary."""
+    """Word and logit of the tokens it raises most, in standard deviations over the vocabulary."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """The line, the words in it, and the share of the firing that is on them."""
+    """The line and what it was made from."""
 
     text: str
-    words: tuple[str, ...]
+    words: tuple[str, ...] = ()
+    """The words that the line lists."""
+    share: float = 0.0
+    """Share of the firing that is on them."""
+    telling: tuple[tuple[str, float], ...] = ()
+    """Whole words, listed or not, on which it fires at least eight times as often as the text has
+    them, and at least every 200th time; and the share of the firing on each."""
+    telling_bits: float = 0.0
+    """What the telling words add up to of `share * log2(share / base share)`."""
+    source: str = ""
+    """The source that most of the firing is in, if it is marked."""
+
+
+@dataclass(frozen=True)
+class _Word:
+    word: str
     share: float
-    bits: float
-    """What the words listed add up to of `share * log2(share / base share)`."""
+    base: float
+
+    @property
+    def bits(self) -> float:
+        return self.share * float(np.log2(self.share / self.base)) if self.base > 0 else 0.0
 
 
 def describe(facts: Facts) -> Signature:
     """The signature of one feature."""
     if not facts.active_tokens:
-        text = f"never fires in {facts.tokens_read:,} tokens"
-        return Signature(text=text, words=(), share=0.0, bits=0.0)
-    words, share, bits = _words(facts.tokens)
-    where = _where(facts)
-    text = " · ".join(words) or "many tokens"
-    if words and share < _LISTED:
-        text += " …"
-    if where and len(text) + len(where) <= MAX_LENGTH:
-        text += f", {where}"
-    text = _with_expected(text, facts, taken=words)
-    return Signature(text=text, words=words, share=share, bits=bits)
-
-
-def visible(text: str) -> str:
-    """A token as it can stand in a line: trimmed, its spaces drawn if it has nothing else."""
-    trimmed = text.strip()
-    if not trimmed:
-        drawn = "".join(_MARKS.get(char, "") for char in text)
-        shorter = drawn[:1] + f"×{len(drawn)}" if len(set(drawn)) == 1 and len(drawn) > 3 else drawn
-        return shorter[:8]
-    drawn = "".join(c if c.isprintable() else _MARKS.get(c, "�") for c in trimmed)
-    return drawn if len(drawn) <= 24 else drawn[:23] + "…"
-
-
-def _words(tokens: Sequence[tuple[str, float, float]]) -> tuple[tuple[str, ...], float, float]:
-    """Words worth naming in order, their share of the firing, and their bits."""
-    merged: dict[str, list[float]] = {}
-    forms: dict[str, tuple[float, str]] = {}
-    for text, share, base in tokens:
-        word = visible(text)
-        if not word:
-            continue
-        key = word.casefold()
-        sums = merged.setdefault(key, [0.0, 0.0])
-        sums[0] += share
-        sums[1] += base
-        # The form that it fires on most stands for all.
-        forms[key] = max(forms.get(key, (0.0, "")), (share, word), key=lambda form: form[0])
-    bits = {k: share * np.log2(share / base) for k, (share, base) in merged.items() if base > 0}
-    ranked = sorted(
-        ((b, k) for k, b in bits.items() if b > 0), key=lambda item: (-item[0], item[1])
-    )
-    if not ranked:
-        return (), 0.0, 0.0
-    chosen = [k for b, k in ranked[:_MAX_WORDS] if b >= ranked[0][0] / 8]
-    words: list[str] = []
-    total_share = total_bits = 0.0
-    for key in chosen:
-        word = forms[key][1]
-        if words and len(" · ".join([*words, word])) > MAX_LENGTH - 16:
-            break
-        words.append(word)
-        total_share += merged[key][0]
-        total_bits += float(bits[key])
-    if total_share < _STANDS_OUT:
-        return (), 0.0, 0.0
-    return tuple(words), min(total_share, 1.0), total_bits
-
-
-def _where(facts: Facts) -> str:
+        return Signature(text=f"never fires in {facts.tokens_read:,} tokens")
+    ranked = _ranked(facts.tokens)
+    listed = _listed(ranked)
+    telling = [word for word in ranked if _is_telling(word)]
+    share = min(sum(word.share for word in listed), 1.0)
+    if listed:
+        text = " · ".join(word.word for word in listed) + ("" if share >= _LISTED else " …")
+    else:
+        text = "many tokens"
+    source = _source(facts)
     if facts.early_share >= _EARLY_SHARE:
-        return "at the start of a text"
+        text = _with(text, f", in the first {EARLY} tokens")
+    elif source:
+        text = _with(text, f", in {source}")
+    if not listed:
+        text = _with_examples(text, telling)
+    text = _with_expected(text, facts, [word.word for word in listed])
+    return Signature(
+        text=text,
+        words=tuple(word.word for word in listed),
+        share=share,
+        telling=tuple((word.word, word.share) for word in telling),
+        telling_bits=sum(word.bits for word in telling),
+        source=source,
+    )
+
+
+def _ranked(tokens: Sequence[tuple[str, float, float]]) -> list[_Word]:
+    """Words by falling bits, tokens that differ in case or spaces added up."""
+    merged: dict[str, _Word] = {}
+    leading: dict[str, float] = {}
+    for form, share, base in tokens:
+        if not form:
+            continue
+        key = form.casefold()
+        old = merged.get(key, _Word(form, 0.0, 0.0))
+        # The form that it fires on most stands for all.
+        shown = form if share > leading.get(key, 0.0) else old.word
+        leading[key] = max(share, leading.get(key, 0.0))
+        merged[key] = _Word(shown, old.share + share, old.base + base)
+    telling = [(-word.bits, key) for key, word in merged.items() if word.bits > 0]
+    return [merged[key] for _, key in sorted(telling)]
+
+
+def _listed(ranked: Sequence[_Word]) -> list[_Word]:
+    """The words worth naming, none if they stand for little of the firing."""
+    found: list[_Word] = []
+    for word in ranked[:_MAX_WORDS]:
+        long = len(" · ".join([*(w.word for w in found), word.word])) > MAX_LENGTH - 16
+        if word.bits < _WORTH_NAMING * ranked[0].bits or (found and long):
+            break
+        found.append(word)
+    return found if sum(word.share for word in found) >= _STANDS_OUT else []
+
+
+def _source(facts: Facts) -> str:
     for name, share, base in facts.sources:
         if name and base > 0 and share >= _SOURCE_SHARE and share >= _SOURCE_LIFT * base:
-            return f"in {name}"
+            return name
     return ""
 
 
-def _with_expected(text: str, facts: Facts, taken: Sequence[str]) -> str:
+def _with(text: str, more: str) -> str:
+    return text + more if len(text) + len(more) <= MAX_LENGTH else text
+
+
+def _is_telling(word: _Word) -> bool:
+    often = word.share >= _TELLING_SHARE and word.share >= _TELLING_LIFT * word.base
+    return often and is_whole(word.word)
+
+
+def _with_examples(text: str, telling: Sequence[_Word]) -> str:
+    if len(telling) < 2:
+        return text
+    return _with(text, ", such as " + " · ".join(w.word for w in telling[:_EXAMPLES]))
+
+
+def _with_expected(text: str, facts: Facts, words: Sequence[str]) -> str:
     """`text` with the tokens that the feature raises, as far as they stand out and fit."""
-    seen = {word.casefold() for word in taken} if len(taken) == 1 else set()
+    # That a word makes the model expect the same word says nothing new.
+    seen = {word.casefold() for word in words}
     expected: list[str] = []
-    for token, deviations in facts.raises:
-        word = visible(token)
-        if deviations < _LOGIT_SD or len(expected) == 3:
+    for word, deviations in facts.raises:
+        if deviations < _LOGIT_SD or len(expected) == _EXPECTED:
             break
-        if not word or word.casefold() in seen:
+        inside_a_word = word.startswith("-") and word.endswith("-")
+        if not word or inside_a_word or word.casefold() in seen:
             continue
-        longer = f"{text} → {' · '.join([*expected, word])}"
-        if len(longer) > MAX_LENGTH:
+        if len(f"{text} → {' · '.join([*expected, word])}") > MAX_LENGTH:
             break
         seen.add(word.casefold())
         expected.append(word)

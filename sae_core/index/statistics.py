@@ -5,7 +5,6 @@ by whole-tensor operations: dense ones `[rows, pos, d_sae]` for what concerns ev
 sparse ones on the active (token, feature) pairs for the rest.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_core.index.config import IndexConfig
+from sae_core.index.config import EARLY, IndexConfig
 from sae_core.index.histogram import DoublingHistogram, WindowHistogram
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (
@@ -26,8 +25,6 @@ from sae_core.index.selection import (
 )
 from sae_core.sae import SAE
 
-EARLY = 4
-"""Tokens at the start of a row whose share of the firing is kept."""
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
 _CPU_CHUNK, _GPU_CHUNK = 2**21, 2**27
@@ -245,11 +242,12 @@ class FeatureStatistics:
         self._buffered = 0
 
     def totals(self) -> dict[str, float]:
-        """L0 and FVU on the tokens so far, as `sae_core.metrics` defines them."""
+        """L0 and FVU on the tokens so far, as `sae_core.metrics` defines them; dead features."""
         deviation = self.x_square - self.x_sum.square().sum() / max(self.tokens, 1)
         return {
             "l0": float(self.active.sum()) / max(self.tokens, 1),
-            "fvu": float(self.error / deviation) if deviation > 0 else math.nan,
+            "fvu": float(self.error / deviation) if deviation > 0 else 0.0,
+            "dead": int((self.active == 0).sum()),
         }
 
     _SUMS = ("active", "early", "act_sum", "max_act", "x_sum", "x_square", "error", "by_source")

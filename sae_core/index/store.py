@@ -9,9 +9,11 @@ from typing import Any
 import duckdb
 import numpy as np
 
+from sae_core.index.arrays import unpack
 from sae_core.index.context_reader import ContextReader
+from sae_core.index.feature_reader import FeatureReader
 from sae_core.index.pages import FEATURES, Page
-from sae_core.index.schema import connect
+from sae_core.index.schema import ARRAYS, connect
 
 SORTS: dict[str, str] = {
     "id": "feature",
@@ -23,15 +25,12 @@ SORTS: dict[str, str] = {
 }
 """Sort order of `Index.search` -> the column it sorts by."""
 
-_TITLES = ("Strong", "Above the middle", "Middle", "Below the middle", "Just above the threshold")
-_ACT_BINS, _PRE_BINS = 64, 56
-
 
 class Index:
     """What an index file holds; made by `Index.open`.
 
-    Every method may be called from any thread: each call has its own cursor. Columns that every
-    page needs (about 100 bytes per feature) are kept in memory, the rest is read when asked for.
+    Every method may be called from any thread: each query has its own cursor. What lists show of
+    each feature (about 200 bytes) is kept in memory, the rest is read when asked for.
     """
 
     @classmethod
@@ -48,42 +47,36 @@ class Index:
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._path, self._connection = path, connection
         entries = self._rows("SELECT key, value FROM meta")
-        meta: dict[str, Any] = {key: json.loads(value) for key, value in entries}
-        self._worth: list[tuple[int, str]] = [tuple(row) for row in meta.pop("worth_opening")]
+        self._meta: dict[str, Any] = {key: json.loads(value) for key, value in entries}
+        self._worth = [(int(i), str(why)) for i, why in self._meta.pop("worth_opening")]
         packed = dict(self._rows("SELECT name, data FROM arrays"))
-        meta["mean_activation"] = _array(packed["mean_activation"], "<f4")
-        self._meta = meta
-        self._tokens = max(int(meta["tokens"]), 1)
-        self._token_counts = _array(packed["token_counts"], "<u8")
-        self._exponent = _array(packed["histogram_exponent"], "<i2").astype(int)
-        self._width = _array(packed["histogram_width"], "<f4").astype(np.float64)
-        columns = self._rows(
+        arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
+        self._meta["mean_activation"] = arrays["mean_activation"]
+        self._tokens = max(int(self._meta["tokens"]), 1)
+        rows = self._rows(
             "SELECT signature, active_tokens, max_act, mean_act, threshold FROM features"
             " ORDER BY feature"
         )
-        signature, active, max_act, mean_act, threshold = zip(*columns, strict=True)
+        signature, active, max_act, mean_act, threshold = zip(*rows, strict=True)
         self._signature: tuple[str, ...] = signature
         self._active = np.array(active, np.int64)
         self._max_act = np.array(max_act, np.float64)
         self._mean_act = np.array(mean_act, np.float64)
         self._threshold = np.array(threshold, np.float64)
         words = self._rows("SELECT text, bytes FROM vocabulary ORDER BY token")
-        self._texts = [text for text, _ in words]
-        vocab = [text.encode() if raw is None else raw for text, raw in words]
-        documents = self._rows(
-            "SELECT number, title, source, license FROM documents ORDER BY document"
-        )
-        self._contexts = ContextReader(
+        contexts = ContextReader(
             read_blocks=self._read_blocks,
-            token_counts=self._token_counts,
-            vocab=vocab,
-            segment_length=_array(packed["segment_length"], "<u4"),
-            segment_document=_array(packed["segment_document"], "<u4"),
-            segment_offset=_array(packed["segment_offset"], "<u4"),
-            documents=documents,
-            sources=[row["source"] for row in meta["sources"]],
-            before=int(meta["before"]),
-            after=int(meta["after"]),
+            arrays=arrays,
+            vocab=[text.encode() if raw is None else raw for text, raw in words],
+            documents=self._rows(
+                "SELECT number, title, source, license FROM documents ORDER BY document"
+            ),
+            sources=[row["source"] for row in self._meta["sources"]],
+            before=int(self._meta["before"]),
+            after=int(self._meta["after"]),
+        )
+        self._reader = FeatureReader(
+            self._meta, arrays, texts=[text for text, _ in words], contexts=contexts
         )
 
     def close(self) -> None:
@@ -131,7 +124,7 @@ class Index:
         if sort not in SORTS:
             raise ValueError(f"unknown sort order {sort!r}: use one of {', '.join(SORTS)}.")
         where = ["active_tokens BETWEEN $low AND $high"]
-        # The bounds as counts, rounded so that a bound that is a feature's own share includes it.
+        # The bounds as counts, widened so that a feature's own frequency as a bound includes it.
         arguments: dict[str, Any] = {
             "low": float(min_frequency) * self._tokens - 1e-6,
             "high": float(max_frequency) * self._tokens + 1e-6,
@@ -148,38 +141,39 @@ class Index:
                 " lower($query)))))"
             )
             arguments["query"] = query
-        matching = f"FROM features WHERE {' AND '.join(where)}"
         direction = "DESC" if descending else "ASC"
-        [(total,)] = self._rows(f"SELECT count(*) {matching}", arguments)
         found = self._rows(
-            f"SELECT feature {matching} ORDER BY {SORTS[sort]} {direction}, feature"
-            " LIMIT $limit OFFSET $offset",
-            arguments | {"limit": max(int(limit), 0), "offset": max(int(offset), 0)},
+            f"SELECT feature FROM features WHERE {' AND '.join(where)}"
+            f" ORDER BY {SORTS[sort]} {direction}, feature",
+            arguments,
         )
-        return {"total": total, "features": [self._summary(feature) for (feature,) in found]}
+        first = max(int(offset), 0)
+        shown = found[first : first + max(int(limit), 0)]
+        return {"total": len(found), "features": [self._summary(i) for (i,) in shown]}
 
     def feature(self, feature: int) -> dict[str, Any]:
         """All that is known of a feature, as JSON values; ValueError for an unknown id."""
         i = self._known(feature)
         page, at = self._page(i)
         [(tokens,)] = self._rows("SELECT tokens FROM features WHERE feature = ?", [i])
-        threshold, largest = float(self._threshold[i]), float(self._max_act[i])
+        active, threshold = int(self._active[i]), float(self._threshold[i])
+        read = self._reader
         return {
             **self._summary(i),
-            "active_tokens": int(self._active[i]),
+            "active_tokens": active,
             "tokens": int(self._meta["tokens"]),
-            "activation_histogram": self._activation_histogram(i, page, at),
-            "pre_activation_histogram": self._pre_activation_histogram(i, page, at),
-            "groups": self._groups(page, at, threshold, largest),
-            "logits": {
-                "raises": self._logits(page.raises, page.raises_logit, at),
-                "lowers": self._logits(page.lowers, page.lowers_logit, at),
-            },
+            "activation_histogram": read.activation_histogram(page, at, i, threshold),
+            "pre_activation_histogram": read.pre_activation_histogram(page, at, i, threshold),
+            "groups": read.groups(page, at, threshold, float(self._max_act[i])),
+            "logits": {"raises": read.raises(page, at), "lowers": read.lowers(page, at)},
             "fires_on": {
-                "tokens": self._tokens_of(i, tokens, page, at),
-                "sources": self._sources_of(i, page, at),
+                "tokens": read.tokens(page, at, tokens, active),
+                "sources": read.sources(page, at, active),
             },
-            "neighbours": self._neighbours(page, at),
+            "neighbours": [
+                {**row, "signature": self._signature[row["feature"]]}
+                for row in read.neighbours(page, at)
+            ],
         }
 
     def worth_opening(self, n: int = 12) -> list[dict[str, Any]]:
@@ -191,10 +185,9 @@ class Index:
         for feature, reason in self._worth[:n]:
             page, at = self._page(feature)
             largest = float(self._max_act[feature])
-            groups = self._groups(page, at, float(self._threshold[feature]), largest, only="top")
-            contexts = groups[0]["contexts"]
-            strong = [c for c in contexts if c["value"] >= 0.6 * largest]
-            context = max(strong, key=_readability, default=contexts[0])
+            [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
+            strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
+            context = max(strong, key=_readability)
             found.append({**self._summary(feature), "rule": reason, "context": context})
         return found
 
@@ -214,173 +207,31 @@ class Index:
             raise ValueError(f"there is no feature {i}: ids run from 0 to {len(self._active) - 1}.")
         return i
 
+    def _page(self, feature: int) -> tuple[Page, int]:
+        """The page of a feature and its place in it."""
+        statement = "SELECT data FROM pages WHERE page = ?"
+        [(data,)] = self._rows(statement, [feature // FEATURES])
+        try:
+            return Page.unpack(data), feature % FEATURES
+        except (zlib.error, ValueError) as error:
+            raise ValueError(self._damaged()) from error
+
+    def _read_blocks(self, blocks: Sequence[int]) -> list[tuple[int, bytes]]:
+        statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
+        return [(block, data) for block, data in self._rows(statement, [list(blocks)])]
+
     def _rows(self, statement: str, arguments: Any = None) -> list[tuple[Any, ...]]:
         """All rows of a query, on a cursor of its own: a connection is not safe across threads."""
         with self._connection.cursor() as cursor:
             try:
                 return cursor.execute(statement, arguments).fetchall()
             except duckdb.ConnectionException:
-                raise
+                raise  # the index was closed: a bug, not a damaged file
             except duckdb.Error as error:
-                raise ValueError(
-                    f"{self._path} is damaged: build it again with jumpscope index."
-                ) from error
+                raise ValueError(self._damaged()) from error
 
-    def _read_blocks(self, blocks: Sequence[int]) -> list[tuple[int, bytes]]:
-        statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
-        return self._rows(statement, [list(blocks)])  # pyright: ignore[reportReturnType]
-
-    def _page(self, feature: int) -> tuple[Page, int]:
-        """The page of a feature and its place in it."""
-        statement = "SELECT data FROM pages WHERE page = ?"
-        [(data,)] = self._rows(statement, [feature // FEATURES])
-        return Page.unpack(data), feature % FEATURES
-
-    def _activation_histogram(self, i: int, page: Page, at: int) -> dict[str, list[float]]:
-        counts = _of(page.activation_counts, at, _ACT_BINS)
-        used = int(np.flatnonzero(counts)[-1]) + 1 if counts.any() else 0
-        if not used:
-            return {"edges": [], "counts": []}
-        edges = self._threshold[i] + np.arange(used + 1) * 2.0 ** self._exponent[i]
-        return {"edges": edges.tolist(), "counts": counts[:used].tolist()}
-
-    def _pre_activation_histogram(self, i: int, page: Page, at: int) -> dict[str, Any]:
-        """The bins in use, and at least those on either side of the threshold."""
-        counts = _of(page.pre_activation_counts, at, _PRE_BINS + 2)
-        inner, half = counts[1:-1], _PRE_BINS // 2
-        used = np.append(np.flatnonzero(inner), [half - 1, half])
-        first, last = int(used.min()), int(used.max()) + 1
-        edges = self._threshold[i] + np.arange(first - half, last - half + 1) * self._width[i]
-        return {
-            "edges": edges.tolist(),
-            "counts": inner[first:last].tolist(),
-            "below": int(counts[0]),
-            "above": int(counts[-1]),
-            "threshold": float(self._threshold[i]),
-        }
-
-    def _groups(
-        self, page: Page, at: int, threshold: float, largest: float, only: str = ""
-    ) -> list[dict[str, Any]]:
-        intervals = int(self._meta["intervals"])
-        names = ["top", *(f"interval_{n}" for n in range(intervals, 0, -1)), "near_miss"]
-        n_groups = len(names)
-        counts = page.contexts.astype(int)
-        mine = counts[at * n_groups : (at + 1) * n_groups]
-        first = int(counts[: at * n_groups].sum())
-        near_before = int(counts[n_groups - 1 : at * n_groups : n_groups].sum())
-        cut = _Cut(page, first, first - near_before, near_before)
-        width = (largest - threshold) / intervals
-        groups = []
-        for name, count in zip(names, mine.tolist(), strict=True):
-            if only and name != only:
-                break
-            if name == "near_miss":
-                values = threshold - cut.gaps(count)
-                low, high = (float(values.min()) if count else threshold), threshold
-            else:
-                values = cut.values(count) * largest
-                low, high = (float(values.min()) if count else largest), largest
-                if name != "top":
-                    n = int(name.removeprefix("interval_"))
-                    low, high = threshold + (n - 1) * width, threshold + n * width
-            contexts = self._contexts.read(*cut.contexts(count), values, largest, name)
-            groups.append(
-                {
-                    "name": name,
-                    "title": _title(name, intervals),
-                    "low": low,
-                    "high": high,
-                    "contexts": contexts,
-                }
-            )
-        return groups
-
-    def _logits(self, ids: np.ndarray, values: np.ndarray, at: int) -> list[dict[str, Any]]:
-        k = int(self._meta["listed_logits"])
-        chosen = zip(_of(ids, at, k).tolist(), _of(values, at, k).tolist(), strict=True)
-        return [{"token": self._texts[i], "id": i, "logit": value} for i, value in chosen]
-
-    def _tokens_of(
-        self, i: int, tokens: Sequence[int], page: Page, at: int
-    ) -> list[dict[str, Any]]:
-        first = int(page.tokens[:at].sum())
-        counts = page.token_count[first : first + int(page.tokens[at])]
-        found = []
-        for token, count in zip(tokens, counts.tolist(), strict=True):
-            share = count / int(self._active[i])
-            lift = share * self._tokens / int(self._token_counts[token])
-            found.append({"token": self._texts[token], "id": token, "share": share, "lift": lift})
-        return found
-
-    def _sources_of(self, i: int, page: Page, at: int) -> list[dict[str, Any]]:
-        first = int(page.sources[:at].sum())
-        mine = slice(first, first + int(page.sources[at]))
-        found = []
-        for source, count in zip(
-            page.source[mine].tolist(), page.source_count[mine].tolist(), strict=True
-        ):
-            share = count / int(self._active[i])
-            facts = self._meta["sources"][source]
-            lift = share * self._tokens / facts["tokens"]
-            found.append({"source": facts["source"], "share": share, "lift": lift})
-        return found
-
-    def _neighbours(self, page: Page, at: int) -> list[dict[str, Any]]:
-        k = int(self._meta["listed_neighbours"])
-        ids, cosines = _of(page.neighbour, at, k), _of(page.cosine, at, k) / 32767
-        return [
-            {"feature": i, "cosine": cosine, "signature": self._signature[i]}
-            for i, cosine in zip(ids.tolist(), cosines.tolist(), strict=True)
-        ]
-
-
-class _Cut:
-    """Takes a feature's contexts off the arrays of its page, group by group."""
-
-    def __init__(self, page: Page, context: int, value: int, gap: int) -> None:
-        self._page, self._context, self._value, self._gap = page, context, value, gap
-        self._other = int(page.others[:context].sum())
-
-    def values(self, count: int) -> np.ndarray:
-        """Shares of the largest activation at the next `count` peaks."""
-        drops = self._page.value[self._value : self._value + count].astype(np.int64)
-        self._value += count
-        return (65535 - np.cumsum(drops)) / 65535
-
-    def gaps(self, count: int) -> np.ndarray:
-        """How far the next `count` near misses are below the threshold."""
-        self._gap += count
-        return self._page.gap[self._gap - count : self._gap].astype(np.float64)
-
-    def contexts(self, count: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
-        """Places of the next `count` peaks; positions and levels of the other active tokens."""
-        mine = slice(self._context, self._context + count)
-        self._context += count
-        ends = self._other + np.cumsum(self._page.others[mine], dtype=np.int64)
-        starts = np.concatenate([[self._other], ends[:-1]])
-        self._other = int(ends[-1]) if count else self._other
-        spans = [slice(a, b) for a, b in zip(starts.tolist(), ends.tolist(), strict=False)]
-        positions = [self._page.position[span] for span in spans]
-        levels = [self._page.activation[span] for span in spans]
-        return self._page.place[mine], positions, levels
-
-
-def _array(packed: bytes, dtype: str) -> np.ndarray:
-    return np.frombuffer(zlib.decompress(packed), dtype)
-
-
-def _of(array: np.ndarray, at: int, k: int) -> np.ndarray:
-    return array[at * k : (at + 1) * k]
-
-
-def _title(name: str, intervals: int) -> str:
-    if name == "top":
-        return "Strongest"
-    if name == "near_miss":
-        return "Near misses, just below the threshold"
-    n = int(name.removeprefix("interval_"))
-    return _TITLES[-n] if intervals == len(_TITLES) else f"Interval {n} of {intervals}"
+    def _damaged(self) -> str:
+        return f"{self._path} is damaged: build it again with jumpscope index."
 
 
 def _readability(context: Mapping[str, Any]) -> tuple[float, float]:

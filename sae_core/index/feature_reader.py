@@ -1,0 +1,201 @@
+"""A feature's part of a page as JSON values."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from sae_core.index.context_reader import ContextReader
+from sae_core.index.histogram import DoublingHistogram, WindowHistogram
+from sae_core.index.pages import Page
+
+_TITLES = ("Just above the threshold", "Below the middle", "Middle", "Above the middle", "Strong")
+
+
+class FeatureReader:
+    """Reads the feature at place `at` of a page."""
+
+    def __init__(
+        self,
+        meta: Mapping[str, Any],
+        arrays: Mapping[str, np.ndarray],
+        texts: Sequence[str],
+        contexts: ContextReader,
+    ) -> None:
+        """`meta`, `arrays` as docs/format.md has them; `texts`: the vocabulary's tokens."""
+        self._tokens = max(int(meta["tokens"]), 1)
+        self._sources: list[dict[str, Any]] = meta["sources"]
+        self._intervals = int(meta["intervals"])
+        self._k_logits, self._k_near = int(meta["listed_logits"]), int(meta["listed_neighbours"])
+        self._token_counts = arrays["token_counts"]
+        self._exponent = arrays["histogram_exponent"].astype(int)
+        self._width = arrays["histogram_width"].astype(np.float64)
+        self._texts, self._contexts = texts, contexts
+
+    def activation_histogram(
+        self, page: Page, at: int, feature: int, threshold: float
+    ) -> dict[str, Any]:
+        """Edges from the threshold to just above the largest activation; empty if dead."""
+        counts = _of(page.activation_counts, at, DoublingHistogram.BINS)
+        if not counts.any():
+            return {"edges": [], "counts": []}
+        used = int(np.flatnonzero(counts)[-1]) + 1
+        edges = threshold + np.arange(used + 1) * 2.0 ** self._exponent[feature]
+        return {"edges": edges.tolist(), "counts": counts[:used].tolist()}
+
+    def pre_activation_histogram(
+        self, page: Page, at: int, feature: int, threshold: float
+    ) -> dict[str, Any]:
+        """The bins in use, and at least those on either side of the threshold."""
+        half = WindowHistogram.HALF
+        below, *inner, above = _of(page.pre_activation_counts, at, 2 * half + 2).tolist()
+        used = np.append(np.flatnonzero(inner), [half - 1, half])
+        first, last = int(used.min()), int(used.max()) + 1
+        edges = threshold + np.arange(first - half, last - half + 1) * self._width[feature]
+        return {
+            "edges": edges.tolist(),
+            "counts": inner[first:last],
+            "below": below,
+            "above": above,
+            "threshold": threshold,
+        }
+
+    def groups(
+        self, page: Page, at: int, threshold: float, largest: float, first: int | None = None
+    ) -> list[dict[str, Any]]:
+        """Groups of contexts, strongest first; all, or the `first` few."""
+        names = ["top", *(f"interval_{n}" for n in range(self._intervals, 0, -1)), "near_miss"]
+        cut = _Cut(page, at, len(names))
+        counts = _of(page.contexts, at, len(names)).tolist()
+        blocks = self._contexts.blocks(cut.places(sum(counts[:first])))
+        width = (largest - threshold) / self._intervals
+        groups = []
+        for name, count in list(zip(names, counts, strict=True))[:first]:
+            if name == "near_miss":
+                values = threshold - cut.gaps(count)
+                low, high = float(values.min(initial=threshold)), threshold
+            else:
+                values = cut.values(count) * largest
+                low, high = float(values.min(initial=largest)), largest
+            if name.startswith("interval_"):
+                n = int(name.removeprefix("interval_"))
+                low, high = threshold + (n - 1) * width, threshold + n * width
+            near_miss = name == "near_miss"
+            groups.append(
+                {
+                    "name": name,
+                    "title": self._title(name),
+                    "low": low,
+                    "high": high,
+                    "contexts": self._contexts.read(
+                        blocks, *cut.contexts(count), values, largest, near_miss
+                    ),
+                }
+            )
+        return groups
+
+    def _title(self, name: str) -> str:
+        if name == "top":
+            return "Strongest"
+        if name == "near_miss":
+            return "Near misses, just below the threshold"
+        n = int(name.removeprefix("interval_"))
+        if self._intervals == len(_TITLES):
+            return _TITLES[n - 1]
+        return f"Interval {n} of {self._intervals}"
+
+    def raises(self, page: Page, at: int) -> list[dict[str, Any]]:
+        """Tokens whose logits the feature raises most."""
+        return self._logits(page.raises, page.raises_logit, at)
+
+    def lowers(self, page: Page, at: int) -> list[dict[str, Any]]:
+        """Tokens whose logits the feature lowers most."""
+        return self._logits(page.lowers, page.lowers_logit, at)
+
+    def _logits(self, ids: np.ndarray, logits: np.ndarray, at: int) -> list[dict[str, Any]]:
+        k = self._k_logits
+        return [
+            {"token": self._texts[i], "id": i, "logit": logit}
+            for i, logit in zip(_of(ids, at, k).tolist(), _of(logits, at, k).tolist(), strict=True)
+        ]
+
+    def tokens(
+        self, page: Page, at: int, tokens: Sequence[int], active: int
+    ) -> list[dict[str, Any]]:
+        """The listed `tokens` of a feature that fires on `active`, with share and lift."""
+        counts = _ragged(page.token_count, page.tokens, at)
+        found = []
+        for token, count in zip(tokens, counts.tolist(), strict=True):
+            share = count / active
+            lift = share * self._tokens / int(self._token_counts[token])
+            found.append({"token": self._texts[token], "id": token, "share": share, "lift": lift})
+        return found
+
+    def sources(self, page: Page, at: int, active: int) -> list[dict[str, Any]]:
+        """The sources it fires in most, with share and lift."""
+        numbers = _ragged(page.source, page.sources, at)
+        counts = _ragged(page.source_count, page.sources, at)
+        found = []
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            source = self._sources[number]
+            share = count / active
+            lift = share * self._tokens / source["tokens"]
+            found.append({"source": source["source"], "share": share, "lift": lift})
+        return found
+
+    def neighbours(self, page: Page, at: int) -> list[dict[str, Any]]:
+        """The nearest features by decoder cosine."""
+        ids, cosines = _of(page.neighbour, at, self._k_near), _of(page.cosine, at, self._k_near)
+        return [
+            {"feature": i, "cosine": cosine}
+            for i, cosine in zip(ids.tolist(), (cosines / 32767).tolist(), strict=True)
+        ]
+
+
+class _Cut:
+    """Takes a feature's contexts off the arrays of its page, group by group."""
+
+    def __init__(self, page: Page, at: int, groups: int) -> None:
+        before = page.contexts[: at * groups].astype(int)
+        near = int(before[groups - 1 :: groups].sum())
+        self._page, self._context, self._gap = page, int(before.sum()), near
+        self._value = self._context - near
+        self._other = int(page.others[: self._context].sum())
+
+    def places(self, count: int) -> np.ndarray:
+        """Places of the next `count` peaks, which stay to be taken."""
+        return self._page.place[self._context : self._context + count]
+
+    def values(self, count: int) -> np.ndarray:
+        """Shares of the largest activation at the next `count` peaks."""
+        drops = self._page.value[self._value : self._value + count].astype(np.int64)
+        self._value += count
+        return (65535 - np.cumsum(drops)) / 65535
+
+    def gaps(self, count: int) -> np.ndarray:
+        """How far the next `count` near misses are below the threshold."""
+        self._gap += count
+        return self._page.gap[self._gap - count : self._gap].astype(np.float64)
+
+    def contexts(self, count: int) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray]]:
+        """Places of the next `count` peaks; positions and levels of the other active tokens."""
+        mine = slice(self._context, self._context + count)
+        self._context += count
+        bounds = self._other + np.cumsum([0, *self._page.others[mine].tolist()])
+        self._other = int(bounds[-1])
+        spans = [slice(a, b) for a, b in itertools.pairwise(bounds.tolist())]
+        positions = [self._page.position[span] for span in spans]
+        levels = [self._page.activation[span] for span in spans]
+        return self._page.place[mine], positions, levels
+
+
+def _of(array: np.ndarray, at: int, k: int) -> np.ndarray:
+    """Row `at` of rows of k."""
+    return array[at * k : (at + 1) * k]
+
+
+def _ragged(array: np.ndarray, lengths: np.ndarray, at: int) -> np.ndarray:
+    """Row `at` of rows of these lengths."""
+    first = int(lengths[:at].sum())
+    return array[first : first + int(lengths[at])]

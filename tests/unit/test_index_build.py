@@ -1,0 +1,496 @@
+"""Every number of an index against a slow computation that shares no code with it."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sae_core.config import SAEConfig, Site
+from sae_core.index import Index, IndexConfig, Target, build_index, build_indexes
+from sae_core.sae import SAE
+from sae_core.tokens import token_texts, vocabulary
+from tests import tiny
+from tests.index_reference import CONTEXT, Reference, Token, clear_of_ties, reference
+
+FEATURES = range(tiny.D_SAE)
+
+
+def config(corpus: Path, **changes: Any) -> IndexConfig:
+    """Settings for the tiny corpus, read whole."""
+    settings: dict[str, Any] = {"corpus": (str(corpus),), "tokens": 10**6, "rows_per_batch": 7}
+    return IndexConfig(**(settings | changes))
+
+
+@pytest.fixture(scope="module")
+def sae(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> SAE:
+    return clear_of_ties(tiny_sae, tiny_model, tiny_tokenizer)
+
+
+@pytest.fixture(scope="module")
+def dense(tiny_model: Any, tiny_tokenizer: Any, sae: SAE) -> Reference:
+    return reference(tiny_model, tiny_tokenizer, sae)
+
+
+@pytest.fixture(scope="module")
+def index(
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Index:
+    path = tmp_path_factory.mktemp("index") / "index.duckdb"
+    build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), path)
+    return Index.open(path)
+
+
+@pytest.fixture(scope="module")
+def pages(index: Index) -> list[dict[str, Any]]:
+    return [index.feature(i) for i in FEATURES]
+
+
+def group(page: dict[str, Any], name: str) -> dict[str, Any]:
+    [found] = [g for g in page["groups"] if g["name"] == name]
+    return found
+
+
+def at(context: dict[str, Any]) -> tuple[int, int]:
+    """Document and token of it at which a context's peak is."""
+    return context["document"], context["offset"] + context["peak"]
+
+
+def test_counts_sizes_and_totals(
+    index: Index, pages: list[dict[str, Any]], dense: Reference
+) -> None:
+    acts = dense.acts
+    total = len(dense.tokens)
+    assert index.meta["tokens"] == total
+    assert index.meta["documents"] == 60
+    assert index.meta["context_size"] == CONTEXT
+    for i, page in enumerate(pages):
+        active = acts[:, i][acts[:, i] > 0]
+        assert page["active_tokens"] == len(active)
+        assert page["frequency"] == pytest.approx(len(active) / total)
+        assert page["max_act"] == pytest.approx(active.max(initial=0), rel=1e-5)
+        assert page["mean_act"] == pytest.approx(active.mean() if len(active) else 0, rel=1e-5)
+        assert page["threshold"] == pytest.approx(dense.threshold[i], rel=1e-6)
+    np.testing.assert_allclose(index.frequencies(), (acts > 0).mean(0))
+    np.testing.assert_allclose(index.max_acts(), acts.max(0), rtol=1e-5)
+
+
+def test_totals_and_mean(index: Index, dense: Reference, sae: SAE) -> None:
+    recon = dense.acts @ sae.W_dec.double().numpy() + sae.b_dec.double().numpy()
+    mean = dense.x.mean(0)
+    fvu = ((dense.x - recon) ** 2).sum() / ((dense.x - mean) ** 2).sum()
+    totals = index.meta["totals"]
+    assert totals["l0"] == pytest.approx((dense.acts > 0).sum(1).mean())
+    assert totals["fvu"] == pytest.approx(fvu, rel=1e-5)
+    assert totals["dead"] == int((dense.acts.max(0) == 0).sum())
+    np.testing.assert_allclose(index.meta["mean_activation"], mean, rtol=1e-4, atol=1e-5)
+
+
+def test_sources_of_the_sample(index: Index, dense: Reference) -> None:
+    documents = tiny.tiny_documents()
+    count = Counter(documents[token.document]["source"] for token in dense.tokens)
+    assert {row["source"]: row["tokens"] for row in index.meta["sources"]} == dict(count)
+
+
+def test_histograms(pages: list[dict[str, Any]], dense: Reference) -> None:
+    for i, page in enumerate(pages):
+        active = dense.acts[:, i][dense.acts[:, i] > 0]
+        chart = page["activation_histogram"]
+        assert sum(chart["counts"]) == len(active)
+        if len(active):
+            # A value on an edge may fall on either side of it, float64 or float32.
+            expected, _ = np.histogram(active, chart["edges"])
+            assert np.abs(np.array(chart["counts"]) - expected).sum() <= 2
+            assert chart["edges"][0] == pytest.approx(page["threshold"])
+            assert 32 <= len(chart["counts"]) <= 64
+            assert chart["counts"][-1] > 0
+        chart = page["pre_activation_histogram"]
+        edges = np.array(chart["edges"])
+        expected, _ = np.histogram(dense.pre_acts[:, i], edges)
+        assert np.abs(np.array(chart["counts"]) - expected).sum() <= 2
+        assert chart["below"] + sum(chart["counts"]) + chart["above"] == len(dense.tokens)
+        # The threshold is an edge: what is right of it is what fires.
+        right = np.array(chart["counts"])[edges[:-1] >= page["threshold"] - 1e-4].sum()
+        assert right + chart["above"] == pytest.approx(len(active), abs=1)
+
+
+def check_best(
+    contexts: list[dict[str, Any]],
+    dense: Reference,
+    column: np.ndarray,
+    expected: list[tuple[float, Token]],
+    tolerance: float,
+) -> None:
+    """The same values from places that have them; of equal values any place will do."""
+    places = {(t.document, t.in_document): t for t in dense.tokens}
+    found = [places[at(c)] for c in contexts]
+    values = [value for value, _ in expected]
+    assert [c["value"] for c in contexts] == pytest.approx(values, abs=tolerance)
+    assert [column[t.place] for t in found] == pytest.approx(values, abs=1e-5)
+    assert len({t.row for t in found}) == len(found)
+    assert len({t.document for t in found}) == len({t.document for _, t in expected})
+
+
+def test_strongest_contexts(pages: list[dict[str, Any]], dense: Reference) -> None:
+    for i, page in enumerate(pages):
+        expected = dense.strongest(dense.events(i), 20)
+        contexts = group(page, "top")["contexts"]
+        check_best(contexts, dense, dense.acts[:, i], expected, page["max_act"] * 2e-5)
+
+
+def test_few_documents_are_filled_up_with_further_rows(
+    dense: Reference,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    cfg = config(tiny_corpus, top=80, near_misses=70, per_interval=0)
+    build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    found = Index.open(tmp_path / "i.duckdb")
+    for i in FEATURES:
+        page = found.feature(i)
+        for name, k, events, column in (
+            ("top", 80, dense.events(i), dense.acts[:, i]),
+            ("near_miss", 70, dense.misses(i), dense.pre_acts[:, i]),
+        ):
+            expected = dense.strongest(events, k)
+            assert len({t.document for _, t in expected}) < k
+            gap = page["threshold"] - expected[-1][0] if name == "near_miss" else page["max_act"]
+            tolerance = 1e-5 + gap * 1e-3
+            check_best(group(page, name)["contexts"], dense, column, expected, tolerance)
+        assert all(not g["contexts"] for g in page["groups"] if g["name"].startswith("interval"))
+
+
+def test_near_misses(pages: list[dict[str, Any]], dense: Reference) -> None:
+    for i, page in enumerate(pages):
+        expected = dense.strongest(dense.misses(i), 5)
+        found = group(page, "near_miss")
+        gap = page["threshold"] - expected[-1][0]
+        tolerance = 1e-5 + 1e-3 * gap
+        check_best(found["contexts"], dense, dense.pre_acts[:, i], expected, tolerance)
+        for context in found["contexts"]:
+            assert context["value"] <= page["threshold"]
+            assert context["activations"][context["peak"]] == 0
+        assert found["high"] == page["threshold"]
+
+
+def test_windows_hold_the_text_and_the_activations(
+    pages: list[dict[str, Any]], dense: Reference, tiny_tokenizer: Any
+) -> None:
+    vocab = vocabulary(tiny_tokenizer)
+    documents = tiny.tiny_documents()
+    places = {(t.document, t.in_document): t for t in dense.tokens}
+    for i, page in enumerate(pages):
+        for context in (c for g in page["groups"] for c in g["contexts"]):
+            peak = places[at(context)]
+            near = [t for t in dense.row_of(peak) if -24 <= t.in_row - peak.in_row <= 8]
+            assert context["tokens"] == token_texts([t.id for t in near], vocab)
+            assert context["offset"] == near[0].in_document
+            acts = [dense.acts[t.place, i] for t in near]
+            # Half a step of 1/255, and the rounding to 11 bits before it.
+            step = page["max_act"] / 255
+            np.testing.assert_allclose(context["activations"], acts, atol=0.51 * step, rtol=5e-4)
+            assert [a > 0 for a in context["activations"]] == [a > 0 for a in acts]
+            document = documents[context["document"]]
+            assert context["title"] == document["title"]
+            assert context["source"] == document["source"]
+            assert context["license"] == document["license"]
+
+
+def test_intervals_are_sampled_distinct_documents_first(
+    pages: list[dict[str, Any]], dense: Reference
+) -> None:
+    for i, page in enumerate(pages):
+        edges = np.linspace(page["threshold"], page["max_act"], 6)
+        for n in range(1, 6):
+            found = group(page, f"interval_{n}")
+            low, high = edges[n - 1], edges[n]
+            assert (found["low"], found["high"]) == pytest.approx((low, high), rel=1e-5)
+            inside: dict[tuple[int, int], Token] = {
+                (t.document, t.in_document): t
+                for value, t in dense.events(i)
+                if low - 1e-5 < value <= high + 1e-5
+            }
+            contexts = found["contexts"]
+            assert {at(c) for c in contexts} <= set(inside)
+            rows = {t.row for t in inside.values()}
+            documents = {t.document for t in inside.values()}
+            assert len(contexts) == pytest.approx(min(5, len(rows)), abs=1 if len(rows) < 5 else 0)
+            chosen = {c["document"] for c in contexts}
+            assert len(chosen) >= min(len(contexts), len(documents)) - (len(documents) <= 5)
+            values = [c["value"] for c in contexts]
+            assert values == sorted(values, reverse=True)
+
+
+def test_tokens_and_sources_it_fires_on(
+    pages: list[dict[str, Any]], dense: Reference, tiny_tokenizer: Any
+) -> None:
+    documents = tiny.tiny_documents()
+    total = len(dense.tokens)
+    base_tokens = Counter(t.id for t in dense.tokens)
+    base_sources = Counter(documents[t.document]["source"] for t in dense.tokens)
+    for i, page in enumerate(pages):
+        events = [t for _, t in dense.events(i)]
+        by_token = Counter(t.id for t in events)
+        ranked = sorted(by_token.items(), key=lambda item: (-item[1], item[0]))
+        expected = [(token, n) for token, n in ranked if n >= 3][:10]
+        found = page["fires_on"]["tokens"]
+        assert [row["id"] for row in found] == [token for token, _ in expected]
+        for row, (token, n) in zip(found, expected, strict=True):
+            share = n / len(events)
+            assert row["share"] == pytest.approx(share)
+            assert row["lift"] == pytest.approx(share / (base_tokens[token] / total))
+        by_source = Counter(documents[t.document]["source"] for t in events)
+        sources = page["fires_on"]["sources"]
+        assert {row["source"] for row in sources} == {s for s, n in by_source.items() if n >= 3}
+        for row in sources:
+            share = by_source[row["source"]] / len(events)
+            assert row["share"] == pytest.approx(share)
+            assert row["lift"] == pytest.approx(share / (base_sources[row["source"]] / total))
+        shares = [row["share"] for row in sources]
+        assert shares == sorted(shares, reverse=True)
+
+
+def expected_logits(model: Any, direction: np.ndarray) -> np.ndarray:
+    gain = 1 + model.model.norm.weight.double().numpy()
+    unembedding = model.lm_head.weight.double().numpy()
+    logits = unembedding @ (gain * direction / np.linalg.norm(direction))
+    return logits - logits.mean()
+
+
+def check_logits(page: dict[str, Any], logits: np.ndarray, specials: set[int]) -> None:
+    allowed = [i for i in range(len(logits)) if i not in specials]
+    ranked = sorted(allowed, key=lambda i: -logits[i])
+    for rows, expected in (
+        (page["logits"]["raises"], ranked[:10]),
+        (page["logits"]["lowers"], ranked[::-1][:10]),
+    ):
+        assert [row["id"] for row in rows] == expected
+        found = [row["logit"] for row in rows]
+        assert found == pytest.approx(logits[expected].tolist(), rel=2e-3, abs=2e-3)
+
+
+def test_logits(
+    pages: list[dict[str, Any]], tiny_model: Any, tiny_tokenizer: Any, sae: SAE
+) -> None:
+    rows = sae.W_dec.double().numpy()
+    specials = set(tiny_tokenizer.all_special_ids)
+    for i, page in enumerate(pages):
+        check_logits(page, expected_logits(tiny_model, rows[i]), specials)
+
+
+def test_logits_at_attn_out_go_through_the_output_projection_and_its_norm(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    site = Site("attn_out", 1)
+    sae = tiny.make_sae(tiny_model, tiny_tokenizer, site)
+    block = tiny_model.model.layers[1]
+    gain = block.post_attention_layernorm.weight
+    before = gain.detach().clone()
+    # A gain that is not 1 everywhere, or leaving it out would go unnoticed.
+    gain.copy_(torch.linspace(-0.5, 0.5, len(gain)))
+    try:
+        build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), tmp_path / "i.duckdb")
+        scale = 1 + gain.double().numpy()
+        projection = block.self_attn.o_proj.weight.double().numpy()
+        found = Index.open(tmp_path / "i.duckdb")
+        for i in (0, 5, 40):
+            direction = scale * (projection @ sae.W_dec[i].double().numpy())
+            logits = expected_logits(tiny_model, direction)
+            check_logits(found.feature(i), logits, set(tiny_tokenizer.all_special_ids))
+    finally:
+        gain.copy_(before)
+
+
+def test_neighbours(pages: list[dict[str, Any]], sae: SAE) -> None:
+    rows = sae.W_dec.double().numpy()
+    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    np.fill_diagonal(cosine, -np.inf)
+    for i, page in enumerate(pages):
+        order = np.argsort(-cosine[i])[:10]
+        found = page["neighbours"]
+        assert [row["feature"] for row in found] == order.tolist()
+        assert [row["cosine"] for row in found] == pytest.approx(cosine[i][order], abs=2e-5)
+        assert [row["signature"] for row in found] == [pages[j]["signature"] for j in order]
+
+
+def test_a_dead_feature(pages: list[dict[str, Any]], dense: Reference) -> None:
+    page = pages[tiny.DEAD]
+    assert page["frequency"] == page["max_act"] == page["mean_act"] == 0
+    assert page["signature"] == f"never fires in {len(dense.tokens):,} tokens"
+    assert page["activation_histogram"] == {"edges": [], "counts": []}
+    assert page["fires_on"] == {"tokens": [], "sources": []}
+    # It has near misses all the same: they say what it comes closest to.
+    full = [g["name"] for g in page["groups"] if g["contexts"]]
+    assert full == ["near_miss"]
+
+
+def test_hostile_text_comes_back_as_it_was(pages: list[dict[str, Any]]) -> None:
+    found = [
+        c for page in pages for g in page["groups"] for c in g["contexts"] if c["document"] == 1
+    ]
+    assert found
+    hostile = tiny.tiny_documents()[1]["text"]
+    texts = ["".join(c["tokens"]) for c in found]
+    assert all(text in hostile for text in texts)
+    assert any("onerror=alert(1)" in text for text in texts)
+
+
+def same(a: Any, b: Any, path: str = "") -> None:
+    """Equal structures; numbers up to rounding."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        if a.get("name") in ("top", "near_miss"):
+            # The corpus repeats itself: of equal activations, rounding decides which are kept.
+            values = [context["value"] for context in b["contexts"]]
+            assert [context["value"] for context in a["contexts"]] == pytest.approx(
+                values, rel=1e-4
+            )
+            return
+        for key in a:
+            same(a[key], b[key], f"{path}.{key}")
+    elif isinstance(a, list):
+        assert len(a) == len(b), path
+        if path.endswith(".contexts"):
+            a, b = sorted(a, key=at), sorted(b, key=at)
+        for n, (x, y) in enumerate(zip(a, b, strict=True)):
+            same(x, y, f"{path}[{n}]")
+    elif isinstance(a, float):
+        # Activations are kept in 255ths: a rounding error can move one by a step.
+        assert a == pytest.approx(b, rel=2e-3, abs=0.05), path
+    else:
+        assert a == b, path
+
+
+@pytest.mark.parametrize("rows_per_batch", [1, 64])
+def test_batch_size_changes_nothing(
+    rows_per_batch: int,
+    pages: list[dict[str, Any]],
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Merging often must not matter either.
+    monkeypatch.setattr("sae_core.index.statistics.MERGE_AT", 300)
+    cfg = config(tiny_corpus, rows_per_batch=rows_per_batch)
+    build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    other = Index.open(tmp_path / "i.duckdb")
+    for i, page in enumerate(pages):
+        same(page, other.feature(i), f"feature {i}")
+
+
+def test_another_seed_samples_other_contexts(
+    pages: list[dict[str, Any]],
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    cfg = config(tiny_corpus, seed=1)
+    build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    other = Index.open(tmp_path / "i.duckdb").feature(tiny.ALWAYS)
+    page = pages[tiny.ALWAYS]
+    assert group(page, "interval_1")["contexts"] != group(other, "interval_1")["contexts"]
+    assert group(page, "top")["contexts"] == group(other, "top")["contexts"]
+
+
+def test_two_saes_in_one_pass(
+    pages: list[dict[str, Any]],
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+) -> None:
+    second = tiny.make_sae(tiny_model, tiny_tokenizer, Site("mlp_out", 0), seed=1)
+    targets = [
+        Target(sae=second, out_path=tmp_path / "second.duckdb"),
+        Target(sae=sae, out_path=tmp_path / "first.duckdb"),
+    ]
+    seen: list[int] = []
+    metas = build_indexes(
+        tiny_model, tiny_tokenizer, targets, config(tiny_corpus), progress=seen.append
+    )
+    assert [meta["site"] for meta in metas] == ["mlp_out/0", "resid_post/1"]
+    assert sum(seen) == metas[0]["tokens"]
+    with_other = Index.open(tmp_path / "first.duckdb")
+    for i, page in enumerate(pages):
+        same(page, with_other.feature(i), f"feature {i}")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["first.duckdb", "second.duckdb"]
+
+
+@pytest.mark.parametrize("architecture", ["topk", "standard", "gated"])
+def test_other_architectures(
+    architecture: Any,
+    tiny_model: Any,
+    tiny_tokenizer: Any,
+    sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    dense: Reference,
+) -> None:
+    cfg = SAEConfig(
+        architecture=architecture,
+        d_model=tiny.D_MODEL,
+        d_sae=tiny.D_SAE,
+        site=tiny.SITE,
+        context_size=CONTEXT,
+        k=6 if architecture == "topk" else None,
+    )
+    sae = SAE.build(cfg)
+    for name in sae.tensor_names:
+        source = {"b_gate": "b_enc", "b_mag": "b_enc"}.get(name, name)
+        if hasattr(sae, source):
+            getattr(sae, name).data = getattr(sae, source).detach().clone()
+    build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), tmp_path / "i.duckdb")
+    found = Index.open(tmp_path / "i.duckdb")
+    acts = sae.encode(torch.from_numpy(dense.x).float()).double().numpy()
+    np.testing.assert_allclose(found.frequencies(), (acts > 0).mean(0), atol=2 / len(acts))
+    np.testing.assert_allclose(found.max_acts(), acts.max(0), rtol=1e-4, atol=1e-4)
+    page = found.feature(3)
+    for context in group(page, "near_miss")["contexts"]:
+        assert context["activations"][context["peak"]] == 0
+
+
+def test_reading_stops_at_the_number_of_tokens(
+    tiny_model: Any, tiny_tokenizer: Any, sae: SAE, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    cfg = config(tiny_corpus, tokens=500)
+    meta = build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    assert 500 <= meta["tokens"] < 500 + CONTEXT
+
+
+def test_an_sae_of_another_model_is_refused(
+    tiny_model: Any, tiny_tokenizer: Any, sae: SAE, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    other = SAE.build(
+        SAEConfig(architecture="standard", d_model=7, d_sae=4, site=tiny.SITE, context_size=8)
+    )
+    with pytest.raises(ValueError, match="reads 7 numbers but the model has 32"):
+        build_index(tiny_model, tiny_tokenizer, other, config(tiny_corpus), tmp_path / "i.duckdb")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_model_is_left_as_it_was(
+    tiny_model: Any, tiny_tokenizer: Any, sae: SAE, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    def hooks() -> int:
+        return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in tiny_model.modules())
+
+    before = hooks()
+    cfg = config(tiny_corpus, tokens=100)
+    build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    assert hooks() == before
