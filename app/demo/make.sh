@@ -18,9 +18,9 @@ jumpscope train --preset short_run --model "$out/demo/model" \
     --corpus "$corpus/train-0[0-6]-of-12.parquet" \
     --eval-corpus "$corpus/validation.parquet" --eval-tokens 400000 \
     --sites resid_post/4 mlp_out/6 --d-sae 4096 --l0-targets 32 \
-    --tokens 102400000 --save-dtype bfloat16 --out "$out/saes"
+    --tokens 102400000 --save-dtype bfloat16 --out "$out/trained"
 
-cp -r "$out/saes/resid_post-layer_4-l0_32" "$out/saes/mlp_out-layer_6-l0_32" "$out/demo/saes/"
+cp -r "$out"/trained/saes/* "$out/demo/saes/"
 cp "$(dirname "$0")/bundle.json" "$out/demo/"
 jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 3500000 \
     --dtype float32
