@@ -78,12 +78,14 @@ def clear_of_ties(sae: SAE, model: Any, tokenizer: Any) -> SAE:
     """
     pre_acts = reference(model, tokenizer, sae).pre_acts
     clear = SAE.build(sae.cfg)
-    clear.load_state_dict(sae.state_dict())
+    state = sae.state_dict()
+    before, after = state["threshold"], state["threshold"].clone()
     for i, column in enumerate(pre_acts.T):
-        threshold = float(clear.threshold[i])
+        threshold = float(before[i])
         while np.abs(column - threshold).min() < 1e-4:
             threshold += 5e-5
-        clear.threshold[i] = threshold
+        after[i] = threshold
+    clear.load_state_dict(state | {"threshold": after})
     return clear
 
 

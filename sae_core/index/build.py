@@ -87,8 +87,17 @@ def build_indexes(
         run.read(lambda: checkpoint.save(folder, marks, run.state()), progress)
         name = model_name or saes[0].cfg.model_name
         found = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
+    except KeyboardInterrupt as stop:
+        if not checkpoint.exists(folder):
+            raise
+        raise KeyboardInterrupt(
+            f"interrupted at {run.tokens:,} tokens: the same command goes on from the last "
+            f"checkpoint in {folder}."
+        ) from stop
     finally:
         run.close()
+        if not checkpoint.exists(folder):
+            checkpoint.remove(folder)
     checkpoint.remove(folder)
     return found
 
@@ -133,7 +142,7 @@ class _Run:
         self._skip = 0 if tokenizer.bos_token_id is None else 1
         self._vocab_size = max(len(tokenizer), int(model.config.vocab_size))
         spool = folder / checkpoint.SPOOL_FILE
-        if not (folder / checkpoint.STATE_FILE).is_file():
+        if not checkpoint.exists(folder):
             spool.unlink(missing_ok=True)
         self._spool = Spool(spool, self._vocab_size)
         self._token_counts = np.zeros(self._vocab_size, np.int64)

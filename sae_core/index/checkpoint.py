@@ -72,6 +72,11 @@ def _weights_mark(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def exists(folder: Path) -> bool:
+    """Whether there is a checkpoint to go on from."""
+    return (folder / STATE_FILE).is_file()
+
+
 def save(folder: Path, marks: dict[str, str], state: dict[str, Any]) -> None:
     """Write the state; a reader sees the old one or the new one."""
     with atomic_write(folder / STATE_FILE) as temporary:

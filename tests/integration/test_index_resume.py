@@ -18,7 +18,7 @@ from sae_core.index.schema import TABLES
 from sae_core.sae import SAE
 from tests import tiny
 
-SETTINGS = {"rows_per_batch": 5, "checkpoint_tokens": 400, "seed": 2}
+SETTINGS: dict[str, Any] = {"rows_per_batch": 5, "checkpoint_tokens": 400, "seed": 2}
 
 CHILD = """
 import sys, time
@@ -187,3 +187,22 @@ def test_a_checkpoint_holds_tensors_and_plain_values_alone(
     kill_a_build(saes, tiny_corpus, tmp_path)
     path = folder_of(tmp_path / "0.duckdb") / STATE_FILE
     assert set(torch.load(path, weights_only=True)) == {"marks", "state"}
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tiny_model: Any, tiny_tokenizer: Any, saes: list[SAE], tiny_corpus: Path, tmp_path: Path
+) -> None:
+    read = 0
+
+    def stop(tokens: int) -> None:
+        nonlocal read
+        read += tokens
+        if read > 1500:
+            raise KeyboardInterrupt
+
+    cfg = IndexConfig(corpus=(str(tiny_corpus),), **SETTINGS)
+    with pytest.raises(KeyboardInterrupt, match="the same command goes on"):
+        build_indexes(tiny_model, tiny_tokenizer, targets(saes, tmp_path), cfg, progress=stop)
+    seen: list[int] = []
+    build_indexes(tiny_model, tiny_tokenizer, targets(saes, tmp_path), cfg, progress=seen.append)
+    assert seen[0] > 1000

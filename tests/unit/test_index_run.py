@@ -1,0 +1,93 @@
+"""Settings of an index, and `run`, which the command calls."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sae_core.bundle import Bundle
+from sae_core.formats.saelens import load_config
+from sae_core.index import Index, IndexConfig, run
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"corpus": ()}, "corpus is empty"),
+        ({"bundle": "a", "model": "b", "sae_path": ("c",)}, "either bundle .* or model"),
+        ({"bundle": "a", "sae_path": ("c",)}, "either bundle .* or model"),
+        ({"sae": ("c",)}, "sae names SAEs of a bundle"),
+        ({"model": "b"}, "model and sae_path go together"),
+        ({"sae_path": ("b",)}, "model and sae_path go together"),
+        ({"tokens": 0}, "tokens is 0 but must be between 1"),
+        ({"before": 128}, "before is 128 but must be between 0 and 127"),
+        ({"context_size": 1}, "context_size is 1 but must be 0, or 2 or more"),
+        ({"intervals": 0}, "intervals is 0"),
+    ],
+)
+def test_settings_that_make_no_sense(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        IndexConfig(**{"corpus": ("text.txt",), **settings})
+
+
+def test_something_to_index_must_be_named(tiny_corpus: Path) -> None:
+    with pytest.raises(ValueError, match="what is to be indexed"):
+        run(IndexConfig(corpus=(str(tiny_corpus),)))
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A copy of the tiny bundle that may be written to."""
+    shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
+    return Bundle.open(tmp_path / "bundle")
+
+
+def test_a_bundle(bundle: Bundle, tiny_corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    cfg = IndexConfig(bundle=str(bundle.path), corpus=(str(tiny_corpus),), tokens=900, device="cpu")
+    found = run(cfg)
+    [entry] = found["indexes"]
+    path = bundle.index_path(tiny.SAE_NAME)
+    index = Index.open(path)
+    assert entry["path"] == str(path)
+    assert entry["bytes"] == path.stat().st_size
+    assert entry["tokens"] == index.meta["tokens"]
+    assert 900 <= entry["tokens"] < 950
+    assert entry["sae"] == tiny.SAE_NAME
+    # The app refuses an index of other weights by this hash.
+    written = load_config(bundle.sae_path(tiny.SAE_NAME)).metadata["content_hash"]
+    assert index.meta["sae_hash"] == written
+    assert index.meta["model_name"] == "tiny"
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "indexing" in err
+
+
+def test_an_unknown_sae_of_a_bundle(tiny_bundle: Bundle, tiny_corpus: Path) -> None:
+    cfg = IndexConfig(bundle=str(tiny_bundle.path), sae=("other",), corpus=(str(tiny_corpus),))
+    with pytest.raises(ValueError, match="has no SAE 'other': it has tiny"):
+        run(cfg)
+
+
+def test_a_model_and_sae_folders(bundle: Bundle, tiny_corpus: Path) -> None:
+    folder = bundle.sae_path(tiny.SAE_NAME)
+    cfg = IndexConfig(
+        model=str(bundle.path / "model"),
+        sae_path=(str(folder),),
+        corpus=(str(tiny_corpus),),
+        tokens=300,
+        dtype="float32",
+    )
+    found = run(cfg)
+    assert found["indexes"][0]["path"] == str(folder / "index.duckdb")
+    assert 300 <= Index.open(folder / "index.duckdb").meta["tokens"] < 350
+
+
+def test_an_empty_corpus_is_named(bundle: Bundle, tmp_path: Path) -> None:
+    before = bundle.index_path(tiny.SAE_NAME).read_bytes()
+    (tmp_path / "empty.txt").write_text("")
+    with pytest.raises(ValueError, match="holds no text"):
+        run(IndexConfig(bundle=str(bundle.path), corpus=(str(tmp_path / "empty.txt"),)))
+    assert bundle.index_path(tiny.SAE_NAME).read_bytes() == before
+    assert not [path for path in bundle.sae_path(tiny.SAE_NAME).iterdir() if path.is_dir()]
