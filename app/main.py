@@ -19,8 +19,26 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 
 STATIC: Final = Path(__file__).parent / "static"
-STYLES: Final = ("base", "parts", "pages")
-SCRIPTS: Final = ("core", "steps", "documents", "prompt", "edits", "steer")
+STYLES: Final = (
+    "base",
+    "frame",
+    "forms",
+    "parts",
+    "overview",
+    "features",
+    "prompt",
+    "steer",
+)
+SCRIPTS: Final = (
+    "core",
+    "steps",
+    "documents",
+    "prompt-colours",
+    "prompt-tables",
+    "prompt",
+    "edits",
+    "steer",
+)
 
 
 def build_app(settings: Settings, service: Service) -> gr.Blocks:

@@ -16,7 +16,9 @@
   const ancestors = (node) => (node ? [node, ...ancestors(node.parentElement)] : []);
   const poor = new Set();
   for (const node of document.querySelectorAll("#jumpscope *")) {
-    const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.textContent.trim());
+    const own = [...node.childNodes].some(
+      (child) => child.nodeType === 3 && child.textContent.trim(),
+    );
     if (!own || !node.getClientRects().length) continue;
     if (node.closest(":disabled, .off, .vh, option")) continue;
     const styles = ancestors(node).map((each) => getComputedStyle(each));
@@ -35,4 +37,4 @@
     }
   }
   return [...poor];
-}
+};

@@ -53,7 +53,10 @@ window.jumpscope = (() => {
     const { onAnswer } = c.current;
     c.current = null;
     busy();
-    onAnswer({ final: true, error: "The server did not answer: it is busy or has stopped. Try again." });
+    onAnswer({
+      final: true,
+      error: "The server did not answer: it is busy or has stopped. Try again.",
+    });
   }
 
   /* No longer interested: what still arrives is dropped. */
@@ -87,7 +90,10 @@ window.jumpscope = (() => {
     number(value, digits = 3) {
       if (value === null || !Number.isFinite(value)) return "–";
       if (value === 0) return "0";
-      const decimals = Math.min(8, Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value)))));
+      const decimals = Math.min(
+        8,
+        Math.max(0, digits - 1 - Math.floor(Math.log10(Math.abs(value)))),
+      );
       return (value < 0 ? MINUS : "") + grouped(value, decimals);
     },
     fixed(value, decimals) {
@@ -99,6 +105,7 @@ window.jumpscope = (() => {
       return (value < 0 ? MINUS : "+") + grouped(value, decimals);
     },
     percent(share) {
+      if (!Number.isFinite(share)) return "–";
       const value = 100 * share;
       return (value >= 10 || value === 0 ? grouped(value, 0) : format.number(value, 2)) + "\u00a0%";
     },
@@ -142,10 +149,10 @@ window.jumpscope = (() => {
   const query = () => Object.fromEntries(new URLSearchParams(location.search));
 
   /* Write the query of this page into the address. */
-  function setQuery(values, { push = false } = {}) {
+  function setQuery(values, { push = false, state = {} } = {}) {
     const target = address(location.pathname, values);
-    if (target === location.pathname + location.search) return;
-    history[push ? "pushState" : "replaceState"]({}, "", target);
+    const same = target === location.pathname + location.search;
+    history[push && !same ? "pushState" : "replaceState"](state, "", target);
     carrySae();
   }
 
@@ -190,7 +197,9 @@ window.jumpscope = (() => {
   function paint() {
     const chosen = theme() in THEMES ? theme() : "system";
     document.documentElement.dataset.theme = chosen;
-    const dark = chosen === "dark" || (chosen === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
+    const dark =
+      chosen === "dark" ||
+      (chosen === "system" && matchMedia("(prefers-color-scheme: dark)").matches);
     document.documentElement.dataset.dark = String(dark);
     document.body?.classList.toggle("dark", dark);
     document.getElementById("theme")?.setAttribute("aria-label", `Colours: ${THEMES[chosen]}`);
@@ -222,7 +231,26 @@ window.jumpscope = (() => {
   }
 
   return {
-    connect, ask, failed, forget, pending, format, el, tokenText, quoted, address, query, setQuery,
-    sae, saeInAddress, known, carrySae, problem, title, copy, mount, pages,
+    connect,
+    ask,
+    failed,
+    forget,
+    pending,
+    format,
+    el,
+    tokenText,
+    quoted,
+    address,
+    query,
+    setQuery,
+    sae,
+    saeInAddress,
+    known,
+    carrySae,
+    problem,
+    title,
+    copy,
+    mount,
+    pages,
   };
 })();

@@ -16,7 +16,11 @@
         if (answer.address) history.replaceState(history.state, "", answer.address);
         js.carrySae();
         if (answer.error) {
-          main.replaceChildren(js.el("h1", {}, "Nothing to show"), js.problem(answer.error), back());
+          main.replaceChildren(
+            js.el("h1", {}, "Nothing to show"),
+            js.problem(answer.error),
+            back(),
+          );
           js.title("Nothing to show");
         } else {
           swap(main, answer.html);
@@ -28,7 +32,12 @@
       });
     }
 
-    const back = () => js.el("p", {}, js.el("a", { href: js.address("features", { sae: saeIfKnown() }) }, "All features"));
+    const back = () =>
+      js.el(
+        "p",
+        {},
+        js.el("a", { href: js.address("features", { sae: saeIfKnown() }) }, "All features"),
+      );
     const saeIfKnown = () => (js.known(js.sae()) ? js.saeInAddress(js.sae()) : "");
 
     function go(target, { push = true, scroll = 0 } = {}) {
@@ -45,7 +54,15 @@
 
     main.addEventListener("click", (event) => {
       const link = event.target.closest("a[href]");
-      if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+      if (
+        !link ||
+        event.defaultPrevented ||
+        event.button ||
+        event.ctrlKey ||
+        event.metaKey ||
+        event.shiftKey
+      )
+        return;
       // An SVG link's address is an object of its own kind.
       const target = new URL(link.href.baseVal ?? link.href, document.baseURI);
       if (!here(target)) {
@@ -80,7 +97,8 @@
     const [from, to] = [fresh.content.firstElementChild, main.firstElementChild];
     const parts = [...from.querySelectorAll("[data-part]")];
     if (to?.dataset.view === from.dataset.view && parts.length) {
-      for (const part of parts) main.querySelector(`[data-part="${part.dataset.part}"]`).replaceWith(part);
+      for (const part of parts)
+        main.querySelector(`[data-part="${part.dataset.part}"]`).replaceWith(part);
     } else {
       main.replaceChildren(fresh.content);
     }
@@ -171,10 +189,14 @@
       }
       const result = form.querySelector(".result");
       if (!text.trim()) return result.replaceChildren();
-      return js.ask("test", { sae: view.dataset.sae, feature: Number(view.dataset.feature), text }, (answer) => {
-        if (answer.error) result.replaceChildren(js.problem(answer.error));
-        else result.innerHTML = answer.html;
-      });
+      return js.ask(
+        "test",
+        { sae: view.dataset.sae, feature: Number(view.dataset.feature), text },
+        (answer) => {
+          if (answer.error) result.replaceChildren(js.problem(answer.error));
+          else result.innerHTML = answer.html;
+        },
+      );
     };
     main.addEventListener("input", (event) => {
       const form = event.target.closest("form[data-test]");
@@ -209,7 +231,8 @@
       if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
       if (event.target.closest?.("input, textarea, select, [data-steps]")) return;
       const ids = { ArrowLeft: "previous", ArrowRight: "next", r: "random" };
-      const target = event.key === "/" ? main.querySelector("input") : document.getElementById(ids[event.key]);
+      const target =
+        event.key === "/" ? main.querySelector("input") : document.getElementById(ids[event.key]);
       if (!target) return;
       event.preventDefault();
       if (target.href) target.click();

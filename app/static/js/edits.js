@@ -7,17 +7,30 @@
   const js = window.jumpscope;
   const { el, format } = js;
 
-  const MODES = { set: "set to", scale: "scale by", add: "add", cap: "cap at", ablate: "switch off" };
-  const WHERE = { all: "all tokens", prompt: "the prompt", generated: "new tokens", list: "token numbers…" };
+  const MODES = {
+    set: "set to",
+    scale: "scale by",
+    add: "add",
+    cap: "cap at",
+    ablate: "switch off",
+  };
+  const WHERE = {
+    all: "all tokens",
+    prompt: "the prompt",
+    generated: "new tokens",
+    list: "token numbers…",
+  };
 
   /* Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
      server's to judge. */
   js.editProblem = (edits) => {
     if (!Array.isArray(edits)) return "they must be a list of edits";
     for (const edit of edits) {
-      if (edit === null || typeof edit !== "object" || Array.isArray(edit)) return "each edit must be an object";
+      if (edit === null || typeof edit !== "object" || Array.isArray(edit))
+        return "each edit must be an object";
       const { mode = "set", positions = "all" } = edit;
-      if (!(mode in MODES)) return `${JSON.stringify(mode)} is not one of the modes ${Object.keys(MODES).join(", ")}`;
+      if (!(mode in MODES))
+        return `${JSON.stringify(mode)} is not one of the modes ${Object.keys(MODES).join(", ")}`;
       if (!Array.isArray(positions) && !["all", "prompt", "generated"].includes(positions)) {
         return `${JSON.stringify(positions)} is not one of the positions all, prompt, generated, or a list of numbers`;
       }
@@ -50,24 +63,62 @@
     function row(edit) {
       const id = `edit-${Math.random().toString(36).slice(2, 8)}`;
       const options = (names, chosen) =>
-        Object.entries(names).map(([value, words]) => el("option", { value, selected: value === chosen }, words));
+        Object.entries(names).map(([value, words]) =>
+          el("option", { value, selected: value === chosen }, words),
+        );
       const list = Array.isArray(edit.positions) ? edit.positions.join(", ") : "";
       const r = {
         sae: edit.sae || js.sae(),
-        feature: el("input", { class: "feature", inputmode: "search", "aria-label": "Feature: number, or words to search for", value: edit.feature === undefined ? "" : `#${edit.feature}`, placeholder: "number or words", list: id, autocomplete: "off", spellcheck: "false" }),
+        feature: el("input", {
+          class: "feature",
+          inputmode: "search",
+          "aria-label": "Feature: number, or words to search for",
+          value: edit.feature === undefined ? "" : `#${edit.feature}`,
+          placeholder: "number or words",
+          list: id,
+          autocomplete: "off",
+          spellcheck: "false",
+        }),
         choices: el("datalist", { id }),
         words: el("p", { class: "signature" }),
-        mode: el("select", { "aria-label": "What to do with it" }, options(MODES, edit.mode ?? "set")),
-        strength: el("input", { type: "number", step: "0.1", "aria-label": "Strength", value: edit.strength ?? 1 }),
+        mode: el(
+          "select",
+          { "aria-label": "What to do with it" },
+          options(MODES, edit.mode ?? "set"),
+        ),
+        strength: el("input", {
+          type: "number",
+          step: "0.1",
+          "aria-label": "Strength",
+          value: edit.strength ?? 1,
+        }),
         raw: el("span", { class: "raw" }),
-        where: el("select", { "aria-label": "Where" }, options(WHERE, Array.isArray(edit.positions) ? "list" : edit.positions ?? "all")),
-        list: el("input", { "aria-label": "Token numbers, from 0", placeholder: "0, 1, 5", value: list }),
+        where: el(
+          "select",
+          { "aria-label": "Where" },
+          options(WHERE, Array.isArray(edit.positions) ? "list" : (edit.positions ?? "all")),
+        ),
+        list: el("input", {
+          "aria-label": "Token numbers, from 0",
+          placeholder: "0, 1, 5",
+          value: list,
+        }),
       };
-      const remove = el("button", { type: "button", class: "close", "aria-label": "Remove this edit" }, "×");
-      r.node = el("fieldset", { class: "edit" }, el("legend", { class: "vh" }, "Edit"),
-        el("div", { class: "line" }, r.feature, r.choices, remove), r.words,
+      const remove = el(
+        "button",
+        { type: "button", class: "close", "aria-label": "Remove this edit" },
+        "×",
+      );
+      r.node = el(
+        "fieldset",
+        { class: "edit" },
+        el("legend", { class: "vh" }, "Edit"),
+        el("div", { class: "line" }, r.feature, r.choices, remove),
+        r.words,
         el("div", { class: "line" }, r.mode, r.strength, r.raw),
-        el("label", { class: "line" }, "on ", r.where), r.list);
+        el("label", { class: "line" }, "on ", r.where),
+        r.list,
+      );
       remove.addEventListener("click", () => {
         rows = rows.filter((each) => each !== r);
         r.node.remove();
@@ -103,9 +154,18 @@
       return lookUp(r.sae, feature === null ? text : `#${feature}`, (answer) => {
         const found = answer.features ?? [];
         for (const summary of found) known.set(key(r.sae, summary.feature), summary);
-        if (feature !== null && !answer.error && !found.some((summary) => summary.feature === feature)) known.set(key(r.sae, feature), null);
+        if (
+          feature !== null &&
+          !answer.error &&
+          !found.some((summary) => summary.feature === feature)
+        )
+          known.set(key(r.sae, feature), null);
         if (feature === null) {
-          r.choices.replaceChildren(...found.map((summary) => el("option", { value: `#${summary.feature}`, label: summary.signature })));
+          r.choices.replaceChildren(
+            ...found.map((summary) =>
+              el("option", { value: `#${summary.feature}`, label: summary.signature }),
+            ),
+          );
         }
         describe(r, answer.error);
       });
@@ -119,11 +179,19 @@
       const elsewhere = r.sae === js.sae() ? "" : ` (${r.sae})`;
       r.words.classList.toggle("bad", Boolean(error) || summary === null);
       if (error) r.words.textContent = error;
-      else if (summary === null) r.words.textContent = `There is no feature ${feature} in this SAE.`;
+      else if (summary === null)
+        r.words.textContent = `There is no feature ${feature} in this SAE.`;
       else if (summary) {
         r.words.replaceChildren(
-          el("a", { href: js.address("features", { sae: js.saeInAddress(r.sae), feature }) }, summary.signature), elsewhere);
-      } else if (feature === null && r.choices.children.length && r.feature.value.trim()) r.words.textContent = "Choose one of the suggestions.";
+          el(
+            "a",
+            { href: js.address("features", { sae: js.saeInAddress(r.sae), feature }) },
+            summary.signature,
+          ),
+          elsewhere,
+        );
+      } else if (feature === null && r.choices.children.length && r.feature.value.trim())
+        r.words.textContent = "Choose one of the suggestions.";
       else r.words.textContent = "";
       r.strength.hidden = mode === "ablate";
       r.raw.hidden = mode === "ablate";
@@ -168,10 +236,14 @@
           .filter((r) => r.feature.value.trim())
           .map((r) => {
             const edit = { feature: chosen(r) ?? r.feature.value.trim(), mode: r.mode.value };
-            if (edit.mode !== "ablate") edit.strength = r.strength.value === "" ? null : Number(r.strength.value);
+            if (edit.mode !== "ablate")
+              edit.strength = r.strength.value === "" ? null : Number(r.strength.value);
             edit.positions = r.where.value;
             if (edit.positions === "list") {
-              edit.positions = r.list.value.split(/[\s,]+/).filter(Boolean).map((part) => (/^\d+$/.test(part) ? Number(part) : part));
+              edit.positions = r.list.value
+                .split(/[\s,]+/)
+                .filter(Boolean)
+                .map((part) => (/^\d+$/.test(part) ? Number(part) : part));
             }
             if (r.sae !== js.sae()) edit.sae = r.sae;
             return edit;

@@ -8,16 +8,31 @@
 
   js.pages.steer = (main) => {
     const at = (id) => document.getElementById(id);
-    const fields = { max_new_tokens: at("steer-tokens"), temperature: at("steer-temperature"), seed: at("steer-seed") };
-    const usual = Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, Number(field.value)]));
-    const edits = js.editList(at("edits"), { most: Number(main.dataset.mostEdits), add: at("add-edit"), changed: () => changed() });
+    const fields = {
+      max_new_tokens: at("steer-tokens"),
+      temperature: at("steer-temperature"),
+      seed: at("steer-seed"),
+    };
+    const usual = Object.fromEntries(
+      Object.entries(fields).map(([name, field]) => [name, Number(field.value)]),
+    );
+    const edits = js.editList(at("edits"), {
+      most: Number(main.dataset.mostEdits),
+      add: at("add-edit"),
+      changed: () => changed(),
+    });
     let run = null;
     let started = 0;
 
     /* Settings: the form, the address and the JSON say the same. */
 
     function settings() {
-      const numbers = Object.fromEntries(Object.entries(fields).map(([name, field]) => [name, field.value === "" ? null : Number(field.value)]));
+      const numbers = Object.fromEntries(
+        Object.entries(fields).map(([name, field]) => [
+          name,
+          field.value === "" ? null : Number(field.value),
+        ]),
+      );
       return { sae: js.sae(), prompt: at("steer-prompt").value, edits: edits.get(), ...numbers };
     }
 
@@ -40,7 +55,7 @@
           temperature: other("temperature"),
           seed: other("seed"),
         },
-        { push }
+        { push },
       );
     }
 
@@ -53,7 +68,13 @@
     function read() {
       const q = js.query();
       const number = (text) => (text === undefined ? undefined : Number(text));
-      const given = { prompt: q.prompt, edits: [], max_new_tokens: number(q.tokens), temperature: number(q.temperature), seed: number(q.seed) };
+      const given = {
+        prompt: q.prompt,
+        edits: [],
+        max_new_tokens: number(q.tokens),
+        temperature: number(q.temperature),
+        seed: number(q.seed),
+      };
       if (!q.edits) return given;
       let edits;
       try {
@@ -85,7 +106,8 @@
           run = answer.run;
           drawRun();
           // On a narrow screen the texts stand below the form.
-          if (push && !moved && at("run").getBoundingClientRect().top > innerHeight * 0.7) at("run").scrollIntoView();
+          if (push && !moved && at("run").getBoundingClientRect().top > innerHeight * 0.7)
+            at("run").scrollIntoView();
           moved = true;
         }
         if (!answer.final) return;
@@ -185,12 +207,20 @@
       if (!ideas.length || !at("run").hidden) return;
       at("ideas").replaceChildren(
         el("h2", {}, "Try one"),
-        el("div", { class: "cards" },
+        el(
+          "div",
+          { class: "cards" },
           ideas.map((idea) =>
-            el("button", { type: "button", class: "panel card idea", onclick: () => use(idea) },
+            el(
+              "button",
+              { type: "button", class: "panel card idea", onclick: () => use(idea) },
               el("b", {}, idea.title ?? idea.prompt),
               el("span", { class: "mono given" }, `${idea.prompt}…`),
-              el("span", { class: "quiet" }, (idea.edits ?? []).map(wish).join("; "))))));
+              el("span", { class: "quiet" }, (idea.edits ?? []).map(wish).join("; ")),
+            ),
+          ),
+        ),
+      );
     }
 
     const wish = ({ feature, mode = "set", strength = 1 }) =>
@@ -210,7 +240,8 @@
       } catch {
         return "it is not JSON";
       }
-      if (given === null || typeof given !== "object" || Array.isArray(given)) return "it must be an object with prompt and edits";
+      if (given === null || typeof given !== "object" || Array.isArray(given))
+        return "it must be an object with prompt and edits";
       const why = js.editProblem(given.edits ?? []);
       if (why) return why;
       if (given.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(given.sae)) });
@@ -220,7 +251,8 @@
     }
 
     function use(idea) {
-      if (idea.sae && idea.sae !== js.sae()) js.setQuery({ ...js.query(), sae: js.saeInAddress(idea.sae) });
+      if (idea.sae && idea.sae !== js.sae())
+        js.setQuery({ ...js.query(), sae: js.saeInAddress(idea.sae) });
       fill(idea);
       generate({ push: true });
     }
@@ -240,10 +272,14 @@
     at("stop").addEventListener("click", stop);
     at("watch").addEventListener("change", drawRun);
     at("copy-link").addEventListener("click", (event) => js.copy(location.href, event.target));
-    at("json-copy").addEventListener("click", (event) => js.copy(at("json-text").value, event.target));
+    at("json-copy").addEventListener("click", (event) =>
+      js.copy(at("json-text").value, event.target),
+    );
     at("json-apply").addEventListener("click", () => {
       const why = useJson(at("json-text").value);
-      at("json-problem").replaceChildren(...(why ? [js.problem(`These settings cannot be used: ${why}.`)] : []));
+      at("json-problem").replaceChildren(
+        ...(why ? [js.problem(`These settings cannot be used: ${why}.`)] : []),
+      );
     });
     document.getElementById("sae").addEventListener("change", (event) => {
       const before = js.sae();

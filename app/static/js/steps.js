@@ -27,7 +27,10 @@
     const box = target.getClientRects()[0] ?? target.getBoundingClientRect();
     const own = tip.getBoundingClientRect();
     const middle = box.left + box.width / 2 - own.width / 2;
-    const left = Math.max(8, Math.min(middle, document.documentElement.clientWidth - own.width - 8));
+    const left = Math.max(
+      8,
+      Math.min(middle, document.documentElement.clientWidth - own.width - 8),
+    );
     const above = box.top - own.height - 7;
     const below = box.bottom + 7;
     // A definition stands below its word, where it does not hide the number above.
@@ -82,10 +85,14 @@
       .map((item) => [item, item.getClientRects()[0]])
       .filter(([, box]) => box && (down ? box.top > from.top + 4 : box.top < from.top - 4));
     if (!placed.length) return undefined;
-    const line = down ? Math.min(...placed.map(([, box]) => box.top)) : Math.max(...placed.map(([, box]) => box.top));
+    const line = down
+      ? Math.min(...placed.map(([, box]) => box.top))
+      : Math.max(...placed.map(([, box]) => box.top));
     return placed
       .filter(([, box]) => Math.abs(box.top - line) < 4)
-      .reduce((best, each) => (Math.abs(each[1].left - from.left) < Math.abs(best[1].left - from.left) ? each : best))[0];
+      .reduce((best, each) =>
+        Math.abs(each[1].left - from.left) < Math.abs(best[1].left - from.left) ? each : best,
+      )[0];
   }
 
   const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
@@ -95,11 +102,13 @@
     const group = event.target.closest?.("[data-steps]");
     if (!group || event.target !== group) return undefined;
     const items = [...group.querySelectorAll(group.dataset.steps)].filter(
-      (item) => (item.dataset.v || item.dataset.tip) && item.getClientRects().length
+      (item) => (item.dataset.v || item.dataset.tip) && item.getClientRects().length,
     );
     const at = items.findIndex((item) => item.classList.contains("at"));
-    if (event.key === "Enter" && items[at]?.href) return items[at].dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
-    if (!KEYS.includes(event.key) || event.ctrlKey || event.metaKey || event.altKey) return undefined;
+    if (event.key === "Enter" && items[at]?.href)
+      return items[at].dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
+    if (!KEYS.includes(event.key) || event.ctrlKey || event.metaKey || event.altKey)
+      return undefined;
     const item = next(items, at, event.key);
     if (!item) return undefined;
     event.preventDefault();
