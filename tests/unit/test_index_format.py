@@ -1,0 +1,93 @@
+"""docs/format.md against the code, and a reader that knows nothing but the document."""
+
+import re
+import zlib
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import numpy as np
+import pytest
+
+from sae_core.bundle import Bundle
+from sae_core.index import Index
+from sae_core.index.pages import Page
+from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, TABLES
+from tests import tiny
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def path(tiny_bundle: Bundle) -> Path:
+    return tiny_bundle.index_path(tiny.SAE_NAME)
+
+
+def test_the_document_names_everything_in_the_file(path: Path) -> None:
+    assert f"Schema version {SCHEMA_VERSION}." in DOCUMENT
+    named = set(re.findall(r"`([a-z_]+)[^`]*`", DOCUMENT))
+    assert set(TABLES) <= named
+    assert set(ARRAYS) <= named
+    assert set(Page.__dataclass_fields__) <= named
+    with duckdb.connect(str(path), read_only=True) as connection:
+        keys = {key for (key,) in connection.execute("SELECT key FROM meta").fetchall()}
+        columns = connection.execute(
+            "SELECT column_name FROM duckdb_columns() WHERE NOT internal"
+        ).fetchall()
+    assert keys <= named
+    written = set(re.findall(r"[a-z_]+", " ".join(re.findall(r"`([^`]*)`", DOCUMENT))))
+    assert {name for (name,) in columns} <= written
+
+
+def test_an_index_is_readable_from_the_document_alone(path: Path) -> None:
+    """Written from docs/format.md: decodes one feature's contexts without Jumpscope's reader."""
+
+    def packed(data: bytes, dtype: str, at: int = 0) -> tuple[np.ndarray, int]:
+        size = np.dtype(dtype).itemsize
+        count, *lengths = np.frombuffer(data, "<u4", 1 + size, at).tolist()
+        at += 4 + 4 * size
+        elements = np.zeros((count, size), np.uint8)
+        for byte, length in enumerate(lengths):
+            elements[:, byte] = list(zlib.decompress(data[at : at + length], -15))
+            at += length
+        return np.frombuffer(elements.tobytes(), dtype), at
+
+    with duckdb.connect(str(path), read_only=True) as connection:
+        arrays = dict(connection.execute("SELECT name, data FROM arrays").fetchall())
+        [(page,)] = connection.execute("SELECT data FROM pages WHERE page = 0").fetchall()
+        blocks = connection.execute("SELECT data FROM token_blocks ORDER BY block").fetchall()
+        texts = dict(connection.execute("SELECT token, text FROM vocabulary").fetchall())
+        [(largest,)] = connection.execute(
+            "SELECT max_act FROM features WHERE feature = 0"
+        ).fetchall()
+    counts = packed(arrays["token_counts"], "<u8")[0].astype(np.int64).tolist()
+    id_of_rank = sorted(range(len(counts)), key=lambda token: (-counts[token], token))
+    stored: list[int] = []
+    for (data,) in blocks:
+        raw = zlib.decompress(data)
+        n = int.from_bytes(raw[:4], "little")
+        at = 8 + 4 * int.from_bytes(raw[4:8], "little")
+        for _ in range(n):
+            rank, at = raw[at], at + 1
+            if rank >= 192:
+                rank, at = 192 + (rank - 192) * 256 + raw[at], at + 1
+            stored.append(id_of_rank[rank])
+    contexts, at = packed(page, "u1")
+    place, at = packed(page, "<u4", at)
+    value, at = packed(page, "<u2", at)
+    lengths = packed(arrays["segment_length"], "<u4")[0].astype(np.int64)
+    ends = np.cumsum(lengths)
+
+    found: dict[str, Any] = Index.open(path).feature(0)["groups"][0]
+    assert len(found["contexts"]) == contexts[0] > 10
+    before = 65535
+    for n, context in enumerate(found["contexts"]):
+        before -= int(value[n])
+        assert context["value"] == pytest.approx(before / 65535 * largest)
+        peak = int(place[n])
+        segment = int(np.searchsorted(ends, peak, side="right"))
+        first = max(int(ends[segment] - lengths[segment]), peak - 24)
+        last = min(int(ends[segment]), peak + 9)
+        if "".join(context["tokens"]).isascii():  # else one character may be several tokens
+            assert context["tokens"] == [texts[token] for token in stored[first:last]]
+        assert context["peak"] == peak - first
