@@ -9,7 +9,7 @@ import logging
 import random
 import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -225,7 +225,7 @@ class Service:
         max_new_tokens: object = 60,
         temperature: object = 0.8,
         seed: object = 0,
-    ) -> Iterator[dict[str, Any]]:
+    ) -> Generator[dict[str, Any]]:
         """Continue a prompt as it is and with edits: a whole dict for every token.
 
         Edits and the dict are those of docs/steering.md. Mistakes raise here, before the first

@@ -5,7 +5,7 @@ multiples of the feature's largest activation in its index ("x max"), for mode `
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -131,7 +131,7 @@ def stream(
     max_new_tokens: int,
     temperature: float,
     seed: int,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     """Grow the model's own continuation and the steered one side by side, a dict every token.
 
     Each dict is whole and independent of the others. Closing the iterator ends the generation.

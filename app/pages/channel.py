@@ -7,7 +7,9 @@ and cancels. The id lets the browser drop answers that it no longer waits for.
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 import gradio as gr
@@ -40,26 +42,59 @@ def add_channel(
 
 
 def add_stream(
-    name: str, answers: Callable[[Ask], Iterator[dict[str, Any]]], *, group: str
+    name: str, answers: Callable[[Ask], Generator[dict[str, Any]]], *, group: str
 ) -> None:
-    """A channel that gives answers that grow, and one named `stop-<name>` that ends them."""
+    """A channel that gives answers that grow, and one named `stop-<name>` that ends them early.
 
-    def handle(event: gr.EventData) -> Iterator[str]:
+    The stream ends itself at the next answer and says so. Gradio's own cancelling would race with
+    answers on their way and with a next question.
+    """
+    stopped = _Stopped()
+
+    def handle(event: gr.EventData, request: gr.Request) -> Iterator[str]:
+        last: dict[str, Any] = {"id": event.id, "final": True}
         try:
-            for answer in answers(event.ask):
-                yield _text({**answer, "id": event.id, "final": False})
+            with closing(answers(event.ask)) as growing:
+                for answer in growing:
+                    yield _text({**answer, "id": event.id, "final": False})
+                    if stopped.take(request.session_hash, event.id):
+                        last["stopped"] = True
+                        break
         except ValueError as error:
-            yield _text({"id": event.id, "final": True, "error": str(error)})
+            last["error"] = str(error)
         except Exception:
             log.exception("channel %s", name)
-            yield _text({"id": event.id, "final": True, "error": FAILED})
-        else:
-            yield _text({"id": event.id, "final": True})
+            last["error"] = FAILED
+        yield _text(last)
+
+    def stop(event: gr.EventData, request: gr.Request) -> str:
+        stopped.add(request.session_hash, event.ask["stop"])
+        return _text({"id": event.id, "final": True})
 
     channel = _component(name)
-    running = _listen(channel.send, handle, channel, name, group)
-    stop = _component(f"stop-{name}")
-    stop.send(None, None, None, cancels=[running], queue=False, api_visibility="private")
+    _listen(channel.send, handle, channel, name, group)
+    stopping = _component(f"stop-{name}")
+    _listen(stopping.send, stop, stopping, f"stop-{name}", None)
+
+
+class _Stopped:
+    """Questions that somebody has stopped, until their stream has noticed; the latest 1,000."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._questions: dict[tuple[str | None, int], None] = {}
+
+    def add(self, session: str | None, question: int) -> None:
+        with self._lock:
+            self._questions[session, question] = None
+            while len(self._questions) > 1000:
+                del self._questions[next(iter(self._questions))]
+
+    def take(self, session: str | None, question: int) -> bool:
+        with self._lock:
+            found = (session, question) in self._questions
+            self._questions.pop((session, question), None)
+            return found
 
 
 def _component(name: str) -> gr.HTML:
@@ -76,7 +111,7 @@ def _component(name: str) -> gr.HTML:
 
 def _listen(
     event: Any, handle: Callable[..., Any], channel: gr.HTML, name: str, group: str | None
-) -> Any:
+) -> None:
     limits: dict[str, Any] = {"queue": False}
     if group is not None:
         limits = {"concurrency_id": group, "concurrency_limit": api.LIMITS[group]}
@@ -92,7 +127,6 @@ def _listen(
     listener.failure(
         None, None, None, js=f"() => window.jumpscope.failed('{name}')", api_visibility="private"
     )
-    return listener
 
 
 def _packed(id_: int, answer: Callable[[], dict[str, Any]]) -> str:

@@ -1,7 +1,8 @@
 """Steer: a prompt continued as it is and with features edited, side by side, as it is generated."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from typing import Any, Final
 
 from app import api
@@ -20,7 +21,7 @@ def build(service: Service) -> None:
     """Add the page to the Blocks that is being built."""
     settings = service.settings
 
-    def steer(ask: Ask) -> Iterator[dict[str, Any]]:
+    def steer(ask: Ask) -> Generator[dict[str, Any]]:
         run = service.steer_stream(
             ask["prompt"],
             ask["edits"],
@@ -29,7 +30,7 @@ def build(service: Service) -> None:
             ask["temperature"],
             ask["seed"],
         )
-        return ({"run": _compact(grown)} for grown in _frames(run))
+        return _frames(run)
 
     def look_up(ask: Ask) -> dict[str, Any]:
         """What the page says beside a feature's number, and suggestions for words."""
@@ -52,18 +53,14 @@ def build(service: Service) -> None:
     add_channel("ideas", ideas)
 
 
-def _frames(run: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+def _frames(run: Generator[dict[str, Any]]) -> Generator[dict[str, Any]]:
     """The first, the last and not too many between; closing this closes the run."""
     sent = 0.0
-    try:
+    with closing(run):
         for grown in run:
             if grown["done"] or time.monotonic() - sent >= FRAME_SECONDS:
                 sent = time.monotonic()
-                yield grown
-    finally:
-        close = getattr(run, "close", None)
-        if close is not None:
-            close()
+                yield {"run": _compact(grown)}
 
 
 def _compact(grown: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from typing import Any
 from app.render.charts import histogram, linear_ticks
 from app.render.numbers import count, fixed, number, percent, signed
 from app.render.tables import cell, head, table
-from app.render.text import escape, link
+from app.render.text import escape, link, signature_html
 
 Data = Mapping[str, Any]
 
@@ -141,7 +141,7 @@ def _neighbours(data: Data, sae: str) -> str:
             f'<a href="{link("features", sae=sae, feature=row["feature"])}">#{row["feature"]}</a>',
             "id",
         )
-        + cell(escape(row["signature"]), "words")
+        + cell(signature_html(row["signature"]), "words")
         + cell(fixed(row["cosine"], 2), "n")
         for row in rows
     ]

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from app.render.evidence import evidence_html
 from app.render.numbers import count, number, percent
-from app.render.text import escape, link
+from app.render.text import escape, link, signature_html
 from app.render.tokens import heat_map
 
 Data = Mapping[str, Any]
@@ -44,7 +44,7 @@ def _heading(data: Data, sae: str, text: str) -> str:
     later = '<span class="vh">Next feature</span> ' + ("›" if after is None else f"{after} ›")
     return (
         '<div class="heading"><div class="grow">'
-        f'<h1><span class="id">#{number_}</span> {escape(data["signature"])}</h1>'
+        f'<h1><span class="id">#{number_}</span> {signature_html(data["signature"])}</h1>'
         f'<p class="sub">{_facts(data)}</p></div><div class="buttons">'
         + step(before, earlier, "previous")
         + step(after, later, "next")

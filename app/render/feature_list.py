@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.render.numbers import number, percent
-from app.render.text import escape, link
+from app.render.text import escape, link, signature_html
 
 Data = Mapping[str, Any]
 
@@ -114,7 +114,7 @@ def _row(feature: Data, query: Data) -> str:
     return (
         f'<tr><td class="id"><a href="{address}">#{number_}</a></td>'
         f'<td class="words"><a href="{address}" tabindex="-1">'
-        f"{escape(feature['signature'])}</a></td>"
+        f"{signature_html(feature['signature'])}</a></td>"
         f'<td class="{_kind("frequency", query)} share"><span class="mini" aria-hidden="true">'
         f'<i style="width:{width:.1f}%"></i></span><span>{percent(share)}</span></td>{numbers}</tr>'
     )

@@ -6,7 +6,7 @@ from typing import Any, Final
 from app.render.charts import histogram
 from app.render.numbers import count, fixed, number, one_in, percent, signed
 from app.render.stats import Stat, strip, term
-from app.render.text import escape, link
+from app.render.text import escape, link, signature_html
 from app.render.tokens import heat_map
 from sae_core.index.worth import RULE
 
@@ -176,7 +176,7 @@ def _card(item: Data, shown: str) -> str:
     return (
         f'<li class="panel card"><h3><a href="{address}">'
         f'<span class="id">#{item["feature"]}</span> '
-        f"{escape(item['signature'])}</a></h3>"
+        f"{signature_html(item['signature'])}</a></h3>"
         f'<div class="compact clip">{tokens}</div>'
         f'<p class="quiet">{escape(item["rule"])} · fires on {percent(item["frequency"])}</p></li>'
     )

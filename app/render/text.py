@@ -21,3 +21,8 @@ def address(page: str, /, **query: object) -> str:
 def link(page: str, /, **query: object) -> str:
     """The same, escaped for an attribute."""
     return escape(address(page, **query))
+
+
+def signature_html(signature: str) -> str:
+    """A feature's signature; its dots stay with the word before them when it breaks."""
+    return escape(signature).replace(" · ", "&nbsp;· ")

@@ -197,10 +197,10 @@ def test_another_sae_keeps_the_page(site: Site, opened: Opened) -> None:
     other = site.service.bundle.sae_names[-1]
     page = opened(f"{site.url}/features?q=the&sort=max_act")
     expect(page.locator("table.features")).to_be_visible()
-    page.get_by_label("SAE").select_option(other)
+    page.get_by_label("SAE", exact=True).select_option(other)
     total = site.service.search_features(other, "the")["total"]
     expect(page.locator("#results [role=status]")).to_contain_text(f"of {total:,}")
     assert query(page) == {"q": "the", "sort": "max_act", "sae": other}
     page.get_by_role("link", name="Overview").click()
-    expect(page.get_by_label("SAE")).to_have_value(other)
+    expect(page.get_by_label("SAE", exact=True)).to_have_value(other)
     assert query(page) == {"sae": other}

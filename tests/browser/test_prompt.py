@@ -148,6 +148,18 @@ def test_texts_that_cannot_be_analysed_get_one_sentence(site: Site, opened: Open
     expect(alert).to_have_count(0)
 
 
+def test_another_sae_analyses_the_same_text(site: Site, opened: Opened) -> None:
+    other = site.service.bundle.sae_names[-1]
+    page = analysed(site, opened, "&token=4")
+    page.get_by_label("SAE", exact=True).select_option(other)
+    found = site.service.prompt_features(TEXT, other)
+    expect(page.locator("#totals")).to_contain_text(f"{found['totals']['fvu']:.3f}")
+    expect(page.locator("#text-features button.pick").first).to_have_text(
+        f"#{found['features'][0]['feature']}"
+    )
+    assert query(page) == {"sae": other, "text": TEXT, "token": "4"}
+
+
 def test_hostile_text_is_shown_as_text(site: Site, opened: Opened) -> None:
     hostile = "<img src=x onerror=alert(1)> ${alert(1)} {{7*7}} `a` \\n </script> & \"q\" 'q'"
     page = opened(f"{site.url}/prompt?text={quote(hostile)}")

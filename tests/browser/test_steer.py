@@ -134,6 +134,40 @@ def test_an_example_is_one_click(site: Site, opened: Opened) -> None:
     expect(page.locator("#ideas")).to_be_hidden()
 
 
+def test_a_prompt_too_long_for_the_model_and_for_a_link_gets_one_sentence(
+    site: Site, opened: Opened, feature: int
+) -> None:
+    edits = [{"feature": feature, "mode": "ablate", "positions": "all"}]
+    page = opened(link(site, edits, tokens=3))
+    expect(page.locator("#run-status")).to_contain_text("Done")
+    long = "long " * 20_000
+    page.get_by_label("Prompt", exact=True).fill(long)
+    page.get_by_role("button", name="Generate").click()
+    expect(page.get_by_role("alert")).to_contain_text("limit")
+    assert len(page.url) < 2000
+    page.get_by_role("button", name="Copy link").click()
+    expect(page.get_by_role("button", name="Copied without the long prompt")).to_be_visible()
+    page.reload()
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(long)
+    expect(page.get_by_role("alert")).to_contain_text("limit")
+
+
+def test_edits_keep_their_sae_when_the_page_changes_its_own(
+    site: Site, opened: Opened, feature: int
+) -> None:
+    first, other = site.service.bundle.sae_names[0], site.service.bundle.sae_names[-1]
+    edits = [{"feature": feature, "mode": "set", "strength": 1, "positions": "all"}]
+    page = opened(link(site, edits, tokens=3))
+    expect(page.locator("#run-status")).to_contain_text("Done")
+    signature = page.locator(".signature").inner_text()
+    page.get_by_label("SAE", exact=True).select_option(other)
+    expect(page.locator(".signature")).to_have_text(f"{signature} ({first})")
+    assert json.loads(query(page)["edits"]) == [edits[0] | {"sae": first}]
+    page.get_by_role("button", name="Generate").click()
+    expect(page.locator("#run-status")).to_contain_text("Done")
+    expect(page.get_by_role("alert")).to_have_count(0)
+
+
 @pytest.mark.parametrize(
     ("address", "sentence"),
     [

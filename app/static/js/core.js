@@ -59,6 +59,12 @@ window.jumpscope = (() => {
     });
   }
 
+  /* Ask a stream to end; its last answer says that it was stopped. */
+  function stop(name) {
+    const c = channel(name);
+    if (c.current) ask(`stop-${name}`, { stop: c.current.id }, () => {});
+  }
+
   /* No longer interested: what still arrives is dropped. */
   function forget(name) {
     channel(name).current = null;
@@ -146,13 +152,22 @@ window.jumpscope = (() => {
     return text ? `${page}?${text}` : page;
   }
 
-  const query = () => Object.fromEntries(new URLSearchParams(location.search));
+  /* The query of this page. Values too long for a link (the server takes 64 KB in all) are kept in
+     the history instead: back, forward and reloading bring them back, a link leaves them out. */
+  const LONGEST = 6000;
+  const query = () => ({
+    ...history.state?.long,
+    ...Object.fromEntries(new URLSearchParams(location.search)),
+  });
 
-  /* Write the query of this page into the address. */
-  function setQuery(values, { push = false, state = {} } = {}) {
-    const target = address(location.pathname, values);
+  function setQuery(values, { push = false } = {}) {
+    const entries = Object.entries(values);
+    const tooLong = ([, value]) => encodeURIComponent(value ?? "").length > LONGEST;
+    const long = Object.fromEntries(entries.filter(tooLong));
+    const short = Object.fromEntries(entries.filter((entry) => !tooLong(entry)));
+    const target = address(location.pathname, short);
     const same = target === location.pathname + location.search;
-    history[push && !same ? "pushState" : "replaceState"](state, "", target);
+    history[push && !same ? "pushState" : "replaceState"]({ long }, "", target);
     carrySae();
   }
 
@@ -180,11 +195,11 @@ window.jumpscope = (() => {
     document.title = text ? `${text} · Jumpscope` : "Jumpscope";
   }
 
-  async function copy(text, button) {
+  async function copy(text, button, done = "Copied") {
     const words = button.textContent;
     try {
       await navigator.clipboard.writeText(text);
-      button.textContent = "Copied";
+      button.textContent = done;
     } catch {
       button.textContent = "Copying is not allowed here";
     }
@@ -234,6 +249,7 @@ window.jumpscope = (() => {
     connect,
     ask,
     failed,
+    stop,
     forget,
     pending,
     format,

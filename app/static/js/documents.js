@@ -42,7 +42,7 @@
 
     function go(target, { push = true, scroll = 0 } = {}) {
       if (push) {
-        history.replaceState({ scroll: window.scrollY }, "");
+        history.replaceState({ ...history.state, scroll: window.scrollY }, "");
         history.pushState({}, "", target);
       } else {
         history.replaceState(history.state, "", target);

@@ -6,7 +6,6 @@
 
   const js = window.jumpscope;
   const { el, format } = js;
-  const LONGEST_LINK = 6000;
   const FEW = 40;
   const VIEWS = ["cost", "active", "feature"];
   const SORTS = ["activation", "share", "frequency"];
@@ -32,7 +31,7 @@
       const whole = (text) => (/^\d+$/.test(text ?? "") ? Number(text) : null);
       const hide = Number(q.hide);
       return {
-        text: q.text ?? history.state?.text ?? "",
+        text: q.text ?? "",
         view: VIEWS.includes(q.view) ? q.view : "cost",
         token: whole(q.token),
         feature: whole(q.feature),
@@ -43,18 +42,16 @@
 
     function write(push) {
       const { text, view, token, feature, sort, hide } = page.state;
-      // Too long for a link, a text still comes back with back and forward.
-      const tooLong = encodeURIComponent(text).length > LONGEST_LINK;
       const values = {
         sae: js.saeInAddress(js.sae()),
-        text: tooLong ? "" : text,
+        text,
         view: view === "cost" ? "" : view,
         token,
         feature,
         sort: sort === "activation" ? "" : sort,
         hide: hide < 1 ? String(Number(hide.toPrecision(3))) : "",
       };
-      js.setQuery(values, { push, state: tooLong ? { text } : {} });
+      js.setQuery(values, { push });
     }
 
     /* Change something that the address remembers, and redraw what depends on it. */

@@ -113,6 +113,7 @@
         if (!answer.final) return;
         finished();
         if (answer.error) complain(answer.error);
+        else if (answer.stopped) status(`Stopped: ${words(run)}.`);
         else status(run.note || `Done: ${words(run)}.`);
       });
     }
@@ -128,13 +129,9 @@
     }
 
     function stop() {
-      if (!js.pending("steer")) return;
-      // First stop listening: what is still on its way must not overwrite the words below.
-      js.forget("steer");
-      js.ask("stop-steer", {}, () => {});
-      js.forget("stop-steer");
-      finished();
-      status(run ? `Stopped: ${words(run)}.` : "Stopped.");
+      js.stop("steer");
+      at("stop").disabled = true;
+      status("Stopping…");
     }
 
     function status(text) {
@@ -271,7 +268,11 @@
     });
     at("stop").addEventListener("click", stop);
     at("watch").addEventListener("change", drawRun);
-    at("copy-link").addEventListener("click", (event) => js.copy(location.href, event.target));
+    at("copy-link").addEventListener("click", (event) => {
+      const whole =
+        settings().prompt === (new URLSearchParams(location.search).get("prompt") ?? "");
+      js.copy(location.href, event.target, whole ? "Copied" : "Copied without the long prompt");
+    });
     at("json-copy").addEventListener("click", (event) =>
       js.copy(at("json-text").value, event.target),
     );
@@ -290,7 +291,9 @@
     });
 
     function restore() {
-      stop();
+      js.stop("steer");
+      js.forget("steer");
+      finished();
       js.carrySae();
       const given = read();
       const asked = Boolean(given.prompt && given.edits.length);
