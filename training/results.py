@@ -14,8 +14,8 @@ from tqdm import tqdm
 from sae_core.bundle import write_bundle
 from sae_core.config import SAEConfig
 from sae_core.corpus import documents, token_rows
+from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
-from sae_core.metrics import evaluate, take_tokens
 from sae_core.splice import SplicedLM
 from training.config import TrainConfig
 from training.parameters import folded
@@ -32,8 +32,8 @@ class TrainResult:
     name: str
     folder: Path
     measured: dict[str, Any] | None
-    """As in `sae_core.metrics.Evaluation`, with `text`, `context_size` and `model_dtype`; None if
-    there was no held-out text."""
+    """As in `sae_core.evaluation.Evaluation`, with `text`, `context_size` and `model_dtype`; None
+    if there was no held-out text."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""

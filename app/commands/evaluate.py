@@ -44,7 +44,8 @@ class Evaluate:
 
         from app.engine import chosen_device, chosen_dtype
         from sae_core.corpus import documents, token_rows
-        from sae_core.metrics import DEFINITIONS, evaluate, take_tokens
+        from sae_core.evaluation import evaluate, take_tokens
+        from sae_core.metrics import DEFINITIONS
         from sae_core.splice import SplicedLM
 
         bundle = open_bundle(self.bundle)

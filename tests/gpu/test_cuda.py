@@ -15,8 +15,8 @@ import torch
 
 from sae_core.corpus import documents, token_rows
 from sae_core.edits import Edit
+from sae_core.evaluation import evaluate, take_tokens
 from sae_core.jumprelu import KERNELS, Kernel, jumprelu, step
-from sae_core.metrics import evaluate, take_tokens
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text

@@ -18,8 +18,8 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.bundle import Bundle
 from sae_core.corpus import documents, token_rows
+from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae
-from sae_core.metrics import evaluate, take_tokens
 from sae_core.splice import SplicedLM
 from tests import tiny
 from training import results, run

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from sae_core.corpus import TokenRow, documents, token_rows
-from sae_core.metrics import DEFINITIONS, ReconstructionStats, evaluate, take_tokens, uniformity
+from sae_core.evaluation import evaluate, take_tokens, uniformity
+from sae_core.metrics import DEFINITIONS, ReconstructionStats
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
