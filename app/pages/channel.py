@@ -140,4 +140,7 @@ def _packed(id_: int, answer: Callable[[], dict[str, Any]]) -> str:
 
 
 def _text(answer: dict[str, Any]) -> str:
-    return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    try:
+        return json.dumps(answer, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError as error:  # ours, not a user's: it must not be shown as a sentence
+        raise RuntimeError("an answer is not JSON") from error

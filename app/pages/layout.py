@@ -32,7 +32,7 @@ def add_frame(page: Page, service: Service, content: str, **data: object) -> Non
 
     `data` are values for the page's script, as `data-` attributes of the main region.
     """
-    frame = _navigation(page, service) + _main(page, content, data) + _footer()
+    frame = _navigation(page, service) + _main(page, content, data) + _footer(page)
     # The default template inserts the value once, as it is; it must never go into the template.
     gr.HTML(
         frame,
@@ -72,8 +72,14 @@ def _main(page: Page, content: str, data: dict[str, object]) -> str:
     return f"<main {attributes}>{content}</main>"
 
 
-def _footer() -> str:
+def _footer(page: Page) -> str:
+    keys = ""
+    if page is FEATURES:
+        keys = (
+            '<span class="keys"><kbd>/</kbd> search · <kbd>←</kbd> <kbd>→</kbd> step through '
+            "features · <kbd>r</kbd> a random one</span>"
+        )
     return (
-        '<footer class="foot"><span>Runs on this machine; nothing leaves it.</span>'
-        '<a href="./?api=1" id="api">API</a></footer>'
+        f'<footer class="foot"><span>Runs on this machine; nothing leaves it.</span>{keys}'
+        '<span><a href="./?api=1" id="api">API</a></span></footer>'
     )
