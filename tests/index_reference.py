@@ -3,6 +3,7 @@
 Shares no code with `sae_core.index`; the model's own hidden states stand in for the hooks.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,6 +95,8 @@ def reference(model: Any, tokenizer: Any, sae: SAE, context: int = CONTEXT) -> R
     site = sae.cfg.site
     assert site is not None
     assert site.kind == "resid_post"
+    # Asked for hidden states, transformers leaves hooks of its own on a model: on this copy, then.
+    model = copy.deepcopy(model)
     tokens: list[Token] = []
     x = []
     row = 0
