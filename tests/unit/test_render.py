@@ -263,7 +263,7 @@ def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
 def test_the_feature_page_says_what_the_index_knows() -> None:
     html = feature_html(feature(), default_sae="first")
     page = Document(html)
-    for words in ("#12 said · replied", f"fires on 0.61{NB}% of tokens", "threshold 0.831"):
+    for words in (f"#12 said{NB}· replied", f"fires on 0.61{NB}% of tokens", "threshold 0.831"):
         assert words in page.text
     assert f"97{NB}% of its firing is in books (2.1x its share)" in page.text
     assert f"2{NB}M further below" in page.text
