@@ -53,6 +53,16 @@ def tiny_model() -> Gemma2ForCausalLM:
     return tiny.make_model()
 
 
+@pytest.fixture(autouse=True)
+def _tiny_model_is_left_as_found(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A hook that stays on the shared model fails the test that left it, not a later one."""
+    yield
+    if "tiny_model" in request.fixturenames:
+        model: Gemma2ForCausalLM = request.getfixturevalue("tiny_model")
+        left = [n for n, m in model.named_modules() if m._forward_hooks or m._forward_pre_hooks]
+        assert not left, f"hooks left on {', '.join(left)}"
+
+
 @pytest.fixture(scope="session")
 def tiny_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Parquet file of 60 short documents: source, license, title, text."""
