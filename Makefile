@@ -12,7 +12,7 @@ ARGS ?=
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
-.PHONY: install demo test check format bench chromium constraints clean
+.PHONY: install demo test check format bench pictures chromium constraints clean
 
 install: $(ALL)
 
@@ -36,6 +36,10 @@ format: $(ALL)
 
 bench: $(APP)
 	$(BIN)/python benchmarks/app_latency.py $(ARGS)
+
+# Those of docs/pictures, from the demo.
+pictures: $(ALL) chromium
+	$(BIN)/python -m tests.browser.pictures
 
 # The stamps make an installation run again when the requirements have changed.
 $(APP): pyproject.toml $(PINS) | $(BIN)/python

@@ -74,6 +74,8 @@ class Signature:
     """What the telling words add up to of `share * log2(share / base share)`."""
     source: str = ""
     """The source that most of the firing is in, if it is marked."""
+    expected: tuple[str, ...] = ()
+    """The words that the line says the model then expects."""
 
 
 @dataclass(frozen=True)
@@ -106,14 +108,15 @@ def describe(facts: Facts) -> Signature:
         text = _with(text, f", in {source}")
     if not listed:
         text = _with_examples(text, telling)
-    text = _with_expected(text, facts, [word.word for word in listed])
+    expected = _expected(text, facts, [word.word for word in listed])
     return Signature(
-        text=text,
+        text=f"{text} → {' · '.join(expected)}" if expected else text,
         words=tuple(word.word for word in listed),
         share=share,
         telling=tuple((word.word, word.share) for word in telling),
         telling_bits=sum(word.bits for word in telling),
         source=source,
+        expected=tuple(expected),
     )
 
 
@@ -167,8 +170,8 @@ def _with_examples(text: str, telling: Sequence[_Word]) -> str:
     return _with(text, ", such as " + " · ".join(w.word for w in telling[:_EXAMPLES]))
 
 
-def _with_expected(text: str, facts: Facts, words: Sequence[str]) -> str:
-    """`text` with the tokens that the feature raises, as far as they stand out and fit."""
+def _expected(text: str, facts: Facts, words: Sequence[str]) -> list[str]:
+    """The tokens that the feature raises, as far as they stand out and fit behind `text`."""
     # That a word makes the model expect the same word says nothing new.
     seen = {word.casefold() for word in words}
     expected: list[str] = []
@@ -182,4 +185,4 @@ def _with_expected(text: str, facts: Facts, words: Sequence[str]) -> str:
             break
         seen.add(word.casefold())
         expected.append(word)
-    return f"{text} → {' · '.join(expected)}" if expected else text
+    return expected

@@ -5,15 +5,18 @@ from collections.abc import Sequence
 import numpy as np
 
 from sae_core.index.signature import Signature
+from sae_core.index.words import is_whole
 
 RULE = (
-    "Features that fire on 0.01 % to 2 % of tokens, at least 40 % of it on telling words: whole "
-    "words of three letters or more on which they fire at least eight times as often as the text "
-    "has them. Ranked by how much the telling words say (the sum of share times log2 of share over "
-    "base share) times how varied they are (the entropy of their shares, words with the same first "
-    "three letters counted as one). No two list the same word or have decoders with a cosine above "
-    "0.3. Every third place goes to the sources that some features fire in far more than the text "
-    "has them, in turn. Where too few features fit, others that fire follow by the same ranking."
+    "Features whose line lists whole words only and that fire on 0.01 % to 2 % of tokens, at "
+    "least 40 % of it on telling words: whole words of three letters or more on which they fire "
+    "at least eight times as often as the text has them. Ranked by how much the telling words say "
+    "(the sum of share times log2 of share over base share) times how varied they are (the "
+    "entropy of their shares, words with the same first three letters counted as one) times one "
+    "more than the number of other whole words they make the model expect. No two list the same "
+    "word or have decoders with a cosine above 0.3. Every third place goes to the sources that "
+    "some features fire in far more than the text has them, in turn. Where too few features fit, "
+    "others that fire follow by the same ranking."
 )
 KEPT = 96
 """Features ranked."""
@@ -32,7 +35,7 @@ def rank_features(
     `frequency [d_sae]`; `near`, `cosine [d_sae, k]` are each feature's nearest by decoder.
     """
     fitting = [
-        _FREQUENCY[0] <= f <= _FREQUENCY[1] and _share(s) >= _SHARE
+        _FREQUENCY[0] <= f <= _FREQUENCY[1] and _share(s) >= _SHARE and _lists_whole_words(s)
         for f, s in zip(frequency.tolist(), signatures, strict=True)
     ]
     alive = np.flatnonzero(frequency > 0).tolist()
@@ -82,6 +85,10 @@ def _distinct(
     return chosen
 
 
+def _lists_whole_words(signature: Signature) -> bool:
+    return bool(signature.words) and all(map(is_whole, signature.words))
+
+
 def _share(signature: Signature) -> float:
     return min(sum(share for _, share in signature.telling), 1.0)
 
@@ -94,7 +101,8 @@ def _score(signature: Signature) -> float:
     shares = np.array(list(by_beginning.values()))
     shares /= shares.sum() or 1.0
     entropy = -float((shares * np.log2(shares)).sum())
-    return signature.telling_bits * entropy
+    expected = sum(is_whole(word) for word in signature.expected)
+    return signature.telling_bits * entropy * (1 + expected)
 
 
 def _reason(signature: Signature) -> str:

@@ -131,7 +131,12 @@ def test_never_too_long_and_always_the_same() -> None:
 
 
 def signature(
-    *words: str, share: float = 0.8, bits: float = 3.0, source: str = "", text: str = ""
+    *words: str,
+    share: float = 0.8,
+    bits: float = 3.0,
+    source: str = "",
+    text: str = "",
+    expected: tuple[str, ...] = (),
 ) -> Signature:
     return Signature(
         text=text,
@@ -140,6 +145,7 @@ def signature(
         telling=tuple((word, share / len(words)) for word in words),
         telling_bits=bits,
         source=source,
+        expected=expected,
     )
 
 
@@ -181,6 +187,19 @@ def test_worth_opening_prefers_varied_telling_words_of_middling_frequency() -> N
     found = ranked(signatures, frequency)
     assert found[:3] == [1, 0, 2]
     assert set(found[3:]) == {3, 4}
+
+
+def test_worth_opening_prefers_features_that_expect_other_whole_words() -> None:
+    signatures = [
+        signature("sea", "ship"),
+        signature("king", "queen", expected=("throne",)),
+        signature("river", "lake", expected=("-s", "to")),
+        signature("red", "blue", expected=("green", "colour")),
+        signature("sal-", "cut-", expected=("short", "long", "wide")),
+        signature(),
+    ]
+    # 2 expects no whole word and 4 lists fragments.
+    assert ranked(signatures, [0.01] * 6) == [3, 1, 0, 2, 4, 5]
 
 
 def test_worth_opening_shows_no_feature_twice() -> None:
