@@ -16,6 +16,7 @@ import torch
 from app.checks import text as checked_text
 from app.settings import Settings
 from sae_core.bundle import Bundle
+from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.sae import SAE
 from sae_core.splice import Analysis, SplicedLM
 from sae_core.tokens import encode_text
@@ -29,8 +30,8 @@ class Engine:
     def __init__(self, settings: Settings, bundle: Bundle) -> None:
         self._settings = settings
         self._bundle = bundle
-        self.device = chosen_device(settings)
-        self.dtype = chosen_dtype(settings, self.device)
+        self.device = chosen_device(settings.device)
+        self.dtype = chosen_dtype(settings.dtype, self.device)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
         model, tokenizer = bundle.load_model(self.dtype, self.device)
         self.lm = SplicedLM(model, tokenizer, {})
@@ -94,19 +95,3 @@ class Engine:
             while len(self._analyses) > self._settings.cached_analyses:
                 self._analyses.popitem(last=False)
         return found
-
-
-def chosen_device(settings: Settings) -> torch.device:
-    """The device of the settings; ValueError if it is asked for by name but not there."""
-    if settings.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device cuda was asked for but PyTorch sees no CUDA device: use cpu.")
-    if settings.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(settings.device)
-
-
-def chosen_dtype(settings: Settings, device: torch.device) -> torch.dtype:
-    """The model's number format of the settings."""
-    if settings.dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return torch.float32 if settings.dtype == "float32" else torch.bfloat16

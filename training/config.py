@@ -10,9 +10,8 @@ from typing import Any, Literal, get_args
 
 from sae_core.config import Site
 from sae_core.jumprelu import KERNELS, Kernel
+from sae_core.placement import Device, Precision
 
-Precision = Literal["auto", "bfloat16", "float32"]
-Device = Literal["auto", "cpu", "cuda"]
 Compile = Literal["auto", "off", "default", "cuda-graph"]
 
 

@@ -32,6 +32,7 @@ from transformers import AutoTokenizer
 
 from sae_core.corpus import documents, expand
 from sae_core.files import atomic_folder, atomic_write
+from sae_core.placement import chosen_device
 from sae_core.tokens import special_ids
 from training.lm_config import LMConfig
 from training.lm_data import TokenRows, token_stream, train_tokenizer
@@ -100,11 +101,7 @@ def train_lm(cfg: LMConfig) -> dict[str, Any]:
 
 
 def _device(cfg: LMConfig) -> torch.device:
-    has_cuda = torch.cuda.is_available()
-    name = ("cuda" if has_cuda else "cpu") if cfg.device == "auto" else cfg.device
-    device = torch.device(name)
-    if device.type == "cuda" and not has_cuda:
-        raise ValueError("there is no CUDA device here: choose device cpu.")
+    device = chosen_device(cfg.device)
     if device.type != "cuda" and cfg.attention == "flex":
         raise ValueError("flex attention trains on CUDA only: choose attention eager.")
     return device

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from sae_core.placement import Device
 from training.lm_model import AttentionKind, LMShape
 
 
@@ -51,7 +52,7 @@ class LMConfig:
     """Seconds from one validation to the next."""
     validation_rows: int = 1024
     """Rows of the fixed sample that validations take, rounded down to whole batches."""
-    device: str = "auto"
+    device: Device = "auto"
     """cuda, cpu, or auto: cuda where there is one."""
     seed: int = 0
     """Of weights, rows and samples."""

@@ -19,6 +19,7 @@ import torch
 from sae_core.bundle import load_language_model
 from sae_core.corpus import expand
 from sae_core.files import atomic_write
+from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.sites import module_path, site_width
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
@@ -78,14 +79,10 @@ def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
     """Device and number format of the products."""
-    available = torch.cuda.is_available()
-    if cfg.run.device == "cuda" and not available:
-        raise ValueError("device is cuda but PyTorch finds no CUDA device: use cpu or auto.")
-    cuda = available and cfg.run.device != "cpu"
-    if cfg.run.compile == "cuda-graph" and not cuda:
+    device = chosen_device(cfg.run.device)
+    if cfg.run.compile == "cuda-graph" and device.type != "cuda":
         raise ValueError("compile is cuda-graph but the run is not on CUDA: use auto.")
-    bfloat16 = cfg.precision == "bfloat16" or (cfg.precision == "auto" and cuda)
-    return torch.device("cuda" if cuda else "cpu"), torch.bfloat16 if bfloat16 else torch.float32
+    return device, chosen_dtype(cfg.precision, device)
 
 
 def _claim(cfg: TrainConfig) -> None:

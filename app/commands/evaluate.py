@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
-from app.settings import Device, DType, Settings
+from app.settings import Device, DType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +42,10 @@ class Evaluate:
         """The numbers as JSON, or as a table with their definitions."""
         from tqdm import tqdm
 
-        from app.engine import chosen_device, chosen_dtype
         from sae_core.corpus import documents, token_rows
         from sae_core.evaluation import evaluate, take_tokens
         from sae_core.metrics import DEFINITIONS
+        from sae_core.placement import chosen_device, chosen_dtype
         from sae_core.splice import SplicedLM
 
         bundle = open_bundle(self.bundle)
@@ -57,9 +57,8 @@ class Evaluate:
         size = self.context_size or sae.cfg.context_size
         if not size:
             raise ValueError(f"SAE {name} does not say its context_size: give one.")
-        settings = Settings(device=self.device, dtype=self.dtype)
-        device = chosen_device(settings)
-        model, tokenizer = bundle.load_model(chosen_dtype(settings, device), device)
+        device = chosen_device(self.device)
+        model, tokenizer = bundle.load_model(chosen_dtype(self.dtype, device), device)
         lm = SplicedLM(model, tokenizer, {name: sae.to(device)})
         rows = take_tokens(token_rows(documents(self.text), tokenizer, size), self.tokens)
         total = sum(len(row.ids) - 1 for row in rows)

@@ -1,7 +1,8 @@
 """What to index and how: `IndexConfig`."""
 
 from dataclasses import dataclass
-from typing import Literal
+
+from sae_core.placement import Device, Precision
 
 EARLY = 4
 """Tokens at the start of a row whose share of a feature's firing is counted apart."""
@@ -45,9 +46,9 @@ class IndexConfig:
     """Tokens between checkpoints, from which an interrupted run goes on."""
     fresh: bool = False
     """Start again even if there is a checkpoint."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Device = "auto"
     """Where model and SAE run; `auto` is CUDA if there is a device."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Precision = "auto"
     """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
 
     def __post_init__(self) -> None:

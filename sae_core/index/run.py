@@ -4,12 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sae_core.bundle import INDEX_FILE, Bundle, load_language_model
 from sae_core.formats.saelens import load_sae
 from sae_core.index.build import Target, build_indexes
 from sae_core.index.config import IndexConfig
+from sae_core.placement import chosen_device, chosen_dtype
 
 
 def run(cfg: IndexConfig) -> dict[str, Any]:
@@ -22,8 +21,8 @@ def run(cfg: IndexConfig) -> dict[str, Any]:
 
     if not cfg.bundle and not cfg.model:
         raise ValueError("give bundle (and sae), or model and sae_path: what is to be indexed?")
-    device = _device(cfg)
-    dtype = _dtype(cfg, device)
+    device = chosen_device(cfg.device)
+    dtype = chosen_dtype(cfg.dtype, device)
     started = time.monotonic()
     if cfg.bundle:
         bundle = Bundle.open(cfg.bundle)
@@ -61,17 +60,3 @@ def run(cfg: IndexConfig) -> dict[str, Any]:
             for name, target, meta in zip(names, targets, metas, strict=True)
         ],
     }
-
-
-def _device(cfg: IndexConfig) -> torch.device:
-    if cfg.device == "cuda" and not torch.cuda.is_available():
-        raise ValueError("there is no CUDA device: use --device cpu.")
-    if cfg.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(cfg.device)
-
-
-def _dtype(cfg: IndexConfig, device: torch.device) -> torch.dtype:
-    if cfg.dtype == "auto":
-        return torch.float32 if device.type == "cpu" else torch.bfloat16
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[cfg.dtype]
