@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from sae_core.bundle import Bundle
 from sae_core.index import Index
@@ -71,8 +71,12 @@ def loaded_facts(model: Any) -> dict[str, Any]:
 
 
 def _parameters(file: Path) -> int:
-    with safe_open(file, framework="np") as tensors:
-        return sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118 - no mapping
+    try:
+        with safe_open(file, framework="np") as tensors:
+            names = list(tensors.keys())
+            return sum(math.prod(tensors.get_slice(name).get_shape()) for name in names)
+    except SafetensorError as error:
+        raise ValueError(f"{file} is damaged ({error}): copy the model again.") from error
 
 
 def sae_facts(bundle: Bundle, name: str) -> dict[str, Any]:

@@ -3,8 +3,6 @@
 Each function returns the value in its type or raises ValueError with one sentence that names it.
 """
 
-import math
-
 
 def shown(value: object) -> str:
     """`repr` short enough for a sentence."""
@@ -23,12 +21,7 @@ def whole(value: object, name: str, low: int, high: int) -> int:
 
 def number(value: object, name: str, low: float, high: float) -> float:
     """A finite number from `low` to `high`."""
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or not low <= value <= high
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ValueError(f"{name} must be a number from {low:g} to {high:g}, not {shown(value)}.")
     return float(value)
 

@@ -73,8 +73,7 @@ class Engine:
                 f"{name} is {len(written):,} characters long, too long for the limit of "
                 f"{limit:,} tokens: shorten it."
             )
-        prepend_bos = self.sae(sae).cfg.prepend_bos
-        ids = encode_text(self.lm.tokenizer, written, prepend_bos=prepend_bos)
+        ids = encode_text(self.lm.tokenizer, written)
         if len(ids) > limit:
             raise ValueError(
                 f"{name} has {len(ids):,} tokens, more than the limit of {limit:,}: shorten it."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_write
@@ -33,7 +34,7 @@ class Bundle:
     title: str
     """One sentence that says what the model is."""
     model: str
-    """Folder within the bundle, or a hub id."""
+    """Folder, relative to the bundle's, or a hub id `owner/name`."""
     sae_names: tuple[str, ...]
     examples: dict[str, Any] = field(default_factory=dict)
     """Texts and edits the app offers first."""
@@ -82,7 +83,13 @@ class Bundle:
     ) -> tuple[Any, Any]:
         """The language model (evaluation mode, eager attention) and its tokenizer."""
         inside = self.path / self.model
-        return load_language_model(str(inside) if inside.is_dir() else self.model, dtype, device)
+        if inside.is_dir():
+            return load_language_model(str(inside), dtype, device)
+        if self.model.count("/") != 1 or self.model.startswith((".", "/")):
+            raise ValueError(
+                f"bundle {self.name} has no folder {self.model}, and that is no hub id either."
+            )
+        return load_language_model(self.model, dtype, device)
 
     def load_sae(self, name: str, device: str | torch.device = "cpu") -> SAE:
         """One SAE; ValueError naming the bundle's SAEs if it has none of that name."""
@@ -146,8 +153,17 @@ def load_language_model(
         model: Any = AutoModelForCausalLM.from_pretrained(
             name, dtype=dtype, attn_implementation="eager"
         )
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"the language model {name} cannot be loaded: {reason}") from error
     model.to(device).eval().requires_grad_(False)
     return model, tokenizer
+
+
+def check_context(model: Any, context_size: int) -> None:
+    """ValueError if prompts of `context_size` tokens are longer than the model reads."""
+    longest = getattr(model.config, "max_position_embeddings", None)
+    if longest and context_size > longest:
+        raise ValueError(
+            f"context_size is {context_size} but the model reads {longest} tokens at most."
+        )

@@ -100,7 +100,6 @@ def documents(paths: Sequence[str], *, skip: int = 0) -> Iterator[Document]:
     number = 0
     for path in expand(paths):
         with duckdb.connect() as connection:
-            # Streaming in row order needs insertion order kept; one thread keeps memory small.
             connection.execute("SET preserve_insertion_order = true")
             try:
                 reader = _READERS[_suffix(path)]

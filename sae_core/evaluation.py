@@ -4,6 +4,7 @@ The numbers are those that `sae_core.metrics` defines.
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -48,7 +49,7 @@ def take_tokens(rows: Iterable[TokenRow], max_tokens: int) -> list[TokenRow]:
         if total >= max_tokens:
             break
         chosen.append(row)
-        total += len(row.ids) - 1
+        total += len(row.ids) - 1  # the first has no loss, whether it is BOS or not
     return chosen
 
 
@@ -70,30 +71,37 @@ def evaluate(
     stats = ReconstructionStats(sae.cfg.d_model, sae.cfg.d_sae, lm.device)
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     for batch in all_batches:
-        x = activations(lm.model, batch.input_ids.to(lm.device), [site])[site]
+        with lm.lock:
+            x = activations(lm.model, batch.input_ids.to(lm.device), [site])[site]
         counted = x[batch.mask.to(lm.device)].float()
         acts = sae.encode(counted)
         stats.update(counted, sae.decode(acts), acts)
     if stats.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
     mean = stats.mean().float()
-    sums: dict[str, float] = dict.fromkeys(("base", "spliced", "mean", "zero", "kl"), 0.0)
+    names = ("base", "spliced", "mean", "zero", "kl", "predicted")
+    sums: dict[str, float] = dict.fromkeys(names, 0.0)
     for batch in all_batches:
         for name, value in _batch_losses(lm, sae, site, batch, mean).items():
             sums[name] += value
         if progress is not None:
             progress(int(batch.mask.sum()))
-    per = {name: value / stats.tokens for name, value in sums.items()}
+    per = {name: _ratio(value, sums["predicted"]) for name, value in sums.items()}
     return Evaluation(
         tokens=stats.tokens,
         ce_base=per["base"],
         ce_spliced=per["spliced"],
         delta_lm_loss=per["spliced"] - per["base"],
         kl=per["kl"],
-        loss_recovered_mean=(per["mean"] - per["spliced"]) / (per["mean"] - per["base"]),
-        loss_recovered_zero=(per["zero"] - per["spliced"]) / (per["zero"] - per["base"]),
+        loss_recovered_mean=_ratio(per["mean"] - per["spliced"], per["mean"] - per["base"]),
+        loss_recovered_zero=_ratio(per["zero"] - per["spliced"], per["zero"] - per["base"]),
         **stats.result(),
     )
+
+
+def _ratio(part: float, whole: float) -> float:
+    """NaN where the sample does not define it: a text of one token has no loss."""
+    return part / whole if whole else float("nan")
 
 
 @torch.no_grad()
@@ -106,9 +114,9 @@ def _batch_losses(
     counted[:, 0] = False
 
     def logits(new: Callable[[Tensor], Tensor] | None) -> Tensor:
-        if new is None:
-            return lm.model(input_ids=ids, use_cache=False).logits
-        with replace(lm.model, site, only_where(mask, new)):
+        with lm.lock, ExitStack() as stack:
+            if new is not None:
+                stack.enter_context(replace(lm.model, site, only_where(mask, new)))
             return lm.model(input_ids=ids, use_cache=False).logits
 
     def total(values: Tensor) -> float:
@@ -121,6 +129,7 @@ def _batch_losses(
         "kl": total(token_kl(base, spliced)),
     }
     del base, spliced
+    sums["predicted"] = float(counted.sum())
     sums["mean"] = total(token_losses(logits(lambda x: mean.expand_as(x)), ids))
     sums["zero"] = total(token_losses(logits(torch.zeros_like), ids))
     return sums
@@ -166,7 +175,7 @@ def uniformity(
             leaf.append(x.detach().requires_grad_())
             return leaf[0]
 
-        with torch.enable_grad(), replace(lm.model, site, track):
+        with lm.lock, torch.enable_grad(), replace(lm.model, site, track):
             logits = lm.model(input_ids=ids, use_cache=False).logits[every, chosen].float()
             correct = logits[every, ids[every, chosen + 1]] - logits.mean(-1)
             (gradient,) = torch.autograd.grad(correct.sum(), leaf[0])

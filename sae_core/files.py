@@ -51,6 +51,27 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def keep_others(old: Path, new: Path) -> None:
+    """Give `new` everything of `old` that it has no file of its own for, without copying bytes
+    where the file system has links.
+    """
+
+    def linked(source: str, target: str) -> None:
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    for child in old.iterdir():
+        target = new / child.name
+        if target.exists():
+            continue
+        if child.is_dir():
+            shutil.copytree(child, target, copy_function=linked)
+        else:
+            linked(str(child), str(target))
+
+
 def _explained(error: OSError, path: Path) -> Exception:
     if error.errno == 28:  # ENOSPC
         return ValueError(f"no space left on the disk of {path}: free some and run again.")

@@ -91,7 +91,9 @@ def generate(
 def _draw(logits: Tensor, temperature: float, sampler: torch.Generator) -> int:
     if temperature == 0:
         return int(logits.argmax())
-    return int(torch.multinomial((logits / temperature).softmax(-1), 1, generator=sampler))
+    # Less the largest first, so that no temperature above 0 overflows.
+    scaled = (logits.double() - logits.max()) / temperature
+    return int(torch.multinomial(scaled.softmax(-1), 1, generator=sampler))
 
 
 class _Run:

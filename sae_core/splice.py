@@ -56,6 +56,9 @@ class SplicedLM:
         self.tokenizer = tokenizer
         self.device: torch.device = next(model.parameters()).device
         self.vocabulary = vocabulary(tokenizer)
+        # A model's vocabulary may be padded beyond its tokenizer's.
+        padding = int(model.config.vocab_size) - len(self.vocabulary)
+        self.vocabulary += [b""] * max(0, padding)
         self._special = special_ids(tokenizer)
         self.lock = threading.RLock()
         self._saes: dict[str, SAE] = {}

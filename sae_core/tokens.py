@@ -13,16 +13,14 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
     return frozenset(int(i) for i in tokenizer.all_special_ids)
 
 
-def encode_text(
-    tokenizer: Any, text: str, *, prepend_bos: bool = True, max_tokens: int | None = None
-) -> list[int]:
-    """Token ids of `text`, after exactly one BOS if `prepend_bos` and the tokenizer has one.
+def encode_text(tokenizer: Any, text: str, *, max_tokens: int | None = None) -> list[int]:
+    """Token ids of `text`, after exactly one BOS if the tokenizer has one.
 
     `max_tokens` counts BOS and cuts from the right. Text that spells a special token, `<bos>`, is
     the user's text and is tokenised as such.
     """
     ids: list[int] = ordinary_ids(tokenizer, [text])[0]
-    if prepend_bos and tokenizer.bos_token_id is not None:
+    if tokenizer.bos_token_id is not None:
         ids = [tokenizer.bos_token_id, *ids]
     return ids[:max_tokens]
 
@@ -61,6 +59,7 @@ def vocabulary(tokenizer: Any) -> list[bytes]:
     size = len(tokenizer)
     names: list[str | None] = tokenizer.convert_ids_to_tokens(list(range(size)))
     added = {int(i) for i in getattr(tokenizer, "added_tokens_decoder", {})}
+    specials = special_ids(tokenizer)
     alphabet = _byte_alphabet()
     ordinary = [n for i, n in enumerate(names) if n is not None and i not in added]
     byte_level = not any(SPACE in n for n in ordinary)
@@ -68,8 +67,11 @@ def vocabulary(tokenizer: Any) -> list[bytes]:
     for i, name in enumerate(names):
         if name is None:
             found.append(b"")
-        elif i in added:
+        elif i in specials:
             found.append(name.encode())
+        elif i in added:
+            # Gemma's runs of spaces are added tokens that are not special.
+            found.append((name if byte_level else name.replace(SPACE, " ")).encode())
         elif byte_level:
             if all(c in alphabet for c in name):
                 found.append(bytes(alphabet[c] for c in name))

@@ -42,6 +42,7 @@ class Evaluate:
         """The numbers as JSON, or as a table with their definitions."""
         from tqdm import tqdm
 
+        from sae_core.bundle import check_context
         from sae_core.corpus import documents, token_rows
         from sae_core.evaluation import evaluate, take_tokens
         from sae_core.metrics import DEFINITIONS
@@ -59,6 +60,7 @@ class Evaluate:
             raise ValueError(f"SAE {name} does not say its context_size: give one.")
         device = chosen_device(self.device)
         model, tokenizer = bundle.load_model(chosen_dtype(self.dtype, device), device)
+        check_context(model, size)
         lm = SplicedLM(model, tokenizer, {name: sae.to(device)})
         rows = take_tokens(token_rows(documents(self.text), tokenizer, size), self.tokens)
         total = sum(len(row.ids) - 1 for row in rows)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from sae_core.config import SAEConfig, Site
-from sae_core.files import atomic_folder, atomic_write, sha256
+from sae_core.files import atomic_folder, atomic_write, keep_others, sha256
 from sae_core.sae import SAE, tensor_shapes
 
 CONFIG_FILE = "cfg.json"
@@ -26,10 +26,11 @@ _MATRICES = ("W_enc", "W_dec")
 
 
 def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -> SAEConfig:
-    """Write `sae` to `folder` (replacing it whole) and return the configuration as written.
+    """Write `sae` to `folder` and return the configuration as written.
 
-    `dtype` (float32 or bfloat16) is that of the matrices on disk; vectors are float32. The hash of
-    the weights file is added to the metadata as `content_hash`.
+    An SAE that is there is replaced, and stays whole if this fails; other files of the folder, an
+    index say, are kept. `dtype` (float32 or bfloat16) is that of the matrices on disk; vectors are
+    float32. The hash of the weights file is added to the metadata as `content_hash`.
     """
     tensors = {
         name: getattr(sae, name).detach().to("cpu", dtype if name in _MATRICES else torch.float32)
@@ -43,6 +44,8 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
         digest = sha256(temporary / WEIGHTS_FILE)
         cfg = _with_metadata(sae.cfg, content_hash=digest)
         _write_config(cfg, temporary / CONFIG_FILE)
+        if folder.is_dir():
+            keep_others(folder, temporary)
     return cfg
 
 
@@ -122,7 +125,8 @@ def _write_config(cfg: SAEConfig, path: Path) -> None:
         "device": "cpu",
         "apply_b_dec_to_input": False,
         "normalize_activations": "none",
-        "reshape_activations": "none",
+        # SAELens' activations of this hook come with the heads apart.
+        "reshape_activations": "hook_z" if site and site.kind == "attn_out" else "none",
         "metadata": metadata,
     }
     if cfg.k is not None:
@@ -137,8 +141,11 @@ def _read_config(path: Path) -> SAEConfig:
         written = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}).") from error
-    metadata = written.get("metadata") or {}
-    ours = dict(metadata.get("jumpscope") or {})
+    metadata = (written.get("metadata") or {}) if isinstance(written, dict) else None
+    ours = (metadata.get("jumpscope") or {}) if isinstance(metadata, dict) else None
+    if not isinstance(metadata, dict) or not isinstance(ours, dict):
+        raise ValueError(f"{path} is JSON but not an SAE's {CONFIG_FILE}.")
+    ours = dict(ours)
     site = ours.pop("site", None)
     for key, accepted in (
         ("apply_b_dec_to_input", False),
@@ -163,6 +170,8 @@ def _read_config(path: Path) -> SAEConfig:
         )
     except KeyError as error:
         raise ValueError(f"{path} lacks {error}: it is not an SAE's {CONFIG_FILE}.") from error
+    except (TypeError, AttributeError) as error:
+        raise ValueError(f"{path} holds a value of the wrong kind ({error}).") from error
 
 
 # TransformerLens' names of the sites, which SAELens' files use.

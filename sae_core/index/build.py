@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sae_core.bundle import check_context
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index import checkpoint
 from sae_core.index.config import IndexConfig
@@ -68,6 +69,7 @@ def build_indexes(
     """
     saes = [target.sae for target in targets]
     context_size = _context_size(saes, cfg)
+    check_context(model, context_size)
     _check_sites(model, saes)
     folder = checkpoint.folder_of(targets[0].out_path)
     if cfg.fresh:
@@ -106,7 +108,9 @@ def _context_size(saes: Sequence[SAE], cfg: IndexConfig) -> int:
     if cfg.context_size:
         return cfg.context_size
     sizes = {sae.cfg.context_size for sae in saes}
-    if len(sizes) > 1 or None in sizes:
+    if None in sizes:
+        raise ValueError("an SAE does not say its context_size: give one.")
+    if len(sizes) > 1:
         raise ValueError("the SAEs do not agree on a context_size: give one.")
     return int(sizes.pop() or 0)
 

@@ -161,6 +161,23 @@ def test_uniformity_equals_a_finite_difference(lm: SplicedLM, rows: list[TokenRo
     assert 0 < uniformity(lm, "tiny", rows) <= 1
 
 
+def test_without_bos_the_first_token_counts_but_has_no_loss(
+    lm: SplicedLM, rows: list[TokenRow]
+) -> None:
+    """As for a tokenizer that has no BOS: losses are means over the tokens that have one."""
+    row = TokenRow(rows[0].document, 0, rows[0].ids[1:5])
+    found, text = evaluate(lm, "tiny", [row]), lm.analyse(row.ids.tolist(), "tiny").totals
+    assert found.tokens == text["tokens"] == 4
+    for name in ("l0", "ce_base", "ce_spliced", "delta_lm_loss", "kl"):
+        assert getattr(found, name) == pytest.approx(text[name], rel=1e-4, abs=1e-5)
+
+
+def test_a_text_of_one_token_has_no_loss(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    found = evaluate(lm, "tiny", [TokenRow(rows[0].document, 0, rows[0].ids[1:2])])
+    assert found.tokens == 1
+    assert np.isnan([found.ce_base, found.kl, found.loss_recovered_mean, found.fvu]).all()
+
+
 def test_no_text_is_named(lm: SplicedLM) -> None:
     with pytest.raises(ValueError, match="no token that counts"):
         evaluate(lm, "tiny", [])

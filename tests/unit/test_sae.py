@@ -1,6 +1,7 @@
 """SAE architectures, the folder on disk, and agreement with SAELens on both."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -162,6 +163,44 @@ def test_damage_gets_one_sentence(kind: str, sentence: str, tmp_path: Path) -> N
     with pytest.raises(ValueError, match=sentence) as caught:
         load_sae(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "written", ["[]", '{"metadata": "x"}', '{"architecture": "jumprelu", "d_in": "4", "d_sae": 8}']
+)
+@pytest.mark.usefixtures("unchecked_types")
+def test_json_of_another_kind_gets_one_sentence(written: str, tmp_path: Path) -> None:
+    save_sae(random_sae("jumprelu"), tmp_path)
+    (tmp_path / "cfg.json").write_text(written)
+    with pytest.raises(ValueError, match=r"cfg\.json"):
+        load_sae(tmp_path)
+
+
+def test_saving_again_keeps_what_lies_beside(tmp_path: Path) -> None:
+    folder = tmp_path / "sae"
+    save_sae(random_sae("jumprelu"), folder)
+    (folder / "index.duckdb").write_text("index")
+    (folder / "notes").mkdir()
+    (folder / "notes" / "one.txt").write_text("note")
+    save_sae(random_sae("standard"), folder)
+    assert load_sae(folder).cfg.architecture == "standard"
+    assert (folder / "index.duckdb").read_text() == "index"
+    assert (folder / "notes" / "one.txt").read_text() == "note"
+    assert [p.name for p in tmp_path.iterdir()] == ["sae"]
+
+
+def test_attention_saes_take_saelens_heads(tmp_path: Path) -> None:
+    """At hook_z SAELens has activations [..., heads, d_head], we have them side by side."""
+    import sae_lens
+
+    sae = random_sae("jumprelu")
+    sae.cfg = replace(sae.cfg, site=Site("attn_out", 2))
+    save_sae(sae, tmp_path)
+    theirs = sae_lens.SAE.load_from_disk(tmp_path, device="cpu")
+    x = torch.randn(3, 5, 4, 6)
+    ours = load_sae(tmp_path).encode(x.flatten(-2))
+    torch.testing.assert_close(theirs.encode(x), ours, atol=1e-5, rtol=1e-5)
+    assert theirs.decode(ours).shape == x.shape
 
 
 def test_a_failed_save_leaves_the_old_sae(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

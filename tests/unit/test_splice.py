@@ -307,3 +307,18 @@ def test_mistakes_are_named(lm: SplicedLM, ids: list[int], tiny_sae: SAE) -> Non
     lm.add("second", tiny_sae)
     with pytest.raises(ValueError, match="does not say which SAE"):
         next(lm.generate(ids, [[Edit(feature=1, mode="ablate")]], max_new_tokens=1))
+
+
+def test_the_smallest_temperature_is_greedy(lm: SplicedLM, ids: list[int]) -> None:
+    [greedy] = texts(lm, ids[:8], [[]], max_new_tokens=5)
+    assert texts(lm, ids[:8], [[]], max_new_tokens=5, temperature=1e-40) == [greedy]
+
+
+def test_a_padded_vocabulary_has_a_text_for_every_id(lm: SplicedLM, tiny_tokenizer: Any) -> None:
+    lm.model.config.vocab_size += 7
+    try:
+        wider = SplicedLM(lm.model, tiny_tokenizer, {})
+    finally:
+        lm.model.config.vocab_size -= 7
+    assert wider.vocabulary[:-7] == lm.vocabulary
+    assert wider.vocabulary[-7:] == [b""] * 7
