@@ -36,7 +36,8 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         except SafetensorError as error:
             # The library wraps the system's error in its own; the disk is the only cause here.
             raise ValueError(
-                f"checkpoint {path} cannot be written ({error}): free some space and resume."
+                f"checkpoint {path} cannot be written ({error}): free some space, then give the "
+                "same command again."
             ) from error
     for _, old in found(folder)[KEPT:]:
         old.unlink()
@@ -65,5 +66,7 @@ def load_newest(folder: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] |
         except (SafetensorError, json.JSONDecodeError, KeyError, TypeError) as error:
             log.warning("checkpoint %s is damaged (%s): trying the one before it.", path, error)
     if paths:
-        raise ValueError(f"every checkpoint in {folder} is damaged: start again without --resume.")
+        raise ValueError(
+            f"every checkpoint in {folder} is damaged: remove that folder to start again."
+        )
     return None

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sae_core.bundle import load_language_model
+from sae_core.bundle import BUNDLE_FILE, load_language_model
 from sae_core.corpus import expand
 from sae_core.files import atomic_write
 from sae_core.placement import chosen_device, chosen_dtype
@@ -53,12 +53,12 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
     _claim(cfg)
     with _float32_sums(), _memory_explained():
         # The buffer's memory is free again when the SAEs are measured.
-        trainees, cost = _trained(cfg, model, tokenizer)
-        return save_and_measure(cfg, model, tokenizer, trainees, cost)
+        trainees, facts = _trained(cfg, model, tokenizer)
+        return save_and_measure(cfg, model, tokenizer, trainees, facts)
 
 
 def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee], dict[str, Any]]:
-    """The SAEs after their last step, and what that took."""
+    """The SAEs after their last step, and `Run.facts` of how they came to be."""
     sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
     text = Text(
         corpus=cfg.corpus,
@@ -74,7 +74,7 @@ def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee
         run.start()
         with _stoppable() as stopped:
             run.loop(stopped)
-        return run.trainees, run.cost()
+        return run.trainees, run.facts
 
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -86,16 +86,19 @@ def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
 
 
 def _claim(cfg: TrainConfig) -> None:
-    """Make `cfg.out` this run's folder; ValueError if it holds a run of other settings."""
+    """Make `cfg.out` this run's folder; ValueError if it holds another run or another's bundle."""
     out = Path(cfg.out)
     if out.is_file():
         raise ValueError(f"out is {out}, which is a file: name a folder.")
     settings = json.loads(json.dumps(asdict(cfg)))
     path = out / CONFIG_FILE
-    started = checkpoint.found(out / CHECKPOINTS) or any(
-        (out / "saes" / plan.name).exists() for plan in cfg.plans
-    )
-    if started and path.is_file():
+    bundle = (out / BUNDLE_FILE).exists()
+    if bundle and not path.is_file():
+        raise ValueError(
+            f"{out} holds a bundle that train did not make: choose another out folder."
+        )
+    saved = any((out / "saes" / plan.name).exists() for plan in cfg.plans)
+    if path.is_file() and (bundle or saved or checkpoint.found(out / CHECKPOINTS)):
         try:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm
 
-from sae_core.bundle import write_bundle
+from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
 from sae_core.config import SAEConfig
 from sae_core.corpus import documents, token_rows
 from sae_core.evaluation import evaluate, take_tokens
@@ -19,7 +19,7 @@ from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
 from training.config import TrainConfig
 from training.parameters import folded
-from training.provenance import file_names, model_name, settings, software
+from training.provenance import file_names, model_name, settings
 from training.trainee import Trainee
 
 log = logging.getLogger(__name__)
@@ -45,11 +45,12 @@ def save_and_measure(
     model: Any,
     tokenizer: Any,
     trainees: list[Trainee],
-    cost: dict[str, Any],
+    facts: dict[str, Any],
 ) -> list[TrainResult]:
-    """Write OUT/saes/NAME for every SAE, with settings, cost and measured quality in its metadata.
+    """Write OUT/saes/NAME for every SAE, with settings, facts and measured quality in its metadata.
 
-    OUT becomes a bundle of these SAEs and their model, which `jumpscope serve` opens.
+    `facts`: of how they were trained (`Run.facts`). OUT becomes a bundle of these SAEs and their
+    model, which `jumpscope serve` opens.
     """
     device = next(model.parameters()).device
     rows = None
@@ -76,9 +77,8 @@ def save_and_measure(
                     "l0_target": trainee.plan.l0_target,
                     "lambda": trainee.plan.lambda_,
                     "scale": trainee.scale,
-                    **cost,
+                    **facts,
                     "saes_in_run": len(trainees),
-                    **software(device),
                 }
             },
         )
@@ -93,7 +93,7 @@ def save_and_measure(
         measured = None
         if rows is not None:
             lm = SplicedLM(model, tokenizer, {name: load_sae(folder, device)})
-            total = sum(len(row.ids) - 1 for row in rows)
+            total = sum(len(row.ids) - int(sae_cfg.prepend_bos) for row in rows)
             with tqdm(total=total, unit="token", unit_scale=True, desc=f"measuring {name}") as bar:
                 evaluation = evaluate(lm, name, rows, progress=bar.update)
             measured = {
@@ -112,5 +112,17 @@ def _write_bundle(cfg: TrainConfig, names: list[str]) -> None:
     out = Path(cfg.out).resolve()
     # A local model is named by the way to it from the bundle, so that both can move together.
     model = os.path.relpath(cfg.model, out) if Path(cfg.model).is_dir() else cfg.model
-    title = f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
-    write_bundle(out, name=out.name, title=title, model=model, saes=names)
+    if not (out / BUNDLE_FILE).exists():
+        title = f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
+        write_bundle(out, name=out.name, title=title, model=model, saes=names)
+        return
+    # The run's earlier bundle, in which the user may have put words and SAEs.
+    before = Bundle.open(out)
+    write_bundle(
+        out,
+        name=before.name,
+        title=before.title,
+        model=model,
+        saes=list(dict.fromkeys([*before.sae_names, *names])),
+        examples=before.examples,
+    )

@@ -17,6 +17,7 @@ from training.losses import JumpReLULoss
 from training.optim import Control, controls
 from training.parameters import initial_parameters
 from training.progress import Progress
+from training.provenance import software
 from training.trainee import Trainee, compiler
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ class Run:
         self.cfg = cfg
         self.step = 0
         self.trainees: list[Trainee] = []
+        self.facts: dict[str, Any] = {}
+        """Where, with what and at which cost the SAEs were trained; known after the last step and
+        kept in its checkpoint, so that another process does not say its own."""
         self._buffer = buffer
         self._widths = widths
         self._device = buffer.device
@@ -82,6 +86,8 @@ class Run:
             )
         if self.step < self.cfg.steps:
             self._buffer.restore(state["buffer"])
+        else:
+            self.facts = state["facts"]
 
     def _make_trainees(self) -> None:
         cfg = self.cfg
@@ -123,7 +129,7 @@ class Run:
             batch=cfg.batch,
             board=cfg.run.tensorboard,
         ) as progress:
-            saved = self.step
+            saved = timed = self.step
             clock = time.monotonic()
             take = Recorded(self._take) if cfg.run.compile == "cuda-graph" else self._take
             while self.step < cfg.steps:
@@ -133,8 +139,10 @@ class Run:
                 progress.step()
                 if self.step % self._log_every == 0 or self.step == cfg.steps:
                     now = time.monotonic()
-                    self._report(progress, control, now - clock)
-                    clock = now
+                    # Steps of a process before this one took none of these seconds.
+                    rate = (self.step - timed) * cfg.batch / max(now - clock, 1e-9)
+                    self._report(progress, control, rate)
+                    timed, clock = self.step, now
                 due = cfg.run.checkpoint_every and self.step % cfg.run.checkpoint_every == 0
                 if due or stopped.is_set() or self.step == cfg.steps:
                     self.save()
@@ -150,7 +158,7 @@ class Run:
         for trainee in self.trainees:
             trainee.step(batch[trainee.plan.site], control)
 
-    def _report(self, progress: Progress, control: Control, seconds: float) -> None:
+    def _report(self, progress: Progress, control: Control, rate: float) -> None:
         cfg = self.cfg
         steps = self.step - self._logged
         seen = self.step * cfg.batch
@@ -167,7 +175,7 @@ class Run:
                     **found,
                     "lr": lr,
                     "sparsity_coefficient": sparsity * trainee.coefficient,
-                    "tokens_per_second": steps * cfg.batch / max(seconds, 1e-9),
+                    "tokens_per_second": rate,
                     "seconds": self.seconds(),
                 },
             )
@@ -191,13 +199,15 @@ class Run:
             "logged": self._logged,
             "seconds": self.seconds(),
         }
+        if self.step == self.cfg.steps:
+            self.facts = state["facts"] = {**self._cost(), **software(self._device)}
         checkpoint.save(self._folder, self.step, tensors, state)
 
     def seconds(self) -> float:
         """Seconds of training so far, of every part of a run that was interrupted."""
         return self._seconds_before + time.monotonic() - self._started
 
-    def cost(self) -> dict[str, Any]:
+    def _cost(self) -> dict[str, Any]:
         """What the run took, and what `auto` became."""
         return {
             "precision": str(self._dtype).removeprefix("torch."),

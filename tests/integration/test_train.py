@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
@@ -22,7 +21,7 @@ from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae
 from sae_core.splice import SplicedLM
 from tests import tiny
-from training import results, run
+from training import run
 from training.config import RunOptions, TrainConfig, short_run
 from training.loop import Interrupted, train
 
@@ -59,11 +58,13 @@ def base(
     )
 
 
-def _weights(cfg: TrainConfig, name: str = RESIDUAL) -> dict[str, torch.Tensor]:
+def weights(cfg: TrainConfig, name: str = RESIDUAL) -> dict[str, torch.Tensor]:
+    """The tensors of a saved SAE."""
     return load_file(Path(cfg.out) / "saes" / name / "sae_weights.safetensors")
 
 
-def _equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    """Whether two SAEs are the same, bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
@@ -142,8 +143,8 @@ def test_same_seed_same_weights_another_seed_others(base: TrainConfig, tmp_path:
     runs[2] = replace(runs[2], seed=1)
     for cfg in runs:
         train(cfg)
-    assert _equal(_weights(runs[0]), _weights(runs[1]))
-    assert not _equal(_weights(runs[0]), _weights(runs[2]))
+    assert equal(weights(runs[0]), weights(runs[1]))
+    assert not equal(weights(runs[0]), weights(runs[2]))
 
 
 def test_several_saes_in_one_pass_equal_each_alone(base: TrainConfig, tmp_path: Path) -> None:
@@ -152,8 +153,8 @@ def test_several_saes_in_one_pass_equal_each_alone(base: TrainConfig, tmp_path: 
     alone = replace(base, out=str(tmp_path / "alone"), sites=SITES[1:], l0_targets=(12,))
     train(alone)
     name = "mlp_out-layer_2-l0_12"
-    assert _equal(_weights(together, name), _weights(alone, name))
-    assert not _equal(_weights(together, MLP), _weights(together, name))
+    assert equal(weights(together, name), weights(alone, name))
+    assert not equal(weights(together, MLP), weights(together, name))
 
 
 def test_linear_penalty_and_bfloat16(base: TrainConfig, tmp_path: Path) -> None:
@@ -169,53 +170,36 @@ def test_linear_penalty_and_bfloat16(base: TrainConfig, tmp_path: Path) -> None:
     )
     (result, _) = train(cfg)
     assert (result.name, result.measured) == ("resid_post-layer_1-lambda_0.01", None)
-    weights = _weights(cfg, result.name)
-    assert weights["W_enc"].dtype == weights["W_dec"].dtype == torch.bfloat16
-    assert weights["threshold"].dtype == torch.float32
-    assert float(weights["threshold"].min()) > 0
+    saved = weights(cfg, result.name)
+    assert saved["W_enc"].dtype == saved["W_dec"].dtype == torch.bfloat16
+    assert saved["threshold"].dtype == torch.float32
+    assert float(saved["threshold"].min()) > 0
 
 
-def test_finished_run_is_not_trained_again(
+def test_throughput_after_an_interruption_counts_its_own_steps(
     base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cfg = replace(base, out=str(tmp_path))
+    # A line every 3 steps, stopped between two lines; each step takes one second.
+    cfg = replace(base, out=str(tmp_path), tokens=300 * 128, sites=SITES[1:], eval_corpus=())
+    step = run.Trainee.step
+    steps = 0
+
+    def count(self: Any, *args: Any) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == 100:
+            os.kill(os.getpid(), signal.SIGINT)
+        step(self, *args)
+
+    monkeypatch.setattr(run.Trainee, "step", count)
+    monkeypatch.setattr(run, "time", types.SimpleNamespace(monotonic=lambda: float(steps)))
+    with pytest.raises(Interrupted, match="at step 100 of 300"):
+        train(cfg)
     train(cfg)
-    before = _weights(cfg)
-
-    def trained(*_: object) -> None:
-        raise AssertionError("a step was taken")
-
-    monkeypatch.setattr(run.Trainee, "step", trained)
-    train(cfg)
-    assert _equal(_weights(cfg), before)
-    # It may be saved in another format and measured on other text.
-    (result, _) = train(replace(cfg, save_dtype="bfloat16", eval_tokens=100))
-    assert _weights(cfg)["W_dec"].dtype == torch.bfloat16
-    assert result.measured is not None
-    assert result.measured["tokens"] < 200
-
-
-def test_full_disk_at_the_end_is_one_sentence_and_nothing_is_lost(
-    base: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cfg = replace(base, out=str(tmp_path))
-
-    def full(*_: object) -> None:
-        raise SafetensorError("I/O error: No space left on device (os error 28)")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(results, "save_sae", full)
-        with pytest.raises(ValueError, match=r"No space left .*: free some space"):
-            train(cfg)
-    monkeypatch.setattr(run.Trainee, "step", full)
-    assert len(train(cfg)) == 2
-
-
-def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path) -> None:
-    cfg = replace(base, out=str(tmp_path / "run"))
-    train(cfg)
-    with pytest.raises(ValueError, match="holds a run with another d_sae, lr: choose another out"):
-        train(replace(cfg, lr=1e-4, d_sae=32))
+    lines = _lines(cfg)
+    assert [line["step"] for line in lines] == list(range(3, 301, 3))
+    assert {line["tokens_per_second"] for line in lines} == {128}
+    assert [line["seconds"] for line in lines] == [line["step"] for line in lines]
 
 
 @pytest.mark.parametrize(
@@ -329,7 +313,7 @@ def test_stop_signal_saves_and_the_same_command_continues(
     train(cfg)
     assert steps == 2 * 60
     for name in (RESIDUAL, MLP):
-        assert _equal(_weights(cfg, name), _weights(whole, name))
+        assert equal(weights(cfg, name), weights(whole, name))
     # The metrics are those of one run, too.
     timing = ("seconds", "tokens_per_second")
     stripped = [

@@ -61,7 +61,7 @@ def test_all_damaged(tmp_path: Path) -> None:
     for step in (1, 2):
         path = _save(tmp_path, step)
         path.write_bytes(b"junk")
-    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged"):
+    with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged: remove that folder"):
         checkpoint.load_newest(tmp_path)
 
 
