@@ -116,11 +116,7 @@ def _claim(cfg: TrainConfig) -> None:
 def _check_model(cfg: TrainConfig, model: Any) -> None:
     for plan in cfg.plans:
         module_path(model, plan.site)
-    longest = getattr(model.config, "max_position_embeddings", None)
-    if longest and cfg.context_size > longest:
-        raise ValueError(
-            f"context_size is {cfg.context_size} but the model reads {longest} tokens at most."
-        )
+    check_context(model, cfg.context_size)
 
 
 @contextmanager
