@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from sae_core.bundle import BUNDLE_FILE, load_language_model
+from sae_core.bundle import BUNDLE_FILE, check_context, load_language_model
 from sae_core.corpus import expand
 from sae_core.files import atomic_write
 from sae_core.placement import chosen_device, chosen_dtype
