@@ -22,5 +22,5 @@ jumpscope train --preset short_run --model "$out/demo/model" \
 
 cp -r "$out"/trained/saes/* "$out/demo/saes/"
 cp "$(dirname "$0")/bundle.json" "$out/demo/"
-jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 3500000 \
+jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 3100000 \
     --dtype float32
