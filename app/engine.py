@@ -8,6 +8,7 @@ import logging
 import os
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -60,8 +61,14 @@ class Engine:
                 self._loaded[name] = sae
             return self._loaded[name]
 
-    def token_ids(self, text: object, sae: str, name: str = "The prompt") -> list[int]:
-        """Ids of a text with BOS where the SAE was trained with one.
+    def spliced(self, names: Iterable[str]) -> SplicedLM:
+        """The model, with these SAEs of the bundle ready in it."""
+        for name in names:
+            self.sae(name)
+        return self.lm
+
+    def token_ids(self, text: object, name: str = "The prompt") -> list[int]:
+        """Ids of a text, with BOS where the tokenizer has one; `name` is what errors call it.
 
         ValueError for an empty or too long text. No token stands for more bytes than the longest
         of the vocabulary, so a text that cannot fit is refused without being tokenised.
@@ -87,8 +94,7 @@ class Engine:
             if key in self._analyses:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
-        self.sae(sae)
-        found = self.lm.analyse(ids, sae, torch.tensor(mean))
+        found = self.spliced([sae]).analyse(ids, sae, torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = found
             while len(self._analyses) > self._settings.cached_analyses:

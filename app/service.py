@@ -196,8 +196,8 @@ class Service:
         name = self.sae_name(sae)
         number, _ = self._feature(name, feature)
         engine = self.load()
-        ids = engine.token_ids(text, name, "The text")
-        pre_acts, acts = engine.lm.pre_activations(ids, name, [number])
+        ids = engine.token_ids(text, "The text")
+        pre_acts, acts = engine.spliced([name]).pre_activations(ids, name, [number])
         special = engine.lm.is_special(ids)
         summary = self.index(name).summaries([number])[number]
         return {
@@ -237,7 +237,7 @@ class Service:
         warmth = checks.number(temperature, "Temperature", 0.0, settings.max_temperature)
         number = checks.whole(seed, "Seed", 0, 2**32 - 1)
         engine = self.load()
-        ids = engine.token_ids(prompt, name)
+        ids = engine.token_ids(prompt)
         if len(ids) + new > engine.context:
             raise ValueError(
                 f"{len(ids):,} prompt tokens and {new:,} new ones exceed the model's context of "
@@ -277,7 +277,7 @@ class Service:
 
     def _analysis(self, text: object, sae: str) -> Any:
         engine = self.load()
-        ids = engine.token_ids(text, sae)
+        ids = engine.token_ids(text)
         return engine.analyse(ids, sae, self.index(sae).meta["mean_activation"])
 
     def _planned(self, edits: object, sae: str, last_position: int) -> list[steering.PlannedEdit]:
@@ -292,7 +292,6 @@ class Service:
             if not isinstance(written, Mapping) or "feature" not in written:
                 raise ValueError(f"Edit {number} must be an object with a feature.")
             name = self.sae_name(written.get("sae") or sae)
-            self.load().sae(name)
             feature, _ = self._feature(name, written["feature"], f"The feature of edit {number}")
             plans.append(
                 steering.planned(

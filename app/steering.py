@@ -136,7 +136,7 @@ def stream(
 
     Each dict is whole and independent of the others. Closing the iterator ends the generation.
     """
-    lm = engine.lm
+    lm = engine.spliced(edit.sae for edit in edits)
     watch = list(dict.fromkeys((edit.sae, edit.feature) for edit in edits))
     columns = [watch.index((edit.sae, edit.feature)) for edit in edits]
     arms: dict[str, list[dict[str, Any]]] = {"base": [], "steered": []}

@@ -261,3 +261,23 @@ def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
         assert [answer.result() for answer in answers] == expected
         assert [run.result() for run in runs] == steered
         assert [page.result()["feature"] for page in pages] == list(range(20))
+
+
+# First questions
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda service: service.test_text(TEXT, "", FIRING),
+        lambda service: service.prompt_features(TEXT),
+        lambda service: service.delta_loss(TEXT),
+        lambda service: service.steer(
+            "The", [{"feature": FIRING, "mode": "set", "strength": 1.0}], max_new_tokens=2
+        ),
+    ],
+    ids=["test_text", "prompt_features", "delta_loss", "steer"],
+)
+def test_any_question_may_be_the_first(tiny_bundle: Bundle, ask: Any) -> None:
+    """Each loads what it needs, whether or not another one did before."""
+    assert as_json(ask(Service(SETTINGS, tiny_bundle)))
