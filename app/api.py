@@ -72,7 +72,7 @@ def add_endpoints(service: Service) -> None:
         """What fires on a text, and each token's loss without and with the SAE spliced in.
 
         Parameters:
-            text: The text; it gets a BOS token if the model was trained with one.
+            text: The text; it gets a BOS token if the tokenizer has one.
             sae: Name of the SAE; empty is the bundle's first.
             limit: Most features to list, by falling peak; tokens list all of theirs.
         Returns:
@@ -84,7 +84,7 @@ def add_endpoints(service: Service) -> None:
         """What splicing the SAE in costs the language model on a text, in all and per token.
 
         Parameters:
-            text: The text; it gets a BOS token if the model was trained with one.
+            text: The text; it gets a BOS token if the tokenizer has one.
             sae: Name of the SAE; empty is the bundle's first.
         Returns:
             tokens with loss, spliced_loss, delta and kl; totals; definitions.

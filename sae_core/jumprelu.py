@@ -49,9 +49,12 @@ def kernel_density(u: Tensor, kernel: Kernel = "rectangle") -> Tensor:
     raise ValueError(f"unknown kernel {kernel!r}: use one of {', '.join(KERNELS)}.")
 
 
-def _sum_to(gradient: Tensor, shape: torch.Size) -> Tensor:
-    """Undo broadcasting: sum the leading axes that `shape` does not have."""
-    return gradient.sum_to_size(shape)
+def _threshold_gradient(
+    z: Tensor, threshold: Tensor, height: Tensor | float, grad: Tensor, ctx: Any
+) -> Tensor:
+    """-(height / e) K(u), summed over tokens; `height` is how far the output jumps."""
+    k = kernel_density((z - threshold) / ctx.bandwidth, ctx.kernel)
+    return (-(height / ctx.bandwidth) * k * grad).sum_to_size(threshold.shape)
 
 
 class _JumpReLU(torch.autograd.Function):
@@ -71,8 +74,7 @@ class _JumpReLU(torch.autograd.Function):
         if ctx.needs_input_grad[0]:
             dz = grad * (z > threshold)
         if ctx.needs_input_grad[1]:
-            k = kernel_density((z - threshold) / ctx.bandwidth, ctx.kernel)
-            dthreshold = _sum_to(-(threshold / ctx.bandwidth) * k * grad, threshold.shape)
+            dthreshold = _threshold_gradient(z, threshold, threshold, grad, ctx)
         return dz, dthreshold, None, None
 
 
@@ -92,8 +94,7 @@ class _Step(torch.autograd.Function):
         dz = torch.zeros_like(z) if ctx.needs_input_grad[0] else None
         dthreshold = None
         if ctx.needs_input_grad[1]:
-            k = kernel_density((z - threshold) / ctx.bandwidth, ctx.kernel)
-            dthreshold = _sum_to(-(1 / ctx.bandwidth) * k * grad, threshold.shape)
+            dthreshold = _threshold_gradient(z, threshold, 1.0, grad, ctx)
         return dz, dthreshold, None, None
 
 
