@@ -3,7 +3,18 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-SiteKind = Literal["resid_post", "mlp_out", "attn_out"]
+SiteKind = Literal[
+    "resid_pre",
+    "resid_mid",
+    "resid_post",
+    "mlp_in",
+    "mlp_in_unit",
+    "mlp_proj",
+    "mlp_out",
+    "attn_out",
+    "attn_proj",
+    "attn_add",
+]
 Architecture = Literal["jumprelu", "gated", "topk", "standard"]
 
 
@@ -43,11 +54,17 @@ class SAEConfig:
     architecture: Architecture
     """Activation function: `standard` is ReLU."""
     d_model: int
-    """Width of the activation it reads and reconstructs."""
+    """Width of the activation it reads and, unless it is a transcoder, reconstructs."""
     d_sae: int
     """Number of features."""
     site: Site | None = None
     """Where it reads; None if the file does not say."""
+    site_out: Site | None = None
+    """Transcoders only: the activation it reconstructs from the one at `site`."""
+    d_out: int | None = None
+    """Width of what it reconstructs where that is not `d_model`."""
+    skip: bool = False
+    """Whether a linear map `W_skip` of the input is added to the reconstruction."""
     model_name: str = ""
     """Language model it was trained on (a hub id or a bundle's name)."""
     prepend_bos: bool = True
@@ -63,11 +80,29 @@ class SAEConfig:
         if self.architecture not in get_args(Architecture):
             known = ", ".join(get_args(Architecture))
             raise ValueError(f"unknown SAE architecture {self.architecture!r}: known are {known}.")
-        if self.d_model < 1 or self.d_sae < 1:
+        if min(self.d_model, self.d_sae, self.width_out) < 1:
             raise ValueError(
-                f"d_model {self.d_model} and d_sae {self.d_sae} of an SAE must be 1 or more."
+                f"d_model {self.d_model}, d_sae {self.d_sae} and d_out {self.width_out} of an SAE "
+                "must be 1 or more."
             )
+        if self.site_out is None and (self.d_out not in (None, self.d_model) or self.skip):
+            raise ValueError("only a transcoder, which has a site_out, has a d_out or a skip.")
         if (self.architecture == "topk") != (self.k is not None):
             raise ValueError("k is needed for a topk SAE and for no other architecture.")
         if self.k is not None and not 1 <= self.k <= self.d_sae:
             raise ValueError(f"k is {self.k} but must be between 1 and d_sae ({self.d_sae}).")
+
+    @property
+    def is_transcoder(self) -> bool:
+        """Whether it reconstructs another activation than the one it reads."""
+        return self.site_out is not None
+
+    @property
+    def target(self) -> Site | None:
+        """The site of the activation that it reconstructs."""
+        return self.site_out or self.site
+
+    @property
+    def width_out(self) -> int:
+        """Width of the activation that it reconstructs."""
+        return self.d_model if self.d_out is None else self.d_out

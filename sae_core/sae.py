@@ -2,6 +2,8 @@
 
     pre_acts = x @ W_enc + b_enc      acts = activate(pre_acts)      recon = acts @ W_dec + b_dec
 
+A transcoder reconstructs another activation than the one it reads, and may add x @ W_skip to it.
+
 Weights take raw activations: input scaling and a pre-encoder bias are training matters, folded in
 when an SAE is saved. Architectures differ in `activate` (and Gated in how it gets there), so that
 everything else - splice, index, metrics, formats - is written once.
@@ -15,26 +17,27 @@ from sae_core.config import SAEConfig
 
 
 class SAE(nn.Module):
-    """`W_enc [d_model, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_model]`, `b_dec [d_model]`.
+    """`W_enc [d_model, d_sae]`, `b_enc [d_sae]`, `W_dec [d_sae, d_out]`, `b_dec [d_out]`.
+
+    `d_out` is `d_model` but for transcoders, which may also have `W_skip [d_model, d_out]`.
 
     Made by `SAE.build(cfg)`; parameters start as zeros in float32 and need no gradient (a trainer
     switches it on). Inputs of any float dtype are taken to the weights' dtype first.
     """
 
     tensor_names: tuple[str, ...] = ("W_enc", "b_enc", "W_dec", "b_dec")
-    """Names of the tensors on disk, in SAELens' naming."""
+    """Names of the tensors of the architecture; `tensor_shapes` has those of a configuration."""
     W_enc: nn.Parameter
     b_enc: nn.Parameter
     W_dec: nn.Parameter
     b_dec: nn.Parameter
+    W_skip: nn.Parameter
 
     def __init__(self, cfg: SAEConfig) -> None:
         super().__init__()
         self.cfg = cfg
-        shapes = tensor_shapes(cfg)
-        for name in self.tensor_names:
-            parameter = nn.Parameter(torch.zeros(shapes[name]), requires_grad=False)
-            self.register_parameter(name, parameter)
+        for name, shape in tensor_shapes(cfg).items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape), requires_grad=False))
 
     @staticmethod
     def build(cfg: SAEConfig) -> "SAE":
@@ -53,13 +56,20 @@ class SAE(nn.Module):
         """Feature activations of raw model activations."""
         return self.activate(self.pre_acts(x))
 
-    def decode(self, acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_model"]:
-        """Reconstruction from feature activations."""
+    def decode(self, acts: Float[Tensor, "*batch d_sae"]) -> Float[Tensor, "*batch d_out"]:
+        """What the features make of their activations."""
         return acts @ self.W_dec + self.b_dec
 
-    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_model"]:
-        """`decode(encode(x))`."""
-        return self.decode(self.encode(x))
+    def output(
+        self, acts: Float[Tensor, "*batch d_sae"], x: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        """Reconstruction from activations and the input they came from: `decode` and any skip."""
+        recon = self.decode(acts)
+        return recon + x.to(self.W_skip.dtype) @ self.W_skip if self.cfg.skip else recon
+
+    def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_out"]:
+        """`output(encode(x), x)`."""
+        return self.output(self.encode(x), x)
 
     def feature_acts(
         self, x: Float[Tensor, "*batch d_model"], features: Tensor
@@ -164,11 +174,12 @@ ARCHITECTURES: dict[str, type[SAE]] = {
 
 
 def tensor_shapes(cfg: SAEConfig) -> dict[str, tuple[int, ...]]:
-    """Shape of every tensor an SAE of this configuration has on disk."""
+    """Shape of every tensor that an SAE of this configuration has."""
     by_name: dict[str, tuple[int, ...]] = {
         "W_enc": (cfg.d_model, cfg.d_sae),
-        "W_dec": (cfg.d_sae, cfg.d_model),
-        "b_dec": (cfg.d_model,),
+        "W_dec": (cfg.d_sae, cfg.width_out),
+        "b_dec": (cfg.width_out,),
     }
     names = ARCHITECTURES[cfg.architecture].tensor_names
-    return {name: by_name.get(name, (cfg.d_sae,)) for name in names}
+    shapes = {name: by_name.get(name, (cfg.d_sae,)) for name in names}
+    return shapes | ({"W_skip": (cfg.d_model, cfg.width_out)} if cfg.skip else {})

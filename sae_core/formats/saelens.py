@@ -34,7 +34,7 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
     """
     tensors = {
         name: getattr(sae, name).detach().to("cpu", dtype if name in _MATRICES else torch.float32)
-        for name in sae.tensor_names
+        for name in tensor_shapes(sae.cfg)
     }
     tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
     folder = Path(folder)
@@ -77,7 +77,7 @@ def load_sae(folder: Path | str, device: str | torch.device = "cpu") -> SAE:
         raise ValueError(f"{folder} has no {WEIGHTS_FILE}: it is not a whole SAE folder.")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
-            _check_names(path, set(file.keys()), set(sae.tensor_names))
+            _check_names(path, set(file.keys()), set(tensor_shapes(cfg)))
             for name, shape in tensor_shapes(cfg).items():
                 found = tuple(file.get_slice(name).get_shape())
                 if found != shape:
