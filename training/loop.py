@@ -16,9 +16,10 @@ from typing import Any
 
 import torch
 
-from sae_core.bundle import BUNDLE_FILE, check_context, load_language_model
+from sae_core.bundle import BUNDLE_FILE
 from sae_core.corpus import expand
 from sae_core.files import atomic_write
+from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.sites import module_path, site_width
 from training import checkpoint

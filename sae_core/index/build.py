@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_core.bundle import check_context
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index import checkpoint
 from sae_core.index.config import IndexConfig
 from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
 from sae_core.index.stream import Spool, corpus_rows, until
 from sae_core.index.write import write_index
+from sae_core.language_model import check_context
 from sae_core.sae import SAE
 from sae_core.sites import activations, site_width
 

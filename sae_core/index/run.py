@@ -4,10 +4,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sae_core.bundle import INDEX_FILE, Bundle, load_language_model
+from sae_core.bundle import INDEX_FILE, Bundle
 from sae_core.formats.saelens import load_sae
 from sae_core.index.build import Target, build_indexes
 from sae_core.index.config import IndexConfig
+from sae_core.language_model import load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 
 
