@@ -1,14 +1,23 @@
 """Where SAEs read in a Hugging Face decoder, and how to capture or replace activations there.
 
-| site       | module                                        | side   |
-| ---------- | --------------------------------------------- | ------ |
-| resid_post | model.layers.L                                | output |
-| mlp_out    | model.layers.L.post_feedforward_layernorm     | output |
-| attn_out   | model.layers.L.self_attn.o_proj               | input  |
+| site        | what                                | Gemma 2: module of `model.layers.L` | side   |
+| ----------- | ----------------------------------- | ----------------------------------- | ------ |
+| resid_pre   | residual stream before the block    | the block                           | input  |
+| resid_mid   | between attention and MLP           | pre_feedforward_layernorm           | input  |
+| resid_post  | after the block                     | the block                           | output |
+| mlp_in      | what the MLP reads                  | mlp                                 | input  |
+| mlp_in_unit | the same without the norm's gain    | pre_feedforward_layernorm, by RMS   | input  |
+| mlp_proj    | what the MLP writes                 | mlp                                 | output |
+| mlp_out     | what it adds to the stream          | post_feedforward_layernorm          | output |
+| attn_out    | heads' outputs, side by side        | self_attn.o_proj                    | input  |
+| attn_proj   | their projection                    | self_attn.o_proj                    | output |
+| attn_add    | what attention adds to the stream   | post_attention_layernorm            | output |
 
-`mlp_out` is what is added to the residual stream: for models without a norm after the MLP that is
-the output of `mlp` itself. Everything here is a context manager that removes its hooks whatever
-happens inside it, and takes modules that return a tensor as well as those that return a tuple.
+For models without norms after attention and MLP, `mlp_out` is `mlp_proj` and `attn_add` is
+`attn_proj`. `resid_mid` and `mlp_in_unit` can be read but not replaced: the block uses the stream
+there twice, and no module hands on the normalised one. Everything here is a context manager that
+removes its hooks whatever happens inside it, and takes modules that return a tensor as well as
+those that return a tuple.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +31,7 @@ from torch import Tensor, nn
 from sae_core.config import Site
 
 Side = Literal["input", "output"]
+_Modules = tuple[tuple[str, Side], ...]
 Replacement = Callable[[Tensor], Tensor | None]
 
 
@@ -29,9 +39,19 @@ class _Enough(Exception):  # noqa: N818 - it ends a forward, it is no error
     """Raised by a hook to end a forward whose remaining layers nobody needs."""
 
 
+_UNREPLACEABLE = ("resid_mid", "mlp_in_unit")
+
+
 def layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """Dotted path and list of the decoder's blocks; ValueError if the model has none we know."""
-    for path in ("model.layers", "layers", "transformer.h", "h", "gpt_neox.layers"):
+    for path in (
+        "model.layers",
+        "model.language_model.layers",
+        "layers",
+        "transformer.h",
+        "h",
+        "gpt_neox.layers",
+    ):
         try:
             found = model.get_submodule(path)
         except AttributeError:
@@ -52,27 +72,58 @@ def module_path(model: nn.Module, site: Site) -> tuple[str, Side]:
             f"site {site} is beyond the model's {len(blocks)} layers: use 0 to {len(blocks) - 1}."
         )
     block = blocks[site.layer]
-    prefix = f"{path}.{site.layer}"
-    if site.kind == "resid_post":
-        return prefix, "output"
-    candidates: dict[str, tuple[tuple[str, Side], ...]] = {
-        "mlp_out": (("post_feedforward_layernorm", "output"), ("mlp", "output")),
-        "attn_out": (("self_attn.o_proj", "input"), ("attn.c_proj", "input")),
-    }
-    for name, side in candidates[site.kind]:
-        try:
-            block.get_submodule(name)
-        except AttributeError:
-            continue
-        return f"{prefix}.{name}", side
+    for name, side in _candidates(model, block)[site.kind]:
+        if _has(block, name):
+            return ".".join(part for part in (path, str(site.layer), name) if part), side
     raise ValueError(f"{type(model).__name__} has no module for site {site}.")
+
+
+def _candidates(model: nn.Module, block: nn.Module) -> dict[str, _Modules]:
+    """For each kind of site the modules of a block that may show it, the first that exists."""
+    projections = ("self_attn.o_proj", "attn.c_proj", "self_attn.dense", "attention.dense")
+    attn_proj: _Modules = tuple((name, "output") for name in projections)
+    before_mlp: _Modules
+    resid_mid: _Modules
+    attn_add: _Modules
+    if _has(block, "post_feedforward_layernorm"):
+        # Norms after attention and MLP (Gemma 2 and 3); OLMo 2 has them in place of those before.
+        before_mlp = (("pre_feedforward_layernorm", "input"),)
+        resid_mid = (*before_mlp, ("mlp", "input"))
+        attn_add = (("post_attention_layernorm", "output"),)
+    elif getattr(getattr(model, "config", None), "use_parallel_residual", False):
+        before_mlp = resid_mid = ()
+        attn_add = attn_proj
+    else:
+        # Llama's norm before the MLP is named after what precedes it.
+        before_mlp = resid_mid = (("post_attention_layernorm", "input"), ("ln_2", "input"))
+        attn_add = attn_proj
+    return {
+        "resid_pre": (("", "input"),),
+        "resid_mid": resid_mid,
+        "resid_post": (("", "output"),),
+        "mlp_in": (("mlp", "input"),),
+        "mlp_in_unit": before_mlp,
+        "mlp_proj": (("mlp", "output"),),
+        "mlp_out": (("post_feedforward_layernorm", "output"), ("mlp", "output")),
+        "attn_out": tuple((name, "input") for name in projections),
+        "attn_proj": attn_proj,
+        "attn_add": attn_add,
+    }
+
+
+def _has(block: nn.Module, name: str) -> bool:
+    try:
+        block.get_submodule(name)
+    except AttributeError:
+        return False
+    return True
 
 
 def site_width(model: nn.Module, site: Site) -> int:
     """Width of the activation at a site."""
-    path, side = module_path(model, site)
-    if side == "output":
-        return int(model.config.hidden_size)  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportOptionalMemberAccess]
+    path, _ = module_path(model, site)
+    if site.kind != "attn_out":
+        return int(model.config.get_text_config().hidden_size)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue, reportOptionalMemberAccess]
     weight = model.get_submodule(path).weight
     assert isinstance(weight, Tensor)
     # Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out].
@@ -80,11 +131,18 @@ def site_width(model: nn.Module, site: Site) -> int:
     return weight.shape[0] if transposed else weight.shape[1]
 
 
+def site_device(model: nn.Module, site: Site) -> torch.device:
+    """Device of the block that a site belongs to."""
+    _, blocks = layers(model)
+    return next(blocks[site.layer].parameters()).device
+
+
 @contextmanager
 def _hook(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
     """Call `fn` with the activation at `site` in every forward; a tensor it returns replaces it."""
     path, side = module_path(model, site)
     module = model.get_submodule(path)
+    eps = _rms_eps(module, site) if site.kind == "mlp_in_unit" else None
 
     def on_output(_module: nn.Module, _args: Any, output: Any) -> Any:
         activation = output[0] if isinstance(output, tuple) else output
@@ -94,7 +152,11 @@ def _hook(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
         return (new, *output[1:]) if isinstance(output, tuple) else new
 
     def on_input(_module: nn.Module, args: tuple[Any, ...]) -> Any:
-        new = fn(args[0])
+        x = args[0]
+        if eps is not None:
+            wide = x.float()
+            x = (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)).type_as(x)
+        new = fn(x)
         return None if new is None else (new, *args[1:])
 
     if side == "output":
@@ -105,6 +167,14 @@ def _hook(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
         yield
     finally:
         handle.remove()
+
+
+def _rms_eps(norm: nn.Module, site: Site) -> float:
+    """The eps of an RMS norm; ValueError for another kind of norm."""
+    eps = getattr(norm, "variance_epsilon", getattr(norm, "eps", None))
+    if "RMSNorm" not in type(norm).__name__ or not isinstance(eps, float):
+        raise ValueError(f"site {site} needs an RMS norm, which this model does not have there.")
+    return eps
 
 
 @contextmanager
@@ -131,8 +201,11 @@ def capture(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, Tens
 def replace(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
     """Inside the block, the activation x `[batch, pos, width]` at `site` becomes `fn(x)`.
 
-    `fn` returns a new tensor, or None to leave x as it is. The model is left as found.
+    `fn` returns a new tensor, or None to leave x as it is. The model is left as found. ValueError
+    for a site that can only be read.
     """
+    if site.kind in _UNREPLACEABLE:
+        raise ValueError(f"the activation at {site} can be read but not replaced.")
     with _hook(model, site, fn):
         yield
 

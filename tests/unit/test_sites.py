@@ -1,6 +1,6 @@
 """Capturing and replacing activations leaves the model as found."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -9,7 +9,8 @@ from torch import nn
 from sae_core.config import Site, SiteKind
 from sae_core.sites import activations, capture, module_path, replace, site_width
 
-SITES = [Site("resid_post", 1), Site("mlp_out", 0), Site("attn_out", 2)]
+KINDS: tuple[SiteKind, ...] = get_args(SiteKind)
+SITES = [Site("resid_post", 1), Site("mlp_out", 0), Site("attn_out", 2), Site("mlp_in", 1)]
 IDS = torch.tensor([[2, 40, 41, 42, 43, 44], [2, 50, 51, 52, 53, 54]])
 
 
@@ -34,26 +35,30 @@ def test_a_replacement_by_itself_is_bit_identical(tiny_model: Any, site: Site) -
 
 
 def test_sites_are_the_documented_tensors(tiny_model: Any) -> None:
-    """mlp_out is what layer 1 adds after its MLP; attn_out goes into o_proj."""
-    layer, seen = tiny_model.model.layers[1], {}
-    layer.pre_feedforward_layernorm.register_forward_pre_hook(
-        lambda _m, args: seen.update(resid_mid=args[0])
-    )
-    layer.self_attn.o_proj.register_forward_hook(lambda _m, args, out: seen.update(o=(args, out)))
-    try:
-        kinds: tuple[SiteKind, ...] = ("resid_post", "mlp_out", "attn_out")
-        with capture(tiny_model, [Site(k, 1) for k in kinds]) as found:
-            logits(tiny_model)
-    finally:
-        for module in (layer.pre_feedforward_layernorm, layer.self_attn.o_proj):
-            module._forward_hooks.clear()
-            module._forward_pre_hooks.clear()
-    rebuilt = seen["resid_mid"] + found[Site("mlp_out", 1)]
-    assert torch.equal(rebuilt, found[Site("resid_post", 1)])
-    (attn_in,), attn_out = seen["o"]
-    assert torch.equal(found[Site("attn_out", 1)], attn_in)
-    with torch.no_grad():
-        assert torch.equal(layer.self_attn.o_proj(found[Site("attn_out", 1)]), attn_out)
+    """One block's arithmetic, redone from the captured activations."""
+    layer = tiny_model.model.layers[1]
+    with torch.no_grad(), capture(tiny_model, [Site(kind, 1) for kind in KINDS]) as found:
+        logits(tiny_model)
+        x = {site.kind: activation for site, activation in found.items()}
+        assert torch.equal(layer.self_attn.o_proj(x["attn_out"]), x["attn_proj"])
+        assert torch.equal(layer.post_attention_layernorm(x["attn_proj"]), x["attn_add"])
+        assert torch.equal(x["resid_pre"] + x["attn_add"], x["resid_mid"])
+        norm = layer.pre_feedforward_layernorm
+        assert torch.equal(norm(x["resid_mid"]), x["mlp_in"])
+        torch.testing.assert_close(x["mlp_in_unit"] * (1 + norm.weight), x["mlp_in"])
+        torch.testing.assert_close(
+            x["mlp_in_unit"].square().mean(-1), torch.ones(2, 6), atol=1e-4, rtol=0
+        )
+        assert torch.equal(layer.mlp(x["mlp_in"]), x["mlp_proj"])
+        assert torch.equal(layer.post_feedforward_layernorm(x["mlp_proj"]), x["mlp_out"])
+        assert torch.equal(x["resid_mid"] + x["mlp_out"], x["resid_post"])
+
+
+@pytest.mark.parametrize("kind", ["resid_mid", "mlp_in_unit"])
+def test_what_the_block_hands_on_twice_cannot_be_replaced(tiny_model: Any, kind: SiteKind) -> None:
+    with pytest.raises(ValueError, match=f"{kind}/1 can be read but not replaced"):
+        replace(tiny_model, Site(kind, 1), torch.zeros_like).__enter__()
+    assert hooks(tiny_model) == 0
 
 
 @pytest.mark.parametrize("site", SITES, ids=str)
@@ -127,7 +132,7 @@ def test_tuple_outputs_are_captured_and_replaced() -> None:
 
 
 def test_widths_and_unknown_sites(tiny_model: Any) -> None:
-    assert [site_width(tiny_model, site) for site in SITES] == [32, 32, 32]
+    assert [site_width(tiny_model, site) for site in SITES] == [32, 32, 32, 32]
     assert module_path(tiny_model, Site("mlp_out", 0)) == (
         "model.layers.0.post_feedforward_layernorm",
         "output",
