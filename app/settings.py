@@ -45,6 +45,8 @@ class Settings:
     max_strength: float = 100.0
     """Largest strength of an edit, either sign, in multiples of the feature's largest activation
     (for mode `scale`: largest factor)."""
+    max_value: float = 100_000.0
+    """Largest value of an edit that is given in the activation's own units, either sign."""
     max_temperature: float = 2.0
     """Highest sampling temperature; 0 is greedy."""
     max_rows: int = 200
@@ -82,7 +84,7 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
-        for name in ("max_strength", "max_temperature", "max_seconds"):
+        for name in ("max_strength", "max_value", "max_temperature", "max_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value} but must be a positive number.")

@@ -1,7 +1,8 @@
 """Steering: edits as users write them, and the two continuations as they grow.
 
-A user's edit is a dict `{"feature", "mode", "strength", "positions", "sae"}`. Strength is in
-multiples of the feature's largest activation in its index ("x max"), for mode `scale` a factor.
+A user's edit is a dict `{"feature", "mode", "strength" or "value", "positions", "sae"}`. A strength
+is in multiples of the feature's largest activation in its index ("x max"); a value is in the
+activation's own units, the only choice where there is no index. For mode `scale` both are a factor.
 """
 
 import time
@@ -18,9 +19,10 @@ from sae_core.generation import GeneratedToken
 from sae_core.tokens import TokenStream, token_texts
 
 _POSITIONS: tuple[str, ...] = get_args(Where)
-_KEYS = ("feature", "mode", "strength", "positions", "sae")
-# Answers carry these beside an edit. Sent back they are computed anew.
-_ANSWERED = ("value", "max_act", "signature")
+_KEYS = ("feature", "mode", "strength", "value", "positions", "sae")
+# Answers carry these beside an edit, and a value beside a strength. Sent back they are computed
+# anew: where a strength is given, the value is what that comes to.
+_ANSWERED = ("max_act", "signature")
 _NO_STRENGTH = "ablate"
 
 
@@ -31,35 +33,37 @@ class PlannedEdit:
     sae: str
     feature: int
     mode: str
-    strength: float
-    """Multiples of `max_act`; a factor for scale; 0 for ablate."""
+    strength: float | None
+    """Multiples of `max_act`; a factor for scale; None if the edit was written with a value."""
+    value: float
+    """In the activation's own units; a factor for scale; 0 for ablate."""
     positions: str | list[int]
-    max_act: float
-    """The feature's largest activation in its index."""
+    max_act: float | None
+    """The feature's largest activation in its index; None without one."""
     signature: str
 
     @property
     def edit(self) -> Edit:
         """The edit in the activation's own units."""
         where = self.positions if isinstance(self.positions, str) else tuple(self.positions)
-        value = self.strength if self.mode == "scale" else self.strength * self.max_act
         return Edit(
             feature=self.feature,
             mode=self.mode,  # pyright: ignore[reportArgumentType] - checked in `planned`
-            value=value,
+            value=self.value,
             positions=where,  # pyright: ignore[reportArgumentType]
             sae=self.sae,
         )
 
     def as_written(self) -> dict[str, Any]:
         """The edit as a user would write it, every default spelt out."""
-        return {key: getattr(self, key) for key in _KEYS}
+        left_out = "value" if self.strength is not None else "strength"
+        return {key: getattr(self, key) for key in _KEYS if key != left_out}
 
     def as_answered(self) -> dict[str, Any]:
         """The edit with its value in the activation's own units, and what it was computed from."""
         return {
             **self.as_written(),
-            "value": self.edit.value,
+            "value": self.value,
             "max_act": self.max_act,
             "signature": self.signature,
         }
@@ -74,7 +78,10 @@ def planned(
     settings: Settings,
     last_position: int,
 ) -> PlannedEdit:
-    """One edit, checked; `number` (from 1) names it in errors, `summary` is its feature's."""
+    """One edit, checked; `number` (from 1) names it in errors, `summary` is its feature's.
+
+    The summary's `max_act` is None where the SAE has no index.
+    """
     assert isinstance(written, Mapping)
     name = f"Edit {number}"
     if unknown := set(written) - {*_KEYS, *_ANSWERED}:
@@ -83,27 +90,51 @@ def planned(
             f"use {', '.join(_KEYS)}."
         )
     mode = checks.choice(written.get("mode", "set"), f"The mode of edit {number}", MODES)
-    feature = int(summary["feature"])
-    strength = 0.0
-    if mode != _NO_STRENGTH:
-        most = settings.max_strength
-        strength = checks.number(
-            written.get("strength", 1.0), f"The strength of edit {number}", -most, most
-        )
-    if mode in ("set", "add", "cap") and not summary["max_act"] > 0:
-        raise ValueError(
-            f"Feature {feature} never fired in the index, so there is no largest activation to "
-            "measure a strength in: choose another feature."
-        )
+    strength, value = _amount(written, number, mode, summary, settings)
     return PlannedEdit(
         sae=sae,
-        feature=feature,
+        feature=int(summary["feature"]),
         mode=mode,
         strength=strength,
+        value=value,
         positions=_positions(written.get("positions", "all"), number, last_position),
-        max_act=float(summary["max_act"]),
+        max_act=summary["max_act"],
         signature=str(summary["signature"]),
     )
+
+
+def _amount(
+    written: Mapping[Any, Any],
+    number: int,
+    mode: str,
+    summary: Mapping[str, Any],
+    settings: Settings,
+) -> tuple[float | None, float]:
+    """Strength, None if the edit gives a value, and the value in the activation's own units."""
+    if mode == _NO_STRENGTH:
+        return 0.0, 0.0
+    is_factor = mode == "scale"
+    if "value" in written and "strength" not in written:
+        most = settings.max_strength if is_factor else settings.max_value
+        return None, checks.number(written["value"], f"The value of edit {number}", -most, most)
+    most = settings.max_strength
+    strength = checks.number(
+        written.get("strength", 1.0), f"The strength of edit {number}", -most, most
+    )
+    if is_factor:
+        return strength, strength
+    feature, largest = summary["feature"], summary["max_act"]
+    if largest is None:
+        raise ValueError(
+            f"Edit {number} needs a value in the activation's own units: without an index no "
+            "largest activation is known to measure a strength in."
+        )
+    if not largest > 0:
+        raise ValueError(
+            f"Feature {feature} never fired in the index, so there is no largest activation to "
+            "measure a strength in: give a value, or choose another feature."
+        )
+    return strength, strength * float(largest)
 
 
 def _positions(written: object, number: int, last: int) -> str | list[int]:

@@ -59,6 +59,22 @@ def test_strength_is_in_multiples_of_the_largest_activation(service: Service) ->
     assert all(row["after"][0] > row["own"][0] for row in found["steered"])
 
 
+def test_a_value_is_in_the_activation_s_own_units(service: Service) -> None:
+    edits = [
+        {"feature": FIRING, "mode": "set", "value": 3.25},
+        {"feature": FIRING, "mode": "scale", "value": 2},
+        {"feature": tiny.DEAD, "mode": "add", "value": -0.5},
+    ]
+    found = as_json(service.steer("The river", edits, max_new_tokens=3, temperature=0))
+    assert [edit["value"] for edit in found["edits"]] == [3.25, 2.0, -0.5]
+    assert not any("strength" in edit for edit in found["edits"])
+    assert as_json(service.steer(**found["settings"])) == found
+    # A strength beside a value is what was asked for; the value is what an answer said it came to.
+    both = [{"feature": FIRING, "strength": 2, "value": 1e9}]
+    (edit,) = service.steer("The river", both, max_new_tokens=1)["edits"]
+    assert edit["value"] == 2 * edit["max_act"]
+
+
 def test_the_settings_in_an_answer_repeat_it(service: Service) -> None:
     edits = [{"feature": FIRING, "strength": 1.5, "positions": [1, 2, 5]}, {"feature": OTHER}]
     found = as_json(service.steer("A student", edits, max_new_tokens=6, temperature=1, seed=7))

@@ -52,6 +52,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         max_new_tokens=98,
         max_edits=97,
         max_strength=96.5,
+        max_value=95.5,
         max_temperature=1.5,
         max_rows=95,
         max_query_chars=94,

@@ -1,5 +1,6 @@
 /* The list of edits on the steering page: one small form for each, with the feature's signature and
-   the raw value of its strength beside it. */
+   the raw value of its strength beside it. Where no index knows the feature's largest activation,
+   and where an edit comes with a value, the number is in the activation's own units. */
 
 (() => {
   "use strict";
@@ -20,6 +21,9 @@
     generated: "new tokens",
     list: "token numbers…",
   };
+
+  /* A new edit sets a feature without an index to so many times its threshold. */
+  const TIMES = 10;
 
   /* Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
      server's to judge. */
@@ -67,8 +71,12 @@
           el("option", { value, selected: value === chosen }, words),
         );
       const list = Array.isArray(edit.positions) ? edit.positions.join(", ") : "";
+      const { strength, value } = edit;
       const r = {
         sae: edit.sae || js.sae(),
+        // In the activation's own units; of a new edit the feature decides.
+        own: strength === undefined && value !== undefined,
+        fresh: strength === undefined && value === undefined,
         feature: el("input", {
           class: "feature",
           inputmode: "search",
@@ -88,9 +96,8 @@
         ),
         strength: el("input", {
           type: "number",
-          step: "0.1",
           "aria-label": "Strength",
-          value: edit.strength ?? 1,
+          value: strength ?? value ?? 1,
         }),
         raw: el("span", { class: "raw" }),
         where: el(
@@ -132,8 +139,10 @@
         timer = setTimeout(() => look(r), 150);
         changed();
       });
+      r.strength.addEventListener("input", () => (r.fresh = false));
       for (const field of [r.mode, r.strength, r.where, r.list]) {
         field.addEventListener("input", () => {
+          begin(r);
           describe(r);
           changed();
         });
@@ -150,7 +159,7 @@
       const feature = chosen(r);
       const text = r.feature.value.trim();
       if (!text) return describe(r);
-      if (feature !== null && known.has(key(r.sae, feature))) return describe(r);
+      if (feature !== null && known.has(key(r.sae, feature))) return lookedUp(r);
       return lookUp(r.sae, feature === null ? text : `#${feature}`, (answer) => {
         const found = answer.features ?? [];
         for (const summary of found) known.set(key(r.sae, summary.feature), summary);
@@ -167,8 +176,26 @@
             ),
           );
         }
-        describe(r, answer.error);
+        lookedUp(r, answer.error);
       });
+    }
+
+    /* The feature has been looked up. */
+    function lookedUp(r, error) {
+      const before = r.own;
+      begin(r);
+      describe(r, error);
+      if (r.own !== before) changed();
+    }
+
+    /* A new edit of a feature whose largest activation nobody knows: a value to begin with. */
+    function begin(r) {
+      const summary = known.get(key(r.sae, chosen(r)));
+      if (!r.fresh || !summary || summary.max_act !== null || r.mode.value === "scale") return;
+      r.own = true;
+      r.fresh = false;
+      const { threshold } = summary;
+      r.strength.value = threshold > 0 ? Number((TIMES * threshold).toPrecision(2)) : "";
     }
 
     /* The words under the number, and the strength in the activation's own units. */
@@ -195,11 +222,20 @@
       else r.words.textContent = "";
       r.strength.hidden = mode === "ablate";
       r.raw.hidden = mode === "ablate";
-      const value = Number(r.strength.value);
-      if (mode === "scale") r.raw.textContent = "times what it is";
-      else if (summary) r.raw.textContent = `× max = ${format.number(value * summary.max_act)}`;
-      else r.raw.textContent = "× max";
+      r.strength.step = r.own ? "any" : "0.1";
+      r.raw.textContent = unit(r, summary, Number(r.strength.value));
       r.list.hidden = r.where.value !== "list";
+    }
+
+    /* What the number beside it means. */
+    function unit(r, summary, value) {
+      if (r.mode.value === "scale") return "times what it is";
+      if (r.own && summary?.threshold > 0)
+        return `in its own units; fires above ${format.number(summary.threshold)}`;
+      if (r.own) return "in its own units";
+      if (!summary) return "× max";
+      if (summary.max_act === null) return "× max, which only an index knows";
+      return `× max = ${format.number(value * summary.max_act)}`;
     }
 
     function limit() {
@@ -237,7 +273,8 @@
           .map((r) => {
             const edit = { feature: chosen(r) ?? r.feature.value.trim(), mode: r.mode.value };
             if (edit.mode !== "ablate")
-              edit.strength = r.strength.value === "" ? null : Number(r.strength.value);
+              edit[r.own ? "value" : "strength"] =
+                r.strength.value === "" ? null : Number(r.strength.value);
             edit.positions = r.where.value;
             if (edit.positions === "list") {
               edit.positions = r.list.value

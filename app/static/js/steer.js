@@ -184,7 +184,8 @@
        come since the last time is added. */
     function drawArm(box, tokens, k) {
       const edit = run.edits[k];
-      const drawn = `${started}/${k}`;
+      const scale = edit.max_act ?? largest(k);
+      const drawn = `${started}/${k}/${scale}`;
       if (box.dataset.drawn !== drawn) {
         box.dataset.drawn = drawn;
         box.replaceChildren(js.tokenText(el("span", { class: "given" }), run.prompt.join("")));
@@ -194,11 +195,15 @@
         const same = Math.abs(own - after) < 1e-6 * Math.max(1, Math.abs(own));
         const span = el("span", {
           "data-tip": `#${edit.feature}: ${format.number(own)}${same ? "" : `, ${format.number(after)} after the edit`}`,
-          style: own > 0 ? `--a:${Math.min(1, own / edit.max_act).toFixed(3)}` : null,
+          style: own > 0 ? `--a:${Math.min(1, own / scale).toFixed(3)}` : null,
         });
         box.append(js.tokenText(span, token.text));
       }
     }
+
+    /* The full colour where no index says what the largest activation is: the run's own. */
+    const largest = (k) =>
+      Math.max(...run.base.map((token) => token.own[k]), ...run.steered.map((token) => token.own[k]));
 
     function drawIdeas(ideas) {
       if (!ideas.length || !at("run").hidden) return;
@@ -220,14 +225,16 @@
       );
     }
 
-    const wish = ({ feature, mode = "set", strength = 1 }) =>
-      ({
-        set: `#${feature} set to ${strength} × its largest`,
-        scale: `#${feature} scaled by ${strength}`,
-        add: `${strength} × its largest added to #${feature}`,
-        cap: `#${feature} capped at ${strength} × its largest`,
+    function wish({ feature, mode = "set", strength = 1, value }) {
+      const much = value ?? `${strength} × its largest`;
+      return {
+        set: `#${feature} set to ${much}`,
+        scale: `#${feature} scaled by ${value ?? strength}`,
+        add: `${much} added to #${feature}`,
+        cap: `#${feature} capped at ${much}`,
         ablate: `#${feature} switched off`,
-      })[mode];
+      }[mode];
+    }
 
     /* Settings written by hand; returns why they cannot be used, or "". */
     function useJson(text) {
