@@ -3,7 +3,8 @@
     x' = x + (decode(edited) - decode(acts))
 
 Only the edited features are decoded, so the part of x that the SAE does not explain is kept, and an
-edit that changes no activation leaves x as it was, bit for bit.
+edit that changes no activation leaves x as it was, bit for bit. A transcoder's edits change the
+activation y that it reconstructs in the same way.
 """
 
 import math
@@ -82,16 +83,18 @@ class Edit:
 def edited_activation(
     sae: SAE,
     x: Float[Tensor, "pos d_model"],
+    y: Float[Tensor, "pos d_out"],
     edits: Sequence[Edit],
     start: int,
     prompt_length: int,
     special: Bool[Tensor, " pos"],
-) -> Float[Tensor, "pos d_model"] | None:
-    """x with `edits` applied in order, or None if nothing changes.
+) -> Float[Tensor, "pos d_out"] | None:
+    """y with `edits` applied in order, or None if nothing changes.
 
-    `x` holds the activations of tokens `start`, `start + 1`, ... of a text whose first
-    `prompt_length` tokens are the prompt; tokens marked `special` keep theirs. Arithmetic is in
-    float32, the result in x's dtype; rows that no edit changes are returned bit for bit.
+    `x` is what the SAE reads and `y` what it reconstructs (the same, but for transcoders) at tokens
+    `start`, `start + 1`, ... of a text whose first `prompt_length` tokens are the prompt; tokens
+    marked `special` keep theirs. Arithmetic is in float32, the result in y's dtype; rows that no
+    edit changes are returned bit for bit.
     """
     features = sorted({edit.feature for edit in edits})
     if not features:
@@ -107,5 +110,5 @@ def edited_activation(
     touched = change.ne(0).any(dim=-1)
     if not bool(touched.any()):
         return None
-    moved = x.float() + change @ sae.W_dec[index]
-    return torch.where(touched[:, None], moved.to(x.dtype), x)
+    moved = y.float() + change @ sae.W_dec[index]
+    return torch.where(touched[:, None], moved.to(y.dtype), y)

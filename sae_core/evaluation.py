@@ -12,11 +12,10 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from sae_core.config import Site
 from sae_core.corpus import TokenBatch, TokenRow, batches
-from sae_core.metrics import ReconstructionStats, token_kl, token_losses
-from sae_core.sae import SAE
-from sae_core.sites import activations, replace
+from sae_core.head import head, hidden_states
+from sae_core.metrics import ReconstructionStats, token_comparison, token_losses
+from sae_core.sites import activations, rewrite
 from sae_core.splice import SplicedLM
 
 
@@ -67,22 +66,23 @@ def evaluate(
     `progress` is told the number of tokens each time a batch is done. Raises ValueError if the rows
     hold no token that counts.
     """
-    sae, site = lm.sae(sae_name), lm.site(sae_name)
-    stats = ReconstructionStats(sae.cfg.d_model, sae.cfg.d_sae, lm.device)
+    sae, site, target = lm.sae(sae_name), lm.site(sae_name), lm.target(sae_name)
+    stats = ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     for batch in all_batches:
         with lm.lock:
-            x = activations(lm.model, batch.input_ids.to(lm.device), [site])[site]
-        counted = x[batch.mask.to(lm.device)].float()
-        acts = sae.encode(counted)
-        stats.update(counted, sae.decode(acts), acts)
+            found = activations(lm.model, batch.input_ids.to(lm.device), [site, target])
+        mask = batch.mask.to(sae.W_dec.device)
+        x = found[site][mask].float()
+        acts = sae.encode(x)
+        stats.update(found[target][mask].float(), sae.output(acts, x), acts)
     if stats.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
     mean = stats.mean().float()
     names = ("base", "spliced", "mean", "zero", "kl", "predicted")
     sums: dict[str, float] = dict.fromkeys(names, 0.0)
     for batch in all_batches:
-        for name, value in _batch_losses(lm, sae, site, batch, mean).items():
+        for name, value in _batch_losses(lm, sae_name, batch, mean).items():
             sums[name] += value
         if progress is not None:
             progress(int(batch.mask.sum()))
@@ -106,42 +106,40 @@ def _ratio(part: float, whole: float) -> float:
 
 @torch.no_grad()
 def _batch_losses(
-    lm: SplicedLM, sae: SAE, site: Site, batch: TokenBatch, mean: Tensor
+    lm: SplicedLM, sae_name: str, batch: TokenBatch, mean: Tensor
 ) -> dict[str, float]:
     """Summed losses and KL over a batch's counted tokens that have one before them."""
-    ids, mask = batch.input_ids.to(lm.device), batch.mask.to(lm.device)
-    counted = mask.clone()
+    ids, counted = batch.input_ids.to(lm.device), batch.mask.clone()
     counted[:, 0] = False
 
-    def logits(new: Callable[[Tensor], Tensor] | None) -> Tensor:
+    def states(new: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
         with lm.lock, ExitStack() as stack:
             if new is not None:
-                stack.enter_context(replace(lm.model, site, only_where(mask, new)))
-            return lm.model(input_ids=ids, use_cache=False).logits
+                read, write = lm.site(sae_name), lm.target(sae_name)
+                stack.enter_context(rewrite(lm.model, read, write, only_where(batch.mask, new)))
+            return hidden_states(lm.model, ids)
 
     def total(values: Tensor) -> float:
-        return float(values[counted].double().sum())
+        return float(values[counted.to(values.device)].double().sum())
 
-    base, spliced = logits(None), logits(sae)
-    sums = {
-        "base": total(token_losses(base, ids)),
-        "spliced": total(token_losses(spliced, ids)),
-        "kl": total(token_kl(base, spliced)),
-    }
-    del base, spliced
-    sums["predicted"] = float(counted.sum())
-    sums["mean"] = total(token_losses(logits(lambda x: mean.expand_as(x)), ids))
-    sums["zero"] = total(token_losses(logits(torch.zeros_like), ids))
+    sae = lm.sae(sae_name)
+    compared = token_comparison(lm.model, states(None), states(lambda x, _: sae(x)), ids)
+    sums: dict[str, float] = {"predicted": float(counted.sum())}
+    sums.update(zip(("base", "spliced", "kl"), map(total, compared), strict=True))
+    ablations = {"mean": lambda _, y: mean.expand_as(y), "zero": lambda _, y: torch.zeros_like(y)}
+    for name, ablation in ablations.items():
+        sums[name] = total(token_losses(lm.model, states(ablation), ids))
     return sums
 
 
 def only_where(
-    mask: Bool[Tensor, "batch pos"], new: Callable[[Tensor], Tensor]
-) -> Callable[[Tensor], Tensor]:
-    """A replacement that puts `new(x)` (float32) at masked tokens and keeps x elsewhere."""
+    mask: Bool[Tensor, "batch pos"], new: Callable[[Tensor, Tensor], Tensor]
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A rewriting that puts `new(x, y)`, both float32, at masked tokens and keeps y elsewhere."""
 
-    def replacement(x: Tensor) -> Tensor:
-        return torch.where(mask[..., None], new(x.float()).to(x.dtype), x)
+    def replacement(x: Tensor, y: Tensor) -> Tensor:
+        made = new(x.float(), y.float()).to(y.dtype)
+        return torch.where(mask.to(y.device)[..., None], made, y)
 
     return replacement
 
@@ -156,7 +154,7 @@ def uniformity(
     respect to the activation at the token; the result is exp(entropy(|y| / sum |y|)) / L0, averaged
     over tokens with an active feature that matters.
     """
-    sae, site = lm.sae(sae_name), lm.site(sae_name)
+    sae, site, target = lm.sae(sae_name), lm.site(sae_name), lm.target(sae_name)
     generator = torch.Generator().manual_seed(seed)
     found: list[Tensor] = []
     for batch in batches(rows, lm.tokenizer, batch_rows):
@@ -169,17 +167,21 @@ def uniformity(
         chosen = torch.multinomial(allowed[usable].float(), 1, generator=generator)[:, 0]
         ids, chosen = batch.input_ids[usable].to(lm.device), chosen.to(lm.device)
         every = torch.arange(len(ids), device=lm.device)
+        read: list[Tensor] = []
         leaf: list[Tensor] = []
 
-        def track(x: Tensor, leaf: list[Tensor] = leaf) -> Tensor:
-            leaf.append(x.detach().requires_grad_())
+        def track(
+            x: Tensor, y: Tensor, read: list[Tensor] = read, leaf: list[Tensor] = leaf
+        ) -> Tensor:
+            read.append(x.detach())
+            leaf.append(y.detach().requires_grad_())
             return leaf[0]
 
-        with lm.lock, torch.enable_grad(), replace(lm.model, site, track):
-            logits = lm.model(input_ids=ids, use_cache=False).logits[every, chosen].float()
+        with lm.lock, torch.enable_grad(), rewrite(lm.model, site, target, track):
+            logits = head(lm.model, hidden_states(lm.model, ids)[every, chosen]).float()
             correct = logits[every, ids[every, chosen + 1]] - logits.mean(-1)
             (gradient,) = torch.autograd.grad(correct.sum(), leaf[0])
-        acts = sae.encode(leaf[0].detach()[every, chosen].float())
+        acts = sae.encode(read[0][every, chosen].float())
         effect = (acts * (gradient[every, chosen].float() @ sae.W_dec.T)).abs()
         matters = effect.sum(-1) > 0
         share = effect[matters] / effect[matters].sum(-1, keepdim=True)

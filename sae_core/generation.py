@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from sae_core.edits import Edit, edited_activation
-from sae_core.sites import replace
+from sae_core.sites import rewrite
 
 if TYPE_CHECKING:
     from sae_core.splice import SplicedLM
@@ -27,7 +27,8 @@ class GeneratedToken:
     own: tuple[float, ...]
     """The feature's activation on this token before this token's edit."""
     after: tuple[float, ...]
-    """The feature's activation read from the edited stream by the same encoder."""
+    """The feature's activation read from the edited stream by the same encoder; a transcoder reads
+    before it writes, so its edits leave what it reads on this token as it was."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,37 +132,40 @@ class _Run:
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
         lm = self.lm
-        special = torch.tensor([lm.is_special(row) for row in ids.tolist()], device=lm.device)
+        special = torch.tensor([lm.is_special(row) for row in ids.tolist()])
         own: dict[str, Tensor] = {}
         after: dict[str, Tensor] = {}
 
         def editor(name: str) -> Any:
             sae = lm.sae(name)
             watched = [f for n, f in self.watch if n == name]
-            columns = torch.tensor(watched, device=lm.device, dtype=torch.long)
+            columns = torch.tensor(watched, device=sae.W_enc.device, dtype=torch.long)
+            kept = special.to(sae.W_enc.device)
 
-            def edit(x: Tensor) -> Tensor | None:
+            def edit(x: Tensor, y: Tensor) -> Tensor | None:
                 rows = []
                 for a, arm in enumerate(self.arms):
                     edits = [e for n, e in arm if n == name]
                     rows.append(
-                        edited_activation(sae, x[a], edits, start, self.prompt_length, special[a])
+                        edited_activation(
+                            sae, x[a], y[a], edits, start, self.prompt_length, kept[a]
+                        )
                     )
                 new = None
                 if any(row is not None for row in rows):
-                    new = torch.stack([x[a] if r is None else r for a, r in enumerate(rows)])
+                    new = torch.stack([y[a] if r is None else r for a, r in enumerate(rows)])
                 if watched:
                     own[name] = sae.feature_acts(x[:, -1].float(), columns)
-                    after[name] = (
-                        own[name] if new is None else sae.feature_acts(new[:, -1].float(), columns)
-                    )
+                    after[name] = own[name]
+                    if new is not None and not sae.cfg.is_transcoder:
+                        after[name] = sae.feature_acts(new[:, -1].float(), columns)
                 return new
 
             return edit
 
         with lm.lock, ExitStack() as stack:
             for name in self.names:
-                stack.enter_context(replace(lm.model, lm.site(name), editor(name)))
+                stack.enter_context(rewrite(lm.model, lm.site(name), lm.target(name), editor(name)))
             output = lm.model(
                 input_ids=ids.to(lm.device),
                 past_key_values=self.cache,

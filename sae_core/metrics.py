@@ -4,9 +4,14 @@ Special tokens (BOS, EOS, padding) keep their original activation and count in n
 at token t is that of predicting token t from the tokens before it, so the first token has none.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import cross_entropy, nll_loss
+
+from sae_core.head import chunks, head
 
 HIGH_FREQUENCY = 0.1
 """Share of tokens from which on a feature counts as high-frequency."""
@@ -65,7 +70,7 @@ class ReconstructionStats:
         recon: Float[Tensor, "tokens d_model"],
         acts: Float[Tensor, "tokens d_sae"],
     ) -> None:
-        """Count these tokens (special ones left out by the caller)."""
+        """Count these tokens (special ones left out by the caller); `recon` should be `x`."""
         self._tokens += len(x)
         wide = x.double()
         self._error += (wide - recon.double()).square().sum()
@@ -99,35 +104,44 @@ class ReconstructionStats:
 
 
 def token_losses(
-    logits: Float[Tensor, "batch pos vocab"], ids: Int[Tensor, "batch pos"]
+    model: Any, hidden: Float[Tensor, "batch pos hidden"], ids: Int[Tensor, "batch pos"]
 ) -> Float[Tensor, "batch pos"]:
-    """Cross-entropy of each token given those before it, nats, float32; NaN for the first."""
-    losses = torch.full(ids.shape, float("nan"), device=logits.device)
-    for row in range(len(ids)):
-        for part in _chunks(ids.shape[1] - 1, logits.shape[-1]):
-            targets = ids[row, part.start + 1 : part.stop + 1].to(logits.device)
-            losses[row, part.start + 1 : part.stop + 1] = torch.nn.functional.cross_entropy(
-                logits[row, part].float(), targets, reduction="none"
-            )
-    return losses
+    """Cross-entropy of each token given those before it, nats, float32; NaN for the first.
+
+    `hidden` are the hidden states before the model's head (`sae_core.head`).
+    """
+    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(hidden.device)
+    losses = [
+        cross_entropy(head(model, states[part]).float(), targets[part], reduction="none")
+        for part in chunks(model, len(states))
+    ]
+    return _by_token(losses, ids)
 
 
-def token_kl(
-    base: Float[Tensor, "batch pos vocab"], spliced: Float[Tensor, "batch pos vocab"]
-) -> Float[Tensor, "batch pos"]:
-    """KL(base || spliced) of the distributions that predict each token; NaN for the first."""
-    batch, length, vocab = base.shape
-    found = torch.full((batch, length), float("nan"), device=base.device)
-    for row in range(batch):
-        for part in _chunks(length - 1, vocab):
-            log_p = base[row, part].float().log_softmax(-1)
-            log_q = spliced[row, part].float().log_softmax(-1)
-            kl = (log_p.exp() * (log_p - log_q)).sum(-1)
-            found[row, part.start + 1 : part.stop + 1] = kl
-    return found
+def token_comparison(
+    model: Any,
+    base: Float[Tensor, "batch pos hidden"],
+    spliced: Float[Tensor, "batch pos hidden"],
+    ids: Int[Tensor, "batch pos"],
+) -> tuple[Float[Tensor, "batch pos"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"]]:
+    """`token_losses` of both, and KL(base || spliced) of the distributions of each token."""
+    targets = ids[:, 1:].flatten().to(base.device)
+    states = base[:, :-1].flatten(0, 1), spliced[:, :-1].flatten(0, 1)
+    losses: list[Tensor] = []
+    spliced_losses: list[Tensor] = []
+    divergences: list[Tensor] = []
+    for part in chunks(model, len(targets)):
+        log_p, log_q = (head(model, each[part]).float().log_softmax(-1) for each in states)
+        losses.append(nll_loss(log_p, targets[part], reduction="none"))
+        spliced_losses.append(nll_loss(log_q, targets[part], reduction="none"))
+        divergences.append(torch.linalg.vecdot(log_p.exp(), log_p - log_q))
+    return _by_token(losses, ids), _by_token(spliced_losses, ids), _by_token(divergences, ids)
 
 
-def _chunks(length: int, vocab: int) -> list[slice]:
-    """Slices of positions small enough that one float32 array over the vocabulary is 64 MB."""
-    size = max(1, 2**24 // vocab)
-    return [slice(start, min(start + size, length)) for start in range(0, length, size)]
+def _by_token(parts: list[Tensor], ids: Tensor) -> Tensor:
+    """One number for every token but the first of a row, as an array like `ids`."""
+    batch, length = ids.shape
+    if length < 2:
+        return torch.full((batch, length), float("nan"))
+    values = torch.cat(parts).view(batch, length - 1)
+    return torch.nn.functional.pad(values, (1, 0), value=float("nan"))

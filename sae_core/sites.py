@@ -210,6 +210,19 @@ def replace(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def rewrite(
+    model: nn.Module, read: Site, write: Site, fn: Callable[[Tensor, Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Inside the block, the activation y at `write` becomes `fn(x, y)`, x being that at `read`.
+
+    The two may be one site: then x is y. `read` must come no later in a forward than `write`.
+    """
+    # Captures come first, so that x is what the model made.
+    with capture(model, [read]) as found, replace(model, write, lambda y: fn(found[read], y)):
+        yield
+
+
 def activations(
     model: nn.Module,
     input_ids: Int[Tensor, "batch pos"],

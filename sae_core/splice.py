@@ -15,9 +15,10 @@ from torch import Tensor
 from sae_core.config import Site
 from sae_core.edits import Edit
 from sae_core.generation import GenerationStep, generate
-from sae_core.metrics import token_kl, token_losses
+from sae_core.head import hidden_states
+from sae_core.metrics import token_comparison
 from sae_core.sae import SAE
-from sae_core.sites import activations, replace, site_width
+from sae_core.sites import activations, rewrite, site_device, site_width
 from sae_core.tokens import special_ids, vocabulary
 
 
@@ -45,7 +46,7 @@ class Analysis:
 
 
 class SplicedLM:
-    """A causal language model, its tokenizer and SAEs by name.
+    """A causal language model, its tokenizer and SAEs by name, each on the device of its layer.
 
     Forwards run under a lock, one at a time, because hooks belong to the module: an instance may be
     used from several threads. Raises ValueError when an SAE's width is not that of its site.
@@ -69,13 +70,21 @@ class SplicedLM:
         """Make an SAE available under `name`; ValueError if it does not fit the model."""
         if sae.cfg.site is None:
             raise ValueError(f"SAE {name} does not say at which site it reads.")
-        width = site_width(self.model, sae.cfg.site)
-        if width != sae.cfg.d_model:
-            raise ValueError(
-                f"SAE {name} reads {sae.cfg.d_model} numbers but site {sae.cfg.site} of this model "
-                f"has {width}: it belongs to another model."
-            )
-        self._saes[name] = sae.to(self.device)
+        widths = [("reads", sae.cfg.site, sae.cfg.d_model)]
+        if sae.cfg.site_out is not None:
+            widths.append(("writes", sae.cfg.site_out, sae.cfg.width_out))
+        for verb, site, width in widths:
+            if (found := site_width(self.model, site)) != width:
+                raise ValueError(
+                    f"SAE {name} {verb} {width} numbers but site {site} of this model has {found}: "
+                    "it belongs to another model."
+                )
+        self._saes[name] = sae.to(site_device(self.model, sae.cfg.site))
+
+    def remove(self, name: str) -> None:
+        """Forget the SAE called `name`; ValueError if there is none."""
+        self.sae(name)
+        del self._saes[name]
 
     @property
     def sae_names(self) -> list[str]:
@@ -94,6 +103,10 @@ class SplicedLM:
         assert site is not None
         return site
 
+    def target(self, name: str) -> Site:
+        """The activation that the SAE called `name` reconstructs."""
+        return self.sae(name).cfg.site_out or self.site(name)
+
     def is_special(self, ids: Sequence[int]) -> list[bool]:
         """Which tokens keep their activation and count in no statistic."""
         return [i in self._special for i in ids]
@@ -103,47 +116,39 @@ class SplicedLM:
         """What fires on a text and what splicing the SAE's reconstruction in costs.
 
         One forward: the text is a single row up to the site, where the hook makes it two, as it is
-        and spliced. `mean` is the mean activation `[d_model]` that FVU's deviations are taken from;
-        None takes the text's own.
+        and spliced. `mean` is the mean `[d_out]` of what the SAE reconstructs, which FVU's
+        deviations are taken from; None takes the text's own.
         """
-        sae, site = self.sae(sae_name), self.site(sae_name)
-        special = torch.tensor(self.is_special(ids), device=self.device)
+        sae = self.sae(sae_name)
         row = torch.tensor([list(ids)], device=self.device)
-        seen: list[Tensor] = []
+        special = torch.tensor(self.is_special(ids))
+        found: list[_Encoded] = []
 
-        def splice(x: Tensor) -> Tensor:
-            acts = sae.encode(x[0].float())
-            recon = sae.decode(acts)
-            seen.extend((x[0].float(), acts, recon))
-            return torch.stack([x[0], torch.where(special[:, None], x[0], recon.to(x.dtype))])
+        def splice(x: Tensor, y: Tensor) -> Tensor:
+            kept = special.to(y.device)
+            found.append(_encoded(sae, x[0], y[0], ~kept))
+            recon = found[0].recon.to(y.dtype)
+            return torch.stack([y[0], torch.where(kept[:, None], y[0], recon)])
 
-        with self.lock, replace(self.model, site, splice):
+        with self.lock, rewrite(self.model, self.site(sae_name), self.target(sae_name), splice):
             # Position embeddings and masks of one row serve both: they broadcast.
-            logits = self.model(input_ids=row, use_cache=False).logits
-        x, acts, recon = seen
-        losses = token_losses(logits, row.expand(2, -1))
-        kl = token_kl(logits[:1], logits[1:])[0]
-        counted = ~special
-        x, recon = x[counted].double(), recon[counted].double()
-        centre = x.mean(0) if mean is None else mean.to(x)
-        sq_error, sq_deviation = (torch.zeros(len(special)).double() for _ in range(2))
-        sq_error[counted.cpu()] = (x - recon).square().sum(-1).cpu()
-        sq_deviation[counted.cpu()] = (x - centre).square().sum(-1).cpu()
-        acts = (acts * counted[:, None]).cpu()
-        token, feature = acts.nonzero(as_tuple=True)
-        activation = acts[token, feature]
-        order = np.lexsort((feature.numpy(), -activation.numpy(), token.numpy()))
+            hidden = hidden_states(self.model, row)
+        base_loss, spliced_loss, kl = token_comparison(self.model, hidden[:1], hidden[1:], row)
+        (encoded,) = found
+        sq_error, sq_deviation = encoded.squares(~special, mean)
+        token, feature, activation = encoded.active
+        order = np.lexsort((feature, -activation, token))
         analysis = Analysis(
             ids=np.asarray(ids, dtype=np.int64),
-            special=special.cpu().numpy(),
-            base_loss=losses[0].cpu().numpy(),
-            spliced_loss=losses[1].cpu().numpy(),
-            kl=kl.cpu().numpy(),
-            sq_error=sq_error.numpy(),
-            sq_deviation=sq_deviation.numpy(),
-            token=token.numpy()[order],
-            feature=feature.numpy()[order],
-            activation=activation.numpy()[order],
+            special=special.numpy(),
+            base_loss=base_loss[0].cpu().numpy(),
+            spliced_loss=spliced_loss[0].cpu().numpy(),
+            kl=kl[0].cpu().numpy(),
+            sq_error=sq_error,
+            sq_deviation=sq_deviation,
+            token=token[order],
+            feature=feature[order],
+            activation=activation[order],
         )
         analysis.totals.update(_totals(analysis))
         return analysis
@@ -181,6 +186,49 @@ class SplicedLM:
     ) -> Generator[GenerationStep]:
         """`sae_core.generation.generate` with this model."""
         return generate(self, ids, arms, **options)
+
+
+_ENCODED = 2**24
+"""Elements of the largest array over tokens and features: 64 MB in float32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Encoded:
+    """What an SAE made of one text."""
+
+    y: Tensor
+    """What it should reconstruct, float32 `[T, d_out]`; `recon` is what it did."""
+    recon: Tensor
+    active: tuple[np.ndarray, np.ndarray, np.ndarray]
+    """Token, feature, activation of everything that is active on a counted token."""
+
+    def squares(self, counted: Tensor, mean: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
+        """Squared error and deviation from the mean for each token, 0 where it is not counted."""
+        counted = counted.to(self.y.device)
+        y, recon = self.y[counted].double(), self.recon[counted].double()
+        centre = y.mean(0) if mean is None else mean.to(y)
+        both = torch.zeros(2, len(counted), dtype=torch.float64, device=y.device)
+        both[0, counted] = (y - recon).square().sum(-1)
+        both[1, counted] = (y - centre).square().sum(-1)
+        error, deviation = both.cpu().numpy()
+        return error, deviation
+
+
+def _encoded(sae: SAE, x: Tensor, y: Tensor, counted: Tensor) -> _Encoded:
+    """Encode and reconstruct a text, in parts of so few tokens that a wide SAE needs no more."""
+    size = max(1, _ENCODED // sae.cfg.d_sae)
+    recon: list[Tensor] = []
+    active: list[tuple[Tensor, Tensor, Tensor]] = []
+    for start in range(0, len(x), size):
+        part = x[start : start + size].float()
+        acts = sae.encode(part)
+        recon.append(sae.output(acts, part))
+        acts = acts * counted[start : start + size, None]
+        token, feature = acts.nonzero(as_tuple=True)
+        active.append((token + start, feature, acts[token, feature]))
+    columns = (torch.cat(column).cpu().numpy() for column in zip(*active, strict=True))
+    token, feature, activation = columns
+    return _Encoded(y=y.float(), recon=torch.cat(recon), active=(token, feature, activation))
 
 
 def _totals(analysis: Analysis) -> dict[str, int | float]:
