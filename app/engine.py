@@ -1,24 +1,28 @@
-"""The running model of the app: a language model loaded once, SAEs loaded when first asked for.
+"""The running model of the app: a language model loaded once, SAEs while there is room for them.
 
 An `Engine` may be used from several threads. Forwards take turns under the lock of `SplicedLM`, one
 forward at a time, so that a steering run and a prompt analysis interleave instead of queueing.
 """
 
 import logging
+import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
 from app.checks import text as checked_text
+from app.memory import free_and_total, gigabytes, refused_when_full
+from app.residency import Residents
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.placement import chosen_device, chosen_dtype
-from sae_core.sae import SAE
+from sae_core.sae import tensor_shapes
 from sae_core.splice import Analysis, SplicedLM
 from sae_core.tokens import encode_text
 
@@ -34,15 +38,24 @@ class Engine:
         self.device = chosen_device(settings.device)
         self.dtype = chosen_dtype(settings.dtype, self.device)
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
-        model, tokenizer = bundle.load_model(self.dtype, self.device)
-        self.lm = SplicedLM(model, tokenizer, {})
+        with refused_when_full(
+            f"The model does not fit into the memory of {self.device}: choose a smaller one, "
+            "dtype bfloat16, or device cpu."
+        ):
+            model, tokenizer = bundle.load_model(self.dtype, self.device)
+            self.lm = SplicedLM(model, tokenizer, {})
         context = getattr(model.config, "max_position_embeddings", None)
         self.context: int = context or settings.max_prompt_tokens + settings.max_new_tokens
         """Tokens the model can see at once, prompt and continuation together."""
         self.max_prompt_tokens = min(settings.max_prompt_tokens, self.context)
         self._longest_token = max(len(word) for word in self.lm.vocabulary)
-        self._loading = threading.Lock()
-        self._loaded: dict[str, SAE] = {}
+        self.residents = Residents(
+            self._sae_memory(),
+            size=self._sae_bytes,
+            load=self._load_sae,
+            release=self.lm.remove,
+            patience=settings.max_seconds,
+        )
         self._analyses: OrderedDict[tuple[str, tuple[int, ...]], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()
         log.info("model on %s in %s, %d threads", self.device, self.dtype, torch.get_num_threads())
@@ -52,20 +65,45 @@ class Engine:
         """The Hugging Face model."""
         return self.lm.model
 
-    def sae(self, name: str) -> SAE:
-        """An SAE of the bundle, spliced in from its first use on."""
-        with self._loading:
-            if name not in self._loaded:
-                sae = self._bundle.load_sae(name, self.device)
-                self.lm.add(name, sae)
-                self._loaded[name] = sae
-            return self._loaded[name]
+    @contextmanager
+    def spliced(self, names: Iterable[str]) -> Iterator[SplicedLM]:
+        """Inside the block these SAEs of the bundle are ready in the model, and stay."""
+        with self.residents.leased(names):
+            yield self.lm
 
-    def spliced(self, names: Iterable[str]) -> SplicedLM:
-        """The model, with these SAEs of the bundle ready in it."""
-        for name in names:
-            self.sae(name)
-        return self.lm
+    def memory(self) -> dict[str, Any]:
+        """Bytes on the device: free, total, the model's, each loaded SAE's, and the SAEs' limit."""
+        free, total = free_and_total(self.device)
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        loaded = self.residents.loaded()
+        return {
+            "device": str(self.device),
+            "free": free,
+            "total": total,
+            "model": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
+            "saes": [
+                {"name": name, "bytes": size, "in_use": in_use}
+                for name, (size, in_use) in loaded.items()
+            ],
+            "sae_limit": self.residents.limit,
+        }
+
+    def _sae_memory(self) -> int:
+        """Most bytes that SAEs may take together; see `Settings.max_sae_memory`."""
+        chosen = int(self._settings.max_sae_memory * 10**9)
+        return chosen or free_and_total(self.device)[0] // 2
+
+    def _sae_bytes(self, name: str) -> int:
+        shapes = tensor_shapes(self._bundle.sae_config(name)).values()
+        return sum(math.prod(shape) for shape in shapes) * torch.float32.itemsize
+
+    def _load_sae(self, name: str) -> None:
+        with refused_when_full(
+            f"SAE {name} of {gigabytes(self._sae_bytes(name))} does not fit into the memory of "
+            f"{self.device}: lower max_sae_memory, so that others make room, or choose a "
+            "narrower SAE."
+        ):
+            self.lm.add(name, self._bundle.load_sae(name, self.device))
 
     def token_ids(self, text: object, name: str = "The prompt") -> list[int]:
         """Ids of a text, with BOS where the tokenizer has one; `name` is what errors call it.
@@ -94,9 +132,25 @@ class Engine:
             if key in self._analyses:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
-        found = self.spliced([sae]).analyse(ids, sae, torch.tensor(mean))
+        with self._room_for(ids), self.spliced([sae]) as lm:
+            found = lm.analyse(ids, sae, torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = found
             while len(self._analyses) > self._settings.cached_analyses:
                 self._analyses.popitem(last=False)
         return found
+
+    def pre_activations(
+        self, ids: list[int], sae: str, feature: int
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """Pre-activations and activations `[T]` of one feature, and its threshold."""
+        with self._room_for(ids), self.spliced([sae]) as lm:
+            pre_acts, acts = lm.pre_activations(ids, sae, [feature])
+            threshold = float(lm.sae(sae).effective_threshold()[feature])
+        return pre_acts[:, 0], acts[:, 0], threshold
+
+    def _room_for(self, ids: list[int]) -> AbstractContextManager[None]:
+        return refused_when_full(
+            f"A text of {len(ids):,} tokens is too long for the memory of {self.device}: "
+            "shorten it, or lower max_prompt_tokens and max_sae_memory."
+        )

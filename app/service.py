@@ -54,7 +54,8 @@ class Service:
 
         def load() -> None:
             try:
-                self.load().sae(self.sae_name())
+                with self.load().spliced([self.sae_name()]):
+                    pass
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)
@@ -96,6 +97,10 @@ class Service:
             ),
             "worth_opening": index.worth_opening(12),
         }
+
+    def memory(self) -> dict[str, Any] | None:
+        """Bytes on the model's device, as `Engine.memory` has them; None before it is loaded."""
+        return None if self._engine is None else self._engine.memory()
 
     # Features
 
@@ -197,7 +202,7 @@ class Service:
         number, _ = self._feature(name, feature)
         engine = self.load()
         ids = engine.token_ids(text, "The text")
-        pre_acts, acts = engine.spliced([name]).pre_activations(ids, name, [number])
+        pre_acts, acts, threshold = engine.pre_activations(ids, name, number)
         special = engine.lm.is_special(ids)
         summary = self.index(name).summaries([number])[number]
         return {
@@ -206,12 +211,12 @@ class Service:
             "tokens": token_texts(ids, engine.lm.vocabulary),
             "special": special,
             # Adding 0 turns the -0.0 of a screened-out negative into 0.0.
-            "activations": prompting.finite_list(acts[:, 0] + 0.0),
+            "activations": prompting.finite_list(acts + 0.0),
             "pre_activations": [
                 None if kept else value
-                for kept, value in zip(special, prompting.finite_list(pre_acts[:, 0]), strict=True)
+                for kept, value in zip(special, prompting.finite_list(pre_acts), strict=True)
             ],
-            "threshold": float(engine.sae(name).effective_threshold()[number]),
+            "threshold": threshold,
             "max_act": summary["max_act"],
         }
 

@@ -35,6 +35,9 @@ class Settings:
     """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
     threads: int = 0
     """Processor threads of PyTorch; 0 takes half of the cores (more than that slows decoding)."""
+    max_sae_memory: float = 0.0
+    """Most gigabytes (10^9 bytes) that SAEs take on the device together, the least recently used
+    making room; 0 is half of what is free once the model is loaded."""
 
     max_prompt_tokens: int = 512
     """Longest prompt in tokens, BOS included; the model's own context may set less."""
@@ -84,6 +87,11 @@ class Settings:
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
+        if not (math.isfinite(self.max_sae_memory) and self.max_sae_memory >= 0):
+            raise ValueError(
+                f"max_sae_memory is {self.max_sae_memory} but must be a number of gigabytes, "
+                "0 or more."
+            )
         for name in ("max_strength", "max_value", "max_temperature", "max_seconds"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from app import checks
 from app.engine import Engine
+from app.memory import refused_when_full
 from app.settings import Settings
 from sae_core.edits import MODES, Edit, Where
 from sae_core.generation import GeneratedToken
@@ -167,7 +168,7 @@ def stream(
 
     Each dict is whole and independent of the others. Closing the iterator ends the generation.
     """
-    lm = engine.spliced(edit.sae for edit in edits)
+    lm = engine.lm
     watch = list(dict.fromkeys((edit.sae, edit.feature) for edit in edits))
     columns = [watch.index((edit.sae, edit.feature)) for edit in edits]
     arms: dict[str, list[dict[str, Any]]] = {"base": [], "steered": []}
@@ -200,28 +201,36 @@ def stream(
             "note": note,
         }
 
-    deadline = time.monotonic() + settings.max_seconds
-    yield snapshot(done=False)
-    steps = lm.generate(
-        ids,
-        [[], [edit.edit for edit in edits]],
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        seed=seed,
-        watch=watch,
-    )
-    with closing(steps):
-        for step in steps:
-            for (arm, grown), token in zip(arms.items(), step.tokens, strict=True):
-                if token is not None:
-                    grown.append(_row(token, len(ids) + len(grown), streams[arm], columns))
-            if time.monotonic() > deadline:
-                yield snapshot(
-                    done=True,
-                    note=f"Stopped after {settings.max_seconds:g} seconds, the limit of one run.",
-                )
-                return
-            yield snapshot(done=False)
+    with (
+        refused_when_full(
+            f"{len(ids):,} prompt tokens and {max_new_tokens:,} new ones are too many for the "
+            f"memory of {engine.device}: ask for fewer, or lower max_sae_memory."
+        ),
+        engine.spliced(edit.sae for edit in edits),
+    ):
+        deadline = time.monotonic() + settings.max_seconds
+        yield snapshot(done=False)
+        steps = lm.generate(
+            ids,
+            [[], [edit.edit for edit in edits]],
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            seed=seed,
+            watch=watch,
+        )
+        with closing(steps):
+            for step in steps:
+                for (arm, grown), token in zip(arms.items(), step.tokens, strict=True):
+                    if token is not None:
+                        grown.append(_row(token, len(ids) + len(grown), streams[arm], columns))
+                if time.monotonic() > deadline:
+                    yield snapshot(
+                        done=True,
+                        note=f"Stopped after {settings.max_seconds:g} seconds, the limit of one "
+                        "run.",
+                    )
+                    return
+                yield snapshot(done=False)
     yield snapshot(done=True)
 
 

@@ -146,7 +146,8 @@ def measure_steering(service: Service, sae: str, runs: int, new_tokens: int) -> 
     falls on all alike. Rates are those of the median token after the first, which reads the prompt.
     """
     engine = service.load()
-    engine.sae(sae)
+    with engine.spliced([sae]):
+        pass
     summary = service.search_features(sae, sort="max_act", limit=1)["features"][0]
     feature, value = summary["feature"], 0.5 * summary["max_act"]
     ids = encode_text(engine.lm.tokenizer, texts(service, sae, 1)[0])[: PROMPT_TOKENS // 2]

@@ -15,14 +15,15 @@ FIRING, OTHER = 5, 6
 
 
 @contextmanager
-def counted_forwards(model: nn.Module) -> Iterator[list[int]]:
+def counted_forwards(model: Any) -> Iterator[list[int]]:
     """A list that grows by the batch's tokens with every forward of the model."""
     seen: list[int] = []
 
     def count(_module: nn.Module, _args: Any, kwargs: dict[str, Any]) -> None:
         seen.append(kwargs["input_ids"].numel())
 
-    handle = model.register_forward_pre_hook(count, with_kwargs=True)
+    # Analyses run the decoder without its head.
+    handle = model.base_model.register_forward_pre_hook(count, with_kwargs=True)
     try:
         yield seen
     finally:

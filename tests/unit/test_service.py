@@ -32,7 +32,7 @@ def service(tiny_bundle: Bundle) -> Service:
 def test_features_of_a_prompt_are_those_of_the_sae(service: Service) -> None:
     found = as_json(service.prompt_features(TEXT))
     engine = service.load()
-    sae, site = engine.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
+    sae, site = engine.lm.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = encode_text(engine.lm.tokenizer, TEXT)
     x = activations(engine.model, torch.tensor([ids]), [site])[site][0]
     acts = sae.encode(x)
@@ -76,7 +76,7 @@ def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(service:
     assert totals["l0"] == pytest.approx(np.mean([row["active"] for row in tokens[1:]]))
 
     engine = service.load()
-    sae, site = engine.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
+    sae, site = engine.lm.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = torch.tensor([[row["id"] for row in tokens]])
     x = activations(engine.model, ids, [site])[site][0, 1:]
     mean = torch.tensor(service.index().meta["mean_activation"])

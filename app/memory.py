@@ -1,0 +1,47 @@
+"""The memory of the device that the model runs on, and what is said when it is full."""
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import psutil
+import torch
+
+
+def free_and_total(device: torch.device) -> tuple[int, int]:
+    """Bytes that are free for tensors on a device, and all that it has.
+
+    Free on CUDA includes what PyTorch holds without using it; on the processor it is what the
+    operating system could give without swapping.
+    """
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return free + held, total
+    memory = psutil.virtual_memory()
+    return memory.available, memory.total
+
+
+def gigabytes(count: int) -> str:
+    """Bytes as words: `1.2 GB`, `340 MB`."""
+    for size, unit in ((10**9, "GB"), (10**6, "MB")):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count / 1000:.3g} kB"
+
+
+@contextmanager
+def refused_when_full(sentence: str) -> Iterator[None]:
+    """Inside the block a CUDA device that runs out of memory is a ValueError that says `sentence`.
+
+    What the failed computation held is free again when the error leaves the block.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        # The traceback's frames hold the tensors of the computation for as long as anybody holds
+        # the error, as the one raised here does.
+        traceback.clear_frames(error.__traceback__)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        raise ValueError(sentence) from None
