@@ -29,6 +29,8 @@ from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_sae, save_sae
 from sae_core.sae import SAE
 from tests import tiny
+from tests.hub import Hub
+from tests.hub_repos import publish_all
 
 torch.set_num_threads(1)
 
@@ -98,3 +100,17 @@ def tiny_bundle(
     """A bundle of the tiny model, its SAE and its index. Shared: do not write into its folder."""
     folder = tmp_path_factory.mktemp("bundle") / "tiny"
     return tiny.make_bundle(folder, tiny_model, tiny_tokenizer, tiny_sae, tiny_corpus)
+
+
+@pytest.fixture(scope="session")
+def hub(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Hub]:
+    """A hub on 127.0.0.1 with tiny repositories of the published layouts (`tests.hub_repos`)."""
+    hub = Hub()
+    publish_all(hub, tmp_path_factory.mktemp("published"), tiny_model, tiny_tokenizer)
+    hub.start()
+    yield hub
+    hub.stop()
