@@ -1,30 +1,84 @@
-"""Language models from a folder or the hub, ready for inference."""
+"""Language models from a folder or the hub: checked, and ready for inference.
 
+Which attention computes a model's activations is chosen here. Gemma 2 caps its attention logits,
+and an implementation that leaves the cap out is silently wrong, so none is taken on trust: `auto`
+is exact (`sae_core.attention` for capped models, PyTorch's own for the others), and whatever else
+is asked for has to agree with eager attention on a probe.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
+from torch import Tensor
+
+from sae_core import attention as exact
+from sae_core.placement import Attention
+
+PROBE_LEAST = 48
+"""Tokens of the probe; a sliding window that fits in memory makes it longer."""
+
+PROBE_MOST = 8192
+"""Longest probe in tokens."""
+
+PROBE_TOLERANCE = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2}
+"""Largest median relative difference of the last layer's output. Implementations add the same terms
+in different orders, some with weights of 8 bits; over tens of layers that makes up to 2 % in
+bfloat16 and 1e-5 in float32. A cap or a window left out makes more than 10 %."""
+
+_ERRORS = (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError)
 
 
 def load_language_model(
-    name: str, dtype: torch.dtype, device: str | torch.device = "cpu"
+    name: str,
+    dtype: torch.dtype,
+    device: str | torch.device = "cpu",
+    *,
+    device_map: str | Mapping[str, Any] | None = None,
+    attention: Attention = "auto",
+    revision: str | None = None,
 ) -> tuple[Any, Any]:
     """A causal language model and tokenizer from a folder or the hub, ready for inference.
 
-    Attention is eager: Gemma 2's soft-capping has no other exact implementation everywhere.
-    Raises ValueError with one sentence when it cannot be loaded.
-    """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    `name` is a folder, `owner/name` or `owner/name@revision`. Weights are read straight into the
+    memory of `device`; `device_map` (`auto`, `balanced`, `sequential`, or modules and devices as in
+    accelerate) spreads them over several instead. `attention` names the implementation: `auto` and
+    `chunked` are exact, `sdpa` is refused for models that cap their attention logits, others are
+    compared with eager attention.
 
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(name)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            name, dtype=dtype, attn_implementation="eager"
+    Raises ValueError with one sentence when it cannot be loaded, lacks weights or its tokenizer, or
+    when the chosen attention is not the model's.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    place, revision = _split(name, revision)
+    source = {"revision": revision or "main", "trust_remote_code": False}
+    with _one_sentence(f"the language model {name} cannot be loaded"):
+        _check_folder(place)
+        config = AutoConfig.from_pretrained(place, **source)
+        implementation = _implementation(config, attention)
+        tokenizer = AutoTokenizer.from_pretrained(place, **source)
+        if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
+            raise ValueError("it has no tokenizer (tokenizer.json or tokenizer.model).")
+        here = torch.empty(0, device=device).device  # cuda with its number
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            place,
+            dtype=dtype,
+            device_map=device_map or {"": here},
+            attn_implementation=implementation,
+            output_loading_info=True,
+            **source,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"the language model {name} cannot be loaded: {reason}") from error
-    model.to(device).eval().requires_grad_(False)
+        model, found = loaded
+        # Left to itself, transformers fills what is missing with random numbers.
+        if missing := sorted(found["missing_keys"]):
+            raise ValueError(f"{len(missing):,} weights are missing, {missing[0]} the first.")
+    model.eval().requires_grad_(False)
+    if attention in ("flash_attention_2", "flex_attention"):
+        _check_attention(model, attention)
     return model, tokenizer
 
 
@@ -35,3 +89,96 @@ def check_context(model: Any, context_size: int) -> None:
         raise ValueError(
             f"context_size is {context_size} but the model reads {longest} tokens at most."
         )
+
+
+def _split(name: str, revision: str | None) -> tuple[str, str | None]:
+    """Folder or repository, and revision; ValueError for two different revisions."""
+    if Path(name).is_dir() or "@" not in name:
+        return name, revision
+    repository, _, written = name.rpartition("@")
+    if revision is not None and revision != written:
+        raise ValueError(f"{name} names a revision, and revision is {revision}: give one of them.")
+    return repository, written
+
+
+def _check_folder(name: str) -> None:
+    """ValueError for a path that is no model's folder, before anybody takes it for a hub id."""
+    path = Path(name)
+    if path.is_dir() and not (path / "config.json").is_file():
+        raise ValueError("the folder has no config.json.")
+    if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
+        raise ValueError("there is no such folder, and that is no hub id (owner/name) either.")
+
+
+@contextmanager
+def _one_sentence(what: str) -> Iterator[None]:
+    """What the libraries raise inside, as a ValueError of one sentence that begins with `what`."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise  # the caller knows what could make room
+    except _ERRORS as error:
+        lines = str(error).strip().splitlines()
+        reason = lines[0].strip() if lines else type(error).__name__
+        raise ValueError(f"{what}: {reason}") from error
+
+
+def _implementation(config: Any, attention: Attention) -> str | None:
+    """transformers' name for an attention; None for its default, sdpa or else eager."""
+    capped = getattr(config.get_text_config(), "attn_logit_softcapping", None)
+    if attention == "sdpa" and capped:
+        raise ValueError(
+            "attention sdpa would leave out the cap on attention logits that it was trained with: "
+            "choose auto."
+        )
+    if attention == "chunked" or (attention == "auto" and capped):
+        exact.register()
+        return exact.CHUNKED
+    return None if attention == "auto" else attention
+
+
+def _check_attention(model: Any, name: str) -> None:
+    """ValueError if the model's output with its attention is not what exact attention gives.
+
+    The probe runs past a sliding window where there is one, and with the cap on logits lowered to
+    1, so that leaving either out shows whatever the weights are.
+    """
+    config = model.config.get_text_config()
+    window = getattr(config, "sliding_window", None) or 0
+    longest = min(getattr(config, "max_position_embeddings", PROBE_MOST), PROBE_MOST)
+    length = min(window + PROBE_LEAST, longest)
+    ids = (torch.arange(length) * 7919 + 11) % int(config.vocab_size)
+    ids = ids[None].to(next(model.parameters()).device)
+    exact.register()
+    with _one_sentence(f"attention {name} does not run on this machine"), _lowered_caps(model):
+        found = _last_outputs(model, ids)
+        model.set_attn_implementation(exact.CHUNKED)
+        expected = _last_outputs(model, ids)
+        model.set_attn_implementation(name)
+    error = float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
+    if not error <= PROBE_TOLERANCE[model.dtype]:
+        raise ValueError(
+            f"attention {name} differs from the model's own by {error:.1%} on a probe of {length} "
+            "tokens: choose auto."
+        )
+
+
+@torch.no_grad()
+def _last_outputs(model: Any, ids: Tensor) -> Tensor:
+    """What the decoder says of the probe's last tokens, `[tokens, d_model]` in float32."""
+    outputs = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return outputs[0, -PROBE_LEAST:].float()
+
+
+@contextmanager
+def _lowered_caps(model: Any) -> Iterator[None]:
+    """Inside the block, attention logits are capped at 1 in the layers that cap them."""
+    capped = [m for m in model.modules() if getattr(m, "attn_logit_softcapping", None)]
+    caps = [module.attn_logit_softcapping for module in capped]
+    try:
+        for module in capped:
+            module.attn_logit_softcapping = 1.0
+        yield
+    finally:
+        for module, cap in zip(capped, caps, strict=True):
+            module.attn_logit_softcapping = cap

@@ -1,4 +1,4 @@
-"""Where tensors live and in which number format: chosen once, from words in settings."""
+"""Where tensors live, in which number format, and by which attention: words in settings."""
 
 from typing import Literal
 
@@ -6,6 +6,8 @@ import torch
 
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
+DeviceMap = Literal["none", "auto", "balanced", "sequential"]
+Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "flex_attention"]
 
 
 def chosen_device(device: Device) -> torch.device:
@@ -20,3 +22,8 @@ def chosen_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """`auto` is bfloat16 on CUDA and float32 on the processor."""
     bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
     return torch.bfloat16 if bfloat16 else torch.float32
+
+
+def chosen_map(device_map: DeviceMap) -> str | None:
+    """What `load_language_model` takes: None puts the whole model on one device."""
+    return None if device_map == "none" else device_map
