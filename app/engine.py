@@ -21,7 +21,7 @@ from app.memory import free_and_total, gigabytes, refused_when_full
 from app.residency import Residents
 from app.settings import Settings
 from sae_core.bundle import Bundle
-from sae_core.placement import chosen_device, chosen_dtype
+from sae_core.placement import chosen_device, chosen_dtype, chosen_map
 from sae_core.sae import tensor_shapes
 from sae_core.splice import Analysis, SplicedLM
 from sae_core.tokens import encode_text
@@ -42,7 +42,12 @@ class Engine:
             f"The model does not fit into the memory of {self.device}: choose a smaller one, "
             "dtype bfloat16, or device cpu."
         ):
-            model, tokenizer = bundle.load_model(self.dtype, self.device)
+            model, tokenizer = bundle.load_model(
+                self.dtype,
+                self.device,
+                device_map=chosen_map(settings.device_map),
+                attention=settings.attention,
+            )
             self.lm = SplicedLM(model, tokenizer, {})
         context = getattr(model.config, "max_position_embeddings", None)
         self.context: int = context or settings.max_prompt_tokens + settings.max_new_tokens

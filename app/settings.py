@@ -14,6 +14,8 @@ import tyro
 
 Device = Literal["auto", "cpu", "cuda"]
 DType = Literal["auto", "float32", "bfloat16"]
+DeviceMap = Literal["none", "auto", "balanced", "sequential"]
+Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "flex_attention"]
 
 ENVIRONMENT_PREFIX = "JUMPSCOPE_"
 
@@ -33,6 +35,12 @@ class Settings:
     """Where the model runs; `auto` is the first CUDA device if there is one, else the processor."""
     dtype: DType = "auto"
     """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    device_map: DeviceMap = "none"
+    """How a model too large for one device is spread over several, as accelerate does it: `auto`
+    and `balanced` evenly over the GPUs, `sequential` filling one after another."""
+    attention: Attention = "auto"
+    """How attention is computed; `auto` is exact for every model, `chunked` eager's arithmetic in
+    blocks; flash and flex are compared with it first and refused where they differ."""
     threads: int = 0
     """Processor threads of PyTorch; 0 takes half of the cores (more than that slows decoding)."""
     max_sae_memory: float = 0.0
@@ -68,7 +76,12 @@ class Settings:
             raise ValueError("host is empty: use 127.0.0.1 for this machine alone.")
         if not 1 <= self.port <= 65535:
             raise ValueError(f"port {self.port} is not a TCP port: use 1 to 65535.")
-        for name, known in (("device", Device), ("dtype", DType)):
+        for name, known in (
+            ("device", Device),
+            ("dtype", DType),
+            ("device_map", DeviceMap),
+            ("attention", Attention),
+        ):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is unknown: use one of "

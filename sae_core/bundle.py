@@ -2,12 +2,13 @@
 
 bundle.json                  name, title, model, saes, examples
 model/                       Hugging Face layout (or a hub id in bundle.json)
-saes/NAME/cfg.json           the SAE (sae_core.formats.saelens)
+saes/NAME/cfg.json           the SAE (or a hub id or path in bundle.json)
 saes/NAME/sae_weights.safetensors
 saes/NAME/index.duckdb       its feature index, once built
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,8 @@ import torch
 
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_write
-from sae_core.formats.saelens import load_config, load_sae
+from sae_core.formats.saelens import load_config
+from sae_core.formats.saelens import load_sae as load_own
 from sae_core.language_model import load_language_model
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
@@ -34,8 +36,10 @@ class Bundle:
     title: str
     """One sentence that says what the model is."""
     model: str
-    """Folder, relative to the bundle's, or a hub id `owner/name`."""
+    """Folder, relative to the bundle's, or a hub id `owner/name`, maybe with `@revision`."""
     sae_names: tuple[str, ...]
+    sources: dict[str, str] = field(default_factory=dict)
+    """Hub id or path of the SAEs whose weights lie elsewhere than in `saes/NAME`."""
     examples: dict[str, Any] = field(default_factory=dict)
     """Texts and edits the app offers first."""
 
@@ -48,27 +52,48 @@ class Bundle:
             raise ValueError(f"{path} is not a bundle: it has no {BUNDLE_FILE}.")
         try:
             written = json.loads(file.read_text())
+            entries = [_entry(entry) for entry in written["saes"]]
             bundle = cls(
                 path=path,
                 name=str(written["name"]),
                 title=str(written.get("title", written["name"])),
                 model=str(written["model"]),
-                sae_names=tuple(str(name) for name in written["saes"]),
+                sae_names=tuple(name for name, _ in entries),
+                sources={name: source for name, source in entries if source is not None},
                 examples=dict(written.get("examples", {})),
             )
         except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
             raise ValueError(f"{file} is not a bundle's JSON ({error}).") from error
         except KeyError as error:
             raise ValueError(f"{file} lacks the entry {error}.") from error
-        if not bundle.sae_names:
-            raise ValueError(f"{file} lists no SAE.")
-        for name in bundle.sae_names:
-            inside = bundle.sae_path(name).resolve()
-            if not inside.is_relative_to((path / "saes").resolve()):
-                raise ValueError(f"{file} names an SAE outside the bundle: {name!r}.")
-            if not inside.is_dir():
-                raise ValueError(f"{file} lists SAE {name!r} but {inside} does not exist.")
+        bundle._check_saes()
         return bundle
+
+    @classmethod
+    def from_ids(cls, model: str, sources: Sequence[str], folder: Path | None = None) -> "Bundle":
+        """The bundle of a model and SAEs named by hub id or path; see `sae_core.workspace`."""
+        from sae_core.workspace import workspace
+
+        return workspace(model, sources, folder)
+
+    def _check_saes(self) -> None:
+        """ValueError if there is none, a name or a relative path leads out, or a folder lacks."""
+        file = self.path / BUNDLE_FILE
+        if not self.sae_names:
+            raise ValueError(f"{file} lists no SAE.")
+        if len(set(self.sae_names)) < len(self.sae_names):
+            raise ValueError(f"{file} lists two SAEs of one name.")
+        for name in self.sae_names:
+            inside = self.sae_path(name).resolve()
+            if not inside.is_relative_to((self.path / "saes").resolve()):
+                raise ValueError(f"{file} names an SAE outside the bundle: {name!r}.")
+            source = self.sources.get(name)
+            if source is None and not inside.is_dir():
+                raise ValueError(f"{file} lists SAE {name!r} but {inside} does not exist.")
+            if source is not None and not Path(source).is_absolute():
+                there = (self.path / source).resolve()
+                if not there.is_relative_to(self.path.resolve()):
+                    raise ValueError(f"{file} has SAE {name!r} outside the bundle: {source!r}.")
 
     def sae_path(self, name: str) -> Path:
         """Folder of an SAE."""
@@ -79,32 +104,55 @@ class Bundle:
         return self.sae_path(name) / INDEX_FILE
 
     def load_model(
-        self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
+        self,
+        dtype: torch.dtype = torch.float32,
+        device: str | torch.device = "cpu",
+        **options: Any,
     ) -> tuple[Any, Any]:
-        """The language model (evaluation mode, eager attention) and its tokenizer."""
+        """The language model and its tokenizer; see `load_language_model` for the options."""
         inside = self.path / self.model
         if inside.is_dir():
-            return load_language_model(str(inside), dtype, device)
+            return load_language_model(str(inside), dtype, device, **options)
         if self.model.count("/") != 1 or self.model.startswith((".", "/")):
             raise ValueError(
                 f"bundle {self.name} has no folder {self.model}, and that is no hub id either."
             )
-        return load_language_model(self.model, dtype, device)
+        return load_language_model(self.model, dtype, device, **options)
 
     def load_sae(self, name: str, device: str | torch.device = "cpu") -> SAE:
         """One SAE; ValueError naming the bundle's SAEs if it has none of that name."""
-        return load_sae(self._known(name), device)
+        if name not in self.sources:
+            return load_own(Path(self.sae_source(name)), device)
+        from sae_core.sources import load_sae
+
+        return load_sae(self.sae_source(name), device)
 
     def sae_config(self, name: str) -> SAEConfig:
         """An SAE's configuration and measured numbers, without reading its weights."""
-        return load_config(self._known(name))
+        if name not in self.sources:
+            return load_config(Path(self.sae_source(name)))
+        from sae_core.sources import sae_config
 
-    def _known(self, name: str) -> Path:
+        return sae_config(self.sae_source(name))
+
+    def sae_source(self, name: str) -> str:
+        """Path or hub id of an SAE's weights; ValueError if the bundle has no SAE of that name."""
         if name not in self.sae_names:
             raise ValueError(
                 f"bundle {self.name} has no SAE {name!r}: it has {', '.join(self.sae_names)}."
             )
-        return self.sae_path(name)
+        if name not in self.sources:
+            return str(self.sae_path(name))
+        # A path relative to the bundle's folder; an absolute one stays what it is.
+        inside = self.path / self.sources[name]
+        return str(inside) if inside.exists() else self.sources[name]
+
+    def entries(self) -> list[str | dict[str, str]]:
+        """The SAEs as `bundle.json` lists them."""
+        return [
+            {"name": name, "source": self.sources[name]} if name in self.sources else name
+            for name in self.sae_names
+        ]
 
     def load(
         self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
@@ -120,19 +168,29 @@ def write_bundle(
     name: str,
     title: str,
     model: str,
-    saes: list[str],
+    saes: Sequence[str | dict[str, str]],
     examples: dict[str, Any] | None = None,
 ) -> Bundle:
-    """Write `bundle.json` into a folder that holds the SAEs already, and open it."""
+    """Write `bundle.json` into a folder that holds the SAEs already, and open it.
+
+    `saes` are names, or `{"name", "source"}` for SAEs whose weights lie elsewhere.
+    """
     written = {
         "format": "jumpscope-bundle",
         "version": 1,
         "name": name,
         "title": title,
         "model": model,
-        "saes": saes,
+        "saes": list(saes),
         "examples": examples or {},
     }
     with atomic_write(Path(path) / BUNDLE_FILE) as temporary:
         temporary.write_text(json.dumps(written, indent=2) + "\n")
     return Bundle.open(path)
+
+
+def _entry(written: Any) -> tuple[str, str | None]:
+    """Name and source of an entry of `saes`; no source for a plain name."""
+    if isinstance(written, dict):
+        return str(written["name"]), str(written["source"])
+    return str(written), None
