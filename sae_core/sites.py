@@ -28,7 +28,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sae_core.config import Site
+from sae_core.config import SAEConfig, Site
 
 Side = Literal["input", "output"]
 _Modules = tuple[tuple[str, Side], ...]
@@ -129,6 +129,19 @@ def site_width(model: nn.Module, site: Site) -> int:
     # Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out].
     transposed = type(model.get_submodule(path)).__name__ == "Conv1D"
     return weight.shape[0] if transposed else weight.shape[1]
+
+
+def check_widths(model: nn.Module, cfg: SAEConfig, name: str) -> None:
+    """ValueError if an SAE, called `name` in the sentence, does not fit its sites in this model."""
+    for verb, site, width in (
+        ("reads", cfg.site, cfg.d_model),
+        ("writes", cfg.site_out, cfg.width_out),
+    ):
+        if site is not None and (found := site_width(model, site)) != width:
+            raise ValueError(
+                f"{name} {verb} {width} numbers but site {site} of this model has {found}: "
+                "it belongs to another model."
+            )
 
 
 def site_device(model: nn.Module, site: Site) -> torch.device:

@@ -18,7 +18,7 @@ from sae_core.generation import GenerationStep, generate
 from sae_core.head import hidden_states
 from sae_core.metrics import token_comparison
 from sae_core.sae import SAE
-from sae_core.sites import activations, rewrite, site_device, site_width
+from sae_core.sites import activations, check_widths, rewrite, site_device
 from sae_core.tokens import special_ids, vocabulary
 
 
@@ -70,15 +70,7 @@ class SplicedLM:
         """Make an SAE available under `name`; ValueError if it does not fit the model."""
         if sae.cfg.site is None:
             raise ValueError(f"SAE {name} does not say at which site it reads.")
-        widths = [("reads", sae.cfg.site, sae.cfg.d_model)]
-        if sae.cfg.site_out is not None:
-            widths.append(("writes", sae.cfg.site_out, sae.cfg.width_out))
-        for verb, site, width in widths:
-            if (found := site_width(self.model, site)) != width:
-                raise ValueError(
-                    f"SAE {name} {verb} {width} numbers but site {site} of this model has {found}: "
-                    "it belongs to another model."
-                )
+        check_widths(self.model, sae.cfg, f"SAE {name}")
         self._saes[name] = sae.to(site_device(self.model, sae.cfg.site))
 
     def remove(self, name: str) -> None:

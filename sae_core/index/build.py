@@ -17,7 +17,7 @@ from sae_core.index.stream import Spool, corpus_rows, until
 from sae_core.index.write import write_index
 from sae_core.language_model import check_context
 from sae_core.sae import SAE
-from sae_core.sites import activations, site_width
+from sae_core.sites import activations, check_widths
 
 log = logging.getLogger(__name__)
 
@@ -117,15 +117,9 @@ def _context_size(saes: Sequence[SAE], cfg: IndexConfig) -> int:
 
 def _check_sites(model: Any, saes: Sequence[SAE]) -> None:
     for sae in saes:
-        site = sae.cfg.site
-        if site is None:
+        if sae.cfg.site is None:
             raise ValueError("an SAE does not say at which site it reads: add it to its cfg.json.")
-        width = site_width(model, site)
-        if width != sae.cfg.d_model:
-            raise ValueError(
-                f"the SAE at {site} reads {sae.cfg.d_model} numbers but the model has {width} "
-                "there: it belongs to another model."
-            )
+        check_widths(model, sae.cfg, f"the SAE at {sae.cfg.site}")
 
 
 class _Run:
@@ -177,7 +171,7 @@ class _Run:
             strict=False,
         ):
             found = self._activations(batch)
-            for kept, x in zip(seen, found, strict=True):
+            for kept, (x, _) in zip(seen, found, strict=True):
                 kept.append(x[batch.mask.to(x.device)].float())
             tokens += int(batch.mask.sum())
             if tokens >= _CALIBRATION_TOKENS:
@@ -189,12 +183,12 @@ class _Run:
             for sae, kept in zip(self._saes, seen, strict=True)
         ]
 
-    def _activations(self, batch: TokenBatch) -> list[torch.Tensor]:
-        sites = [sae.cfg.site for sae in self._saes if sae.cfg.site is not None]
-        found = activations(
-            self._model, batch.input_ids.to(self._device), list(dict.fromkeys(sites))
-        )
-        return [found[site] for site in sites]
+    def _activations(self, batch: TokenBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        """For each SAE what it reads and what it reconstructs: the same, but for transcoders."""
+        pairs = [(site, sae.cfg.site_out or site) for sae in self._saes if (site := sae.cfg.site)]
+        sites = list(dict.fromkeys(site for pair in pairs for site in pair))
+        found = activations(self._model, batch.input_ids.to(self._device), sites)
+        return [(found[read], found[write]) for read, write in pairs]
 
     def read(self, save: Callable[[], None], progress: Progress | None) -> None:
         """Read the rest of the sample, saving now and then."""
@@ -225,11 +219,12 @@ class _Run:
         missing = len(self._spool.sources) - len(self._source_tokens)
         self._source_tokens = np.pad(self._source_tokens, (0, missing))
         np.add.at(self._source_tokens, source, batch.mask.sum(1).numpy())
-        for statistics, x in zip(self._statistics, found, strict=True):
+        for statistics, (x, y) in zip(self._statistics, found, strict=True):
             like = torch.empty(0, dtype=torch.int64, device=x.device)
             statistics.update(
                 Chunk(
                     x=x,
+                    y=y,
                     ids=batch.input_ids.to(x.device),
                     valid=batch.mask.to(x.device),
                     skip=self._skip,

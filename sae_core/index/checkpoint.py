@@ -44,7 +44,9 @@ def fingerprint(
         "settings": json.dumps(settings, sort_keys=True),
         "corpus": json.dumps(files),
         "model": _weights_mark(model),
-        "SAEs": json.dumps([[str(sae.cfg.site), _weights_mark(sae)] for sae in saes]),
+        "SAEs": json.dumps(
+            [[str(sae.cfg.site), str(sae.cfg.target), _weights_mark(sae)] for sae in saes]
+        ),
     }
 
 

@@ -10,18 +10,17 @@ EARLY = 4
 
 @dataclass(frozen=True, kw_only=True)
 class IndexConfig:
-    """Settings of an index; `bundle` (with `sae`) or `model` (with `sae_path`) say of what."""
+    """Settings of an index; `bundle` or `model`, each with `sae`, say of what."""
 
     corpus: tuple[str, ...]
     """Parquet, JSONL or text files, folders, globs or URLs."""
     bundle: str = ""
     """Folder of a bundle; the indexes are written beside its SAEs."""
-    sae: tuple[str, ...] = ()
-    """SAEs of the bundle, indexed in one pass over the model's activations; none means all."""
     model: str = ""
-    """Without a bundle: folder or hub id of the language model."""
-    sae_path: tuple[str, ...] = ()
-    """Without a bundle: SAE folders; each gets its index.duckdb."""
+    """Without a bundle: folder or hub id of the language model, maybe with @revision."""
+    sae: tuple[str, ...] = ()
+    """With bundle: names of SAEs, none means all. With model: hub ids, or folders of any known
+    format. All are indexed in one pass over the model's activations."""
     tokens: int = 3_000_000
     """Tokens to read; special ones do not count, and the last row is read whole."""
     context_size: int = 0
@@ -54,12 +53,12 @@ class IndexConfig:
     def __post_init__(self) -> None:
         if not self.corpus:
             raise ValueError("corpus is empty: name at least one file.")
-        if self.bundle and (self.model or self.sae_path):
-            raise ValueError("give either bundle (and sae) or model and sae_path, not both.")
-        if self.sae and not self.bundle:
-            raise ValueError("sae names SAEs of a bundle: give bundle, or model and sae_path.")
-        if bool(self.model) != bool(self.sae_path):
-            raise ValueError("model and sae_path go together: give both.")
+        if self.bundle and self.model:
+            raise ValueError("give either bundle or model, not both.")
+        if self.sae and not (self.bundle or self.model):
+            raise ValueError("sae names SAEs of a bundle or for a model: give one of them.")
+        if self.model and not self.sae:
+            raise ValueError("model and sae go together: name the SAEs by hub id or folder.")
         for name, low, high in _BOUNDS:
             value = getattr(self, name)
             if not low <= value <= high:

@@ -6,7 +6,8 @@
 (Gemma's `1 + weight`). The norm's division by the stream's size is left out, as it depends on the
 token; so are a final soft cap, which keeps the order, and the layers in between. At `attn_out` the
 row first goes through the attention's output projection and, where the model has one, the gain of
-the norm that follows it, before it is scaled to unit length.
+the norm that follows it, before it is scaled to unit length; likewise the gain at `attn_proj` and
+`mlp_proj`. A transcoder's rows are taken at the site that it writes.
 """
 
 from dataclasses import dataclass
@@ -16,12 +17,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sae_core.config import Site
 from sae_core.sae import SAE
-from sae_core.sites import layers
+from sae_core.sites import layers, module_path
 
 _ROWS = 512
-_FINAL_NORMS = ("model.norm", "norm", "transformer.ln_f", "ln_f", "gpt_neox.final_layer_norm")
+_FINAL_NORMS = (
+    "model.norm",
+    "model.language_model.norm",
+    "norm",
+    "transformer.ln_f",
+    "ln_f",
+    "gpt_neox.final_layer_norm",
+)
 
 
 def norm_gain(norm: nn.Module, width: int) -> Float[Tensor, " width"]:
@@ -38,19 +45,24 @@ def norm_gain(norm: nn.Module, width: int) -> Float[Tensor, " width"]:
     return (high - low) / 2 * probe
 
 
-def stream_directions(model: nn.Module, sae: SAE, site: Site) -> Float[Tensor, "d_sae hidden"]:
+def stream_directions(model: nn.Module, sae: SAE) -> Float[Tensor, "d_sae hidden"]:
     """Unit direction that each feature adds to the residual stream; zero rows stay zero."""
     rows = sae.W_dec.detach().float()
+    site = sae.cfg.target
+    assert site is not None
+    block: Any = layers(model)[1][site.layer]
     if site.kind == "attn_out":
-        _, blocks = layers(model)
-        block: Any = blocks[site.layer]
-        if hasattr(block, "self_attn"):
-            rows = rows @ block.self_attn.o_proj.weight.float().T
-        else:
-            rows = rows @ block.attn.c_proj.weight.float()  # GPT-2 keeps [in, out]
-        # Llama's norm of the same name stands before the MLP; Gemma 2 has a separate one there.
-        if hasattr(block, "pre_feedforward_layernorm"):
+        projection: Any = model.get_submodule(module_path(model, site)[0])
+        # Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out].
+        transposed = type(projection).__name__ == "Conv1D"
+        weight = projection.weight.float()
+        rows = rows @ (weight if transposed else weight.T)
+    # Llama's norm after attention, so called, stands before the MLP; Gemma 2 has one of each.
+    if hasattr(block, "post_feedforward_layernorm"):
+        if site.kind in ("attn_out", "attn_proj"):
             rows = rows * norm_gain(block.post_attention_layernorm, rows.shape[1])
+        elif site.kind == "mlp_proj":
+            rows = rows * norm_gain(block.post_feedforward_layernorm, rows.shape[1])
     return rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
 
 
@@ -67,10 +79,10 @@ class TopLogits:
 
 
 @torch.no_grad()
-def top_logits(model: Any, sae: SAE, site: Site, k: int, leave_out: frozenset[int]) -> "TopLogits":
+def top_logits(model: Any, sae: SAE, k: int, leave_out: frozenset[int]) -> "TopLogits":
     """The `k` tokens that each feature raises and lowers most, but for those to `leave_out`."""
     unembedding = model.get_output_embeddings().weight.detach().float()
-    directions = stream_directions(model, sae, site) * _final_gain(model)
+    directions = stream_directions(model, sae) * _final_gain(model)
     hidden = sorted(i for i in leave_out if i < len(unembedding))
     k = min(k, len(unembedding) - len(hidden))
     found: list[tuple[Tensor, ...]] = []
@@ -92,7 +104,7 @@ def _final_gain(model: nn.Module) -> Tensor:
             norm = model.get_submodule(path)
         except AttributeError:
             continue
-        return norm_gain(norm, int(model.config.hidden_size))  # pyright: ignore[reportAttributeAccessIssue, reportArgumentType, reportOptionalMemberAccess]
+        return norm_gain(norm, int(model.config.get_text_config().hidden_size))  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue, reportOptionalMemberAccess]
     raise ValueError(
         f"{type(model).__name__} has no final norm that Jumpscope knows: "
         "use a Gemma, Llama, Mistral, Qwen or GPT-2 style causal language model."

@@ -1,14 +1,11 @@
 """`jumpscope index`: from settings to index files, with a progress bar."""
 
 import time
-from pathlib import Path
 from typing import Any
 
-from sae_core.bundle import INDEX_FILE, Bundle
-from sae_core.formats.saelens import load_sae
+from sae_core.bundle import Bundle
 from sae_core.index.build import Target, build_indexes
 from sae_core.index.config import IndexConfig
-from sae_core.language_model import load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 
 
@@ -21,31 +18,26 @@ def run(cfg: IndexConfig) -> dict[str, Any]:
     from tqdm import tqdm
 
     if not cfg.bundle and not cfg.model:
-        raise ValueError("give bundle (and sae), or model and sae_path: what is to be indexed?")
+        raise ValueError("give bundle, or model and sae: what is to be indexed?")
     device = chosen_device(cfg.device)
     dtype = chosen_dtype(cfg.dtype, device)
     started = time.monotonic()
-    if cfg.bundle:
+    if cfg.model:
+        bundle = Bundle.from_ids(cfg.model, cfg.sae)
+        names = list(bundle.sae_names)
+    else:
         bundle = Bundle.open(cfg.bundle)
         names = list(dict.fromkeys(cfg.sae)) or list(bundle.sae_names)
-        targets = [
-            Target(sae=bundle.load_sae(name, device), out_path=bundle.index_path(name))
-            for name in names
-        ]
-        model, tokenizer = bundle.load_model(dtype, device)
-        model_name = bundle.name
-    else:
-        names = list(dict.fromkeys(cfg.sae_path))
-        targets = [
-            Target(sae=load_sae(path, device), out_path=Path(path) / INDEX_FILE) for path in names
-        ]
-        model, tokenizer = load_language_model(cfg.model, dtype, device)
-        model_name = cfg.model
+    targets = [
+        Target(sae=bundle.load_sae(name, device), out_path=bundle.index_path(name))
+        for name in names
+    ]
+    model, tokenizer = bundle.load_model(dtype, device)
     with tqdm(
         total=cfg.tokens, unit="token", unit_scale=True, desc="indexing", dynamic_ncols=True
     ) as bar:
         metas = build_indexes(
-            model, tokenizer, targets, cfg, model_name=model_name, progress=bar.update
+            model, tokenizer, targets, cfg, model_name=cfg.model or bundle.name, progress=bar.update
         )
     return {
         "seconds": round(time.monotonic() - started, 1),

@@ -36,6 +36,8 @@ class Chunk:
     """Rows of the stream as tensors on the SAE's device; the first `skip` tokens are BOS."""
 
     x: Float[Tensor, "rows pos d_model"]
+    """What the SAE reads, and what it reconstructs."""
+    y: Float[Tensor, "rows pos d_out"]
     ids: Int[Tensor, "rows pos"]
     valid: Bool[Tensor, "rows pos"]
     skip: int
@@ -67,7 +69,7 @@ class FeatureStatistics:
     ) -> None:
         """`width`: bin widths of the histograms of pre-activations (`histogram_width`)."""
         self.sae, self._cfg, self._vocab_size = sae, cfg, vocab_size
-        d_sae, d_model = sae.cfg.d_sae, sae.cfg.d_model
+        d_sae, d_out = sae.cfg.d_sae, sae.cfg.width_out
         self._device = device = sae.W_dec.device
         self.threshold = sae.effective_threshold().float()
         self.tokens = 0
@@ -75,8 +77,8 @@ class FeatureStatistics:
         self.early = torch.zeros_like(self.active)
         self.act_sum = torch.zeros(d_sae, dtype=torch.float64, device=device)
         self.max_act = torch.zeros(d_sae, device=device)
-        self.x_sum = torch.zeros(d_model, dtype=torch.float64, device=device)
-        self.x_square = torch.zeros((), dtype=torch.float64, device=device)
+        self.y_sum = torch.zeros(d_out, dtype=torch.float64, device=device)
+        self.y_square = torch.zeros((), dtype=torch.float64, device=device)
         self.error = torch.zeros((), dtype=torch.float64, device=device)
         self.by_source = torch.zeros((0, d_sae), dtype=torch.int64, device=device)
         self.acts = DoublingHistogram(self.threshold)
@@ -104,6 +106,7 @@ class FeatureStatistics:
             self._update(
                 Chunk(
                     chunk.x[part],
+                    chunk.y[part],
                     chunk.ids[part],
                     chunk.valid[part],
                     chunk.skip,
@@ -118,7 +121,7 @@ class FeatureStatistics:
         x = chunk.x.float()
         pre = self.sae.pre_acts(x)
         acts = self.sae.activate(pre)
-        self._reconstruction(x, acts, chunk.valid)
+        self._reconstruction(x, chunk.y, acts, chunk.valid)
         self.pre_acts.add(pre[chunk.valid])
         # Special tokens and padding: neither active nor a near miss.
         row, place = (~chunk.valid).nonzero(as_tuple=True)
@@ -144,12 +147,12 @@ class FeatureStatistics:
         if self._buffered > max(MERGE_AT, 2 * len(self.sample.kept)):
             self.merge()
 
-    def _reconstruction(self, x: Tensor, acts: Tensor, valid: Tensor) -> None:
-        wide = x[valid].double()
+    def _reconstruction(self, x: Tensor, y: Tensor, acts: Tensor, valid: Tensor) -> None:
+        wide = y[valid].double()
         self.tokens += len(wide)
-        self.x_sum += wide.sum(0)
-        self.x_square += wide.square().sum()
-        self.error += (wide - self.sae.decode(acts)[valid].double()).square().sum()
+        self.y_sum += wide.sum(0)
+        self.y_square += wide.square().sum()
+        self.error += (wide - self.sae.output(acts, x)[valid].double()).square().sum()
 
     def _count_sources(self, source: Tensor, per_row: Tensor) -> None:
         needed = int(source.max()) + 1
@@ -243,14 +246,14 @@ class FeatureStatistics:
 
     def totals(self) -> dict[str, float]:
         """L0 and FVU on the tokens so far, as `sae_core.metrics` defines them; dead features."""
-        deviation = self.x_square - self.x_sum.square().sum() / max(self.tokens, 1)
+        deviation = self.y_square - self.y_sum.square().sum() / max(self.tokens, 1)
         return {
             "l0": float(self.active.sum()) / max(self.tokens, 1),
             "fvu": float(self.error / deviation) if deviation > 0 else 0.0,
             "dead": int((self.active == 0).sum()),
         }
 
-    _SUMS = ("active", "early", "act_sum", "max_act", "x_sum", "x_square", "error", "by_source")
+    _SUMS = ("active", "early", "act_sum", "max_act", "y_sum", "y_square", "error", "by_source")
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs: tensors on the processor and plain values."""

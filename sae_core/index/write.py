@@ -58,7 +58,7 @@ def write_index(
     stored = store_tokens(spool, contexts, cfg.before, cfg.after)
     tokens = listed_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
     sources = listed_sources(statistics, LISTED)
-    logits = top_logits(model, sae, site, LISTED, special_ids(tokenizer))
+    logits = top_logits(model, sae, LISTED, special_ids(tokenizer))
     near, cosine = neighbours(sae, LISTED)
     words = word_forms(texts, spool.tokens())
     signatures = make_signatures(
@@ -86,6 +86,7 @@ def write_index(
         "sae_hash": sae.cfg.metadata.get("content_hash", ""),
         "architecture": sae.cfg.architecture,
         "site": str(site),
+        **({"site_out": str(sae.cfg.site_out)} if sae.cfg.site_out else {}),
         "d_model": sae.cfg.d_model,
         "d_sae": sae.cfg.d_sae,
         "tokens": statistics.tokens,
@@ -114,7 +115,7 @@ def write_index(
         _write_features(writer, statistics, signatures, tokens)
         writer.insert("pages", range(len(pages)), pages)
         arrays = {
-            "mean_activation": statistics.x_sum.cpu().numpy() / max(statistics.tokens, 1),
+            "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
             "token_counts": token_counts,
             "segment_length": stored.segment_length,
             "segment_document": stored.segment_document,

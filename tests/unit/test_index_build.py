@@ -479,7 +479,7 @@ def test_an_sae_of_another_model_is_refused(
     other = SAE.build(
         SAEConfig(architecture="standard", d_model=7, d_sae=4, site=tiny.SITE, context_size=8)
     )
-    with pytest.raises(ValueError, match="reads 7 numbers but the model has 32"):
+    with pytest.raises(ValueError, match="reads 7 numbers but site resid_post/1 of this model has 32"):
         build_index(tiny_model, tiny_tokenizer, other, config(tiny_corpus), tmp_path / "i.duckdb")
     assert list(tmp_path.iterdir()) == []
 
