@@ -21,6 +21,9 @@ from sae_core.sae import SAE
 from sae_core.sites import layers, module_path
 
 _ROWS = 512
+"""Features looked at together."""
+_TOKENS = 2**15
+"""Rows of the unembedding taken to float32 together."""
 _FINAL_NORMS = (
     "model.norm",
     "model.language_model.norm",
@@ -45,12 +48,17 @@ def norm_gain(norm: nn.Module, width: int) -> Float[Tensor, " width"]:
     return (high - low) / 2 * probe
 
 
-def stream_directions(model: nn.Module, sae: SAE) -> Float[Tensor, "d_sae hidden"]:
-    """Unit direction that each feature adds to the residual stream; zero rows stay zero."""
-    rows = sae.W_dec.detach().float()
+def stream_directions(
+    model: nn.Module, sae: SAE, features: Tensor | None = None
+) -> Float[Tensor, "features hidden"]:
+    """Unit direction that each feature, or each of those given, adds to the residual stream; zero
+    rows stay zero.
+    """
     site = sae.cfg.target
     assert site is not None
     block: Any = layers(model)[1][site.layer]
+    # A model may be spread over several devices.
+    rows = _decoder_rows(sae, features).to(next(block.parameters()).device)
     if site.kind == "attn_out":
         projection: Any = model.get_submodule(module_path(model, site)[0])
         # Linear keeps [out, in]; GPT-2's Conv1D keeps [in, out].
@@ -68,26 +76,32 @@ def stream_directions(model: nn.Module, sae: SAE) -> Float[Tensor, "d_sae hidden
 
 @dataclass(frozen=True)
 class TopLogits:
-    """Token ids and centred logits `[d_sae, k]`, on the processor."""
+    """Token ids and centred logits `[features, k]`, on the processor."""
 
     raises: Tensor
     raises_logit: Tensor
     lowers: Tensor
     lowers_logit: Tensor
     deviation: Tensor
-    """`[d_sae]`: standard deviation of a feature's logits over the vocabulary."""
+    """`[features]`: standard deviation of a feature's logits over the vocabulary."""
 
 
 @torch.no_grad()
-def top_logits(model: Any, sae: SAE, k: int, leave_out: frozenset[int]) -> "TopLogits":
-    """The `k` tokens that each feature raises and lowers most, but for those to `leave_out`."""
-    unembedding = model.get_output_embeddings().weight.detach().float()
-    directions = stream_directions(model, sae) * _final_gain(model)
+def top_logits(
+    model: Any, sae: SAE, k: int, leave_out: frozenset[int], features: Tensor | None = None
+) -> "TopLogits":
+    """The `k` tokens that each feature, or each of those given, raises and lowers most, but for
+    those to `leave_out`.
+    """
+    unembedding: Tensor = model.get_output_embeddings().weight.detach()
+    gain = _final_gain(model)
+    directions = stream_directions(model, sae, features).to(gain.device) * gain
     hidden = sorted(i for i in leave_out if i < len(unembedding))
     k = min(k, len(unembedding) - len(hidden))
     found: list[tuple[Tensor, ...]] = []
-    for part in directions.split(_ROWS):
-        logits = part @ unembedding.T
+    for part in directions.to(unembedding.device).split(_ROWS):
+        # The unembedding in float32 at once would be twice as large as in bfloat16.
+        logits = torch.cat([part @ some.float().T for some in unembedding.split(_TOKENS)], dim=1)
         logits -= logits.mean(1, keepdim=True)
         deviation = logits.std(1, correction=0)
         logits[:, hidden] = -torch.inf
@@ -112,17 +126,24 @@ def _final_gain(model: nn.Module) -> Tensor:
 
 
 @torch.no_grad()
-def neighbours(sae: SAE, k: int) -> tuple[Tensor, Tensor]:
-    """Ids and cosines `[d_sae, k]` of the features whose decoder rows point most alike."""
-    rows = sae.W_dec.detach().float()
-    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=1e-12)
-    k = min(k, len(rows) - 1)
+def neighbours(sae: SAE, k: int, features: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Ids and cosines `[features, k]` of the features whose decoder rows point most like those of
+    each feature, or of each of those given.
+    """
+    W_dec = sae.W_dec.detach()
+    features = torch.arange(len(W_dec), device=W_dec.device) if features is None else features
+    norms = W_dec.float().norm(dim=1).clamp(min=1e-12)
+    k = min(k, len(W_dec) - 1)
     ids, cosines = [], []
-    for first in range(0, len(rows), _ROWS):
-        cosine = rows[first : first + _ROWS] @ rows.T
-        own = torch.arange(len(cosine), device=rows.device)
-        cosine[own, first + own] = -torch.inf
+    for part in features.split(_ROWS):
+        cosine = (_decoder_rows(sae, part) / norms[part, None]) @ W_dec.float().T / norms
+        cosine[torch.arange(len(part), device=part.device), part] = -torch.inf
         top = cosine.topk(k)
         ids.append(top.indices)
         cosines.append(top.values.clamp(-1, 1))
     return torch.cat(ids).cpu(), torch.cat(cosines).cpu()
+
+
+def _decoder_rows(sae: SAE, features: Tensor | None) -> Tensor:
+    rows = sae.W_dec.detach()
+    return (rows if features is None else rows[features]).float()
