@@ -21,9 +21,9 @@ from torch import Tensor, nn
 CHUNKED = "jumpscope_chunked"
 """Name of this implementation in transformers (`attn_implementation`), once registered."""
 
-MOST_SCORES = 2**25
-"""Most attention scores held at once over rows and heads: 128 MiB in float32, of which the softmax
-needs two or three. Gemma 2 2B's prompts of up to 2,048 tokens are one block."""
+MOST_SCORES = 2**24
+"""Most attention scores held at once over rows and heads: 64 MiB in float32, of which the softmax
+needs two or three. Gemma 2 2B's prompts of up to 1,448 tokens are one block."""
 
 
 def register() -> None:
