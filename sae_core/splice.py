@@ -44,6 +44,11 @@ class Analysis:
     totals: dict[str, int | float] = field(default_factory=dict)
     """tokens, l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl as in `sae_core.metrics`."""
 
+    def activation_of(self, token: int, feature: int) -> float:
+        """The activation of a feature on a token, 0 where it is not active."""
+        here = (self.token == token) & (self.feature == feature)
+        return float(self.activation[here].sum())
+
 
 class SplicedLM:
     """A causal language model, its tokenizer and SAEs by name, each on the device of its layer.

@@ -1,0 +1,217 @@
+"""The card behind "Reproduce this number": what a value was computed from, and a script for it.
+
+A card names the model, SAE, content hash, revisions, token ids, site and number format, and holds
+a Python script that prints the value from these alone, without the app.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sae_core.splice import Analysis
+
+TOKEN_QUANTITIES = ("loss", "spliced_loss", "delta", "kl")
+"""What an analysis knows of each token, beside the activations."""
+TOTAL_QUANTITIES = ("l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl_mean")
+"""What it knows of the whole text; `kl_mean` is the mean of the tokens' `kl`."""
+QUANTITIES = ("activation", *TOKEN_QUANTITIES, *TOTAL_QUANTITIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SAESource:
+    """An SAE as a script finds it."""
+
+    name: str
+    """Its name in the app."""
+    source: str
+    """A path, or a hub id with its revision."""
+    content_hash: str
+    """SHA-256 of its weights file, "" if it is not known."""
+    site: str
+    site_out: str | None
+    index: str | None
+    """Path of its index, which holds the mean that FVU's deviations are taken from."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setup:
+    """How the app runs its model."""
+
+    model: str
+    """A path, or a hub id with its revision."""
+    dtype: str
+    """`float32` or `bfloat16`; SAEs always compute in float32."""
+    device: str
+    attention: str
+
+
+def analysed(analysis: Analysis, quantity: str, token: int = 0, feature: int = 0) -> float:
+    """A number of an analysis: the value that a card shows and its script prints."""
+    if quantity == "activation":
+        return analysis.activation_of(token, feature)
+    if quantity in TOTAL_QUANTITIES:
+        return float(analysis.totals[quantity.removesuffix("_mean")])
+    if quantity == "delta":
+        return float(analysis.spliced_loss[token]) - float(analysis.base_loss[token])
+    columns = {"loss": analysis.base_loss, "spliced_loss": analysis.spliced_loss, "kl": analysis.kl}
+    return float(columns[quantity][token])
+
+
+def analysis_card(
+    setup: Setup,
+    sae: SAESource,
+    ids: Sequence[int],
+    quantity: str,
+    value: float,
+    *,
+    token: int = 0,
+    feature: int = 0,
+) -> dict[str, Any]:
+    """The card of a number of a text's analysis; `quantity` is one of `QUANTITIES`."""
+    mean = ""
+    setting_up = []
+    if quantity == "fvu" and sae.index:
+        setting_up = [
+            f"mean = torch.from_numpy(Index.open({sae.index!r}).meta['mean_activation'])",
+        ]
+        mean = ", mean"
+    expression = {
+        "activation": f"found.activation_of(token={token}, feature={feature})",
+        "loss": f"found.base_loss[{token}]",
+        "spliced_loss": f"found.spliced_loss[{token}]",
+        "delta": f"found.spliced_loss[{token}] - found.base_loss[{token}]",
+        "kl": f"found.kl[{token}]",
+        **{name: f"found.totals[{name.removesuffix('_mean')!r}]" for name in TOTAL_QUANTITIES},
+    }[quantity]
+    imports = ["from sae_core.index import Index"] if mean else []
+    script = _script(
+        setup,
+        [sae],
+        imports,
+        [
+            f"ids = {list(ids)}",
+            *setting_up,
+            f"found = lm.analyse(ids, {sae.name!r}{mean})",
+            f"print({expression})",
+        ],
+    )
+    what = {"quantity": quantity, "value": value}
+    if quantity == "activation":
+        what |= {"feature": feature}
+    if quantity not in TOTAL_QUANTITIES:
+        what |= {"token": token}
+    return _card(setup, [sae], ids, what, script)
+
+
+def generation_card(
+    setup: Setup,
+    saes: Sequence[SAESource],
+    ids: Sequence[int],
+    edits: Sequence[Mapping[str, Any]],
+    run: Mapping[str, Any],
+    *,
+    arm: int,
+    step: int,
+    edit: int,
+    when: str,
+    value: float,
+) -> dict[str, Any]:
+    """The card of an activation on a generated token.
+
+    `edits` have `feature`, `mode`, `value` (raw), `positions`, `sae`; `run` has `max_new_tokens`,
+    `temperature`, `seed`; the number is that of the feature of the `edit`-th edit on new token
+    `step` (from 0) of `arm` (0 as it is, 1 steered); `when`: `own` (before the edit) or `after`.
+    """
+    watch = list(dict.fromkeys((e["sae"], e["feature"]) for e in edits))
+    column = watch.index((edits[edit]["sae"], edits[edit]["feature"]))
+    made = ", ".join(
+        "Edit("
+        + ", ".join(
+            f"{name}={_positions(e[name])!r}"
+            for name in ("feature", "mode", "value", "positions", "sae")
+        )
+        + ")"
+        for e in edits
+    )
+    options = ", ".join(
+        f"{name}={run[name]!r}" for name in ("max_new_tokens", "temperature", "seed")
+    )
+    script = _script(
+        setup,
+        saes,
+        ["from sae_core.edits import Edit"],
+        [
+            f"ids = {list(ids)}",
+            f"edits = [{made}]",
+            f"steps = list(lm.generate(ids, [[], edits], {options}, watch={watch!r}))",
+            f"print(steps[{step}].tokens[{arm}].{when}[{column}])",
+        ],
+    )
+    what = {
+        "quantity": "activation" if when == "own" else "activation after the edit",
+        "value": value,
+        "feature": edits[edit]["feature"],
+        "token": len(ids) + step,
+        "arm": ("as it is", "steered")[arm],
+    }
+    return _card(setup, saes, ids, {**what, "edits": list(edits), **run}, script)
+
+
+def _positions(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _card(
+    setup: Setup,
+    saes: Sequence[SAESource],
+    ids: Sequence[int],
+    what: Mapping[str, Any],
+    script: str,
+) -> dict[str, Any]:
+    return {
+        **what,
+        "model": setup.model,
+        "dtype": setup.dtype,
+        "device": setup.device,
+        "attention": setup.attention,
+        "saes": [
+            {
+                "name": sae.name,
+                "source": sae.source,
+                "content_hash": sae.content_hash,
+                "site": sae.site,
+                "site_out": sae.site_out,
+            }
+            for sae in saes
+        ],
+        "token_ids": list(ids),
+        "script": script,
+    }
+
+
+def _script(
+    setup: Setup, saes: Sequence[SAESource], imports: Sequence[str], body: Sequence[str]
+) -> str:
+    """About ten lines of Python that load the same files, run `body` and print the value."""
+    sources = ", ".join(f"{sae.name!r}: load_sae({sae.source!r}, {setup.device!r})" for sae in saes)
+    lines = [
+        "import torch",
+        *sorted(
+            [
+                "from sae_core.language_model import load_language_model",
+                "from sae_core.sources import load_sae",
+                "from sae_core.splice import SplicedLM",
+                *imports,
+            ]
+        ),
+        f"model, tokenizer = load_language_model({setup.model!r}, torch.{setup.dtype}, "
+        f"{setup.device!r}, attention={setup.attention!r})",
+        f"lm = SplicedLM(model, tokenizer, {{{sources}}})",
+        *(
+            f"assert lm.sae({sae.name!r}).cfg.metadata['content_hash'] == {sae.content_hash!r}"
+            for sae in saes
+            if sae.content_hash
+        ),
+        *body,
+    ]
+    return "\n".join(lines) + "\n"
