@@ -1,0 +1,104 @@
+"""All formats by name: which one a path holds, reading it, writing it."""
+
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from sae_core.config import SAEConfig
+from sae_core.files import atomic_folder, keep_others, sha256
+from sae_core.formats import dictionary_learning, gemma_scope, gemma_scope_2, saelens, sparsify
+from sae_core.formats.container import refuse_placeholder
+from sae_core.formats.origin import Origin, origin_of_folder
+from sae_core.formats.plan import Plan
+from sae_core.formats.safetensors_file import SafetensorsFile
+from sae_core.sae import SAE
+
+_MODULES: dict[str, ModuleType] = {
+    "saelens": saelens,
+    "gemma_scope": gemma_scope,
+    "gemma_scope_2": gemma_scope_2,
+    "dictionary_learning": dictionary_learning,
+    "sparsify": sparsify,
+}
+
+FORMATS = tuple(_MODULES)
+"""Names of the formats."""
+
+
+def recognise(path: Path) -> str:
+    """The format of a folder or file; ValueError with one sentence if it is none of ours."""
+    if not path.exists():
+        raise ValueError(f"{path} does not exist.")
+    if path.is_dir():
+        for name, module in _MODULES.items():
+            if (path / module.WEIGHTS_FILE).is_file():
+                return name
+        if (path / saelens.CONFIG_FILE).is_file():
+            return "saelens"  # whose reader says what is missing
+        files = ", ".join(module.WEIGHTS_FILE for module in _MODULES.values())
+        raise ValueError(f"{path} holds no SAE: none of {files}.")
+    if path.suffix == ".npz":
+        return "gemma_scope"
+    if path.suffix in (".pt", ".pth"):
+        return "dictionary_learning"
+    for name, module in _MODULES.items():
+        if path.name == module.WEIGHTS_FILE:
+            return name
+    if path.suffix == ".safetensors" and "w_enc" in SafetensorsFile(path).headers:
+        return "gemma_scope_2"
+    refuse_placeholder(path)
+    raise ValueError(f"{path} is in no SAE format that is known: {', '.join(FORMATS)}.")
+
+
+def read_config(path: Path, *, origin: Origin | None = None) -> SAEConfig:
+    """The configuration of an SAE of any format from its headers, without reading its weights."""
+    return _plan(path, origin).cfg
+
+
+def read_sae(
+    path: Path, device: str | torch.device = "cpu", *, origin: Origin | None = None
+) -> SAE:
+    """Read an SAE of any format; its weights become float32 on `device`.
+
+    What the file itself does not say is taken from `origin`, by default from the names of the
+    folders around it. The metadata's `content_hash` is the SHA-256 of the weights file. ValueError
+    with one sentence for anything that is not a whole SAE.
+    """
+    return _plan(path, origin).carry_out(device)
+
+
+def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float32) -> SAEConfig:
+    """Write `sae` to `folder` in the format `to`; its configuration with the new file's hash.
+
+    An SAE of the same format that is there is replaced, and other files beside it are kept.
+    ValueError if the format cannot hold the SAE, or if the folder holds something else.
+    """
+    if to not in _MODULES:
+        raise ValueError(f"unknown format {to!r}: use one of {', '.join(FORMATS)}.")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        there = recognise(folder) if folder.is_dir() else "a file"
+        if there != to:
+            raise ValueError(f"{folder} is not empty and no {to} SAE: choose another folder.")
+    if to == "saelens":
+        return saelens.save_sae(sae, folder, dtype)
+    with atomic_folder(folder) as temporary:
+        path = _MODULES[to].write(sae, temporary, dtype)
+        path.chmod(0o644)
+        digest = sha256(path)
+        if folder.is_dir():
+            keep_others(folder, temporary)
+    return replace(sae.cfg, metadata={**sae.cfg.metadata, "content_hash": digest})
+
+
+def _plan(path: Path, origin: Origin | None) -> Plan:
+    name = recognise(path)
+    if origin is None:
+        origin = origin_of_folder(path if path.is_dir() else path.parent)
+    plan: Plan = _MODULES[name].plan(path, origin)
+    if name == "saelens" and not origin.repo:
+        return plan
+    metadata = plan.cfg.metadata
+    source = {**metadata.get("source", {}), "format": name}
+    return replace(plan, cfg=replace(plan.cfg, metadata={**metadata, "source": source}))
