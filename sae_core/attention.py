@@ -151,7 +151,9 @@ def chunked_attention(
         scores = torch.matmul(q, k[:, :, first:last].transpose(2, 3))
         scores = scores * (width**-0.5 if scaling is None else scaling)
         if softcap is not None:
-            scores = torch.tanh(scores / softcap) * softcap
+            scores = scores / softcap  # a line each, so that no more than two arrays live
+            scores = torch.tanh(scores)
+            scores = scores * softcap
         if attention_mask is not None:
             hidden = attention_mask.hidden(start, stop, first, last).to(scores.device)
             by_head = scores.view(rows, shared, -1, stop - start, last - first)

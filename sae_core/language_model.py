@@ -56,13 +56,13 @@ def load_language_model(
 
     place, revision = _split(name, revision)
     source = {"revision": revision or "main", "trust_remote_code": False}
-    with _one_sentence(f"the language model {name} cannot be loaded"):
+    with _one_sentence(f"the language model {name} cannot be loaded", name):
         _check_folder(place)
         config = AutoConfig.from_pretrained(place, **source)
         implementation = _implementation(config, attention)
         tokenizer = AutoTokenizer.from_pretrained(place, **source)
         if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
-            raise ValueError("it has no tokenizer (tokenizer.json or tokenizer.model).")
+            raise ValueError("it has no tokenizer (tokenizer.json or tokenizer.model)")
         here = torch.empty(0, device=device).device  # cuda with its number
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
@@ -75,7 +75,7 @@ def load_language_model(
         model, found = loaded
         # Left to itself, transformers fills what is missing with random numbers.
         if missing := sorted(found["missing_keys"]):
-            raise ValueError(f"{len(missing):,} weights are missing, {missing[0]} the first.")
+            raise ValueError(f"{len(missing):,} weights are missing, {missing[0]} the first")
     model.eval().requires_grad_(False)
     if attention in ("flash_attention_2", "flex_attention"):
         _check_attention(model, attention)
@@ -105,22 +105,29 @@ def _check_folder(name: str) -> None:
     """ValueError for a path that is no model's folder, before anybody takes it for a hub id."""
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
-        raise ValueError("the folder has no config.json.")
+        raise ValueError("the folder has no config.json")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
-        raise ValueError("there is no such folder, and that is no hub id (owner/name) either.")
+        raise ValueError("there is no such folder, and that is no hub id (owner/name) either")
 
 
 @contextmanager
-def _one_sentence(what: str) -> Iterator[None]:
-    """What the libraries raise inside, as a ValueError of one sentence that begins with `what`."""
+def _one_sentence(what: str, name: str) -> Iterator[None]:
+    """What the libraries raise inside, as a ValueError of one sentence.
+
+    It says what to do where the hub is at fault, with `name` for what was sought, and else begins
+    with `what`.
+    """
     try:
         yield
     except torch.OutOfMemoryError:
         raise  # the caller knows what could make room
     except _ERRORS as error:
-        lines = str(error).strip().splitlines()
-        reason = lines[0].strip() if lines else type(error).__name__
-        raise ValueError(f"{what}: {reason}") from error
+        from sae_core.hub.failures import explained
+
+        # Their first sentence; what follows is advice on other programs than this one.
+        reason = str(error).strip().split("\n")[0].split(". ")[0].rstrip(". ")
+        said = f"{what}: {reason or type(error).__name__}."
+        raise (explained(error, name) or ValueError(said)) from error
 
 
 def _implementation(config: Any, attention: Attention) -> str | None:
@@ -129,7 +136,7 @@ def _implementation(config: Any, attention: Attention) -> str | None:
     if attention == "sdpa" and capped:
         raise ValueError(
             "attention sdpa would leave out the cap on attention logits that it was trained with: "
-            "choose auto."
+            "choose auto"
         )
     if attention == "chunked" or (attention == "auto" and capped):
         exact.register()
@@ -150,7 +157,7 @@ def _check_attention(model: Any, name: str) -> None:
     ids = (torch.arange(length) * 7919 + 11) % int(config.vocab_size)
     ids = ids[None].to(next(model.parameters()).device)
     exact.register()
-    with _one_sentence(f"attention {name} does not run on this machine"), _lowered_caps(model):
+    with _one_sentence(f"attention {name} does not run here", name), _lowered_caps(model):
         found = _last_outputs(model, ids)
         model.set_attn_implementation(exact.CHUNKED)
         expected = _last_outputs(model, ids)

@@ -23,7 +23,6 @@ WIDTH, HEADS_WIDTH, MLP_WIDTH = 32, 48, 40
 """Of the residual stream, of all heads together, and inside the MLP: all different."""
 
 IDS = torch.tensor([[2, 40, 41, 42, 43, 44, 45, 46, 47, 48, 49, 50]])
-EXACT = {"atol": 1e-5, "rtol": 1e-5}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +102,10 @@ def made(config: str, changes: dict[str, Any]) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
+def close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
 def at(model: Any, *kinds: SiteKind) -> list[Tensor]:
     sites = [Site(kind, LAYER) for kind in kinds]
     found = activations(model, IDS, sites)
@@ -111,7 +114,7 @@ def at(model: Any, *kinds: SiteKind) -> list[Tensor]:
 
 def test_the_stream_adds_up(model: Any, family: Family) -> None:
     before, after, mlp_out, attn_add = at(model, "resid_pre", "resid_post", "mlp_out", "attn_add")
-    torch.testing.assert_close(before + attn_add + mlp_out, after, **EXACT)
+    close(before + attn_add + mlp_out, after)
     assert not torch.allclose(before, after, atol=0.1)
     assert mlp_out.abs().max() > 0.1
     assert attn_add.abs().max() > 0.1
@@ -121,7 +124,7 @@ def test_the_stream_adds_up(model: Any, family: Family) -> None:
                 module_path(model, Site(kind, LAYER))
     else:
         (middle,) = at(model, "resid_mid")
-        torch.testing.assert_close(before + attn_add, middle, **EXACT)
+        close(before + attn_add, middle)
 
 
 def test_attention_is_read_before_its_projection(model: Any, family: Family) -> None:
@@ -131,14 +134,14 @@ def test_attention_is_read_before_its_projection(model: Any, family: Family) -> 
     assert heads.shape[-1] == family.attn_width
     with torch.no_grad():
         again = model.get_submodule(path)(heads)
-    torch.testing.assert_close(again, projected, **EXACT)
+    close(again, projected)
 
 
 def test_the_mlp_makes_its_output_from_its_input(model: Any) -> None:
     read, written = at(model, "mlp_in", "mlp_proj")
     path, _ = module_path(model, Site("mlp_in", LAYER))
     with torch.no_grad():
-        torch.testing.assert_close(model.get_submodule(path)(read), written, **EXACT)
+        close(model.get_submodule(path)(read), written)
 
 
 @pytest.mark.parametrize("kind", ["resid_post", "mlp_out", "attn_out"])
@@ -193,7 +196,7 @@ def test_analysis_and_generation(model: Any, kind: SiteKind) -> None:
     with torch.no_grad():
         logits = model(input_ids=IDS, use_cache=False).logits[0]
     expected = nn.functional.cross_entropy(logits[:-1], IDS[0, 1:], reduction="none")
-    torch.testing.assert_close(torch.tensor(analysis.base_loss[1:]), expected, **EXACT)
+    close(torch.tensor(analysis.base_loss[1:]), expected)
     assert analysis.totals["l0"] > 0
     assert abs(analysis.totals["delta_lm_loss"]) > 1e-4
     steps = list(lm.generate(ids, [[]], max_new_tokens=5, watch=[("sae", 3)]))

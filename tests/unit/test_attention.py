@@ -163,7 +163,7 @@ def test_transformers_own_generation_takes_it(
     eager: Gemma2ForCausalLM, chunked: Gemma2ForCausalLM, ids: Tensor
 ) -> None:
     written = [
-        m.generate(  # pyright: ignore[reportCallIssue]
+        m.generate(  # pyright: ignore[reportAttributeAccessIssue]
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=20, do_sample=False
         )
         for m in (eager, chunked)
@@ -240,7 +240,7 @@ def test_what_it_cannot_do_it_refuses(
     prepared = torch.ones(ROWS, 1, LENGTH, LENGTH, dtype=torch.bool)
     with pytest.raises(ValueError, match="give no 4D attention_mask"):
         logits(chunked, ids, attention_mask=prepared)
-    layer = chunked.model.layers[0].self_attn
+    layer = chunked.get_submodule("model.layers.0.self_attn")
     states = torch.zeros(1, HEADS, 3, 16)
     with pytest.raises(ValueError, match="Gemma2Attention makes no mask"):
         attention.chunked_attention(layer, states, states, states, None)
