@@ -48,20 +48,22 @@ def generate(
     temperature: float = 0.0,
     seed: int = 0,
     watch: Sequence[tuple[str, int]] = (),
+    eos: frozenset[int] | None = None,
     use_cache: bool = True,
 ) -> Generator[GenerationStep]:
     """Continue a prompt once for each arm; an arm is a list of edits, [] the model as it is.
 
     Arms run as rows of one batch and draw with the same seed, so that only the edits differ.
     `temperature` 0 is greedy. `watch` lists (SAE name, feature) whose activations each token
-    carries. An arm ends at EOS, all end after `max_new_tokens`. Closing the generator stops the
-    work. Without `use_cache` every step runs the whole text again: the slow reference.
+    carries. An arm ends at one of the tokens `eos` (None: the tokenizer's EOS), all end after
+    `max_new_tokens`. Closing the generator stops the work. Without `use_cache` every step runs the
+    whole text again: the slow reference.
     Raises ValueError for an unknown SAE or feature.
     """
     run = _Run(lm, list(ids), arms, watch)
     samplers = [torch.Generator().manual_seed(seed) for _ in arms]
     logits = run.forward(torch.tensor([list(ids)] * len(arms)), start=0)
-    eos = lm.tokenizer.eos_token_id
+    ends = frozenset({lm.tokenizer.eos_token_id}) if eos is None else eos
     ended = [False] * len(arms)
     grown = torch.tensor([list(ids)] * len(arms))
     for n in range(max_new_tokens):
@@ -69,7 +71,7 @@ def generate(
             _draw(row, temperature, sampler)
             for row, sampler in zip(logits.float().cpu(), samplers, strict=True)
         ]
-        ended = [e or token == eos for e, token in zip(ended, drawn, strict=True)]
+        ended = [e or token in ends for e, token in zip(ended, drawn, strict=True)]
         if all(ended):
             return
         column = torch.tensor(drawn)[:, None]

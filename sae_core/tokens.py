@@ -9,8 +9,13 @@ SPACE = "▁"  # SentencePiece's mark for a space
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
-    """Ids that count in no statistic: BOS, EOS, padding and the tokenizer's other specials."""
-    return frozenset(int(i) for i in tokenizer.all_special_ids)
+    """Ids that count in no statistic: BOS, EOS, padding and the tokenizer's other specials.
+
+    Not all of them have a name: markers of a chat's turns often are only added and flagged.
+    """
+    added = getattr(tokenizer, "added_tokens_decoder", {})
+    flagged = (i for i, token in added.items() if token.special)
+    return frozenset(int(i) for i in (*tokenizer.all_special_ids, *flagged))
 
 
 def encode_text(tokenizer: Any, text: str, *, max_tokens: int | None = None) -> list[int]:
