@@ -19,7 +19,7 @@ from sae_core.config import Site
 from sae_core.formats.saelens import save_sae
 from sae_core.sites import activations
 from sae_core.tokens import encode_text
-from tests import tiny
+from tests import tiny, tiny_chat
 from tests.hub import Hub
 
 MODEL, CHAT_MODEL = "google/gemma-2-2b", "google/gemma-2-2b-it"
@@ -56,20 +56,6 @@ SAELENS, DICTIONARY_LEARNING, SPARSIFY = (
 
 # Features of an SAE whose folder's name says that wide.
 _D_SAE = {"4k": 128, "16k": 512, "65k": 640}
-
-_GEMMA_2_CHAT = (
-    "{{ bos_token }}"
-    "{% if messages[0]['role'] == 'system' %}"
-    "{{ raise_exception('System role not supported') }}{% endif %}"
-    "{% for message in messages %}"
-    "{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}"
-    "{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}"
-    "{% endif %}"
-    "{% set role = 'model' if message['role'] == 'assistant' else message['role'] %}"
-    "{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}"
-    "{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<start_of_turn>model\n' }}{% endif %}"
-)
 
 Arrays = dict[str, np.ndarray]
 
@@ -137,13 +123,8 @@ def _write_models(
 ) -> None:
     model.save_pretrained(folder / MODEL, max_shard_size="100KB")
     tokenizer.save_pretrained(folder / MODEL)
-    chat_tokenizer = tiny.make_tokenizer()
-    chat_tokenizer.add_tokens(["<start_of_turn>", "<end_of_turn>"], special_tokens=True)
-    chat_tokenizer.chat_template = _GEMMA_2_CHAT
-    chat_model = tiny.make_model(seed=1)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        chat_model.resize_token_embeddings(len(chat_tokenizer), mean_resizing=False)
+    chat_tokenizer = tiny_chat.make_tokenizer()
+    chat_model = tiny_chat.make_model(chat_tokenizer)
     chat_model.save_pretrained(folder / CHAT_MODEL, max_shard_size="100KB")
     chat_tokenizer.save_pretrained(folder / CHAT_MODEL)
 
@@ -151,7 +132,8 @@ def _write_models(
 def _write_gemma_scope(folder: Path, kind: str, at: Reader) -> None:
     place, width, average = folder.parts[-3:]
     if place == "embedding":
-        x = y = at("resid_pre", 0)
+        # Trained on rows of the embedding, which the model multiplies by this root.
+        x = y = at("resid_pre", 0) / tiny.D_MODEL**0.5
     else:
         layer = int(place.removeprefix("layer_"))
         x = at(kind, layer)

@@ -1,0 +1,148 @@
+"""What a repository has to offer: its SAEs by site, width and L0, from its list of files."""
+
+import math
+import re
+from collections import Counter, defaultdict
+from dataclasses import dataclass, replace
+
+from sae_core.config import Site
+from sae_core.hub.choice import canonical, choose, sae_folders
+from sae_core.hub.ids import SAEId, is_gemma_scope, origin, parse_id
+from sae_core.hub.listing import Listing, look
+from sae_core.hub.settings_files import Described, described
+
+_NAMED = re.compile(
+    r"(?:layer_\d+|embedding)/width_(?P<width>\d+[km])/average_l0_\d+"
+    r"|[a-z_]+/layer_\d+_width_(?P<width_2>\d+[km])_l0_(?P<level>[a-z]+)(?P<affine>_affine)?"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """One SAE that can be had, as far as names, sizes and small settings files tell."""
+
+    id: str
+    """What to give to --sae."""
+    site: Site | None
+    """Where it reads."""
+    site_out: Site | None
+    """Transcoders: what it reconstructs."""
+    width: int | None
+    """Number of features."""
+    l0: float | None
+    """Active features per token, as its makers state it."""
+    level: str = ""
+    """Gemma Scope 2's word for its L0: small, medium or big."""
+    affine: bool = False
+    """Gemma Scope 2's transcoders: with a skip connection."""
+    bytes: int
+    """Size of the file with the weights."""
+    canonical: bool = False
+    """Whether `canonical` means this one of its layer and width."""
+    whole: bool = True
+    """False if the file is smaller than those of the same sites and width are."""
+    commit: str = ""
+    """The repository's commit that was looked at; "" for a folder."""
+
+
+def offers(source: SAEId | str, revision: str | None = None) -> list[Offer]:
+    """The SAEs of a repository, or of the part of it that an id names, in natural order.
+
+    No weights are downloaded. ValueError with one sentence if there are none, or for the reasons
+    that `fetch` has.
+    """
+    sae_id = source if isinstance(source, SAEId) else parse_id(source)
+    if sae_id is None:
+        raise ValueError(
+            f"{source} is neither a folder here nor a hub id such as owner/repository."
+        )
+    if revision:
+        sae_id = replace(sae_id, revision=revision)
+    listing = look(sae_id.repo, sae_id.revision)
+    if listing.files is None:
+        raise ValueError(
+            f"what {sae_id.repo} offers is not known, for it was never listed and the hub cannot "
+            "be reached: go online once."
+        )
+    return offers_at(sae_id, listing)
+
+
+def offers_at(sae_id: SAEId, listing: Listing) -> list[Offer]:
+    """The same, of a repository whose files are known."""
+    assert listing.files is not None
+    found = sae_folders(listing.files)
+    inside = [folder for folder in found if f"{folder}/".startswith(_prefix(sae_id.folder))]
+    if not inside:
+        inside = [choose(sae_id, listing)]
+    scope = is_gemma_scope(sae_id.repo)
+    settings = {} if scope else described(listing, [found[folder] for folder in inside])
+    everything = {
+        folder: _offer(sae_id.within(folder), listing, weights, settings.get(weights))
+        for folder, weights in found.items()
+    }
+    if scope:
+        everything = _measured(everything)
+    best = {canonical(folder.rpartition("/")[0], list(found)) for folder in inside}
+    return [replace(everything[folder], canonical=folder in best) for folder in inside]
+
+
+def width_of(text: str) -> int:
+    """A width as people write it, `16k`, `1m` or `16384`, as a number; ValueError if it is none.
+
+    Names round: 16k is 16,384 and 1m is 1,048,576, the nearest power of two.
+    """
+    match = re.fullmatch(r"(\d+)([km]?)", text.lower())
+    if not match or int(match[1]) == 0:
+        raise ValueError(f"width {text!r} is not a number of features such as 16k, 1m or 16384.")
+    number = int(match[1])
+    if not match[2]:
+        return number
+    return 2 ** round(math.log2(number * {"k": 1e3, "m": 1e6}[match[2]]))
+
+
+def _prefix(folder: str) -> str:
+    return f"{folder}/" if folder else ""
+
+
+def _offer(sae_id: SAEId, listing: Listing, weights: str, settings: Described | None) -> Offer:
+    assert listing.files is not None
+    said = origin(sae_id, listing.commit)
+    named = _NAMED.fullmatch(sae_id.folder) if is_gemma_scope(sae_id.repo) else None
+    parts = named.groupdict() if named else {}
+    width = parts.get("width") or parts.get("width_2")
+    settings = settings or Described()
+    return Offer(
+        id=str(sae_id),
+        site=said.site or settings.site,
+        site_out=said.site_out or settings.site_out,
+        width=width_of(width) if width else settings.width,
+        l0=said.l0,
+        level=parts.get("level") or "",
+        affine=bool(parts.get("affine")),
+        bytes=listing.files[weights],
+        commit=listing.commit,
+    )
+
+
+def _measured(found: dict[str, Offer]) -> dict[str, Offer]:
+    """Marks the files that are not whole.
+
+    Files of one kind of site and one width hold the same arrays in the same format, so the size
+    that most of them have is that of a whole file.
+    """
+    sizes: dict[tuple[object, ...], Counter[int]] = defaultdict(Counter)
+    for offer in found.values():
+        sizes[_kind(offer)][offer.bytes] += 1
+    common = {
+        kind: max(counts, key=lambda size: (counts[size], size)) for kind, counts in sizes.items()
+    }
+    # A header may be some bytes longer or shorter.
+    return {
+        folder: replace(offer, whole=offer.bytes > 0.99 * common[_kind(offer)])
+        for folder, offer in found.items()
+    }
+
+
+def _kind(offer: Offer) -> tuple[object, ...]:
+    kinds = (site.kind if site else None for site in (offer.site, offer.site_out))
+    return (*kinds, offer.width, offer.affine)
