@@ -2,6 +2,8 @@
 
 import json
 import math
+import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,29 +11,73 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from sae_core.bundle import Bundle
+from sae_core.config import SAEConfig
 from sae_core.index import Index
+from sae_core.workspace import is_workspace
 
 BINS_PER_DECADE = 4
 """Resolution of the frequency histogram."""
+
+CORPUS = "'texts/*.parquet'"
+"""Stands for the user's own text in commands."""
+
+CONTEXT_SIZE = 1024
+"""Tokens of a prompt in commands for SAEs that do not say theirs, as Gemma Scope's do not."""
 
 SUMMARY = ("l0", "fvu", "delta_lm_loss", "loss_recovered_mean", "dead", "high_frequency")
 """Measured numbers that stand beside an SAE's name; `measured` has them all."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Why the index of an SAE cannot be used, and the command that builds it."""
+
+    reason: str
+    command: str
+
+    @property
+    def sentence(self) -> str:
+        """Both as one sentence."""
+        return f"{self.reason}: {self.command} builds it."
+
+
+class NoIndexError(ValueError):
+    """An SAE has no index that can be used."""
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(missing.sentence)
+        self.missing = missing
+
+
 def open_index(bundle: Bundle, sae: str) -> Index:
-    """The index of an SAE; ValueError if there is none or it was built from other weights."""
+    """The index of an SAE; NoIndexError if there is none, a damaged one or one of other weights."""
+
+    def no_index(reason: str) -> NoIndexError:
+        return NoIndexError(Missing(reason=reason, command=index_command(bundle, sae)))
+
     path = bundle.index_path(sae)
     if not path.is_file():
-        raise ValueError(f"SAE {sae} has no index yet: build one with jumpscope index.")
-    index = Index.open(path)
-    weights = bundle.sae_config(sae).metadata.get("content_hash")
+        raise no_index(f"SAE {sae} has no index yet")
+    try:
+        index = Index.open(path)
+    except ValueError as error:
+        raise no_index(f"The index of SAE {sae} cannot be read") from error
     indexed = index.meta.get("sae_hash")
-    if weights and indexed and weights != indexed:
-        raise ValueError(
-            f"The index of SAE {sae} was built from other weights: build it again with "
-            "jumpscope index."
-        )
+    if indexed and indexed != bundle.content_hash(sae):
+        raise no_index(f"The index of SAE {sae} was built from other weights")
     return index
+
+
+def index_command(bundle: Bundle, sae: str) -> str:
+    """The command that builds the index of an SAE, as it is typed."""
+    if is_workspace(bundle):
+        what = ["--model", bundle.model, "--sae", bundle.sae_source(sae)]
+    else:
+        what = ["--bundle", str(bundle.path), "--sae", sae]
+    words = shlex.join(["jumpscope", "index", *what])
+    # Of an SAE that does not say how long its training prompts were, people choose.
+    context = "" if bundle.sae_config(sae).context_size else f" --context-size {CONTEXT_SIZE}"
+    return f"{words} --corpus {CORPUS}{context}"
 
 
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:
@@ -39,11 +85,11 @@ def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     return {"name": bundle.name, "title": bundle.title, "examples": bundle.examples}
 
 
-def model_facts(bundle: Bundle) -> dict[str, Any] | None:
-    """Size and shape of the language model from its folder; None if it is a hub id."""
+def model_facts(bundle: Bundle) -> dict[str, Any]:
+    """Size and shape of the language model from its folder; its name alone if it is a hub id."""
     folder = bundle.path / bundle.model
     if not (folder / "config.json").is_file():
-        return None
+        return {"name": bundle.model}
     config = json.loads((folder / "config.json").read_text())
     return {
         "name": bundle.name,
@@ -80,29 +126,91 @@ def _parameters(file: Path) -> int:
 
 
 def sae_facts(bundle: Bundle, name: str) -> dict[str, Any]:
-    """Where an SAE reads, how large it is, and what was measured when it was made."""
+    """Where an SAE reads, how large it is, what it is made from and what was measured then.
+
+    ValueError with one sentence if its files cannot be read.
+    """
     cfg = bundle.sae_config(name)
     measured = dict(cfg.metadata.get("measured") or {})
     site = cfg.site
-    where = "site unknown" if site is None else f"layer {site.layer} · {site.kind}"
     return {
         "name": name,
-        "label": f"{where} · {cfg.d_sae:,} features",
+        "label": _label(cfg),
+        "place": _place(cfg),
         "site": None if site is None else site.kind,
         "layer": None if site is None else site.layer,
-        "architecture": cfg.architecture,
-        "d_model": cfg.d_model,
-        "d_sae": cfg.d_sae,
+        **config_facts(cfg),
+        "weights": bundle.sources.get(name),
         "indexed": bundle.index_path(name).is_file(),
         **{key: measured.get(key) for key in SUMMARY},
         "measured": measured,
+        "problem": None,
     }
 
 
-def index_facts(index: Index) -> dict[str, Any]:
-    """What text the index was built on."""
+def unread_facts(name: str, problem: str) -> dict[str, Any]:
+    """The same of an SAE that cannot be read: its name, and the sentence that says why."""
+    unknown = ("site", "layer", "d_model", "d_sae", "declared_l0", *SUMMARY)
+    nothing = dict.fromkeys(unknown)
+    words = {"name": name, "label": name, "place": name}
+    return {**words, **nothing, "measured": {}, "problem": problem}
+
+
+def config_facts(cfg: SAEConfig) -> dict[str, Any]:
+    """What an SAE's files say of it: kind, sites, widths, declared L0, origin, hash."""
+    source = cfg.metadata.get("source") or {}
+    declared = cfg.metadata.get("declared") or {}
+    return {
+        "architecture": cfg.architecture,
+        "d_model": cfg.d_model,
+        "d_sae": cfg.d_sae,
+        "reads": None if cfg.site is None else str(cfg.site),
+        "writes": None if cfg.site_out is None else str(cfg.site_out),
+        "d_out": cfg.width_out,
+        "skip": cfg.skip,
+        "k": cfg.k,
+        "trained_on": cfg.model_name or None,
+        "context_size": cfg.context_size,
+        "declared_l0": declared.get("l0"),
+        "repository": source.get("repo"),
+        "folder": source.get("path"),
+        "revision": source.get("revision"),
+        "content_hash": cfg.metadata.get("content_hash"),
+    }
+
+
+def _place(cfg: SAEConfig) -> str:
+    """Where an SAE reads, and a transcoder writes, in words."""
+    where = "site unknown" if cfg.site is None else f"layer {cfg.site.layer} · {cfg.site.kind}"
+    return where if cfg.site_out is None else f"{where} → {cfg.site_out.kind}"
+
+
+def _label(cfg: SAEConfig) -> str:
+    """What an SAE is called in lists: an L0 that its makers gave it tells it from its siblings."""
+    declared = (cfg.metadata.get("declared") or {}).get("l0")
+    label = f"{_place(cfg)} · {cfg.d_sae:,} features"
+    return f"{label} · L0 {declared:g}" if declared else label
+
+
+def index_facts(index: Index | None) -> dict[str, Any]:
+    """What the overview shows of an index: its text, frequencies and features worth opening."""
+    if index is None:
+        return {"index": None, "frequency_histogram": None, "worth_opening": []}
+    return {
+        "index": text_facts(index),
+        "frequency_histogram": frequency_histogram(index.frequencies(), int(index.meta["tokens"])),
+        "worth_opening": index.worth_opening(12),
+    }
+
+
+def text_facts(index: Index) -> dict[str, Any]:
+    """What text the index was built on, and the SAE's `totals` on it."""
     meta = index.meta
-    return {key: meta.get(key) for key in ("tokens", "documents", "context_size", "sources")}
+    totals = dict(meta["totals"])
+    # The index counts dead features; measured numbers have their share.
+    totals["dead"] = totals["dead"] / meta["d_sae"]
+    facts = {key: meta.get(key) for key in ("tokens", "documents", "context_size", "sources")}
+    return {**facts, "totals": totals}
 
 
 def frequency_histogram(frequencies: np.ndarray, tokens: int) -> dict[str, Any]:

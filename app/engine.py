@@ -16,8 +16,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from app import chat
 from app.checks import text as checked_text
 from app.memory import free_and_total, gigabytes, refused_when_full
+from app.prompts import Prompt
 from app.residency import Residents
 from app.settings import Settings
 from sae_core.bundle import Bundle
@@ -53,6 +55,10 @@ class Engine:
         self.context: int = context or settings.max_prompt_tokens + settings.max_new_tokens
         """Tokens the model can see at once, prompt and continuation together."""
         self.max_prompt_tokens = min(settings.max_prompt_tokens, self.context)
+        self.chat = chat.ChatTemplate.of(tokenizer)
+        """How conversations are written; None if this model has no chat template."""
+        self.ends = self._ends()
+        """Tokens that end a continuation."""
         self._longest_token = max(len(word) for word in self.lm.vocabulary)
         self.residents = Residents(
             self._sae_memory(),
@@ -61,7 +67,7 @@ class Engine:
             release=self.lm.remove,
             patience=settings.max_seconds,
         )
-        self._analyses: OrderedDict[tuple[str, tuple[int, ...]], Analysis] = OrderedDict()
+        self._analyses: OrderedDict[tuple[str, tuple[int, ...], bool], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()
         log.info("model on %s in %s, %d threads", self.device, self.dtype, torch.get_num_threads())
 
@@ -117,28 +123,69 @@ class Engine:
         of the vocabulary, so a text that cannot fit is refused without being tokenised.
         """
         written = checked_text(text, name)
-        limit = self.max_prompt_tokens
-        if len(written.encode()) > limit * self._longest_token:
+        self._check_size([written], name)
+        ids = encode_text(self.lm.tokenizer, written)
+        self._check_length(ids, name)
+        return ids
+
+    def prompt(self, text: object, messages: object = None) -> Prompt:
+        """What the model is to read: a text or, instead, the messages of a conversation.
+
+        Messages are those of `app.chat.checked`. ValueError if they are wrong or too long, or if
+        the model has no chat template.
+        """
+        if messages is None:
+            ids = self.token_ids(text)
+            return Prompt(ids=ids, text=str(text))
+        if text not in (None, ""):
+            raise ValueError("Both a text and messages are given: leave one of them out.")
+        if self.chat is None:
             raise ValueError(
-                f"{name} is {len(written):,} characters long, too long for the limit of "
+                "This model's tokenizer brings no chat template, so it cannot read messages: give "
+                "a text."
+            )
+        written, name = chat.checked(messages), "The conversation"
+        self._check_size([message["content"] for message in written], name)
+        conversation = self.chat.encode(written)
+        self._check_length(conversation.ids, name)
+        return Prompt(ids=conversation.ids, conversation=conversation)
+
+    def _check_size(self, texts: list[str], name: str) -> None:
+        limit = self.max_prompt_tokens
+        if sum(len(text.encode()) for text in texts) > limit * self._longest_token:
+            raise ValueError(
+                f"{name} is {sum(map(len, texts)):,} characters long, too long for the limit of "
                 f"{limit:,} tokens: shorten it."
             )
-        ids = encode_text(self.lm.tokenizer, written)
+
+    def _check_length(self, ids: list[int], name: str) -> None:
+        limit = self.max_prompt_tokens
         if len(ids) > limit:
             raise ValueError(
                 f"{name} has {len(ids):,} tokens, more than the limit of {limit:,}: shorten it."
             )
-        return ids
 
-    def analyse(self, ids: list[int], sae: str, mean: np.ndarray) -> Analysis:
-        """`SplicedLM.analyse`, remembering the latest texts; `mean [d_model]` is FVU's centre."""
-        key = (sae, tuple(ids))
+    def _ends(self) -> frozenset[int]:
+        """EOS, what the model's own settings name beside it, and the end of a turn in a chat."""
+        tokenizer = self.lm.tokenizer
+        named = getattr(getattr(self.model, "generation_config", None), "eos_token_id", None)
+        ends = {tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])}
+        if self.chat is not None and self.chat.end is not None:
+            ends.add(tokenizer.convert_tokens_to_ids(self.chat.end))
+        return frozenset(ends - {None})
+
+    def analyse(self, ids: list[int], sae: str, mean: np.ndarray | None) -> Analysis:
+        """`SplicedLM.analyse`, remembering the latest texts.
+
+        `mean` is what FVU's deviations are taken from, None for the text's own.
+        """
+        key = (sae, tuple(ids), mean is None)
         with self._analyses_lock:
             if key in self._analyses:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
         with self._room_for(ids), self.spliced([sae]) as lm:
-            found = lm.analyse(ids, sae, torch.tensor(mean))
+            found = lm.analyse(ids, sae, None if mean is None else torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = found
             while len(self._analyses) > self._settings.cached_analyses:

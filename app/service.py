@@ -10,16 +10,18 @@ import random
 import threading
 from collections import deque
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
-from app import about, checks, prompting, steering
+from app import about, checks, prompting, steering, unindexed
 from app.engine import Engine
+from app.known import Known
+from app.prompts import Prompt
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import SORTS, Index
 from sae_core.metrics import DEFINITIONS
+from sae_core.splice import Analysis
 from sae_core.tokens import token_texts
 
 log = logging.getLogger(__name__)
@@ -29,7 +31,9 @@ class Service:
     """One bundle, served under some settings.
 
     The model is loaded at its first use; `load` does it ahead of that. Indexes and SAEs are opened
-    when first asked for.
+    when first asked for. Where an SAE has no index that can be used, answers hold what its weights
+    and the model say, None where a number needs a corpus, and `missing`: the sentence that says
+    why, with the command that builds one.
     """
 
     def __init__(self, settings: Settings, bundle: Bundle) -> None:
@@ -37,8 +41,8 @@ class Service:
         self.bundle = bundle
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
-        self._indexes: dict[str, Index] = {}
-        self._indexes_lock = threading.Lock()
+        self._model_problem: str | None = None
+        self.known = Known(bundle, self.load)
 
     # What is served
 
@@ -46,7 +50,13 @@ class Service:
         """Load the model, once; further calls return it at once."""
         with self._engine_lock:
             if self._engine is None:
-                self._engine = Engine(self.settings, self.bundle)
+                try:
+                    self._engine = Engine(self.settings, self.bundle)
+                except ValueError as error:
+                    # Whoever asks next tries again: the reason may be gone by then.
+                    self._model_problem = str(error)
+                    raise
+                self._model_problem = None
             return self._engine
 
     def load_in_background(self) -> threading.Thread:
@@ -71,94 +81,131 @@ class Service:
         return checks.choice(sae, "The SAE", self.bundle.sae_names)
 
     def index(self, sae: object = None) -> Index:
-        """The index of an SAE; ValueError if it has none or one of other weights."""
-        name = self.sae_name(sae)
-        with self._indexes_lock:
-            if name not in self._indexes:
-                self._indexes[name] = about.open_index(self.bundle, name)
-            return self._indexes[name]
+        """The index of an SAE; ValueError if it has none that can be used."""
+        return self.known.index(self.sae_name(sae))
+
+    def sae_facts(self, name: str) -> dict[str, Any]:
+        """What is known of an SAE from its files; a `problem` if they cannot be read."""
+        try:
+            return about.sae_facts(self.bundle, name)
+        except ValueError as error:
+            return about.unread_facts(name, str(error))
 
     def overview(self, sae: object = None) -> dict[str, Any]:
-        """The bundle, its model and SAEs with their measured numbers, and where to begin."""
+        """The bundle, its model and SAEs with their measured numbers, and where to begin.
+
+        Needs no model in memory. What cannot be read has a `problem`, the sentence that says why.
+        """
         name = self.sae_name(sae)
-        index = self.index(name)
-        saes = [about.sae_facts(self.bundle, each) for each in self.bundle.sae_names]
+        saes = [self.sae_facts(each) for each in self.bundle.sae_names]
         chosen = next(facts for facts in saes if facts["name"] == name)
+        missing = self.known.missing(name) if chosen["problem"] is None else None
+        index = self.index(name) if chosen["problem"] is None and missing is None else None
         return {
             "sae": name,
             "bundle": about.bundle_facts(self.bundle),
-            "model": about.model_facts(self.bundle) or about.loaded_facts(self.load().model),
+            "model": self._model_facts(),
             "saes": saes,
             "measured": chosen["measured"],
-            "index": about.index_facts(index),
+            "missing": missing and asdict(missing),
             "definitions": DEFINITIONS,
-            "frequency_histogram": about.frequency_histogram(
-                index.frequencies(), int(index.meta["tokens"])
-            ),
-            "worth_opening": index.worth_opening(12),
+            **about.index_facts(index),
         }
 
     def memory(self) -> dict[str, Any] | None:
         """Bytes on the model's device, as `Engine.memory` has them; None before it is loaded."""
         return None if self._engine is None else self._engine.memory()
 
+    def chat(self) -> dict[str, Any] | None:
+        """How the model's conversations are written; None if it has no chat template.
+
+        `system` is whether there are system turns, `end` the token that ends a turn of the model.
+        """
+        template = self.load().chat
+        return template and {"system": template.has_system, "end": template.end}
+
+    def _model_facts(self) -> dict[str, Any]:
+        """From its files, else from memory once it is loaded; a `problem` if it cannot be."""
+        problem = self._model_problem
+        try:
+            facts = about.model_facts(self.bundle)
+        except (ValueError, OSError) as error:
+            facts, problem = {"name": self.bundle.model}, str(error)
+        if "layers" not in facts and self._engine is not None:
+            facts = about.loaded_facts(self._engine.model)
+        return {**facts, "problem": problem}
+
     # Features
 
     def feature(self, sae: object, feature: object) -> dict[str, Any]:
-        """All that the index knows about a feature, and its neighbours by number."""
+        """All that is known about a feature, and its neighbours by number."""
         name = self.sae_name(sae)
         number, last = self._feature(name, feature)
+        known = self.known.features(name)
         return {
-            **self.index(name).feature(number),
+            **known.feature(number),
             "sae": name,
+            "missing": self._missing(name),
             "previous": number - 1 if number > 0 else None,
             "next": number + 1 if number < last else None,
         }
 
     def random_feature(self, sae: object = None) -> int:
-        """The id of some feature that fires."""
-        alive = np.flatnonzero(self.index(sae).frequencies() > 0)
-        if not len(alive):
+        """The id of some feature that fires; of any, where no index knows which do."""
+        name = self.sae_name(sae)
+        firing = self.known.firing(name)
+        if not len(firing):
             raise ValueError("No feature of this SAE ever fires: there is none to show.")
-        return int(random.choice(alive.tolist()))
+        return int(random.choice(firing))
 
     def search_features(
         self,
         sae: object = None,
         query: object = "",
-        sort: object = "frequency",
+        sort: object = "",
         descending: object = True,
         min_frequency: object = 0.0,
         max_frequency: object = 1.0,
         limit: object = 50,
         offset: object = 0,
     ) -> dict[str, Any]:
-        """Features whose id, tokens or signature match; `{"sae", "total", "features"}`."""
+        """Features whose id, tokens or signature match; `{"sae", "missing", "total", "features"}`.
+
+        `sort` "" is by frequency, or by id upwards where there is no index.
+        """
         name = self.sae_name(sae)
-        index = self.index(name)
+        text = checks.query(query, "The search", self.settings.max_query_chars)
         low = checks.number(min_frequency, "The lowest frequency", 0.0, 1.0)
         high = checks.number(max_frequency, "The highest frequency", 0.0, 1.0)
         if low > high:
             raise ValueError(
                 f"The lowest frequency {low:g} is above the highest {high:g}: swap them."
             )
-        found = index.search(
-            query=checks.query(query, "The search", self.settings.max_query_chars),
-            sort=checks.choice(sort, "The sort order", tuple(SORTS)),
-            descending=checks.flag(descending, "Descending"),
-            min_frequency=low,
-            max_frequency=high,
-            limit=checks.whole(limit, "The limit", 1, self.settings.max_rows),
-            offset=checks.whole(offset, "The offset", 0, 2**31),
-        )
-        return {"sae": name, **found}
+        down = checks.flag(descending, "Descending")
+        most = checks.whole(limit, "The limit", 1, self.settings.max_rows)
+        skip = checks.whole(offset, "The offset", 0, 2**31)
+        order = checks.choice(sort, "The sort order", ("", *SORTS))
+        known = self.known.features(name)
+        if isinstance(known, Index):
+            found = known.search(text, order or "frequency", down, low, high, most, skip)
+        else:
+            if order not in ("", *unindexed.SORTS) or (low, high) != (0.0, 1.0):
+                raise ValueError(f"How often features fire is not known. {known.missing.sentence}")
+            found = known.search(text, order or "id", down and order != "", most, skip)
+        return {"sae": name, "missing": self._missing(name), **found}
 
     # Prompts
 
     def prompt_features(
-        self, text: object, sae: object = None, limit: object = None
+        self,
+        text: object = "",
+        sae: object = None,
+        limit: object = None,
+        messages: object = None,
     ) -> dict[str, Any]:
         """What fires on a text, and each token's loss without and with the SAE spliced in.
+
+        `messages` instead of a text are a conversation, as in `Engine.prompt`.
 
         `features` come by falling peak, at most `limit` of them (None: all); `active_features` of
         each token lists all of its features whatever the limit is.
@@ -166,34 +213,43 @@ class Service:
         name = self.sae_name(sae)
         if limit is not None:
             limit = checks.whole(limit, "The limit", 1, self.settings.max_rows)
-        analysis = self._analysis(text, name)
-        tokens = prompting.token_rows(analysis, self.load().lm.vocabulary)
+        prompt = self.load().prompt(text, messages)
+        analysis = self._analysis(prompt, name)
+        tokens = prompt.marked(prompting.token_rows(analysis, self.load().lm.vocabulary))
         for row, active in zip(tokens, prompting.active_by_token(analysis), strict=True):
             row["active"] = len(active)
             row["active_features"] = active
         chosen, total = prompting.strongest(analysis, limit)
-        summaries = self.index(name).summaries(chosen.tolist())
+        known = self.known.features(name)
+        summaries = known.summaries(chosen.tolist())
         return {
             "sae": name,
-            "text": text,
+            **prompt.as_answered("text"),
             "tokens": tokens,
             "totals": prompting.totals(analysis),
-            "definitions": prompting.PROMPT_DEFINITIONS,
+            "definitions": prompting.definitions(indexed=isinstance(known, Index)),
+            "missing": self._missing(name),
             "features": prompting.feature_rows(analysis, summaries, chosen),
             "features_total": total,
             "truncated": len(chosen) < total,
         }
 
-    def delta_loss(self, text: object, sae: object = None) -> dict[str, Any]:
-        """What splicing the SAE in costs the model on a text, in all and token by token."""
+    def delta_loss(
+        self, text: object = "", sae: object = None, messages: object = None
+    ) -> dict[str, Any]:
+        """What splicing the SAE in costs the model on a text, in all and token by token.
+
+        `messages` instead of a text are a conversation, as in `Engine.prompt`.
+        """
         name = self.sae_name(sae)
-        analysis = self._analysis(text, name)
+        prompt = self.load().prompt(text, messages)
+        analysis = self._analysis(prompt, name)
         return {
             "sae": name,
-            "text": text,
-            "tokens": prompting.token_rows(analysis, self.load().lm.vocabulary),
+            **prompt.as_answered("text"),
+            "tokens": prompt.marked(prompting.token_rows(analysis, self.load().lm.vocabulary)),
             "totals": prompting.totals(analysis),
-            "definitions": prompting.PROMPT_DEFINITIONS,
+            "definitions": prompting.definitions(indexed=self.known.mean(name) is not None),
         }
 
     def test_text(self, text: object, sae: object, feature: object) -> dict[str, Any]:
@@ -204,7 +260,6 @@ class Service:
         ids = engine.token_ids(text, "The text")
         pre_acts, acts, threshold = engine.pre_activations(ids, name, number)
         special = engine.lm.is_special(ids)
-        summary = self.index(name).summaries([number])[number]
         return {
             "sae": name,
             "feature": number,
@@ -217,23 +272,24 @@ class Service:
                 for kept, value in zip(special, prompting.finite_list(pre_acts), strict=True)
             ],
             "threshold": threshold,
-            "max_act": summary["max_act"],
+            "max_act": self.known.features(name).summaries([number])[number]["max_act"],
         }
 
     # Steering
 
     def steer_stream(
         self,
-        prompt: object,
-        edits: object,
+        prompt: object = "",
+        edits: object = None,
         sae: object = None,
         max_new_tokens: object = 60,
         temperature: object = 0.8,
         seed: object = 0,
+        messages: object = None,
     ) -> Generator[dict[str, Any]]:
         """Continue a prompt as it is and with edits: a whole dict for every token.
 
-        Edits and the dict are those of docs/steering.md. Mistakes raise here, before the first
+        `messages` instead of a prompt are a conversation that the model answers. Edits and the dict are those of docs/steering.md. Mistakes raise here, before the first
         dict. Closing the iterator ends the generation.
         """
         name = self.sae_name(sae)
@@ -242,19 +298,21 @@ class Service:
         warmth = checks.number(temperature, "Temperature", 0.0, settings.max_temperature)
         number = checks.whole(seed, "Seed", 0, 2**32 - 1)
         engine = self.load()
-        ids = engine.token_ids(prompt)
-        if len(ids) + new > engine.context:
+        given = engine.prompt(prompt, messages)
+        if not given.is_open:
+            raise ValueError("The last message must be the user's: the model answers it.")
+        length = len(given.ids)
+        if length + new > engine.context:
             raise ValueError(
-                f"{len(ids):,} prompt tokens and {new:,} new ones exceed the model's context of "
+                f"{length:,} prompt tokens and {new:,} new ones exceed the model's context of "
                 f"{engine.context:,} tokens: shorten one of them."
             )
         return steering.stream(
             engine,
             settings,
             sae=name,
-            prompt=str(prompt),
-            ids=ids,
-            edits=self._planned(edits, name, last_position=len(ids) + new - 1),
+            prompt=given,
+            edits=self._planned(edits, name, last_position=length + new - 1),
             max_new_tokens=new,
             temperature=warmth,
             seed=number,
@@ -262,28 +320,31 @@ class Service:
 
     def steer(
         self,
-        prompt: object,
-        edits: object,
+        prompt: object = "",
+        edits: object = None,
         sae: object = None,
         max_new_tokens: object = 60,
         temperature: object = 0.8,
         seed: object = 0,
+        messages: object = None,
     ) -> dict[str, Any]:
         """The last dict of `steer_stream`."""
-        growing = self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed)
+        growing = self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
         return deque(growing, maxlen=1)[0]
 
     # Shared
 
     def _feature(self, sae: str, feature: object, name: str = "The feature") -> tuple[int, int]:
         """A feature's id and the last id of its SAE."""
-        last = int(self.index(sae).meta["d_sae"]) - 1
+        last = self.known.d_sae(sae) - 1
         return checks.whole(feature, name, 0, last), last
 
-    def _analysis(self, text: object, sae: str) -> Any:
-        engine = self.load()
-        ids = engine.token_ids(text)
-        return engine.analyse(ids, sae, self.index(sae).meta["mean_activation"])
+    def _analysis(self, prompt: Prompt, sae: str) -> Analysis:
+        return self.load().analyse(prompt.ids, sae, self.known.mean(sae))
+
+    def _missing(self, sae: str) -> dict[str, str] | None:
+        missing = self.known.missing(sae)
+        return missing and asdict(missing)
 
     def _planned(self, edits: object, sae: str, last_position: int) -> list[steering.PlannedEdit]:
         if not isinstance(edits, Sequence) or isinstance(edits, str) or not edits:
@@ -303,7 +364,7 @@ class Service:
                     written,
                     number=number,
                     sae=name,
-                    summary=self.index(name).summaries([feature])[feature],
+                    summary=self.known.features(name).summaries([feature])[feature],
                     settings=self.settings,
                     last_position=last_position,
                 )

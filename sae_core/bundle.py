@@ -9,16 +9,16 @@ saes/NAME/index.duckdb       its feature index, once built
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from sae_core.config import SAEConfig
-from sae_core.files import atomic_write
-from sae_core.formats.saelens import load_config
-from sae_core.formats.saelens import load_sae as load_own
+from sae_core.files import atomic_write, sha256
+from sae_core.formats import Origin, read_config, read_sae, weights_file
+from sae_core.hub import fetch, parse_id
 from sae_core.language_model import load_language_model
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
@@ -42,6 +42,11 @@ class Bundle:
     """Hub id or path of the SAEs whose weights lie elsewhere than in `saes/NAME`."""
     examples: dict[str, Any] = field(default_factory=dict)
     """Texts and edits the app offers first."""
+    located: dict[str, tuple[Path, Origin | None]] = field(default_factory=dict, repr=False)
+    """SAEs from the hub that have been looked for: name -> folder, and what the id says. While a
+    process lives an id stays at the commit that it first stood for."""
+    hashes: dict[str, str] = field(default_factory=dict, repr=False)
+    """SHA-256 of weights files that have been read."""
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
@@ -113,27 +118,39 @@ class Bundle:
         inside = self.path / self.model
         if inside.is_dir():
             return load_language_model(str(inside), dtype, device, **options)
-        if self.model.count("/") != 1 or self.model.startswith((".", "/")):
+        if self.model.partition("@")[0].count("/") != 1 or self.model.startswith((".", "/")):
             raise ValueError(
                 f"bundle {self.name} has no folder {self.model}, and that is no hub id either."
             )
         return load_language_model(self.model, dtype, device, **options)
 
     def load_sae(self, name: str, device: str | torch.device = "cpu") -> SAE:
-        """One SAE; ValueError naming the bundle's SAEs if it has none of that name."""
-        if name not in self.sources:
-            return load_own(Path(self.sae_source(name)), device)
-        from sae_core.sources import load_sae
-
-        return load_sae(self.sae_source(name), device)
+        """One SAE in float32, downloaded if need be; ValueError with one sentence if it cannot be
+        read, or naming the bundle's SAEs if it has none of that name.
+        """
+        path, origin = self._locate(name)
+        sae = read_sae(path, device, origin=origin)
+        if digest := sae.cfg.metadata.get("content_hash"):
+            self.hashes[name] = digest
+        return sae
 
     def sae_config(self, name: str) -> SAEConfig:
-        """An SAE's configuration and measured numbers, without reading its weights."""
-        if name not in self.sources:
-            return load_config(Path(self.sae_source(name)))
-        from sae_core.sources import sae_config
+        """An SAE's configuration and measured numbers, without reading its weights.
 
-        return sae_config(self.sae_source(name))
+        Its `content_hash` is there if its files have it, or once its weights have been read.
+        """
+        path, origin = self._locate(name)
+        cfg = read_config(path, origin=origin)
+        if name not in self.hashes:
+            return cfg
+        return replace(cfg, metadata={**cfg.metadata, "content_hash": self.hashes[name]})
+
+    def content_hash(self, name: str) -> str:
+        """SHA-256 of an SAE's weights file, which is read unless it is known."""
+        known = self.sae_config(name).metadata.get("content_hash")
+        if not known:
+            known = self.hashes[name] = sha256(weights_file(self._locate(name)[0]))
+        return known
 
     def sae_source(self, name: str) -> str:
         """Path or hub id of an SAE's weights; ValueError if the bundle has no SAE of that name."""
@@ -146,6 +163,21 @@ class Bundle:
         # A path relative to the bundle's folder; an absolute one stays what it is.
         inside = self.path / self.sources[name]
         return str(inside) if inside.exists() else self.sources[name]
+
+    def _locate(self, name: str) -> tuple[Path, Origin | None]:
+        """The folder or file of an SAE's weights, and for one from the hub what its id says."""
+        source = self.sae_source(name)
+        if self.sources.get(name) != source or Path(source).is_absolute():
+            return Path(source), None
+        if name not in self.located:
+            sae_id = parse_id(source)
+            if sae_id is None:
+                raise ValueError(
+                    f"bundle {self.name} has SAE {name!r} at {source!r}, which is neither a path "
+                    "in it nor a hub id."
+                )
+            self.located[name] = fetch(sae_id)
+        return self.located[name]
 
     def entries(self) -> list[str | dict[str, str]]:
         """The SAEs as `bundle.json` lists them."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
+from app.commands.shared import JSONFlag, chosen_bundle, shown, table, to_json
 from app.settings import Device, DType
 
 
@@ -12,10 +12,13 @@ class Evaluate:
 
     text: tuple[str, ...]
     """Parquet, JSONL or text files, folders, globs or URLs; not what the SAE was trained on."""
-    bundle: str = "demo"
-    """Folder of the bundle; `demo` is the bundled one."""
+    bundle: str = ""
+    """Folder of the bundle; the bundled demo if neither it nor a model is given."""
+    model: str = ""
+    """Without a bundle: hub id of the language model, maybe with @revision, or its folder."""
     sae: str = ""
-    """Name of the SAE; may be left out if the bundle has one only."""
+    """Name of the bundle's SAE, which may be left out if it has one only. With model: hub id of the
+    SAE, or its folder."""
     tokens: int = 100_000
     """Tokens to measure on; the last document row is used whole."""
     context_size: int = 0
@@ -49,11 +52,11 @@ class Evaluate:
         from sae_core.placement import chosen_device, chosen_dtype
         from sae_core.splice import SplicedLM
 
-        bundle = open_bundle(self.bundle)
+        bundle = chosen_bundle(self.bundle, self.model, [self.sae] if self.sae else [], "demo")
         only, *others = bundle.sae_names
         if not self.sae and others:
             raise ValueError(f"give sae: the bundle has {', '.join(bundle.sae_names)}.")
-        name = self.sae or only
+        name = only if self.model else self.sae or only
         sae = bundle.load_sae(name)
         size = self.context_size or sae.cfg.context_size
         if not size:

@@ -1,4 +1,4 @@
-"""`jumpscope index`: what every feature of an SAE fires on, as one DuckDB file beside it."""
+"""`jumpscope index`: what every feature of an SAE fires on, as one DuckDB file for each SAE."""
 
 import dataclasses
 from dataclasses import dataclass

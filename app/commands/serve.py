@@ -1,33 +1,45 @@
-"""`jumpscope demo` and `jumpscope serve`: the app on a bundle."""
+"""`jumpscope demo` and `jumpscope serve`: the app on a bundle, or on a model and SAEs by id."""
 
 import logging
 import socket
 import threading
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from app.commands.shared import open_bundle
+from app.commands.shared import chosen_bundle, open_bundle
 from app.settings import Settings
+
+if TYPE_CHECKING:
+    from sae_core.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serve:
-    """Open the app on a bundle: a folder with a language model, SAEs and their indexes.
+    """Open the app on a bundle, or on a language model with SAEs named by id.
 
-    Every option can also be set in the environment, e.g. JUMPSCOPE_PORT=8080.
+    A bundle is a folder with a language model, SAEs and their indexes. What is named by id is
+    downloaded once, and indexes that `jumpscope index` builds with the same names are found. Every
+    option of the app can also be set in the environment, e.g. JUMPSCOPE_PORT=8080.
     """
 
-    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
+    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE]")] = ""
     """Folder of the bundle; `demo` is the bundled one."""
+    model: str = ""
+    """Without a bundle: hub id of the language model, maybe with @revision, or its folder."""
+    sae: tuple[str, ...] = ()
+    """With model: SAEs in the order in which they are offered, each a hub id or a folder."""
     settings: Settings = field(default_factory=Settings.from_environment)
 
     def execute(self) -> None:
         """Serve until interrupted."""
-        _serve(self.bundle, self.settings)
+        if self.sae and not self.model:
+            raise ValueError("--sae goes with --model: a bundle names its own SAEs.")
+        _check_port(self.settings)
+        _serve(chosen_bundle(self.bundle, self.model, self.sae), self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +53,11 @@ class Demo:
 
     def execute(self) -> None:
         """Serve until interrupted."""
-        _serve("demo", self.settings)
+        _check_port(self.settings)
+        _serve(open_bundle("demo"), self.settings)
 
 
-def _serve(name: str, settings: Settings) -> None:
-    bundle = open_bundle(name)
-    _check_port(settings)
+def _serve(bundle: "Bundle", settings: Settings) -> None:
     from app.main import launch
 
     app = launch(settings, bundle, block=False)

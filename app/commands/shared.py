@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +23,25 @@ def open_bundle(name: str) -> "Bundle":
     from sae_core.bundle import Bundle
 
     return Bundle.open(DEMO if name == "demo" else name)
+
+
+def chosen_bundle(bundle: str, model: str, saes: Sequence[str], default: str = "") -> "Bundle":
+    """The bundle in a folder, or that of a model and SAEs named by id; `default` if neither.
+
+    `saes` name SAEs only where a model is given. ValueError with one sentence if the two forms are
+    mixed or neither is whole.
+    """
+    from sae_core.bundle import Bundle
+
+    if bundle and model:
+        raise ValueError("give either a bundle, or --model and --sae, not both.")
+    if model:
+        if not saes:
+            raise ValueError("--model needs --sae: name SAEs by hub id or folder.")
+        return Bundle.from_ids(model, saes)
+    if not bundle and not default:
+        raise ValueError("give a bundle (demo is the bundled one), or --model and --sae.")
+    return open_bundle(bundle or default)
 
 
 def to_json(result: Mapping[str, Any]) -> str:

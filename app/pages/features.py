@@ -9,6 +9,7 @@ from app.pages.layout import FEATURES, add_frame
 from app.pages.query import parsed, share, whole
 from app.render import address, feature_html, list_html, own_text_html
 from app.service import Service
+from app.unindexed import SORTS
 
 PAGE_SIZE: Final = 50
 
@@ -49,16 +50,20 @@ def _feature(service: Service, query: dict[str, str]) -> dict[str, Any]:
 def _list(service: Service, query: dict[str, str]) -> dict[str, Any]:
     wanted: dict[str, Any] = {
         "q": query.get("q", ""),
-        "sort": query.get("sort") or "frequency",
+        "sort": query.get("sort", ""),
         "desc": query.get("desc") != "0",
         "min": share(query, "min", 0.0),
         "max": share(query, "max", 1.0),
         "page": whole(query, "page", 1),
     }
+    sae = service.sae_name(query.get("sae"))
+    if service.known.missing(sae) and _needs_an_index(wanted):
+        # From another SAE, whose list has them; this one says what is missing.
+        wanted |= {"sort": "", "desc": True, "min": 0.0, "max": 1.0}
     if wanted["page"] < 1:
         raise ValueError("Pages are counted from 1.")
     found = service.search_features(
-        query.get("sae"),
+        sae,
         wanted["q"],
         wanted["sort"],
         wanted["desc"],
@@ -75,3 +80,7 @@ def _list(service: Service, query: dict[str, str]) -> dict[str, Any]:
         "html": list_html(found, wanted, default_sae=service.sae_name(), page_size=PAGE_SIZE),
         "title": f"Features: {wanted['q']}" if wanted["q"] else "Features",
     }
+
+
+def _needs_an_index(wanted: dict[str, Any]) -> bool:
+    return wanted["sort"] not in ("", *SORTS) or wanted["min"] > 0 or wanted["max"] < 1

@@ -5,7 +5,6 @@ from typing import Final
 
 import gradio as gr
 
-from app.about import sae_facts
 from app.render import escape
 from app.service import Service
 
@@ -48,7 +47,7 @@ def _navigation(page: Page, service: Service) -> str:
         f"{each.title}</a>"
         for each in PAGES
     )
-    saes = [sae_facts(service.bundle, name) for name in service.bundle.sae_names]
+    saes = [service.sae_facts(name) for name in service.bundle.sae_names]
     options = "".join(
         f'<option value="{escape(sae["name"])}">{escape(sae["label"])}</option>' for sae in saes
     )

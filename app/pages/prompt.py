@@ -93,6 +93,7 @@ def _content(service: Service) -> str:
           <output id="hide-value" for="hide"></output></label>
       </div>
       <section class="panel scroll" aria-labelledby="features-title" id="text-features"></section>
+      <div id="missing"></div>
     </div>
   </div>
 </div>"""

@@ -33,9 +33,9 @@ def _panel(title: str, body: str, name: str) -> str:
 
 def _pre_activations(data: Data) -> str:
     chart = data["pre_activation_histogram"]
-    edges = chart["edges"]
-    if len(edges) < 2:
+    if chart is None or len(chart["edges"]) < 2:
         return ""
+    edges = chart["edges"]
     body = histogram(
         edges,
         chart["counts"],
@@ -57,9 +57,9 @@ def _pre_activations(data: Data) -> str:
 
 def _activations(data: Data) -> str:
     chart = data["activation_histogram"]
-    edges = chart["edges"]
-    if len(edges) < 2 or not any(chart["counts"]):
+    if chart is None or len(chart["edges"]) < 2 or not any(chart["counts"]):
         return ""
+    edges = chart["edges"]
     body = histogram(
         edges,
         chart["counts"],

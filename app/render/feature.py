@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.render.evidence import evidence_html
+from app.render.notices import missing_html
 from app.render.numbers import count, number, percent
 from app.render.text import escape, link, signature_html
 from app.render.tokens import heat_map
@@ -54,11 +55,19 @@ def _heading(data: Data, sae: str, text: str) -> str:
 
 
 def _steer(data: Data, sae: str) -> str:
-    edits = f'[{{"feature":{data["feature"]},"mode":"set","strength":1,"positions":"all"}}]'
+    # Without an index the page begins with a value of its own.
+    strength = '"strength":1,' if data["missing"] is None else ""
+    edits = f'[{{"feature":{data["feature"]},"mode":"set",{strength}"positions":"all"}}]'
     return link("steer", sae=sae, edits=edits)
 
 
 def _facts(data: Data) -> str:
+    if data["missing"] is not None:
+        norms = data["norms"]
+        return (
+            f"threshold {number(data['threshold'])} · length of its weights "
+            f"{number(norms['encoder'])} in the encoder, {number(norms['decoder'])} in the decoder"
+        )
     if data["frequency"] <= 0:
         return f"never fired on {count(data['tokens'])} tokens"
     facts = [
@@ -92,7 +101,8 @@ def own_text_html(tested: Data) -> str:
     tokens = heat_map(
         tested["tokens"],
         activations,
-        scale=tested["max_act"],
+        # Without an index the text's own peak has the full colour.
+        scale=tested["max_act"] or max(activations, default=0.0),
         label="Your text, coloured by activation",
         peak=peak,
         special=tested["special"],
@@ -105,13 +115,16 @@ def own_text_html(tested: Data) -> str:
         )
     else:
         noun = "token" if fired == 1 else "tokens"
-        share = percent(activations[peak] / tested["max_act"]) if tested["max_act"] > 0 else "–"
-        strongest = f"{number(activations[peak])} ({share} of its largest)"
+        strongest = number(activations[peak])
+        if tested["max_act"]:
+            strongest += f" ({percent(activations[peak] / tested['max_act'])} of its largest)"
         words = f"Fires on {fired} {noun}, at most {strongest}."
     return f'{tokens}<p class="quiet">{words}</p>'
 
 
 def _groups(data: Data) -> str:
+    if data["missing"] is not None:
+        return missing_html(data["missing"])
     groups = [group for group in data["groups"] if group["contexts"]]
     if not groups:
         return '<p class="quiet">The index holds no context for this feature.</p>'

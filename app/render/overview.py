@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.render.charts import histogram
+from app.render.loaded import loaded_html
+from app.render.notices import missing_html, problem_html
 from app.render.numbers import count, fixed, number, one_in, percent, signed
 from app.render.stats import Stat, strip, term
 from app.render.text import escape, link, signature_html
@@ -17,34 +19,57 @@ def overview_html(data: Data, *, default_sae: str) -> str:
     """The whole page from `Service.overview`'s answer."""
     sae = data["sae"]
     shown = "" if sae == default_sae else sae
-    measured, definitions = data["measured"], data["definitions"]
+    row = next(row for row in data["saes"] if row["name"] == sae)
+    problems = [each for each in (data["model"].get("problem"), row["problem"]) if each]
     parts = [
         '<div data-view="overview">',
         "<h1>What is inside this model</h1>",
-        f'<p class="sub">{_introduction(data)}</p>',
-        '<div class="overview-top">',
-        f'<section class="panel" aria-label="Measured quality">{_measured(measured, definitions)}'
-        "</section>",
-        f'<section class="panel" aria-labelledby="frequency-title">{_frequencies(data, shown)}'
-        "</section></div>",
+        f'<p class="sub">{_introduction(data, row)}</p>',
+        *map(problem_html, problems),
     ]
+    if row["problem"] is None:
+        parts.append(_top(data, row, shown))
     if len(data["saes"]) > 1:
         parts.append(_saes(data, default_sae))
     parts.append(_worth_opening(data, shown))
+    if row["problem"] is None and data["missing"] is None:
+        parts.append(
+            '<details class="loaded"><summary>What is loaded</summary>'
+            f'<div class="panel">{loaded_html(row)}</div></details>'
+        )
     parts.append("</div>")
     return "".join(parts)
 
 
-def _introduction(data: Data) -> str:
+def _top(data: Data, row: Data, shown: str) -> str:
+    """What was measured and how often features fire; without an index what there is instead."""
+    measured = _measured(data)
+    quality = f'<section class="panel" aria-label="Measured quality">{measured}</section>'
+    if data["missing"] is None:
+        return (
+            f'<div class="overview-top">{quality}<section class="panel" '
+            f'aria-labelledby="frequency-title">{_frequencies(data, shown)}</section></div>'
+        )
+    return (
+        (f'<div class="overview-top one">{quality}</div>' if data["measured"] else "")
+        + '<div class="overview-top"><section class="panel" aria-labelledby="loaded-title">'
+        f'<h2 class="in-panel" id="loaded-title">What is loaded</h2>{loaded_html(row)}</section>'
+        f"{missing_html(data['missing'])}</div>"
+    )
+
+
+def _introduction(data: Data, row: Data) -> str:
     model = data["model"]
-    row = next(row for row in data["saes"] if row["name"] == data["sae"])
     title = str(data["bundle"]["title"]).rstrip(".")
     facts = []
     if model.get("parameters") and "parameter" not in title.lower():
         facts.append(f"{count(model['parameters'])} parameters")
     if model.get("layers") and model.get("d_model"):
         facts.append(f"{model['layers']} layers of width {model['d_model']:,}")
-    facts.append(f"read through {row['d_sae']:,} features at {_site(row)}")
+    if row["problem"] is None:
+        facts.append(f"read through {row['d_sae']:,} features at {_site(row)}")
+    if not facts:
+        return f"{escape(title)}."
     facts[0] = facts[0][0].upper() + facts[0][1:]
     return f"{escape(title)}. {', '.join(facts)}."
 
@@ -68,7 +93,12 @@ _MEASURED: Final = (
 """(key, name, how it is written), in the order of the strip."""
 
 
-def _measured(measured: Data, definitions: Data) -> str:
+def _measured(data: Data) -> str:
+    """The strip of numbers: those in the SAE's files, else those of the index's text."""
+    measured, definitions, index = data["measured"], data["definitions"], data["index"]
+    where = "validation text"
+    if not measured and index is not None:
+        measured, where = {**index["totals"], "tokens": index["tokens"]}, "the index's text"
     stats = [
         Stat(value=write(measured[key]), name=name, definition=str(definitions.get(key, "")))
         for key, name, write in _MEASURED
@@ -78,7 +108,7 @@ def _measured(measured: Data, definitions: Data) -> str:
         return '<p class="quiet">Nothing has been measured on this SAE yet.</p>'
     if not measured.get("tokens"):
         return strip(stats)
-    words = f"Measured on {count(measured['tokens'])} tokens of validation text."
+    words = f"Measured on {count(measured['tokens'])} tokens of {where}."
     return f'{strip(stats)}<p class="quiet">{words}</p>'
 
 
@@ -137,10 +167,12 @@ def _saes(data: Data, default_sae: str) -> str:
             f'<td class="n">{write(row[key]) if row.get(key) is not None else "–"}</td>'
             for key, _, write in columns
         )
-        site = escape(row["label"].rsplit(" · ", 1)[0])
+        declared = row.get("declared_l0")
+        site = escape(row["place"]) + (f" · L0 {declared:g} declared" if declared else "")
+        width = f"{row['d_sae']:,}" if row["d_sae"] else "–"
         rows.append(
             f'<tr{current}><th scope="row"><a href="{address}">{site}</a></th>'
-            f'<td class="n">{row["d_sae"]:,}</td>{cells}</tr>'
+            f'<td class="n">{width}</td>{cells}</tr>'
         )
     return (
         '<section aria-labelledby="saes-title"><h2 id="saes-title">SAEs of this model</h2>'

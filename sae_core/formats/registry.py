@@ -10,7 +10,7 @@ from sae_core.config import SAEConfig
 from sae_core.files import atomic_folder, keep_others, sha256
 from sae_core.formats import dictionary_learning, gemma_scope, gemma_scope_2, saelens, sparsify
 from sae_core.formats.container import refuse_placeholder
-from sae_core.formats.origin import Origin, origin_of_folder
+from sae_core.formats.origin import Origin, origin_of_path
 from sae_core.formats.plan import Plan
 from sae_core.formats.safetensors_file import SafetensorsFile
 from sae_core.sae import SAE
@@ -50,6 +50,11 @@ def recognise(path: Path) -> str:
         return "gemma_scope_2"
     refuse_placeholder(path)
     raise ValueError(f"{path} is in no SAE format that is known: {', '.join(FORMATS)}.")
+
+
+def weights_file(path: Path) -> Path:
+    """The file with the weights of the SAE in a folder, or the file that `path` is itself."""
+    return path / _MODULES[recognise(path)].WEIGHTS_FILE if path.is_dir() else path
 
 
 def read_config(path: Path, *, origin: Origin | None = None) -> SAEConfig:
@@ -95,10 +100,10 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
 def _plan(path: Path, origin: Origin | None) -> Plan:
     name = recognise(path)
     if origin is None:
-        origin = origin_of_folder(path if path.is_dir() else path.parent)
+        origin = origin_of_path(path)
     plan: Plan = _MODULES[name].plan(path, origin)
-    if name == "saelens" and not origin.repo:
-        return plan
     metadata = plan.cfg.metadata
+    if not origin.repo and (name == "saelens" or "source" in metadata):
+        return plan  # ours, or made from something that the file still knows
     source = {**metadata.get("source", {}), "format": name}
     return replace(plan, cfg=replace(plan.cfg, metadata={**metadata, "source": source}))

@@ -16,11 +16,9 @@ from tests import tiny
     ("settings", "sentence"),
     [
         ({"corpus": ()}, "corpus is empty"),
-        ({"bundle": "a", "model": "b", "sae_path": ("c",)}, "either bundle .* or model"),
-        ({"bundle": "a", "sae_path": ("c",)}, "either bundle .* or model"),
-        ({"sae": ("c",)}, "sae names SAEs of a bundle"),
-        ({"model": "b"}, "model and sae_path go together"),
-        ({"sae_path": ("b",)}, "model and sae_path go together"),
+        ({"bundle": "a", "model": "b", "sae": ("c",)}, "either bundle or model"),
+        ({"sae": ("c",)}, "of a bundle or for a model"),
+        ({"model": "b"}, "model and sae go together"),
         ({"tokens": 0}, "tokens is 0 but must be between 1"),
         ({"before": 128}, "before is 128 but must be between 0 and 127"),
         ({"context_size": 1}, "context_size is 1 but must be 0, or 2 or more"),
@@ -70,18 +68,20 @@ def test_an_unknown_sae_of_a_bundle(tiny_bundle: Bundle, tiny_corpus: Path) -> N
         run(cfg)
 
 
-def test_a_model_and_sae_folders(bundle: Bundle, tiny_corpus: Path) -> None:
-    folder = bundle.sae_path(tiny.SAE_NAME)
+def test_a_model_and_sae_folders(
+    bundle: Bundle, tiny_corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index goes where `jumpscope serve` with the same words looks for it."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    model, folder = str(bundle.path / "model"), str(bundle.sae_path(tiny.SAE_NAME))
     cfg = IndexConfig(
-        model=str(bundle.path / "model"),
-        sae_path=(str(folder),),
-        corpus=(str(tiny_corpus),),
-        tokens=300,
-        dtype="float32",
+        model=model, sae=(folder,), corpus=(str(tiny_corpus),), tokens=300, dtype="float32"
     )
-    found = run(cfg)
-    assert found["indexes"][0]["path"] == str(folder / "index.duckdb")
-    assert 300 <= Index.open(folder / "index.duckdb").meta["tokens"] < 350
+    [entry] = run(cfg)["indexes"]
+    index = Bundle.from_ids(model, [folder]).index_path(entry["sae"])
+    assert entry["path"] == str(index)
+    assert index.is_relative_to(tmp_path / "data" / "jumpscope")
+    assert 300 <= Index.open(index).meta["tokens"] < 350
 
 
 def test_an_empty_corpus_is_named(bundle: Bundle, tmp_path: Path) -> None:

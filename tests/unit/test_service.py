@@ -215,16 +215,6 @@ def test_overview_needs_no_model_in_memory(tiny_bundle: Bundle) -> None:
 # Bundles
 
 
-def test_an_sae_without_an_index_is_named(tiny_bundle: Bundle, tmp_path: Path) -> None:
-    shutil.copytree(tiny_bundle.path, tmp_path, dirs_exist_ok=True)
-    bundle = Bundle.open(tmp_path)
-    bundle.index_path(tiny.SAE_NAME).unlink()
-    unindexed = Service(SETTINGS, bundle)
-    for call in (unindexed.overview, unindexed.index):
-        with pytest.raises(ValueError, match="tiny has no index"):
-            call()
-
-
 def test_an_index_of_other_weights_is_refused(
     tiny_bundle: Bundle, tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any
 ) -> None:
@@ -239,8 +229,14 @@ def test_an_index_of_other_weights_is_refused(
         model=str(tiny_bundle.path / "model"),
         saes=[tiny.SAE_NAME],
     )
+    mixed = Service(SETTINGS, bundle)
     with pytest.raises(ValueError, match="built from other weights"):
-        Service(SETTINGS, bundle).index()
+        mixed.index()
+    # Its numbers are those of another SAE: none of them is shown.
+    found = mixed.overview()
+    assert "built from other weights" in found["missing"]["reason"]
+    assert found["frequency_histogram"] is None
+    assert mixed.feature(None, FIRING)["frequency"] is None
 
 
 # Threads

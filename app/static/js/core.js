@@ -206,6 +206,23 @@ window.jumpscope = (() => {
     setTimeout(() => (button.textContent = words), 1600);
   }
 
+  document.addEventListener("click", (event) => {
+    const button = event.target.closest?.("[data-copy]");
+    if (button) copy(button.dataset.copy, button);
+  });
+
+  /* That an SAE has no index, and the command that builds it, as app/render/notices.py writes it. */
+  function missing({ reason, command }) {
+    const words = `${reason}, so what its features fire on is not known. `;
+    const button = el("button", { type: "button", class: "plain", "data-copy": command }, "Copy");
+    return el(
+      "div",
+      { class: "panel notice", role: "note" },
+      el("p", {}, `${words}This builds it from text of yours:`),
+      el("div", { class: "command" }, el("code", {}, command), button),
+    );
+  }
+
   /* Colours: as the system, light or dark. */
   const THEMES = { system: "as the system", light: "light", dark: "dark" };
   const theme = () => localStorage.getItem("jumpscope-theme") ?? "system";
@@ -264,6 +281,7 @@ window.jumpscope = (() => {
     known,
     carrySae,
     problem,
+    missing,
     title,
     copy,
     mount,

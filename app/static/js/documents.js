@@ -159,7 +159,12 @@
       if (!event.target.matches("form[data-search]")) return;
       event.preventDefault();
       clearTimeout(timer);
-      search(event.target, false);
+      const { q, sae } = Object.fromEntries(new FormData(event.target));
+      // Where features are found by number alone, Enter opens the one.
+      const number = /^\s*#?(\d+)\s*$/.exec(q);
+      if ("jump" in event.target.dataset && number)
+        go(js.address(location.pathname, { sae, feature: number[1] }));
+      else search(event.target, false);
     });
     // Links, back and forward: the fields say what the address says, but for one being typed in.
     main.addEventListener("jumpscope:shown", () => {
@@ -168,7 +173,7 @@
       const query = js.query();
       for (const name of ["q", "min", "max"]) {
         const field = form.elements[name];
-        if (field !== document.activeElement) field.value = query[name] ?? "";
+        if (field && field !== document.activeElement) field.value = query[name] ?? "";
       }
     });
   }

@@ -25,6 +25,9 @@
   /* A new edit sets a feature without an index to so many times its threshold. */
   const TIMES = 10;
 
+  const NO_LARGEST =
+    "In the activation's own units: without an index the feature's largest activation is not known.";
+
   /* Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
      server's to judge. */
   js.editProblem = (edits) => {
@@ -223,6 +226,8 @@
       r.strength.hidden = mode === "ablate";
       r.raw.hidden = mode === "ablate";
       r.strength.step = r.own ? "any" : "0.1";
+      if (r.own && summary?.max_act === null) r.raw.dataset.tip = NO_LARGEST;
+      else delete r.raw.dataset.tip;
       r.raw.textContent = unit(r, summary, Number(r.strength.value));
       r.list.hidden = r.where.value !== "list";
     }

@@ -21,12 +21,13 @@
     const row = byId.get(state.feature);
     const acts = data.tokens.map(() => 0);
     for (const [i, activation] of row.tokens) acts[i] = activation;
-    const largest = format.number(row.max_act);
+    const own = row.max_act === null;
+    const largest = `${own ? " here" : ""}, ${format.number(own ? row.peak : row.max_act)}`;
     return {
       kind: "act",
       values: acts.map((value) => (value ? js.share(value, row) : 0)),
       words: (token) => (token.special ? SPECIAL : format.number(acts[token.i])),
-      legend: [`activation of #${row.feature}; full colour is its largest, ${largest}`],
+      legend: [`activation of #${row.feature}; full colour is its largest${largest}`],
     };
   }
 
@@ -67,6 +68,10 @@
   js.promptLosses = ({ loss, spliced_loss: spliced }) =>
     `${format.fixed(loss, 2)} → ${format.fixed(spliced, 2)}`;
 
-  /* An activation as a share of the feature's largest in the index; 1 where it never fired there. */
-  js.share = (activation, row) => (row.max_act > 0 ? activation / row.max_act : 1);
+  /* An activation as a share of the feature's largest in the index; 1 where it never fired there.
+     Without an index, of its largest on this text. */
+  js.share = (activation, { max_act: largest, peak }) => {
+    if (largest === null) return activation / peak;
+    return largest > 0 ? activation / largest : 1;
+  };
 })();

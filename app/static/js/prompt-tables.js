@@ -33,15 +33,15 @@
   /* A table of features: how many pass the filter, and the markup of the first `most` of them. */
   function table(page, pairs, { caption, where, most = Infinity }) {
     const visible = pairs.filter(([row]) => page.shown(row)).sort(ORDERS[page.state.sort]);
+    const indexed = !page.data.missing;
     const rows = visible
       .slice(0, most)
-      .map(([row, act]) => line(row, act, where, row.feature === page.state.feature));
+      .map(([row, act]) => line(row, act, { where, indexed, chosen: page.state.feature }));
     const heads = [
       head("feature"),
       el("td"),
       head(where === "text" ? "peak" : "act", "n"),
-      head("of max", "n"),
-      head("fires on", "n often"),
+      ...(indexed ? [head("of max", "n"), head("fires on", "n often")] : []),
     ];
     const node = el(
       "table",
@@ -53,21 +53,22 @@
     return { node, passing: visible.length, hidden: pairs.length - visible.length };
   }
 
-  function line(row, activation, where, chosen) {
+  function line(row, activation, { where, indexed, chosen }) {
     const share = js.share(activation, row);
     const what = {
       "data-feature": row.feature,
       "data-where": where,
-      "aria-pressed": String(chosen),
+      "aria-pressed": String(row.feature === chosen),
     };
     return el(
       "tr",
-      { "aria-current": chosen ? "true" : null },
+      { "aria-current": row.feature === chosen ? "true" : null },
       cell("id", button("pick", what, `#${row.feature}`)),
       cell("words", el("span", { class: "signature-text" }, row.signature), bar(share)),
       cell("n", format.number(activation)),
-      cell("n", format.percent(share)),
-      cell("n often", format.percent(row.frequency)),
+      ...(indexed
+        ? [cell("n", format.percent(share)), cell("n often", format.percent(row.frequency))]
+        : []),
     );
   }
 
@@ -129,27 +130,29 @@
         cell("mono", button("pick", { "data-token": i }, js.quoted(data.tokens[i].text))),
         cell("wide", bar(share)),
         cell("n", format.number(activation)),
-        cell("n", format.percent(share)),
+        data.missing ? null : cell("n", format.percent(share)),
       );
     });
-    const often = format.percent(row.frequency);
+    const often = data.missing ? "" : `${format.percent(row.frequency)} of tokens, on `;
     return panel(
       "Selected feature",
       title(el("b", { class: "id" }, `#${row.feature}`), ` ${row.signature}`, close("feature")),
-      el("p", { class: "quiet" }, `fires on ${often} of tokens, on ${tokens.length} of these`),
+      el("p", { class: "quiet" }, `fires on ${often}${tokens.length} of these`),
       el(
         "table",
         {},
         el("caption", { class: "vh" }, "Tokens of the selected feature"),
         el("tbody", {}, ...rows),
       ),
-      links(row.feature, data.of),
+      links(row, data.of),
     );
   };
 
-  function links(feature, text) {
+  function links({ feature, max_act: largest, peak }, text) {
     const sae = js.saeInAddress(js.sae());
-    const edits = JSON.stringify([{ feature, mode: "set", strength: 1, positions: "all" }]);
+    // As strong as it ever was in the index, or as it is here.
+    const much = largest === null ? { value: Number(peak.toPrecision(3)) } : { strength: 1 };
+    const edits = JSON.stringify([{ feature, mode: "set", ...much, positions: "all" }]);
     // A long text would make a link that no browser opens.
     const prompt = text.length < 2000 ? text : "";
     return el(

@@ -96,9 +96,12 @@
         for (const [i, activation] of row.tokens) page.byToken[i].push([row, activation]);
       }
       if (state.token >= analysis.tokens.length) state.token = null;
+      // How often features fire, and their largest activations, only an index knows.
+      if (analysis.missing) Object.assign(state, { sort: "activation", hide: 1 });
       if (!page.byId.has(state.feature)) Object.assign(state, withoutFeature());
       most = FEW;
       drawTotals();
+      at("missing").replaceChildren(...(analysis.missing ? [js.missing(analysis.missing)] : []));
       spans = analysis.tokens.map(tokenSpan);
       at("tokens").replaceChildren(...spans);
       at("start").hidden = true;
@@ -147,6 +150,7 @@
       for (const radio of main.querySelectorAll("[name=view]"))
         radio.checked = radio.value === view;
       at("sort").value = sort;
+      for (const node of main.querySelectorAll(".filters label")) node.hidden = page.data.missing;
       at("hide").value = String(Math.log10(hide));
       const words = hide >= 1 ? "none" : `over ${format.percent(hide)} of tokens`;
       at("hide").setAttribute("aria-valuetext", words);

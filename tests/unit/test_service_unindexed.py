@@ -1,0 +1,188 @@
+"""The service on an SAE without an index: what weights and model say, and what to do for more."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.service import Service
+from sae_core.bundle import Bundle
+from sae_core.index.logits import top_logits
+from sae_core.tokens import encode_text, special_ids
+from tests import tiny
+from tests.unit.service_support import FIRING, OTHER, SETTINGS, as_json
+
+TEXT = "The old clock measures two letters at noon."
+
+
+@pytest.fixture(scope="module")
+def service(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Service:
+    folder = tmp_path_factory.mktemp("unindexed") / "bundle"
+    shutil.copytree(tiny_bundle.path, folder)
+    bundle = Bundle.open(folder)
+    bundle.index_path(tiny.SAE_NAME).unlink()
+    return Service(SETTINGS, bundle)
+
+
+@pytest.fixture(scope="module")
+def indexed(tiny_bundle: Bundle) -> Service:
+    return Service(SETTINGS, tiny_bundle)
+
+
+def test_the_overview_says_what_is_loaded_and_what_builds_an_index(service: Service) -> None:
+    fresh = Service(SETTINGS, service.bundle)
+    found = as_json(fresh.overview())
+    assert fresh._engine is None
+    assert found["missing"]["reason"] == "SAE tiny has no index yet"
+    command = found["missing"]["command"]
+    assert command.startswith(f"jumpscope index --bundle {service.bundle.path} --sae tiny --corpus")
+    assert found["frequency_histogram"] is None
+    assert found["worth_opening"] == []
+    (sae,) = found["saes"]
+    assert sae["reads"] == "resid_post/1"
+    assert (sae["d_model"], sae["d_sae"], sae["d_out"]) == (tiny.D_MODEL, tiny.D_SAE, tiny.D_MODEL)
+    assert len(sae["content_hash"]) == 64
+
+
+def test_a_feature_is_what_the_index_would_say_of_its_weights(
+    service: Service, indexed: Service
+) -> None:
+    found, known = as_json(service.feature(None, FIRING)), indexed.feature(None, FIRING)
+    for key in ("feature", "previous", "next", "threshold"):
+        assert found[key] == known[key]
+    for side in ("raises", "lowers"):
+        mine, theirs = found["logits"][side], known["logits"][side]
+        assert [row["id"] for row in mine] == [row["id"] for row in theirs]
+        assert [row["token"] for row in mine] == [row["token"] for row in theirs]
+        expected = [row["logit"] for row in theirs]
+        assert [row["logit"] for row in mine] == pytest.approx(expected, rel=2e-3)
+    mine = {row["feature"]: row["cosine"] for row in found["neighbours"]}
+    theirs = {row["feature"]: row["cosine"] for row in known["neighbours"]}
+    assert mine == pytest.approx(theirs, abs=1e-4)
+    assert FIRING not in mine
+    assert found["norms"] == pytest.approx({"encoder": 1.0, "decoder": 0.5}, rel=1e-4)
+    assert found["frequency"] is found["max_act"] is found["pre_activation_histogram"] is None
+    assert found["groups"] == []
+    assert "tiny has no index" in found["missing"]["reason"]
+
+
+def test_in_the_signature_s_place_stand_the_tokens_it_raises(service: Service) -> None:
+    signature = service.feature(None, FIRING)["signature"]
+    assert signature.startswith("→ ")
+    words = signature.removeprefix("→ ").split(" · ")
+    assert 1 <= len(words) <= 3
+    raised = [row["token"].strip() for row in service.feature(None, FIRING)["logits"]["raises"]]
+    assert words[0] in raised
+
+
+def test_words_are_for_as_many_as_are_cheap(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unembedding = service.load().model.get_output_embeddings().weight
+    monkeypatch.setattr("app.unindexed._BUDGET", {"cpu": 3 * unembedding.numel()})
+    found = service.prompt_features(TEXT)["features"]
+    assert len(found) > 4
+    assert [bool(row["signature"]) for row in found] == [True] * 3 + [False] * (len(found) - 3)
+
+
+def test_features_are_listed_by_number_and_threshold(service: Service) -> None:
+    found = as_json(service.search_features(limit=5))
+    assert found["total"] == tiny.D_SAE
+    assert [row["feature"] for row in found["features"]] == [0, 1, 2, 3, 4]
+    assert found["missing"]["command"]
+    rest = service.search_features(limit=5, offset=62)["features"]
+    assert [row["feature"] for row in rest] == [62, 63]
+    by_threshold = service.search_features(sort="threshold", limit=tiny.D_SAE)["features"]
+    thresholds = [row["threshold"] for row in by_threshold]
+    assert thresholds == sorted(thresholds, reverse=True)
+    backwards = service.search_features(sort="id", limit=2)["features"]
+    assert [row["feature"] for row in backwards] == [63, 62]
+    for query in ("12", "#12"):
+        assert [row["feature"] for row in service.search_features(query=query)["features"]] == [12]
+    assert service.search_features(query="64")["total"] == 0
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"query": "river"}, "found by number alone"),
+        ({"sort": "frequency"}, "How often features fire is not known"),
+        ({"sort": "max_act"}, "How often features fire is not known"),
+        ({"min_frequency": 0.1}, "How often features fire is not known"),
+    ],
+)
+def test_what_needs_an_index_says_so(
+    service: Service, asked: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as caught:
+        service.search_features(**asked)
+    assert "jumpscope index" in str(caught.value)
+
+
+def test_a_random_feature_is_any_one(service: Service) -> None:
+    drawn = {service.random_feature() for _ in range(2000)}
+    assert drawn == set(range(tiny.D_SAE))
+
+
+def test_on_a_prompt_the_variance_is_the_text_s_own(service: Service) -> None:
+    found = as_json(service.prompt_features(TEXT))
+    engine = service.load()
+    ids = encode_text(engine.lm.tokenizer, TEXT)
+    with engine.spliced([tiny.SAE_NAME]) as lm:
+        own = lm.analyse(ids, tiny.SAE_NAME).totals["fvu"]
+    assert found["totals"]["fvu"] == pytest.approx(own)
+    assert "of this text" in found["definitions"]["fvu"]
+    assert "max_act" not in found["definitions"]
+    assert all(row["max_act"] is None and row["frequency"] is None for row in found["features"])
+    assert as_json(service.delta_loss(TEXT))["totals"] == found["totals"]
+    assert service.delta_loss(TEXT)["definitions"] == found["definitions"]
+
+
+def test_a_text_of_one_s_own(service: Service, indexed: Service) -> None:
+    found = as_json(service.test_text(TEXT, None, FIRING))
+    known = as_json(indexed.test_text(TEXT, None, FIRING))
+    assert found.pop("max_act") is None
+    assert known.pop("max_act") > 0
+    assert found == known
+
+
+def test_steering_takes_values_and_refuses_multiples_of_what_is_unknown(service: Service) -> None:
+    edits = [
+        {"feature": FIRING, "mode": "set", "value": 2.5},
+        {"feature": OTHER, "mode": "scale", "strength": 2},
+        {"feature": OTHER, "mode": "ablate"},
+    ]
+    found = as_json(service.steer("The river", edits, max_new_tokens=3, temperature=0))
+    assert [edit["value"] for edit in found["edits"]] == [2.5, 2, 0]
+    assert [edit["max_act"] for edit in found["edits"]] == [None] * 3
+    assert as_json(service.steer(**found["settings"])) == found
+    for edit in ({"feature": FIRING}, {"feature": FIRING, "mode": "cap", "strength": 1}):
+        with pytest.raises(ValueError, match="Edit 1 needs a value in the activation's own units"):
+            service.steer("The river", [edit])
+
+
+def test_an_index_that_is_built_meanwhile_is_used(
+    service: Service, tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    shutil.copytree(service.bundle.path, tmp_path / "bundle")
+    bundle = Bundle.open(tmp_path / "bundle")
+    served = Service(SETTINGS, bundle)
+    before = served.prompt_features(TEXT)
+    shutil.copy(tiny_bundle.index_path(tiny.SAE_NAME), bundle.index_path(tiny.SAE_NAME))
+    after = served.prompt_features(TEXT)
+    assert before["missing"]
+    assert after["missing"] is None
+    assert after["totals"]["fvu"] != before["totals"]["fvu"]
+    assert after["features"][0]["max_act"] > 0
+
+
+def test_logits_of_some_features_are_those_of_all(service: Service) -> None:
+    engine = service.load()
+    with engine.spliced([tiny.SAE_NAME]) as lm:
+        sae, leave_out = lm.sae(tiny.SAE_NAME), special_ids(lm.tokenizer)
+        every = top_logits(lm.model, sae, 5, leave_out)
+        some = top_logits(lm.model, sae, 5, leave_out, torch.tensor([9, 3]))
+    torch.testing.assert_close(some.raises, every.raises[[9, 3]])
+    torch.testing.assert_close(some.lowers_logit, every.lowers_logit[[9, 3]])
