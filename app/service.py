@@ -289,8 +289,9 @@ class Service:
     ) -> Generator[dict[str, Any]]:
         """Continue a prompt as it is and with edits: a whole dict for every token.
 
-        `messages` instead of a prompt are a conversation that the model answers. Edits and the dict are those of docs/steering.md. Mistakes raise here, before the first
-        dict. Closing the iterator ends the generation.
+        `messages` instead of a prompt are a conversation that the model answers. Edits and the dict
+        are those of docs/steering.md. Mistakes raise here, before the first dict. Closing the
+        iterator ends the generation.
         """
         name = self.sae_name(sae)
         settings = self.settings

@@ -14,6 +14,7 @@ from typing import Any, get_args
 from app import checks
 from app.engine import Engine
 from app.memory import refused_when_full
+from app.prompts import Prompt
 from app.settings import Settings
 from sae_core.edits import MODES, Edit, Where
 from sae_core.generation import GeneratedToken
@@ -157,8 +158,7 @@ def stream(
     settings: Settings,
     *,
     sae: str,
-    prompt: str,
-    ids: Sequence[int],
+    prompt: Prompt,
     edits: Sequence[PlannedEdit],
     max_new_tokens: int,
     temperature: float,
@@ -168,24 +168,26 @@ def stream(
 
     Each dict is whole and independent of the others. Closing the iterator ends the generation.
     """
-    lm = engine.lm
+    lm, ids = engine.lm, prompt.ids
     watch = list(dict.fromkeys((edit.sae, edit.feature) for edit in edits))
     columns = [watch.index((edit.sae, edit.feature)) for edit in edits]
     arms: dict[str, list[dict[str, Any]]] = {"base": [], "steered": []}
     streams = {arm: _after(ids, lm.vocabulary) for arm in arms}
     frame = {
         "sae": sae,
-        "prompt": prompt,
-        "prompt_tokens": [
-            {"i": i, "id": token, "text": text, "special": special}
-            for i, (token, text, special) in enumerate(
-                zip(ids, token_texts(ids, lm.vocabulary), lm.is_special(ids), strict=True)
-            )
-        ],
+        **prompt.as_answered("prompt"),
+        "prompt_tokens": prompt.marked(
+            [
+                {"i": i, "id": token, "text": text, "special": special}
+                for i, (token, text, special) in enumerate(
+                    zip(ids, token_texts(ids, lm.vocabulary), lm.is_special(ids), strict=True)
+                )
+            ]
+        ),
         "edits": [edit.as_answered() for edit in edits],
         "settings": {
             "sae": sae,
-            "prompt": prompt,
+            **prompt.as_written("prompt"),
             "edits": [edit.as_written() for edit in edits],
             "max_new_tokens": max_new_tokens,
             "temperature": temperature,
@@ -217,6 +219,7 @@ def stream(
             temperature=temperature,
             seed=seed,
             watch=watch,
+            eos=engine.ends,
         )
         with closing(steps):
             for step in steps:
