@@ -9,6 +9,10 @@ ALL := $(VENV)/.installed-all
 PINS := constraints.txt
 ARGS ?=
 
+# Tests of its file format need the classes alone; what it asks for (nnsight, numba, diffusers and
+# more) is hundreds of megabytes.
+PEER := --no-deps dictionary-learning
+
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
@@ -48,6 +52,7 @@ $(APP): pyproject.toml $(PINS) | $(BIN)/python
 
 $(ALL): pyproject.toml $(PINS) | $(BIN)/python
 	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,test]'
+	$(PIP) install --quiet --constraint $(PINS) $(PEER)
 	touch $(APP) $@
 
 $(BIN)/python:
@@ -75,6 +80,7 @@ constraints:
 	$(PYTHON) -m venv build/pins
 	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,test]'
 	build/pins/bin/python -m pip check
+	build/pins/bin/python -m pip install $(PEER)
 	{ grep '^#' $(PINS); build/pins/bin/python -m pip freeze --exclude jumpscope \
 		| sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
 	mv build/constraints.txt $(PINS)

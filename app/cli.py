@@ -34,7 +34,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "train": ("app.commands.train:Train", "train SAEs on a language model's activations"),
     "eval": ("app.commands.evaluate:Evaluate", "measure what an SAE costs the language model"),
     "index": ("app.commands.index:BuildIndex", "index what every feature of an SAE fires on"),
+    "convert": ("app.commands.convert:Convert", "write an SAE in another on-disk format"),
     "inspect": ("app.commands.inspect:Inspect", "list what a bundle holds"),
+    "list": ("app.commands.list:ListSAEs", "list the SAEs of a repository on the hub"),
 }
 """Name -> where its dataclass stands, and one line for the overview."""
 
@@ -83,7 +85,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(name: str, args: Sequence[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for each request otherwise
+    for client in ("httpx", "httpx2"):
+        logging.getLogger(client).setLevel(logging.WARNING)  # a line for each request otherwise
     command = parse(name, args)
     # Whatever a library prints, stdout stays the result's alone.
     with contextlib.redirect_stdout(sys.stderr):

@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +66,7 @@ class NpzFile(Container):
                         self._pour(member, into[name], name)
             return file.hexdigest()
 
-    def _pour(self, member: IO[bytes], target: Tensor, name: str) -> None:
+    def _pour(self, member: Any, target: Tensor, name: str) -> None:
         shape, fortran, dtype = self._header(member)
         if fortran:
             # Column by column: the transpose, row by row.
@@ -85,7 +85,7 @@ class NpzFile(Container):
 
         pour(blocks(), target, name, self.path)
 
-    def _header(self, member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    def _header(self, member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
         try:
             return _READ_HEADER[npy.read_magic(member)](member)
         except (ValueError, KeyError) as error:

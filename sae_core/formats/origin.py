@@ -12,6 +12,7 @@ from typing import Any
 
 from sae_core.config import SAEConfig, Site, SiteKind
 
+_CONTEXT = 1024  # of both releases
 _KINDS: dict[str, SiteKind] = {
     "res": "resid_post",
     "mlp": "mlp_out",
@@ -35,6 +36,8 @@ class Origin:
     """Transcoders: what it reconstructs."""
     model_name: str = ""
     """Hub id of the language model."""
+    context_size: int | None = None
+    """Tokens per training prompt, BOS included."""
     l0: float | None = None
     """Active features per token, as its makers state it."""
     repo: str = ""
@@ -61,8 +64,7 @@ class Origin:
         if self.l0 is not None:
             metadata.setdefault("declared", {"l0": self.l0})
         if self.repo:
-            source = {"repo": self.repo, "path": self.path, "revision": self.revision}
-            metadata["source"] = {**metadata.get("source", {}), **source}
+            metadata["source"] = {"repo": self.repo, "path": self.path, "revision": self.revision}
         site_out = said.get("site_out") or self.site_out
         if shape.get("d_out") == shape["d_model"]:
             shape["d_out"] = None
@@ -77,7 +79,7 @@ class Origin:
             site_out=site_out,
             model_name=said.get("model_name") or self.model_name,
             prepend_bos=True if prepend_bos is None else prepend_bos,
-            context_size=said.get("context_size"),
+            context_size=said.get("context_size") or self.context_size,
             metadata=metadata,
             **shape,
         )
@@ -89,8 +91,9 @@ def origin_of(repo: str, path: str, revision: str = "") -> Origin:
     return replace(known, repo=repo, path=path, revision=revision)
 
 
-def origin_of_folder(folder: Path) -> Origin:
-    """The same for a folder on disk that lies under folders named as on the hub."""
+def origin_of_path(path: Path) -> Origin:
+    """The same for an SAE on disk, folder or file, under folders that are named as on the hub."""
+    folder = path if path.is_dir() else path.parent
     return _of_names(folder.absolute().as_posix()) or Origin()
 
 
@@ -112,6 +115,7 @@ def _gemma_scope(names: str) -> Origin | None:
         site=site,
         site_out=Site("mlp_out", site.layer) if kind == "transcoders" else None,
         model_name=f"google/gemma-2-{size}" + ("-it" if variant == "it" else ""),
+        context_size=_CONTEXT,
         l0=None if l0 is None else float(l0),
         path=path,
     )
@@ -132,5 +136,6 @@ def _gemma_scope_2(names: str) -> Origin | None:
         site=Site(_KINDS[kind], int(layer)),
         site_out=Site("mlp_out", int(layer)) if kind == "transcoder" else None,
         model_name=f"google/gemma-3-{size}{suffix}",
+        context_size=_CONTEXT,
         path=path,
     )

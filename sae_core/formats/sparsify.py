@@ -58,7 +58,7 @@ def plan(path: Path, origin: Origin) -> Plan:
     skip = "W_skip" in weights.headers
     cfg = origin.configure(
         folder,
-        _said(folder, written, transcode) | recall(written, config),
+        _said(folder, transcode) | recall(written, config),
         transcoder=transcode,
         architecture="topk",
         d_model=d_model,
@@ -113,7 +113,7 @@ def write(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
     return path
 
 
-def _said(folder: Path, written: dict[str, Any], transcode: bool) -> dict[str, Any]:
+def _said(folder: Path, transcode: bool) -> dict[str, Any]:
     """What the folder's name and the run's settings say, as fields of `SAEConfig`."""
     hookpoint = folder.absolute()
     if re.fullmatch(r"seed\d+", hookpoint.name):

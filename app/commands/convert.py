@@ -1,0 +1,95 @@
+"""`jumpscope convert`: an SAE from one on-disk format to another."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from app.commands.shared import JSONFlag, shown, table, to_json
+
+Format = Literal["saelens", "gemma_scope", "gemma_scope_2", "dictionary_learning", "sparsify"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Convert:
+    """Read an SAE of any known format and write it in another, SAELens' unless told otherwise.
+
+    What training left beside the weights (an input scale, a bias taken off the input) is folded
+    into them; where nothing is to be folded, the numbers stay what they are, bit for bit.
+    """
+
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
+    """Folder or file of the SAE, or its hub id; the format is recognised."""
+    target: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="TARGET")]
+    """Folder to write; one that holds anything but an SAE of the same format is refused."""
+    to: Format = "saelens"
+    """Format to write; each holds the architectures that its own library has."""
+    site: str = ""
+    """Where the SAE reads, as in resid_post/20, if the source does not say it, or says it wrong."""
+    site_out: str = ""
+    """Transcoders: what it reconstructs, as in mlp_out/20, likewise."""
+    model_name: str = ""
+    """Language model it is for, likewise: a hub id such as google/gemma-2-2b."""
+    json: JSONFlag = False
+    """Print JSON."""
+
+    def execute(self) -> str:
+        """Read, write, and say what was read and written."""
+        from sae_core.formats import origin_of_path, read_sae, recognise, write_sae
+        from sae_core.sae import tensor_shapes
+        from sae_core.sources import locate
+
+        given = self._given()
+        path, origin = locate(self.source)
+        source_format = recognise(path)
+        # As its origin, for a transcoder cannot be read without; then over what the file says.
+        sae = read_sae(path, origin=replace(origin or origin_of_path(path), **given))
+        sae.cfg = replace(sae.cfg, **given)
+        source_hash = sae.cfg.metadata["content_hash"]
+        # Once written, the weights have another hash: this one says what they were made from, and
+        # the first such record stays.
+        source = {
+            "format": source_format,
+            "content_hash": source_hash,
+            **sae.cfg.metadata.get("source", {}),
+        }
+        sae.cfg = replace(sae.cfg, metadata={**sae.cfg.metadata, "source": source})
+        written = write_sae(sae, Path(self.target), self.to)
+        found = {
+            "source": self.source,
+            "source_format": source_format,
+            "source_hash": source_hash,
+            "architecture": written.architecture,
+            "site": str(written.site) if written.site else None,
+            "site_out": str(written.site_out) if written.site_out else None,
+            "model_name": written.model_name or None,
+            "shapes": {name: list(shape) for name, shape in tensor_shapes(written).items()},
+            "target": self.target,
+            "target_format": self.to,
+            "target_hash": written.metadata["content_hash"],
+        }
+        return to_json(found) if self.json else _as_text(found)
+
+    def _given(self) -> dict[str, Any]:
+        from sae_core.config import Site
+
+        return {
+            name: value if name == "model_name" else Site.parse(value)
+            for name in ("site", "site_out", "model_name")
+            if (value := getattr(self, name))
+        }
+
+
+def _as_text(found: dict[str, Any]) -> str:
+    site = shown(found["site"]) + (f" to {found['site_out']}" if found["site_out"] else "")
+    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in found["shapes"].items())
+    rows = [
+        ["read", f"{found['source']} ({found['source_format']})"],
+        ["", f"SHA-256 {found['source_hash']}"],
+        ["SAE", f"{found['architecture']} at {site} of {shown(found['model_name'])}"],
+        ["", ", ".join(shapes)],
+        ["wrote", f"{found['target']} ({found['target_format']})"],
+        ["", f"SHA-256 {found['target_hash']}"],
+    ]
+    return table(rows)
