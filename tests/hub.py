@@ -128,7 +128,8 @@ class Hub:
         """Misbehave inside the block, for the first `times` requests whose path contains `match`.
 
         `status`: answer with the status `value`; `cut`: close the connection after `value` bytes
-        of the body; `stall`: say nothing; `page`: answer with a web page, as a proxy's login does.
+        of a file; `short`: send these only, as if they were all; `stall`: say nothing; `page`:
+        answer with a web page, as a network's login does.
         """
         trouble = Trouble(match, kind, value, times, methods)
         with self._lock:

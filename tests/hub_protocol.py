@@ -24,7 +24,7 @@ LARGE = (".npz", ".safetensors", ".pt", ".bin")
 
 METHODS = ("GET", "HEAD", "POST")
 
-TroubleKind = Literal["status", "cut", "stall", "page"]
+TroubleKind = Literal["status", "cut", "short", "stall", "page"]
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ class Handler(BaseHTTPRequestHandler):
     """Answers one connection's requests out of `hub`."""
 
     hub: "Hub"
+    trouble: Trouble | None
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
 
@@ -99,12 +100,11 @@ class Handler(BaseHTTPRequestHandler):
         parts = [unquote(part) for part in url.path.split("/")[1:]]
         token = (self.headers.get("authorization") or "").removeprefix("Bearer ") or None
         asked = Asked(self.command, "/" + "/".join(parts), self.headers.get("Range"), token)
-        trouble = self.hub.note(asked)
+        self.trouble = trouble = self.hub.note(asked)
         if trouble and trouble.kind == "stall":
             trouble.over.wait(60)
             self.close_connection = True
             return
-        cut = trouble.value if trouble and trouble.kind == "cut" else None
         with suppress(BrokenPipeError, ConnectionResetError):
             try:
                 if trouble and trouble.kind == "page":
@@ -112,7 +112,7 @@ class Handler(BaseHTTPRequestHandler):
                     return
                 if trouble and trouble.kind == "status":
                     raise Refusal(trouble.value, None, "the hub is in trouble")
-                self._answer(parts, parse_qs(url.query), token, cut)
+                self._answer(parts, parse_qs(url.query), token)
             except Refusal as refusal:
                 headers = {"X-Error-Message": refusal.message}
                 if refusal.code:
@@ -128,11 +128,9 @@ class Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers.get("Content-Length") or 0))
         self.do_GET()
 
-    def _answer(
-        self, parts: list[str], query: dict[str, list[str]], token: str | None, cut: int | None
-    ) -> None:
+    def _answer(self, parts: list[str], query: dict[str, list[str]], token: str | None) -> None:
         if parts[0] == "cdn":
-            self._send_file(self._stored(parts[1]), cut)
+            self._send_file(self._stored(parts[1]))
             return
         if token not in (None, MEMBER_TOKEN, OTHER_TOKEN):
             raise Refusal(401, None, "Invalid credentials in Authorization header")
@@ -160,17 +158,17 @@ class Handler(BaseHTTPRequestHandler):
             self._send(200, _json(_tree(commit, path, query.get("recursive") == ["true"])))
         elif what == "resolve":
             _check_gate(repo, repository, token)
-            self._resolve(commit, path, cut)
+            self._resolve(commit, path)
         else:
             raise Refusal(404, None, f"this hub does not know {what}")
 
-    def _resolve(self, commit: Commit, path: str, cut: int | None) -> None:
+    def _resolve(self, commit: Commit, path: str) -> None:
         if path not in commit.files:
             raise Refusal(404, "EntryNotFound", "Entry not found", commit.id)
         content = commit.files[path]
         if not path.endswith(LARGE):
             headers = {"ETag": f'"{_blob_id(content)}"', "X-Repo-Commit": commit.id}
-            self._send_file(content, cut, headers)
+            self._send_file(content, headers)
             return
         digest = hashlib.sha256(content).hexdigest()
         headers = {
@@ -189,15 +187,17 @@ class Handler(BaseHTTPRequestHandler):
                         return content
         raise Refusal(404, None, "no such object")
 
-    def _send_file(
-        self, content: bytes, cut: int | None, headers: dict[str, str] | None = None
-    ) -> None:
+    def _send_file(self, content: bytes, headers: dict[str, str] | None = None) -> None:
         headers = {**(headers or {}), "Accept-Ranges": "bytes"}
         start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").split("-")[0])
-        status = 206 if start else 200
         if start:
             headers["Content-Range"] = f"bytes {start}-{len(content) - 1}/{len(content)}"
-        self._send(status, content[start:], headers, "application/octet-stream", cut)
+        body, cut = content[start:], None
+        if self.trouble and self.trouble.kind == "short":
+            body = body[: self.trouble.value]
+        elif self.trouble and self.trouble.kind == "cut":
+            cut = self.trouble.value
+        self._send(206 if start else 200, body, headers, "application/octet-stream", cut)
 
     def _send(
         self,
@@ -214,7 +214,7 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body if cut is None else body[:cut])
+            self.wfile.write(body[:cut])
             self.close_connection = self.close_connection or cut is not None
 
 

@@ -86,7 +86,7 @@ def _advice(sae_id: SAEId, folders: list[str]) -> str:
     )
 
 
-def _distance(part: str, wanted: str) -> tuple[float, float]:
+def _distance(part: str, wanted: str) -> tuple[float, int]:
     """How unlike two names of folders are: in their words first, then in their numbers."""
     numbers = [int(n) if (n := "".join(re.findall(r"\d+", p)[-1:])) else 0 for p in (part, wanted)]
     words = [re.sub(r"\d+", "", p) for p in (part, wanted)]

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelInfo, cached_assets_path, constants, resolve_revision
+from huggingface_hub import HfApi, ModelInfo, cached_assets_path, constants
 from huggingface_hub.errors import RevisionResolutionError
 
 from sae_core.files import atomic_write
@@ -61,18 +61,19 @@ def _commit(repo: str, revision: str | None) -> str:
         if not unreachable(error):
             raise
         try:
-            kept = resolve_revision(repo, revision=revision, local_files_only=True)
+            kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True)
         except RevisionResolutionError:
             raise error from None
         if not constants.is_offline_mode():
             log.warning("The hub cannot be reached: going on with %s as of %s.", repo, kept[:8])
         return kept.resolved
     assert commit is not None
+    # The client notes what the revision is, for later use offline by us and others.
+    api = HfApi()
     with suppress(RevisionResolutionError):
-        if resolve_revision(repo, revision=revision, local_files_only=True).resolved == commit:
+        if api.resolve_revision(repo, revision=revision, local_files_only=True).resolved == commit:
             return commit
-    # Has the client note what the revision is, for later use offline.
-    return resolve_revision(repo, revision=revision).resolved
+    return api.resolve_revision(repo, revision=revision).resolved
 
 
 def _files(repo: str, commit: str) -> dict[str, int] | None:
@@ -95,7 +96,8 @@ def _files(repo: str, commit: str) -> dict[str, int] | None:
 
 
 def _info(repo: str, revision: str | None, *, sizes: bool = False) -> ModelInfo:
-    timeout = constants.HF_HUB_ETAG_TIMEOUT
+    # The hub takes its time over the sizes of a thousand files.
+    timeout = constants.HF_HUB_ETAG_TIMEOUT * (6 if sizes else 1)
     return HfApi().model_info(repo, revision=revision, timeout=timeout, files_metadata=sizes)
 
 

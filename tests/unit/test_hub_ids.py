@@ -1,0 +1,278 @@
+"""Ids of SAEs on the hub: reading them, what they say, and which folder they mean."""
+
+import pytest
+
+from sae_core.config import Site
+from sae_core.hub import Offer, SAEId, origin, parse_id, width_of
+from sae_core.hub.choice import choose
+from sae_core.hub.listing import Listing
+from sae_core.hub.offers import offers_at
+
+RES = "google/gemma-scope-2b-pt-res"
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def listing(*folders: str, repo: str = RES, **sizes: int) -> Listing:
+    """A repository with Gemma Scope SAEs in these folders, 302 MB each unless `sizes` say."""
+    files = {f"{folder}/params.npz": 302_000_000 for folder in folders}
+    return Listing(repo=repo, commit=COMMIT, files={"README.md": 5, **files, **sizes})
+
+
+@pytest.mark.parametrize(
+    ("text", "repo", "folder", "revision"),
+    [
+        ("gemma-scope-2b-pt-res", RES, "", None),
+        (
+            "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71",
+            RES,
+            "layer_20/width_16k/average_l0_71",
+            None,
+        ),
+        ("google/gemma-scope-2b-pt-res/layer_20@main", RES, "layer_20", "main"),
+        (f"{RES}@refs/pr/7", RES, "", "refs/pr/7"),
+        (
+            "EleutherAI/sae-llama-3-8b-32x/layers.10",
+            "EleutherAI/sae-llama-3-8b-32x",
+            "layers.10",
+            None,
+        ),
+        ("owner/name/", "owner/name", "", None),
+        (f"owner/name/a b@{COMMIT}", None, "", None),
+        ("./owner/name", None, "", None),
+        ("../name", None, "", None),
+        ("/owner/name", None, "", None),
+        ("~/owner/name", None, "", None),
+        ("name", None, "", None),
+        ("owner/name/../other", None, "", None),
+        ("owner//name", None, "", None),
+        ("owner/name@", None, "", None),
+        ("owner/name@a b", None, "", None),
+        ("C:\\owner\\name", None, "", None),
+        ("", None, "", None),
+    ],
+)
+def test_ids_are_told_from_paths(text, repo, folder, revision):
+    found = parse_id(text)
+    assert found == (SAEId(repo, folder, revision) if repo else None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71@v1",
+        "gemma-scope-2-1b-pt/resid_post/layer_12_width_16k_l0_medium",
+        "someone/gemma-scope-2b-pt-res/layer_20/width_16k/average_l0_71",
+        "owner/name",
+    ],
+)
+def test_an_id_is_written_as_it_is_read(text):
+    assert str(parse_id(text)) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "sites", "model", "l0"),
+    [
+        ("2b-pt-res/layer_20/width_16k/average_l0_71", "resid_post/20", "gemma-2-2b", 71),
+        ("2b-pt-mlp/layer_4/width_16k/average_l0_85", "mlp_out/4", "gemma-2-2b", 85),
+        ("9b-pt-att/layer_9/width_131k/average_l0_30", "attn_out/9", "gemma-2-9b", 30),
+        ("9b-it-res/layer_31/width_16k/average_l0_76", "resid_post/31", "gemma-2-9b-it", 76),
+        ("27b-pt-res/layer_22/width_131k/average_l0_82", "resid_post/22", "gemma-2-27b", 82),
+        ("2b-pt-res/embedding/width_4k/average_l0_21", "resid_pre/0", "gemma-2-2b", 21),
+        (
+            "2b-pt-transcoders/layer_19/width_16k/average_l0_12",
+            "mlp_in_unit/19 mlp_out/19",
+            "gemma-2-2b",
+            12,
+        ),
+        (
+            "2-1b-pt/resid_post/layer_12_width_16k_l0_medium",
+            "resid_post/12",
+            "gemma-3-1b-pt",
+            None,
+        ),
+        ("2-270m-pt/attn_out_all/layer_3_width_65k_l0_big", "attn_out/3", "gemma-3-270m", None),
+        (
+            "2-4b-it/transcoder_all/layer_7_width_262k_l0_small_affine",
+            "mlp_in/7 mlp_out/7",
+            "gemma-3-4b-it",
+            None,
+        ),
+    ],
+)
+def test_names_of_gemma_scope_say_model_sites_and_l0(text, sites, model, l0):
+    sae_id = parse_id(f"gemma-scope-{text}")
+    assert sae_id is not None
+    found = origin(sae_id, COMMIT)
+    assert [found.site, found.site_out][: len(sites.split())] == list(
+        map(Site.parse, sites.split())
+    )
+    assert (found.site_out is None) == (len(sites.split()) == 1)
+    assert found.model_name == f"google/{model}"
+    assert found.l0 == l0
+    assert (found.repo, found.path, found.revision) == (sae_id.repo, sae_id.folder, COMMIT)
+
+
+def test_other_names_say_only_where_it_came_from():
+    found = origin(SAEId("owner/name", "layers.10"), COMMIT)
+    assert (found.site, found.model_name, found.l0) == (None, "", None)
+    assert (found.repo, found.path, found.revision) == ("owner/name", "layers.10", COMMIT)
+
+
+@pytest.mark.parametrize(
+    ("l0s", "chosen"),
+    [
+        ((12, 71, 176), 71),
+        ((38, 139), 139),
+        ((99,), 99),
+        ((90, 110), 90),  # equally near: the sparser
+        ((110, 90, 20), 90),
+        ((6, 21, 44, 111), 111),
+    ],
+)
+def test_canonical_is_the_l0_nearest_100(l0s, chosen):
+    folder = "layer_20/width_16k"
+    others = ("layer_20/width_65k/average_l0_100", "layer_2/width_16k/average_l0_100")
+    there = listing(*(f"{folder}/average_l0_{l0}" for l0 in l0s), *others)
+    assert choose(SAEId(RES, f"{folder}/canonical"), there) == f"{folder}/average_l0_{chosen}"
+
+
+def test_a_folder_called_canonical_is_taken_as_it_is():
+    there = listing("layer_12/width_1m/canonical", "layer_12/width_1m/average_l0_107")
+    sae_id = SAEId(RES, "layer_12/width_1m/canonical", "refs/pr/7")
+    assert choose(sae_id, there) == "layer_12/width_1m/canonical"
+
+
+def test_a_repository_of_one_sae_needs_no_folder():
+    there = Listing(repo="a/b", commit=COMMIT, files={"x/ae.pt": 1, "x/config.json": 1})
+    assert choose(SAEId("a/b"), there) == "x"
+    there = Listing(repo="a/b", commit=COMMIT, files={"sae_weights.safetensors": 1})
+    assert choose(SAEId("a/b"), there) == ""
+
+
+LAYERS = tuple(
+    f"layer_{layer}/width_{width}/average_l0_{l0}"
+    for layer in range(26)
+    for width in ("16k", "65k")
+    for l0 in (18, 71, 143)
+)
+
+
+@pytest.mark.parametrize(
+    ("folder", "sentence"),
+    [
+        ("", "gemma-scope-2b-pt-res is not one SAE but 156, e.g. gemma-scope-2b-pt-res/layer_0/"),
+        ("layer_20", "gemma-scope-2b-pt-res/layer_20 is not one SAE but 6, e.g. "),
+        (
+            "layer_20/width_16k/average_l0_70",
+            "gemma-scope-2b-pt-res/layer_20/width_16k has no average_l0_70, but e.g. "
+            "average_l0_71, average_l0_18, average_l0_143: "
+            "jumpscope list gemma-scope-2b-pt-res/layer_20/width_16k shows all.",
+        ),
+        ("layer_30/width_16k/average_l0_71", "has no layer_30, but e.g. layer_25, layer_24, "),
+        ("layer_20/width_32k/canonical", "has no width_32k, but e.g. width_16k, width_65k: "),
+        ("layer20", "has no layer20, but e.g. layer_20, "),
+        ("layer_2/params.npz", "has no params.npz, but e.g. width_16k, width_65k: "),
+    ],
+)
+def test_what_is_no_sae_is_answered_with_what_there_is(folder, sentence):
+    with pytest.raises(ValueError, match=r"jumpscope list \S+ shows") as mistake:
+        choose(SAEId(RES, folder), listing(*LAYERS))
+    assert sentence in str(mistake.value)
+
+
+def test_several_layers_at_once_are_refused():
+    repo = "google/gemma-scope-2-1b-pt"
+    files = {"clt/width_262k_l0_medium/params_layer_0.safetensors": 1}
+    there = listing(repo=repo, **files)
+    with pytest.raises(ValueError, match="cross-layer transcoders, which read several layers"):
+        choose(SAEId(repo, "clt/width_262k_l0_medium"), there)
+
+
+def test_a_repository_without_saes_says_so():
+    there = Listing(repo="google/gemma-2-2b", commit=COMMIT, files={"model.safetensors": 1})
+    with pytest.raises(ValueError, match="google/gemma-2-2b holds no SAE in a format"):
+        choose(SAEId("google/gemma-2-2b"), there)
+
+
+def offered(there: Listing, folder: str = "") -> dict[str, Offer]:
+    sae_id = SAEId(there.repo, folder)
+    return {offer.id.partition("/")[2]: offer for offer in offers_at(sae_id, there)}
+
+
+def test_offers_name_site_width_and_l0_in_natural_order():
+    found = offered(listing(*reversed(LAYERS)))
+    assert [*found][:4] == [
+        "layer_0/width_16k/average_l0_18",
+        "layer_0/width_16k/average_l0_71",
+        "layer_0/width_16k/average_l0_143",
+        "layer_0/width_65k/average_l0_18",
+    ]
+    assert [*found][12].startswith("layer_2/")
+    offer = found["layer_20/width_65k/average_l0_71"]
+    assert (offer.site, offer.width, offer.l0) == (Site("resid_post", 20), 65_536, 71)
+    assert offer.bytes == 302_000_000
+    assert offer.commit == COMMIT
+    assert offer.canonical
+    assert sum(offer.canonical for offer in found.values()) == 52
+
+
+def test_offers_of_a_part():
+    there = listing(*LAYERS)
+    assert len(offered(there, "layer_2")) == 6
+    assert [*offered(there, "layer_2/width_16k/canonical")] == ["layer_2/width_16k/average_l0_71"]
+    assert [*offered(there, "layer_2/width_16k/average_l0_18")] == [
+        "layer_2/width_16k/average_l0_18"
+    ]
+
+
+def test_files_cut_short_on_the_hub_are_marked():
+    cut = {"layer_22/width_65k/average_l0_71/params.npz": 110_000_000}
+    # A few bytes of header more or less are no difference.
+    longer = {"layer_23/width_65k/average_l0_71/params.npz": 302_000_064}
+    found = offered(listing(*LAYERS, **cut, **longer))
+    assert [name for name, offer in found.items() if not offer.whole] == [
+        "layer_22/width_65k/average_l0_71"
+    ]
+    alone = offered(listing(*LAYERS, **cut), "layer_22/width_65k/average_l0_71")
+    assert not alone["layer_22/width_65k/average_l0_71"].whole
+
+
+def test_offers_of_gemma_scope_2():
+    names = [
+        "resid_post/layer_5_width_16k_l0_small",
+        "transcoder_all/layer_12_width_262k_l0_big_affine",
+        "clt/width_262k_l0_medium",
+    ]
+    files = {f"{name}/params.safetensors": 100 for name in names}
+    repo = "google/gemma-scope-2-1b-pt"
+    found = offered(Listing(repo=repo, commit=COMMIT, files=files))
+    assert [*found] == names[:2]
+    small, transcoder = found.values()
+    assert (small.width, small.level, small.affine, small.l0) == (16_384, "small", False, None)
+    assert (transcoder.width, transcoder.level, transcoder.affine) == (262_144, "big", True)
+    assert (transcoder.site, transcoder.site_out) == (Site("mlp_in", 12), Site("mlp_out", 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "width"),
+    [
+        ("4k", 4096),
+        ("16k", 16_384),
+        ("32K", 32_768),
+        ("65k", 65_536),
+        ("131k", 131_072),
+        ("262k", 262_144),
+        ("524k", 524_288),
+        ("1m", 1_048_576),
+        ("16384", 16_384),
+        ("64", 64),
+    ],
+)
+def test_widths_are_read_as_people_write_them(text, width):
+    assert width_of(text) == width
+
+
+@pytest.mark.parametrize("text", ["", "wide", "16 k", "0k", "-1", "1.5m"])
+def test_other_widths_are_refused(text):
+    with pytest.raises(ValueError, match="is not a number of features such as 16k"):
+        width_of(text)
