@@ -28,8 +28,9 @@ jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_sae, save_sae
 from sae_core.sae import SAE
-from tests import tiny
+from tests import tiny, tiny_chat
 from tests.hub import Hub
+from tests.hub_client import Client
 from tests.hub_repos import publish_all
 
 torch.set_num_threads(1)
@@ -114,3 +115,17 @@ def hub(
     hub.start()
     yield hub
     hub.stop()
+
+
+@pytest.fixture(scope="session")
+def chat_bundle(tiny_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """A tiny chat model with two indexed SAEs, at different sites. Shared: do not write into it."""
+    return tiny_chat.make_bundle(tmp_path_factory.mktemp("bundle") / "chat", tiny_corpus)
+
+
+@pytest.fixture
+def client(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """The hub's client in this process, set to `hub` and to an empty cache."""
+    client = Client(hub, tmp_path / "huggingface", monkeypatch)
+    yield client
+    client.close()
