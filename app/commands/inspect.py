@@ -1,6 +1,7 @@
-"""`jumpscope inspect`: what a bundle holds, from its files, without running the model."""
+"""`jumpscope inspect`: what a bundle or an SAE is, from its files, without running the model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -13,17 +14,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspect:
-    """List a bundle's language model and SAEs, with their measured quality and their indexes."""
+    """Say what a bundle holds, or what an SAE is, whatever its format and wherever it is.
 
-    bundle: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE]")] = "demo"
-    """Folder of the bundle; `demo` is the bundled one."""
+    Of a bundle: its language model and its SAEs, with their measured quality and their indexes. Of
+    an SAE: its kind, sites, widths and origin, and the hash of its weights.
+    """
+
+    what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE|SAE]")] = "demo"
+    """Folder of a bundle (`demo` is the bundled one), folder or file of an SAE, or its hub id."""
     json: JSONFlag = False
     """Print JSON."""
 
     def execute(self) -> str:
         """The listing as JSON or text."""
-        found = describe(open_bundle(self.bundle))
-        return to_json(found) if self.json else _as_text(found)
+        from sae_core.bundle import BUNDLE_FILE
+
+        if self.what == "demo" or (Path(self.what) / BUNDLE_FILE).is_file():
+            found = describe(open_bundle(self.what))
+            return to_json(found) if self.json else _bundle_as_text(found)
+        found = describe_sae(self.what)
+        return to_json(found) if self.json else _sae_as_text(found)
 
 
 def describe(bundle: "Bundle") -> dict[str, Any]:
@@ -34,24 +44,48 @@ def describe(bundle: "Bundle") -> dict[str, Any]:
         "name": bundle.name,
         "title": bundle.title,
         "path": str(bundle.path),
-        "model": model_facts(bundle) or {"name": bundle.model},
+        "model": model_facts(bundle),
         "saes": [_sae(bundle, name) for name in bundle.sae_names],
     }
 
 
+def describe_sae(source: str) -> dict[str, Any]:
+    """An SAE as JSON values; ValueError with one sentence if it cannot be had or read."""
+    from app.about import config_facts
+    from sae_core.files import sha256
+    from sae_core.formats import read_config, weights_file
+    from sae_core.sources import locate
+
+    path, origin = locate(source)
+    cfg = read_config(path, origin=origin)
+    file = weights_file(path)
+    facts = config_facts(cfg)
+    return {
+        "source": source,
+        "format": (cfg.metadata.get("source") or {}).get("format", "saelens"),
+        **facts,
+        "content_hash": facts["content_hash"] or sha256(file),
+        "file": str(file),
+        "bytes": file.stat().st_size,
+        "measured": cfg.metadata.get("measured") or {},
+    }
+
+
 def _sae(bundle: "Bundle", name: str) -> dict[str, Any]:
-    from app.about import index_facts, open_index, sae_facts
+    from dataclasses import asdict
+
+    from app.about import NoIndexError, open_index, sae_facts, text_facts
 
     facts = sae_facts(bundle, name)
     path = bundle.index_path(name)
-    index = None
-    if path.is_file():
-        facts_of_index = index_facts(open_index(bundle, name))
-        index = {"file": str(path), "bytes": path.stat().st_size, **facts_of_index}
-    return facts | {"index": index}
+    try:
+        index = {"file": str(path), **text_facts(open_index(bundle, name))}
+    except NoIndexError as error:
+        return facts | {"index": None, "missing": asdict(error.missing)}
+    return facts | {"index": index | {"bytes": path.stat().st_size}, "missing": None}
 
 
-def _as_text(found: dict[str, Any]) -> str:
+def _bundle_as_text(found: dict[str, Any]) -> str:
     model = ", ".join(f"{k} {shown(v)}" for k, v in found["model"].items() if v is not None)
     rows = [["SAE", "site", "layer", "d_sae", "L0", "FVU", "delta LM loss", "tokens indexed"]]
     keys = ("name", "site", "layer", "d_sae", "l0", "fvu", "delta_lm_loss")
@@ -59,3 +93,10 @@ def _as_text(found: dict[str, Any]) -> str:
         indexed = (sae["index"] or {}).get("tokens")
         rows.append([*(shown(sae[key]) for key in keys), shown(indexed)])
     return f"{found['name']}: {found['title']}\nmodel: {model}\n\n{table(rows)}"
+
+
+def _sae_as_text(found: dict[str, Any]) -> str:
+    facts = {key: value for key, value in found.items() if key != "measured"}
+    facts |= {f"measured {key}": value for key, value in found["measured"].items()}
+    facts["skip"] = "yes" if facts["skip"] else None
+    return table([[key, shown(value)] for key, value in facts.items() if value is not None])

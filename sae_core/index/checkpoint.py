@@ -23,7 +23,7 @@ STATE_FILE, SPOOL_FILE = "state.pt", "tokens.bin"
 _VERSION = 1
 # What may change between a run and its continuation.
 _FREE = (
-    "bundle", "sae", "model", "sae_path", "corpus", "rows_per_batch", "checkpoint_tokens",
+    "bundle", "sae", "model", "corpus", "rows_per_batch", "checkpoint_tokens",
     "fresh", "device", "dtype",
 )  # fmt: skip
 

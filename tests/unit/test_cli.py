@@ -80,7 +80,7 @@ def test_help_documents_every_option(name, capsys):
         (["eval", "--text", "a.txt", "--model", "a/b"], "--model needs --sae"),
         (["index", "--corpus", "a.txt", "--model", "a/b"], "model and sae go together"),
         (["serve", "no/such/bundle"], "no/such/bundle is not a bundle: it has no bundle.json."),
-        (["inspect", "no/such/bundle"], "no/such/bundle is not a bundle"),
+        (["inspect", "no-such-bundle"], "no-such-bundle does not exist: give a folder or file"),
         (["eval"], "--text must be given."),
         (["eval", "--text", "a.txt", "--tokens", "0"], "tokens is 0 but must be 1 or more."),
         (["train", "--model", "m"], "--corpus, --sites, --d-sae, --out must be given."),
