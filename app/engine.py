@@ -39,6 +39,7 @@ class Engine:
         self._bundle = bundle
         self.device = chosen_device(settings.device)
         self.dtype = chosen_dtype(settings.dtype, self.device)
+        self.attention = settings.attention
         torch.set_num_threads(settings.threads or max(1, (os.cpu_count() or 1) // 2))
         with refused_when_full(
             f"The model does not fit into the memory of {self.device}: choose a smaller one, "

@@ -43,6 +43,8 @@ class Setup:
     """`float32` or `bfloat16`; SAEs always compute in float32."""
     device: str
     attention: str
+    ends: frozenset[int]
+    """Tokens that end a continuation."""
 
 
 def analysed(analysis: Analysis, quantity: str, token: int = 0, feature: int = 0) -> float:
@@ -62,7 +64,7 @@ def analysis_card(
     sae: SAESource,
     ids: Sequence[int],
     quantity: str,
-    value: float,
+    value: float | None,
     *,
     token: int = 0,
     feature: int = 0,
@@ -114,12 +116,11 @@ def generation_card(
     step: int,
     edit: int,
     when: str,
-    value: float,
 ) -> dict[str, Any]:
-    """The card of an activation on a generated token.
+    """The card of an activation on a generated token, without its value, which is on the page.
 
     `edits` have `feature`, `mode`, `value` (raw), `positions`, `sae`; `run` has `max_new_tokens`,
-    `temperature`, `seed`; the number is that of the feature of the `edit`-th edit on new token
+    `temperature`, `seed`. The number is that of the feature of the `edit`-th edit on new token
     `step` (from 0) of `arm` (0 as it is, 1 steered); `when`: `own` (before the edit) or `after`.
     """
     watch = list(dict.fromkeys((e["sae"], e["feature"]) for e in edits))
@@ -143,13 +144,13 @@ def generation_card(
         [
             f"ids = {list(ids)}",
             f"edits = [{made}]",
-            f"steps = list(lm.generate(ids, [[], edits], {options}, watch={watch!r}))",
+            f"ends = frozenset({sorted(setup.ends)})",
+            f"steps = list(lm.generate(ids, [[], edits], {options}, watch={watch!r}, eos=ends))",
             f"print(steps[{step}].tokens[{arm}].{when}[{column}])",
         ],
     )
     what = {
         "quantity": "activation" if when == "own" else "activation after the edit",
-        "value": value,
         "feature": edits[edit]["feature"],
         "token": len(ids) + step,
         "arm": ("as it is", "steered")[arm],

@@ -13,7 +13,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from app import about, checks, prompting, steering, unindexed
+from app import about, cards, checks, prompting, steering, unindexed
 from app.engine import Engine
 from app.known import Known
 from app.prompts import Prompt
@@ -140,7 +140,7 @@ class Service:
     def feature(self, sae: object, feature: object) -> dict[str, Any]:
         """All that is known about a feature, and its neighbours by number."""
         name = self.sae_name(sae)
-        number, last = self._feature(name, feature)
+        number, last = self.feature_number(name, feature), self.known.d_sae(name) - 1
         known = self.known.features(name)
         return {
             **known.feature(number),
@@ -255,7 +255,7 @@ class Service:
     def test_text(self, text: object, sae: object, feature: object) -> dict[str, Any]:
         """One feature's activations and pre-activations on a text; null at special tokens."""
         name = self.sae_name(sae)
-        number, _ = self._feature(name, feature)
+        number = self.feature_number(name, feature)
         engine = self.load()
         ids = engine.token_ids(text, "The text")
         pre_acts, acts, threshold = engine.pre_activations(ids, name, number)
@@ -293,6 +293,20 @@ class Service:
         are those of docs/steering.md. Mistakes raise here, before the first dict. Closing the
         iterator ends the generation.
         """
+        run = self.planned_run(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
+        return steering.stream(self.load(), self.settings, run)
+
+    def planned_run(
+        self,
+        prompt: object = "",
+        edits: object = None,
+        sae: object = None,
+        max_new_tokens: object = 60,
+        temperature: object = 0.8,
+        seed: object = 0,
+        messages: object = None,
+    ) -> steering.PlannedRun:
+        """A steering run, checked; arguments and errors are those of `steer_stream`."""
         name = self.sae_name(sae)
         settings = self.settings
         new = checks.whole(max_new_tokens, "New tokens", 1, settings.max_new_tokens)
@@ -308,9 +322,7 @@ class Service:
                 f"{length:,} prompt tokens and {new:,} new ones exceed the model's context of "
                 f"{engine.context:,} tokens: shorten one of them."
             )
-        return steering.stream(
-            engine,
-            settings,
+        return steering.PlannedRun(
             sae=name,
             prompt=given,
             edits=self._planned(edits, name, last_position=length + new - 1),
@@ -333,12 +345,15 @@ class Service:
         growing = self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
         return deque(growing, maxlen=1)[0]
 
+    def reproduce(self, asked: object) -> dict[str, Any]:
+        """What a number was computed from, and a script that prints it; see `app.cards`."""
+        return cards.card(self, asked)
+
     # Shared
 
-    def _feature(self, sae: str, feature: object, name: str = "The feature") -> tuple[int, int]:
-        """A feature's id and the last id of its SAE."""
-        last = self.known.d_sae(sae) - 1
-        return checks.whole(feature, name, 0, last), last
+    def feature_number(self, sae: str, feature: object, name: str = "The feature") -> int:
+        """The id of a feature of an SAE; ValueError, calling it `name`, if there is none."""
+        return checks.whole(feature, name, 0, self.known.d_sae(sae) - 1)
 
     def _analysis(self, prompt: Prompt, sae: str) -> Analysis:
         return self.load().analyse(prompt.ids, sae, self.known.mean(sae))
@@ -359,7 +374,7 @@ class Service:
             if not isinstance(written, Mapping) or "feature" not in written:
                 raise ValueError(f"Edit {number} must be an object with a feature.")
             name = self.sae_name(written.get("sae") or sae)
-            feature, _ = self._feature(name, written["feature"], f"The feature of edit {number}")
+            feature = self.feature_number(name, written["feature"], f"The feature of edit {number}")
             plans.append(
                 steering.planned(
                     written,

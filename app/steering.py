@@ -153,28 +153,40 @@ def _positions(written: object, number: int, last: int) -> str | list[int]:
     )
 
 
-def stream(
-    engine: Engine,
-    settings: Settings,
-    *,
-    sae: str,
-    prompt: Prompt,
-    edits: Sequence[PlannedEdit],
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-) -> Generator[dict[str, Any]]:
+@dataclass(frozen=True, kw_only=True)
+class PlannedRun:
+    """A steering run, checked."""
+
+    sae: str
+    """SAE of the edits that name none."""
+    prompt: Prompt
+    edits: Sequence[PlannedEdit]
+    max_new_tokens: int
+    temperature: float
+    seed: int
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """How tokens are drawn, as `generate` takes it."""
+        return {
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "seed": self.seed,
+        }
+
+
+def stream(engine: Engine, settings: Settings, run: PlannedRun) -> Generator[dict[str, Any]]:
     """Grow the model's own continuation and the steered one side by side, a dict every token.
 
     Each dict is whole and independent of the others. Closing the iterator ends the generation.
     """
-    lm, ids = engine.lm, prompt.ids
+    lm, prompt, edits, ids = engine.lm, run.prompt, run.edits, run.prompt.ids
     watch = list(dict.fromkeys((edit.sae, edit.feature) for edit in edits))
     columns = [watch.index((edit.sae, edit.feature)) for edit in edits]
     arms: dict[str, list[dict[str, Any]]] = {"base": [], "steered": []}
     streams = {arm: _after(ids, lm.vocabulary) for arm in arms}
     frame = {
-        "sae": sae,
+        "sae": run.sae,
         **prompt.as_answered("prompt"),
         "prompt_tokens": prompt.marked(
             [
@@ -186,12 +198,10 @@ def stream(
         ),
         "edits": [edit.as_answered() for edit in edits],
         "settings": {
-            "sae": sae,
+            "sae": run.sae,
             **prompt.as_written("prompt"),
             "edits": [edit.as_written() for edit in edits],
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "seed": seed,
+            **run.sampling,
         },
     }
 
@@ -205,7 +215,7 @@ def stream(
 
     with (
         refused_when_full(
-            f"{len(ids):,} prompt tokens and {max_new_tokens:,} new ones are too many for the "
+            f"{len(ids):,} prompt tokens and {run.max_new_tokens:,} new ones are too many for the "
             f"memory of {engine.device}: ask for fewer, or lower max_sae_memory."
         ),
         engine.spliced(edit.sae for edit in edits),
@@ -215,11 +225,9 @@ def stream(
         steps = lm.generate(
             ids,
             [[], [edit.edit for edit in edits]],
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            seed=seed,
             watch=watch,
             eos=engine.ends,
+            **run.sampling,
         )
         with closing(steps):
             for step in steps:
