@@ -61,12 +61,12 @@ def _commit(repo: str, revision: str | None) -> str:
         if not unreachable(error):
             raise
         try:
-            kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True)
+            kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
         except RevisionResolutionError:
             raise error from None
         if not constants.is_offline_mode():
             log.warning("The hub cannot be reached: going on with %s as of %s.", repo, kept[:8])
-        return kept.resolved
+        return kept
     assert commit is not None
     # The client notes what the revision is, for later use offline by us and others.
     api = HfApi()
@@ -79,7 +79,7 @@ def _commit(repo: str, revision: str | None) -> str:
 def _files(repo: str, commit: str) -> dict[str, int] | None:
     kept = _kept(repo, commit)
     if kept is not None:
-        with suppress(OSError, ValueError):
+        with suppress(OSError, ValueError, TypeError, AttributeError):
             return {str(name): int(size) for name, size in json.loads(kept.read_text()).items()}
     try:
         info = _info(repo, commit, sizes=True)

@@ -12,10 +12,10 @@ RES = "google/gemma-scope-2b-pt-res"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-def listing(*folders: str, repo: str = RES, **sizes: int) -> Listing:
+def listing(*folders: str, repo: str = RES, sizes: dict[str, int] | None = None) -> Listing:
     """A repository with Gemma Scope SAEs in these folders, 302 MB each unless `sizes` say."""
     files = {f"{folder}/params.npz": 302_000_000 for folder in folders}
-    return Listing(repo=repo, commit=COMMIT, files={"README.md": 5, **files, **sizes})
+    return Listing(repo=repo, commit=COMMIT, files={"README.md": 5, **files, **(sizes or {})})
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_what_is_no_sae_is_answered_with_what_there_is(folder, sentence):
 def test_several_layers_at_once_are_refused():
     repo = "google/gemma-scope-2-1b-pt"
     files = {"clt/width_262k_l0_medium/params_layer_0.safetensors": 1}
-    there = listing(repo=repo, **files)
+    there = listing(repo=repo, sizes=files)
     with pytest.raises(ValueError, match="cross-layer transcoders, which read several layers"):
         choose(SAEId(repo, "clt/width_262k_l0_medium"), there)
 
@@ -229,11 +229,11 @@ def test_files_cut_short_on_the_hub_are_marked():
     cut = {"layer_22/width_65k/average_l0_71/params.npz": 110_000_000}
     # A few bytes of header more or less are no difference.
     longer = {"layer_23/width_65k/average_l0_71/params.npz": 302_000_064}
-    found = offered(listing(*LAYERS, **cut, **longer))
+    found = offered(listing(*LAYERS, sizes=cut | longer))
     assert [name for name, offer in found.items() if not offer.whole] == [
         "layer_22/width_65k/average_l0_71"
     ]
-    alone = offered(listing(*LAYERS, **cut), "layer_22/width_65k/average_l0_71")
+    alone = offered(listing(*LAYERS, sizes=cut), "layer_22/width_65k/average_l0_71")
     assert not alone["layer_22/width_65k/average_l0_71"].whole
 
 
