@@ -29,7 +29,7 @@ def add_endpoints(service: Service) -> None:
     new_tokens = min(60, settings.max_new_tokens)
 
     def feature(feature: int, sae: str = "") -> dict[str, Any]:
-        """All that the index knows about one feature of an SAE.
+        """All that the index, or weights and model without one, know about a feature of an SAE.
 
         Parameters:
             feature: Number of the feature, from 0.
@@ -43,7 +43,7 @@ def add_endpoints(service: Service) -> None:
     def search_features(
         query: str = "",
         sae: str = "",
-        sort: str = "frequency",
+        sort: str = "",
         descending: bool = True,
         min_frequency: float = 0.0,
         max_frequency: float = 1.0,
@@ -55,7 +55,8 @@ def add_endpoints(service: Service) -> None:
         Parameters:
             query: A number such as 12 or #12, or text to find in tokens and signatures.
             sae: Name of the SAE; empty is the bundle's first.
-            sort: Number to sort by, such as frequency or max_act.
+            sort: Number to sort by, such as frequency or max_act; empty is frequency, and the id
+                where the SAE has no index.
             descending: Whether the largest come first.
             min_frequency: Lowest share of tokens on which a feature is active, 0 to 1.
             max_frequency: Highest such share.
@@ -68,53 +69,67 @@ def add_endpoints(service: Service) -> None:
             sae, query, sort, descending, min_frequency, max_frequency, limit, offset
         )
 
-    def prompt_features(text: str, sae: str = "", limit: int = rows) -> dict[str, Any]:
+    def prompt_features(
+        text: str = "",
+        sae: str = "",
+        limit: int = rows,
+        messages: list[dict] | None = None,
+    ) -> dict[str, Any]:
         """What fires on a text, and each token's loss without and with the SAE spliced in.
 
         Parameters:
             text: The text; it gets a BOS token if the tokenizer has one.
             sae: Name of the SAE; empty is the bundle's first.
             limit: Most features to list, by falling peak; tokens list all of theirs.
+            messages: A conversation instead of a text, if the model has a chat template: objects
+                with role (user, model, system) and content.
         Returns:
             tokens, totals (l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl), features, definitions.
         """
-        return service.prompt_features(text, sae, limit)
+        return service.prompt_features(text, sae, limit, messages)
 
-    def delta_loss(text: str, sae: str = "") -> dict[str, Any]:
+    def delta_loss(
+        text: str = "", sae: str = "", messages: list[dict] | None = None
+    ) -> dict[str, Any]:
         """What splicing the SAE in costs the language model on a text, in all and per token.
 
         Parameters:
             text: The text; it gets a BOS token if the tokenizer has one.
             sae: Name of the SAE; empty is the bundle's first.
+            messages: A conversation instead of a text, as in /prompt_features.
         Returns:
             tokens with loss, spliced_loss, delta and kl; totals; definitions.
         """
-        return service.delta_loss(text, sae)
+        return service.delta_loss(text, sae, messages)
 
     def steer(
-        prompt: str,
-        edits: list[dict],
+        prompt: str = "",
+        edits: list[dict] | None = None,
         sae: str = "",
         max_new_tokens: int = new_tokens,
         temperature: float = 0.8,
         seed: int = 0,
+        messages: list[dict] | None = None,
     ) -> dict[str, Any]:
         """Continue a prompt as it is and with features edited, same seed and sampler.
 
         Parameters:
             prompt: Text to continue.
             edits: Objects with feature, mode (set, scale, add, ablate, cap), strength in multiples
-                of the feature's largest activation (a factor for scale) and positions (all, prompt,
-                generated or a list of token numbers); optionally sae.
+                of the feature's largest activation (a factor for scale) or value in the
+                activation's own units, and positions (all, prompt, generated or a list of token
+                numbers); optionally sae.
             sae: Name of the SAE of edits that name none; empty is the bundle's first.
             max_new_tokens: Tokens to generate.
             temperature: Sampling temperature; 0 is greedy.
             seed: Seed of both continuations.
+            messages: A conversation instead of a prompt, as in /prompt_features: the model answers
+                its last message, a user's.
         Returns:
             base and steered tokens with the edited features' activations, the edits in raw units,
             and the settings that repeat the run.
         """
-        return service.steer(prompt, edits, sae, max_new_tokens, temperature, seed)
+        return service.steer(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
 
     for endpoint, group in (
         (feature, INDEX),

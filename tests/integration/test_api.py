@@ -6,6 +6,7 @@ import shlex
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ def service(tiny_bundle: Bundle) -> Service:
     return Service(Settings(threads=1, max_rows=20), tiny_bundle)
 
 
-@pytest.fixture(scope="module")
-def url(service: Service) -> Iterator[str]:
+@contextmanager
+def served(service: Service) -> Iterator[str]:
+    """The address of a server with the endpoints alone."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,8 +44,16 @@ def url(service: Service) -> Iterator[str]:
     _, address, _ = blocks.launch(
         server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True
     )
-    yield address
-    blocks.close()
+    try:
+        yield address
+    finally:
+        blocks.close()
+
+
+@pytest.fixture(scope="module")
+def url(service: Service) -> Iterator[str]:
+    with served(service) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
@@ -98,6 +108,23 @@ def test_delta_loss(client: Client, service: Service) -> None:
     assert found == as_json(service.delta_loss(TEXT))
 
 
+def test_a_conversation(chat_bundle: Bundle) -> None:
+    turns = [{"role": "user", "content": "Where does the river go?"}]
+    service = Service(Settings(threads=1, max_rows=20), chat_bundle)
+    with served(service) as url, closing(Client(url, verbose=False)) as client:
+        options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0}
+        found = client.predict(messages=turns, edits=[EDIT], **options, api_name="/steer")
+        assert found == as_json(service.steer(edits=[EDIT], messages=turns, **options))
+        assert client.predict(**found["settings"], api_name="/steer") == found
+        found = client.predict(messages=turns, api_name="/prompt_features")
+        assert found == as_json(service.prompt_features(messages=turns, limit=20))
+        found = client.predict(messages=turns, api_name="/delta_loss")
+        assert found == as_json(service.delta_loss(messages=turns))
+        said = [{"role": "system", "content": "x"}, *turns]
+        with pytest.raises(AppError, match="no system turn"):
+            client.predict(messages=said, api_name="/delta_loss")
+
+
 def test_steer(client: Client, service: Service) -> None:
     options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0, "seed": 1}
     found = client.predict("The river", [EDIT], **options, api_name="/steer")
@@ -119,7 +146,9 @@ def test_steer(client: Client, service: Service) -> None:
         ("/prompt_features", {"text": "  \n"}, "empty"),
         ("/prompt_features", {"text": 5}, "must be text"),
         ("/delta_loss", {"text": "x" * 100_000}, "limit of 256 tokens"),
+        ("/delta_loss", {"messages": [{"role": "user", "content": "x"}]}, "no chat template"),
         ("/steer", {"prompt": "", "edits": [EDIT]}, "empty"),
+        ("/steer", {"prompt": "The"}, "at least one edit"),
         ("/steer", {"prompt": "The", "edits": []}, "at least one edit"),
         ("/steer", {"prompt": "The", "edits": "x"}, "at least one edit"),
         ("/steer", {"prompt": "The", "edits": [EDIT], "seed": 0.5}, "Seed must be"),
@@ -138,7 +167,7 @@ def test_a_mistake_comes_back_as_one_sentence(
 def test_plain_http_answers_the_same_json(url: str, service: Service) -> None:
     ask = urllib.request.Request(
         f"{url}gradio_api/run/delta_loss",
-        data=json.dumps({"data": [TEXT, ""]}).encode(),
+        data=json.dumps({"data": [TEXT, "", None]}).encode(),
         headers={"Content-Type": "application/json"},
     )
     with urllib.request.urlopen(ask, timeout=60) as response:
