@@ -144,13 +144,17 @@ def _answered(error: HfHubHTTPError, what: str) -> str:
 def _disk(error: OSError) -> str | None:
     cache = constants.HF_HUB_CACHE
     if error.errno in _FULL:
-        return (
-            f"no space left on the disk of {cache}: free some, or set HF_HOME to a folder on "
-            "another disk."
-        )
+        return _full_disk()
     if error.errno in _READ_ONLY and str(error.filename or "").startswith(cache):
         return f"{error.filename} cannot be written: set HF_HOME to a folder you may write to."
     return None
+
+
+def _full_disk() -> str:
+    return (
+        f"no space left on the disk of {constants.HF_HUB_CACHE}: free some, or set HF_HOME to a "
+        "folder on another disk."
+    )
 
 
 def _transport(error: BaseException, what: str) -> str | None:
@@ -175,7 +179,10 @@ def _transport(error: BaseException, what: str) -> str | None:
 
 def _xet(error: BaseException, what: str) -> str | None:
     """For the library that fetches large files in chunks, whose errors have no class of theirs."""
-    if type(error).__module__.startswith("hf_xet") or "data processing error" in str(error).lower():
+    said = str(error).lower()
+    if type(error).__module__.startswith("hf_xet") or "data processing error" in said:
+        if "no space left" in said:
+            return _full_disk()
         return (
             f"the download of {what} failed ({error}): run the command again, with "
             "HF_HUB_DISABLE_XET=1 if it happens twice."

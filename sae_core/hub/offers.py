@@ -82,7 +82,8 @@ def offers_at(sae_id: SAEId, listing: Listing) -> list[Offer]:
     }
     if scope:
         everything = _measured(everything)
-    best = {canonical(folder.rpartition("/")[0], list(found)) for folder in inside}
+    above = {folder.rpartition("/")[0] for folder in inside}
+    best = {canonical(folder, list(found)) for folder in above}
     return [replace(everything[folder], canonical=folder in best) for folder in inside]
 
 

@@ -44,6 +44,10 @@ def wrapped(inner: Exception) -> OSError:
             "the download of owner/name failed (Data processing error: CAS service error): run "
             "the command again, with HF_HUB_DISABLE_XET=1 if it happens twice.",
         ),
+        (
+            RuntimeError("Data processing error: IO Error: No space left on device (os error 28)"),
+            "no space left on the disk of",
+        ),
         (XetAuthenticationError("expired"), "the download of owner/name failed (expired)"),
         (
             LocalEntryNotFoundError("nothing in the cache"),
