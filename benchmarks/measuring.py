@@ -1,0 +1,106 @@
+"""Measurements one after another under a time limit, with whatever was found kept at once."""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+
+@dataclass
+class Run:
+    """Where it runs, how long it may take, and what was found so far."""
+
+    device: torch.device
+    dtype: torch.dtype
+    part_seconds: float
+    """Aimed length of one measurement."""
+    deadline: float
+    """On `time.monotonic`'s clock; no part starts after it."""
+    out: Path | None
+    """File that always holds everything found so far."""
+    result: dict[str, Any] = field(default_factory=dict)
+
+    def record(self, path: Sequence[str], value: Any) -> None:
+        """Keep a finding under `path`, show it, and write everything found so far."""
+        place = self.result
+        for key in path[:-1]:
+            place = place.setdefault(key, {})
+        place[path[-1]] = value = rounded(value)
+        print("/".join(path), json.dumps(value), file=sys.stderr, flush=True)
+        if self.out is not None:
+            temporary = self.out.with_name(self.out.name + ".tmp")
+            temporary.write_text(json.dumps(self.result, indent=2) + "\n")
+            temporary.replace(self.out)
+
+    def part(self, path: Sequence[str], measure: Callable[[], Any]) -> None:
+        """Record what `measure` finds, or that time is up, or how it failed."""
+        if time.monotonic() > self.deadline:
+            self.record(path, "skipped: no time left")
+            return
+        try:
+            self.record(path, measure())
+        except (RuntimeError, ValueError, OSError, AssertionError) as error:
+            # One part that does not fit must not cost the others' results.
+            self.record(path, f"failed: {type(error).__name__}: {str(error)[:300]}")
+
+    def wait(self) -> None:
+        """Until the device has done what it was asked to."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def seconds(self, work: Callable[[], Any]) -> tuple[float, Any]:
+        """How long `work` takes, and what it returns."""
+        self.wait()
+        started = time.perf_counter()
+        made = work()
+        self.wait()
+        return time.perf_counter() - started, made
+
+    def in_turns(self, works: dict[str, Callable[[], Any]]) -> dict[str, list[float]]:
+        """Seconds of each work, one after another, until the part's time is over: 3 turns or more.
+
+        The first turn warms up and is not counted.
+        """
+        found: dict[str, list[float]] = {name: [] for name in works}
+        until = time.monotonic() + self.part_seconds
+        while min(map(len, found.values())) < 4 or time.monotonic() < until:
+            for name, work in works.items():
+                found[name].append(self.seconds(work)[0])
+        return {name: seconds[1:] for name, seconds in found.items()}
+
+    def peak(self, work: Callable[[], Any]) -> int | None:
+        """Most bytes that tensors took on the device during `work`; None on the processor."""
+        if self.device.type != "cuda":
+            work()
+            return None
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        work()
+        self.wait()
+        return torch.cuda.max_memory_allocated()
+
+
+def spread(values: Iterable[float], digits: int = 4) -> dict[str, float]:
+    """Median, 20th and 80th percentile, and how many."""
+    values = list(values)
+    p20, p50, p80 = np.percentile(values, [20, 50, 80])
+    found = {"p20": p20, "p50": p50, "p80": p80}
+    return {name: round(float(value), digits) for name, value in found.items()} | {"n": len(values)}
+
+
+def ratios(above: list[float], below: list[float]) -> dict[str, float]:
+    """Spread of the quotients of works that ran in the same turn."""
+    return spread(a / b for a, b in zip(above, below, strict=True))
+
+
+def rounded(value: Any) -> Any:
+    """Floats in `value`, at any depth, to six digits."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    return float(f"{value:.6g}") if isinstance(value, float) else value
