@@ -102,6 +102,8 @@ class Sizes:
     """Features of the SAEs."""
     prompt_tokens: int
     """Of the analysed prompt; generation continues a quarter of it."""
+    long_tokens: int
+    """Of a prompt that is analysed once."""
     new_tokens: int
 
 
@@ -114,8 +116,9 @@ class Bench:
         self.lm: Any = SplicedLM(self._random_model(), self.tokenizer, {})
         self.weight_bytes = nbytes(self.lm.model)
         generator = torch.Generator().manual_seed(0)
-        drawn = torch.randint(3, 2048, (sizes.prompt_tokens - 1,), generator=generator)
-        self.ids = [2, *drawn.tolist()]
+        drawn = torch.randint(3, 2048, (sizes.long_tokens - 1,), generator=generator)
+        self.long_ids = [2, *drawn.tolist()]
+        self.ids = self.long_ids[: sizes.prompt_tokens]
         self.row = torch.tensor([self.ids], device=run.device)
         self.site = Site("resid_post", SHAPES[shape]["num_hidden_layers"] // 2)
 
@@ -129,6 +132,7 @@ class Bench:
                 self.run.part((self.shape, name, "memory"), self.memory)
                 self.run.part((self.shape, name, "analysis"), self.analysis)
                 self.run.part((self.shape, name, "generation"), self.generation)
+                self.run.part((self.shape, name, "long_prompt"), self.long_prompt)
                 self.lm.remove("sae")
         # Last, because it may take long where the disk is slow.
         self.run.part((self.shape, "from_disk"), self.from_disk)
@@ -219,6 +223,21 @@ class Bench:
             "tokens": len(self.ids),
             **{f"{name}_s": spread(seconds) for name, seconds in found.items()},
             "over_two_forwards": ratios(found["analysis"], found["two_forwards"]),
+        }
+
+    def long_prompt(self) -> dict[str, Any]:
+        """Analysis of a long prompt, whose arrays must not grow with its square."""
+        seconds: list[float] = []
+
+        def analyse() -> None:
+            seconds.append(self.run.seconds(lambda: self.lm.analyse(self.long_ids, "sae"))[0])
+
+        peak = self.run.peak(analyse)
+        weights = self.weight_bytes + nbytes(self.lm.sae("sae"))
+        return {
+            "tokens": len(self.long_ids),
+            "analysis_s": seconds[0],
+            "peak_over_weights": peak and round(peak / weights, 4),
         }
 
     def generation(self) -> dict[str, Any]:
@@ -323,6 +342,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--models", nargs="+", default=["2b", "9b"], choices=["2b", "9b"])
     parser.add_argument("--widths", nargs="+", type=int, default=[16_384, 131_072])
     parser.add_argument("--prompt-tokens", type=int, default=512)
+    parser.add_argument("--long-tokens", type=int, default=8192)
     parser.add_argument("--new-tokens", type=int, default=64)
     parser.add_argument("--minutes", type=float, default=6.0, help="after that nothing starts")
     parser.add_argument("--part-seconds", type=float, default=10.0, help="of one comparison")
@@ -340,10 +360,13 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         out=given.out,
     )
     sizes = Sizes(
-        widths=given.widths, prompt_tokens=given.prompt_tokens, new_tokens=given.new_tokens
+        widths=given.widths,
+        prompt_tokens=given.prompt_tokens,
+        long_tokens=given.long_tokens,
+        new_tokens=given.new_tokens,
     )
     if given.tiny:
-        sizes = Sizes(widths=[64, 256], prompt_tokens=32, new_tokens=3)
+        sizes = Sizes(widths=[64, 256], prompt_tokens=32, long_tokens=64, new_tokens=3)
     run.record(("machine",), machine(run.device) | {"dtype": str(run.dtype)})
     for shape in ["tiny"] if given.tiny else given.models:
         with tempfile.TemporaryDirectory(dir=given.folder) as folder:
