@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_BYTES = 1 << 24
+CHUNK_BYTES = 1 << 22
 """How much of a file is in memory at once; at least one row of a matrix."""
 
 
@@ -60,8 +60,10 @@ def pour(blocks: Iterable[Tensor], target: Tensor, name: str, path: Path) -> Non
     for block in blocks:
         part = rows[start : start + len(block)]
         part.copy_(block)
-        # Looked at in the target's number format, in which a large number may have overflowed.
-        if not bool(part.isfinite().all()):
+        # Looked at in the target's number format, in which a large number may have overflowed; the
+        # extremes are NaN if anything is.
+        low, high = part.aminmax()
+        if not (bool(low.isfinite()) and bool(high.isfinite())):
             raise ValueError(f"{name} in {path} holds values that are not finite.")
         start += len(block)
     assert start == len(rows)

@@ -107,6 +107,8 @@ def plan(path: Path, origin: Origin) -> Plan:
     written = read_json(config) if config.is_file() else {}
     trainer = entry(written, "trainer", dict, config) or {}
     known = _class(weights, trainer.get("dict_class"))
+    first, second = matrix_shape(weights, known.names["W_enc"])
+    d_model, d_sae = (second, first) if "W_enc" in known.transposed else (first, second)
     header = weights.headers.get("threshold")
     of_batch = known.architecture == "jumprelu" and header is not None and header.shape == ()
     if of_batch and weights.number("threshold") < 0:
@@ -114,8 +116,6 @@ def plan(path: Path, origin: Origin) -> Plan:
             f"{path} was saved before its threshold was estimated: train it further, or use a "
             "later checkpoint."
         )
-    first, second = matrix_shape(weights, known.names["W_enc"])
-    d_model, d_sae = (second, first) if "W_enc" in known.transposed else (first, second)
     for key, found in (("activation_dim", d_model), ("dict_size", d_sae)):
         if (entry(trainer, key, int, config) or found) != found:
             raise ValueError(f"{config} says {key}={trainer[key]} but {path} has {found}.")

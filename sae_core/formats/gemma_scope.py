@@ -13,7 +13,7 @@ import torch
 
 from sae_core.formats.npz_file import NpzFile
 from sae_core.formats.origin import Origin
-from sae_core.formats.plan import Plan, matrix_shape
+from sae_core.formats.plan import Plan, decoder_width, matrix_shape
 from sae_core.sae import SAE
 
 WEIGHTS_FILE = "params.npz"
@@ -27,7 +27,7 @@ def plan(path: Path, origin: Origin) -> Plan:
     lower = {name: name.replace("W_", "w_") for name in _TENSORS}
     names = {name: low if low in weights.headers else name for name, low in lower.items()}
     d_model, d_sae = matrix_shape(weights, names["W_enc"])
-    _, d_out = matrix_shape(weights, names["W_dec"])
+    d_out = decoder_width(weights, names["W_dec"], d_sae)
     cfg = origin.configure(
         path, {}, architecture="jumprelu", d_model=d_model, d_sae=d_sae, d_out=d_out
     )

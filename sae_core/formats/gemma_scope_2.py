@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from sae_core.formats.hooks import gemma_module_name, site_of_hook
 from sae_core.formats.origin import Origin
-from sae_core.formats.plan import Plan, matrix_shape
+from sae_core.formats.plan import Plan, decoder_width, matrix_shape
 from sae_core.formats.record import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.safetensors_file import SafetensorsFile
 from sae_core.sae import SAE, tensor_shapes
@@ -28,7 +28,7 @@ def plan(path: Path, origin: Origin) -> Plan:
     path = path / WEIGHTS_FILE if path.is_dir() else path
     weights = SafetensorsFile(path)
     d_model, d_sae = matrix_shape(weights, "w_enc")
-    _, d_out = matrix_shape(weights, "w_dec")
+    d_out = decoder_width(weights, "w_dec", d_sae)
     config = path.parent / CONFIG_FILE
     said = _said(config) if config.is_file() else {}
     width = said.pop("width", None)

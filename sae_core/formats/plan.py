@@ -84,3 +84,14 @@ def matrix_shape(weights: Container, name: str) -> tuple[int, int]:
             "of one layer are read, cross-layer transcoders and crosscoders are not."
         )
     return shape[0], shape[1]
+
+
+def decoder_width(weights: Container, name: str, d_sae: int) -> int:
+    """The width that a stored decoder `[d_sae, d_out]` writes; ValueError for another d_sae."""
+    rows, width = matrix_shape(weights, name)
+    if rows != d_sae:
+        raise ValueError(
+            f"{name} in {weights.path} has shape {(rows, width)} but the encoder has {d_sae} "
+            "features."
+        )
+    return width

@@ -32,11 +32,8 @@ def recognise(path: Path) -> str:
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
     if path.is_dir():
-        for name, module in _MODULES.items():
-            if (path / module.WEIGHTS_FILE).is_file():
-                return name
-        if (path / saelens.CONFIG_FILE).is_file():
-            return "saelens"  # whose reader says what is missing
+        if found := _in_folder(path):
+            return found
         files = ", ".join(module.WEIGHTS_FILE for module in _MODULES.values())
         raise ValueError(f"{path} holds no SAE: none of {files}.")
     if path.suffix == ".npz":
@@ -82,10 +79,10 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
     """
     if to not in _MODULES:
         raise ValueError(f"unknown format {to!r}: use one of {', '.join(FORMATS)}.")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        there = recognise(folder) if folder.is_dir() else "a file"
-        if there != to:
-            raise ValueError(f"{folder} is not empty and no {to} SAE: choose another folder.")
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder} is a file: name a folder.")
+    if folder.is_dir() and any(folder.iterdir()) and _in_folder(folder) != to:
+        raise ValueError(f"{folder} is not empty and holds no {to} SAE: choose another folder.")
     if to == "saelens":
         return saelens.save_sae(sae, folder, dtype)
     with atomic_folder(folder) as temporary:
@@ -95,6 +92,14 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
         if folder.is_dir():
             keep_others(folder, temporary)
     return replace(sae.cfg, metadata={**sae.cfg.metadata, "content_hash": digest})
+
+
+def _in_folder(folder: Path) -> str | None:
+    for name, module in _MODULES.items():
+        if (folder / module.WEIGHTS_FILE).is_file():
+            return name
+    # Of an SAE without its weights the reader says what is missing.
+    return "saelens" if (folder / saelens.CONFIG_FILE).is_file() else None
 
 
 def _plan(path: Path, origin: Origin | None) -> Plan:

@@ -17,7 +17,7 @@ from sae_core.config import Site, SiteKind
 from sae_core.formats.folding import project, subtract_b_dec
 from sae_core.formats.hooks import site_of_hook
 from sae_core.formats.origin import Origin
-from sae_core.formats.plan import Plan, matrix_shape
+from sae_core.formats.plan import Plan, decoder_width, matrix_shape
 from sae_core.formats.record import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.safetensors_file import SafetensorsFile
 from sae_core.sae import SAE
@@ -44,7 +44,7 @@ def plan(path: Path, origin: Origin) -> Plan:
     written = read_json(config)
     weights = SafetensorsFile(folder / WEIGHTS_FILE)
     d_sae, d_model = matrix_shape(weights, "encoder.weight")
-    _, d_out = matrix_shape(weights, "W_dec")
+    d_out = decoder_width(weights, "W_dec", d_sae)
     for key, found in (("d_in", d_model), ("num_latents", d_sae)):
         if (entry(written, key, int, config) or found) != found:
             raise ValueError(f"{config} says {key}={written[key]} but the weights have {found}.")

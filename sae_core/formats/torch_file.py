@@ -5,6 +5,7 @@ its own, with the hash; the pages are then still in the system's cache.
 """
 
 import pickle
+import struct
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,18 @@ from sae_core.formats.container import (
     row_chunks,
 )
 
+# What unpickling bytes that are no pickle may come upon, whole PyTorch files apart.
+_UNREADABLE = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    zipfile.BadZipFile,
+)
+
 
 class TorchFile(Container):
     """The tensors of a state dict, and what else the file holds in `values`."""
@@ -35,16 +48,17 @@ class TorchFile(Container):
         If it is a dict of several things, the state dict is its entry `inside`.
         """
         refuse_placeholder(path)
+        is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6
+        if not is_zip and _starts_as_zip(path):
+            raise damaged(path, "a PyTorch file without its end")
         try:
-            loaded = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
         except pickle.UnpicklingError as error:
             raise ValueError(
                 f"{path} is no PyTorch file, or holds more than tensors, which is not unpickled: "
                 "save the state dict alone."
             ) from error
-        except (RuntimeError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise damaged(path, "no whole PyTorch file") from error
         if isinstance(loaded, dict) and isinstance(loaded.get(inside), dict):
             self.values: dict[str, Any] = {k: v for k, v in loaded.items() if k != inside}
@@ -91,3 +105,8 @@ class TorchFile(Container):
                 except (zipfile.BadZipFile, zlib.error, EOFError) as error:
                     raise damaged(self.path, error) from error
             return file.hexdigest()
+
+
+def _starts_as_zip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4) == b"PK\x03\x04"
