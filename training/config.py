@@ -6,56 +6,31 @@ which is meant for billions of tokens. `short_run` is for runs of about 100 mill
 
 import math
 from dataclasses import dataclass, field, fields
+from itertools import product
 from typing import Any, Literal, get_args
 
-from sae_core.config import Site
-from sae_core.jumprelu import KERNELS, Kernel
-from sae_core.placement import Device, Precision
+from sae_core.config import Architecture, Site
+from sae_core.placement import Precision
+from training.options import Compile, LossOptions, Plan, RunOptions, known, positive
+from training.recipes import RECIPES
 
-Compile = Literal["auto", "off", "default", "cuda-graph"]
-
-
-def _known(name: str, value: str, known: tuple[str, ...]) -> None:
-    if value not in known:
-        raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(known)}.")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """How a run is carried out; nothing here is meant to change what it learns."""
-
-    device: Device = "auto"
-    """Where model and SAEs are; `auto` is CUDA if there is a device, else the processor."""
-    compile: Compile = "auto"
-    """torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere. `cuda-graph`
-    (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""
-    checkpoint_every: int = 5_000
-    """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
-    tensorboard: bool = False
-    """Also write the metrics for TensorBoard, to OUT/tensorboard."""
-
-    def __post_init__(self) -> None:
-        _known("device", self.device, get_args(Device))
-        _known("compile", self.compile, get_args(Compile))
-        if self.checkpoint_every < 0:
-            raise ValueError(
-                f"checkpoint_every is {self.checkpoint_every} but must be 0 or more steps."
-            )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """One SAE of a run: its name, where it reads, and what holds its L0 down."""
-
-    name: str
-    site: Site
-    l0_target: float | None
-    lambda_: float | None
+__all__ = [
+    "PRESETS",
+    "Compile",
+    "LossOptions",
+    "Plan",
+    "RunOptions",
+    "TrainConfig",
+    "anthropic",
+    "frequency",
+    "gemma_scope",
+    "short_run",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """What is trained, on what and how. Every site is trained at every sparsity, in one pass."""
+    """What is trained, on what and how; one pass trains every SAE that the lists combine to."""
 
     model: str
     """Folder or hub id of the language model (Hugging Face layout)."""
@@ -67,27 +42,27 @@ class TrainConfig:
     """Features of each SAE."""
     out: str
     """Folder for the SAEs, metrics.jsonl, config.json and checkpoints."""
+    architectures: tuple[Architecture, ...] = ("jumprelu",)
+    """What kinds of SAE; every kind is trained at every site, sparsity and learning rate."""
     l0_targets: tuple[float, ...] = ()
-    """Mean active features per token to reach: the penalty is
-    target_coefficient * (batch mean L0 / target - 1)^2. Exclusive with lambdas."""
+    """Mean active features per token to reach, or TopK's k. Exclusive with lambdas."""
     lambdas: tuple[float, ...] = ()
-    """Linear penalties, loss per active feature and token. Exclusive with l0_targets."""
-    target_coefficient: float = 1.0
-    """Strength of the penalty of l0_targets (the loss is about the FVU, so of order 1)."""
+    """Linear penalties, loss per active feature (jumprelu) or unit of activation (gated, standard)
+    and token. Exclusive with l0_targets."""
     bandwidth: float = 0.001
-    """Width of the threshold gradient's window, for inputs scaled to a mean squared norm of 1."""
-    kernel: Kernel = "rectangle"
-    """Shape of that window."""
+    """JumpReLU: width of the threshold gradient's window, for inputs scaled to a mean squared norm
+    of 1."""
     threshold_init: float = 0.001
-    """First threshold of every feature, for inputs scaled to a mean squared norm of 1."""
-    lr: float = 7e-5
-    """Adam's learning rate."""
+    """JumpReLU: first threshold of every feature, in the same units."""
+    lrs: tuple[float, ...] = ()
+    """Adam's learning rates, each trained; none: the one that each architecture was published
+    with (7e-5 jumprelu, 5e-5 gated and standard, 2e-4 topk)."""
     lr_warmup: float = 1_000
-    """Steps of cosine warm-up from a tenth of lr; below 1, a share of the run."""
+    """Steps of cosine warm-up from a tenth of lr; at most 1, a share of the run."""
     lr_decay: float = 0
-    """Steps over which lr falls linearly to 0 at the end; below 1, a share of the run."""
+    """Steps over which lr falls linearly to 0 at the end; at most 1, a share of the run."""
     sparsity_warmup: float = 10_000
-    """Steps over which the penalty grows linearly from 0; below 1, a share of the run."""
+    """Steps over which the penalty grows linearly from 0; at most 1, a share of the run."""
     batch: int = 4_096
     """Tokens per step."""
     tokens: int = 4_000_000_000
@@ -107,6 +82,8 @@ class TrainConfig:
     stay float32. `auto` is bfloat16 on CUDA, float32 on the processor."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Number format of the saved matrices."""
+    loss: LossOptions = field(default_factory=LossOptions)
+    """The loss beyond its sparsity."""
     run: RunOptions = field(default_factory=RunOptions)
     """How the run is carried out."""
 
@@ -116,10 +93,9 @@ class TrainConfig:
                 raise ValueError(f"{name} is empty but a training run needs it.")
         if bool(self.l0_targets) == bool(self.lambdas):
             raise ValueError("give either l0_targets or lambdas, and not both.")
-        _known("kernel", self.kernel, KERNELS)
-        _known("precision", self.precision, get_args(Precision))
-        _known("save_dtype", self.save_dtype, ("float32", "bfloat16"))
-        for name in ("sites", "l0_targets", "lambdas"):
+        known("precision", self.precision, get_args(Precision))
+        known("save_dtype", self.save_dtype, ("float32", "bfloat16"))
+        for name in ("sites", "architectures", "l0_targets", "lambdas", "lrs"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"{name} names the same value twice.")
@@ -131,10 +107,11 @@ class TrainConfig:
         for target in self.l0_targets:
             if target > self.d_sae:
                 raise ValueError(f"an L0 target of {target:g} is above d_sae ({self.d_sae}).")
-        for name in ("bandwidth", "threshold_init", "lr", "target_coefficient"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value} but must be a positive number.")
+        self._check_architectures()
+        for name in ("bandwidth", "threshold_init"):
+            positive(name, getattr(self, name))
+        for lr in self.lrs:
+            positive("lr", lr)
         for name in ("lr_warmup", "lr_decay", "sparsity_warmup", "seed", "eval_tokens"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be 0 or more.")
@@ -151,30 +128,61 @@ class TrainConfig:
                 f"({2 * self.batch}) or nothing is shuffled."
             )
 
+    def _check_architectures(self) -> None:
+        if not self.architectures:
+            raise ValueError("architectures is empty but a training run needs one at least.")
+        for architecture in self.architectures:
+            known("architecture", architecture, tuple(RECIPES))
+            recipe = RECIPES[architecture]
+            if not recipe.has_lambda and not all(
+                t.is_integer() for t in map(float, self.l0_targets)
+            ):
+                raise ValueError(f"{architecture} keeps k features: give whole l0_targets.")
+            if not recipe.has_lambda and self.lambdas:
+                raise ValueError(f"{architecture} has no lambda: give l0_targets, which are its k.")
+            if not recipe.free_decoder and self.loss.decoder == "free":
+                raise ValueError(
+                    f"{architecture} selects by the size of pre-activations, which needs decoder "
+                    "rows of norm 1: leave decoder at auto."
+                )
+
     @property
     def steps(self) -> int:
         """Steps of the run; tokens beyond the last whole batch are left out."""
         return self.tokens // self.batch
 
     def in_steps(self, amount: float) -> int:
-        """`amount` steps, or that share of the run when it is below 1."""
-        return round(amount * self.steps) if amount < 1 else round(amount)
+        """`amount` steps, or that share of the run when it is at most 1."""
+        return round(amount * self.steps) if amount <= 1 else round(amount)
+
+    @property
+    def dead_after(self) -> float:
+        """Tokens of silence after which AuxK revives a feature."""
+        amount = self.loss.dead_after
+        return amount * self.steps * self.batch if amount <= 1 else amount
 
     @property
     def plans(self) -> list[Plan]:
-        """The SAEs of the run, in order: sites, and within each the sparsities."""
+        """The SAEs of the run, in order: sites, architectures, sparsities, learning rates."""
+        sparsities = [(f"l0_{value:g}", value, None) for value in self.l0_targets]
+        sparsities += [(f"lambda_{value:g}", None, value) for value in self.lambdas]
         found = []
-        for text in self.sites:
+        for text, architecture in product(self.sites, self.architectures):
             site = Site.parse(text)
-            where = f"{site.kind}-layer_{site.layer}"
-            found += [
-                Plan(name=f"{where}-l0_{value:g}", site=site, l0_target=value, lambda_=None)
-                for value in self.l0_targets
-            ]
-            found += [
-                Plan(name=f"{where}-lambda_{value:g}", site=site, l0_target=None, lambda_=value)
-                for value in self.lambdas
-            ]
+            kind = "" if architecture == "jumprelu" else f"-{architecture}"
+            rates = self.lrs or (RECIPES[architecture].lr,)
+            for (sparsity, target, lambda_), lr in product(sparsities, rates):
+                rate = f"-lr_{lr:g}" if rates[1:] else ""
+                found.append(
+                    Plan(
+                        name=f"{site.kind}-layer_{site.layer}{kind}-{sparsity}{rate}",
+                        site=site,
+                        l0_target=target,
+                        lambda_=lambda_,
+                        architecture=architecture,
+                        lr=lr,
+                    )
+                )
         return found
 
 
@@ -184,18 +192,37 @@ GEMMA_SCOPE: dict[str, Any] = {}
 SHORT_RUN: dict[str, Any] = {
     "bandwidth": 0.01,
     "threshold_init": 0.01,
-    "lr": 2.5e-3,
+    "lrs": (2.5e-3,),
     "lr_warmup": 500,
     "lr_decay": 0.9,
     "sparsity_warmup": 0.2,
-    "target_coefficient": 3.0,
     "tokens": 100_000_000,
     "context_size": 512,
     "buffer_tokens": 2**19,
+    "loss": LossOptions(target_coefficient=3.0, dead_after=0.05),
 }
 """Changes that the preset `short_run` makes to the defaults."""
 
-PRESETS: dict[str, dict[str, Any]] = {"gemma_scope": GEMMA_SCOPE, "short_run": SHORT_RUN}
+FREQUENCY: dict[str, Any] = {"loss": LossOptions(frequency_scale=0.1)}
+"""Changes that the preset `frequency` makes to the defaults."""
+
+ANTHROPIC: dict[str, Any] = {
+    "bandwidth": 0.04,
+    "threshold_init": 0.002,
+    "lrs": (2e-4,),
+    "lr_decay": 0.2,
+    "sparsity_warmup": 1.0,
+    "batch": 32_768,
+    "loss": LossOptions(decoder="free", tanh_scale=4.0, pre_act=3e-6),
+}
+"""Changes that the preset `anthropic` makes to the defaults."""
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "gemma_scope": GEMMA_SCOPE,
+    "short_run": SHORT_RUN,
+    "frequency": FREQUENCY,
+    "anthropic": ANTHROPIC,
+}
 
 
 def gemma_scope(**changes: Any) -> TrainConfig:
@@ -203,7 +230,7 @@ def gemma_scope(**changes: Any) -> TrainConfig:
 
     Published lambdas are of the order of 6e-4 (an L0 near 50 at Gemma 2 9B's layer 20).
     """
-    return TrainConfig(**{**GEMMA_SCOPE, **_checked(changes)})
+    return _preset(GEMMA_SCOPE, changes)
 
 
 def short_run(**changes: Any) -> TrainConfig:
@@ -211,13 +238,32 @@ def short_run(**changes: Any) -> TrainConfig:
 
     A learning rate some 35 times Gemma Scope's, a wider window and larger first thresholds, because
     a threshold moves by about lr a step. It falls over the last nine tenths: kept up, such a rate
-    kills features (LOG.md).
+    kills features (LOG.md). The rate was found for JumpReLU.
     """
-    return TrainConfig(**{**SHORT_RUN, **_checked(changes)})
+    return _preset(SHORT_RUN, changes)
 
 
-def _checked(changes: dict[str, Any]) -> dict[str, Any]:
-    known = {f.name for f in fields(TrainConfig)}
-    if unknown := sorted(set(changes) - known):
+def frequency(**changes: Any) -> TrainConfig:
+    """Gemma Scope's recipe with a penalty on features active on more than a tenth of the tokens.
+
+    Google DeepMind, mechanistic interpretability update of March 2025 (w_0 of 0.1 and 0.01).
+    """
+    return _preset(FREQUENCY, changes)
+
+
+def anthropic(**changes: Any) -> TrainConfig:
+    """Anthropic's recipe for JumpReLU (Conerly et al., January 2025), with `changes`.
+
+    Bandwidth 2 and first threshold 0.1 are for inputs of mean norm sqrt(d_model); here they are
+    divided by the root of Gemma 2 2B's 2,304. Their lambda of 10 to 20 is 10 / d_model to
+    20 / d_model here. Not taken over: first encoder biases set from data, gradient clipping,
+    and straight-through gradients for the encoder.
+    """
+    return _preset(ANTHROPIC, changes)
+
+
+def _preset(preset: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
+    known_fields = {f.name for f in fields(TrainConfig)}
+    if unknown := sorted(set(changes) - known_fields):
         raise ValueError(f"a training configuration has no field {', '.join(unknown)}.")
-    return changes
+    return TrainConfig(**{**preset, **changes})

@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Site
-from training.optim import Control
+from training.optim import Controls
 
 WARM_UP = 3
 """Steps taken as they are before one is recorded: by then everything is compiled."""
 
-Step = Callable[[dict[Site, Tensor], Control], None]
+Step = Callable[[dict[Site, Tensor], Controls], None]
 
 
 class Recorded:
-    """A step (batches by site, control) that works in place on tensors that stay where they are."""
+    """A step (batches by site, controls) working in place on tensors that stay where they are."""
 
     def __init__(self, step: Step) -> None:
         """`step` must wait for nothing on the device, and take batches of one shape."""
@@ -30,7 +30,7 @@ class Recorded:
         self._batch: dict[Site, Tensor] = {}
         self._control = torch.empty(0)
 
-    def __call__(self, batch: dict[Site, Tensor], control: Control) -> None:
+    def __call__(self, batch: dict[Site, Tensor], control: Controls) -> None:
         """Take one step."""
         if self._taken < WARM_UP:
             self._taken += 1

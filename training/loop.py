@@ -21,7 +21,7 @@ from sae_core.corpus import expand
 from sae_core.files import atomic_write
 from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
-from sae_core.sites import module_path, site_width
+from sae_core.sites import module_path
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
 from training.config import TrainConfig
@@ -69,9 +69,8 @@ def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee
         seed=cfg.seed,
     )
     buffer = ActivationBuffer(model, sites, text, capacity=cfg.buffer_tokens, batch=cfg.batch)
-    widths = {site: site_width(model, site) for site in sites}
     with closing(buffer):
-        run = Run(cfg, buffer, widths)
+        run = Run(cfg, buffer)
         run.start()
         with _stoppable() as stopped:
             run.loop(stopped)

@@ -1,13 +1,16 @@
-"""The update of an SAE's parameters: Adam without first moment, unit-norm decoder, schedules.
+"""The update of an SAE's parameters by its architecture's `Rule`: Adam, norms; and the schedules.
 
     v <- beta2 v + (1 - beta2) g^2        p <- p - lr g / (sqrt(v / (1 - beta2^t)) + eps)
 
 is Adam with beta1 = 0 (Gemma Scope: betas (0, 0.999), eps 1e-8); no first moment is kept or moved.
-Every decoder row has norm 1: the part of its gradient parallel to it is removed before the update
-(it would only be undone, but not before it has entered v), and the row is rescaled after.
+With another beta1, m / (1 - beta1^t) takes the place of g, m being its moving average.
+
+Where decoder rows are held at norm 1, the part of their gradient parallel to them is removed before
+the update (it would only be undone, but not before it has entered v), and they are rescaled after.
 """
 
 import math
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -16,16 +19,19 @@ from torch import Tensor
 from training.config import TrainConfig
 from training.losses import Parameters
 from training.parameters import THRESHOLD_FLOOR
+from training.recipes import RECIPES, Rule
 
 BETA2 = 0.999
 EPS = 1e-8
 
 
 Control = Float[Tensor, " 4"]
-"""What changes from step to step: lr, share of the penalty in force, 1 - beta2^t, 0.
+"""What changes from step to step: lr, share of the penalty in force, 1 - beta2^t, t (from 1).
 
 Four numbers, so that every row of a table of them is aligned for the GPU's compiled kernels.
 """
+Controls = Float[Tensor, "rates 4"]
+"""One `Control` for each learning rate of a run."""
 
 
 def remove_parallel(
@@ -36,20 +42,36 @@ def remove_parallel(
 
 
 def update(
-    parameters: Parameters, gradients: Parameters, second: Parameters, control: Control
+    parameters: Parameters,
+    gradients: Parameters,
+    second: Parameters,
+    control: Control,
+    rule: Rule = RECIPES["jumprelu"].rule,
+    first: Parameters | None = None,
 ) -> None:
-    """Move `parameters` and second moments `second` by one step, in place.
+    """Move `parameters` and moments `second` (and `first`, if the rule has any) by one step.
 
-    Tensors must not require a gradient (pass detached views of those that do).
+    In place: tensors must not require a gradient (pass detached views of those that do).
     """
-    lr, _, correction, _ = control.unbind()
+    lr, _, correction, step = control.unbind()
+    held = {"W_dec"} if rule.unit_norm else set()
+    gradients = {
+        name: remove_parallel(gradients[name], p) if name in held else gradients[name]
+        for name, p in parameters.items()
+    }
+    if rule.clip is not None:
+        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        factor = (rule.clip / norm.clamp(min=EPS)).clamp(max=1)
+        gradients = {name: factor * g for name, g in gradients.items()}
     for name, p in parameters.items():
         g, v = gradients[name], second[name]
-        if name == "W_dec":
-            g = remove_parallel(g, p)
         new_v = BETA2 * v + (1 - BETA2) * g.square()
+        if rule.beta1 and first is not None:
+            new_m = rule.beta1 * first[name] + (1 - rule.beta1) * g
+            first[name].copy_(new_m)
+            g = new_m / (1 - rule.beta1**step)
         new = p - lr * g / ((new_v / correction).sqrt() + EPS)
-        if name == "W_dec":
+        if name in held:
             new = new / new.norm(dim=1, keepdim=True)
         elif name == "threshold":
             new = new.clamp(min=THRESHOLD_FLOOR)
@@ -57,15 +79,15 @@ def update(
         p.copy_(new)
 
 
-def learning_rate(cfg: TrainConfig, step: int) -> float:
-    """lr at a step (from 0): cosine warm-up from lr / 10, constant, linear to 0 at the end."""
+def rate_share(cfg: TrainConfig, step: int) -> float:
+    """Share of lr at a step (from 0): cosine warm-up from 0.1, constant, linear to 0 at the end."""
     warmup, decay = cfg.in_steps(cfg.lr_warmup), cfg.in_steps(cfg.lr_decay)
     factor = 1.0
     if step < warmup:
         factor = 0.1 + 0.9 * 0.5 * (1 - math.cos(math.pi * step / warmup))
     if cfg.steps - step < decay:
         factor *= (cfg.steps - step) / decay
-    return cfg.lr * factor
+    return factor
 
 
 def sparsity_share(cfg: TrainConfig, step: int) -> float:
@@ -74,10 +96,18 @@ def sparsity_share(cfg: TrainConfig, step: int) -> float:
     return min(1.0, step / warmup) if warmup else 1.0
 
 
-def controls(cfg: TrainConfig, device: torch.device | str = "cpu") -> Float[Tensor, "steps 4"]:
-    """Row t holds the `Control` of step t; on the device, so that a step copies nothing to it."""
+def controls(
+    cfg: TrainConfig, lrs: Sequence[float], device: torch.device | str = "cpu"
+) -> Float[Tensor, "steps rates 4"]:
+    """Row (t, i) holds the `Control` of step t (from 0) at the learning rate `lrs[i]`.
+
+    On the device, so that a step copies nothing to it.
+    """
     rows = [
-        (learning_rate(cfg, t), sparsity_share(cfg, t), 1 - BETA2 ** (t + 1), 0.0)
+        (rate_share(cfg, t), sparsity_share(cfg, t), 1 - BETA2 ** (t + 1), t + 1.0)
         for t in range(cfg.steps)
     ]
-    return torch.tensor(rows, dtype=torch.float32, device=device)
+    table = torch.tensor(rows, dtype=torch.float32).repeat(len(lrs), 1, 1).transpose(0, 1)
+    table = table.contiguous()
+    table[..., 0] *= torch.tensor(lrs, dtype=torch.float32)
+    return table.to(device)

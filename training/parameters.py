@@ -1,43 +1,59 @@
 """An SAE in the form it is trained in: how it starts, and how it becomes one that takes raw input.
 
-Trained on x = raw / C, with the pre-encoder bias b_dec subtracted. Saved as (Gemma Scope, app. A)
+Trained on x = raw / C, with the pre-encoder bias b_dec subtracted and, where decoder rows are not
+held at norm 1, with rows of norms n. Saved as (Gemma Scope, app. A, but for n)
 
-    b_enc' = C b_enc - C b_dec @ W_enc        b_dec' = C b_dec        threshold' = C threshold
+    W_enc' = n W_enc        W_dec' = W_dec / n        b_dec' = C b_dec
+    b_enc' = C n (b_enc - b_dec @ W_enc)              threshold' = C n threshold
 
-with W_enc and W_dec unchanged, so that the five tensors take raw activations and give raw ones.
+so that the tensors take raw activations and give raw ones, and decoder rows have norm 1. Of a Gated
+SAE, b_gate becomes what b_enc does, and b_mag' = C n (b_mag - exp(r_mag) * (b_dec @ W_enc)).
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.config import SAEConfig
 from sae_core.sae import SAE
 from training.losses import Parameters
+from training.recipes import RECIPES, Recipe
 
 THRESHOLD_FLOOR = 1e-6
 """Thresholds stay at or above this, in units of the scaled input, so that they are positive."""
 
 
 def initial_parameters(
-    d_model: int, d_sae: int, threshold: float, seed: int, device: torch.device | str = "cpu"
+    d_model: int,
+    d_sae: int,
+    threshold: float,
+    seed: int,
+    device: torch.device | str = "cpu",
+    recipe: Recipe = RECIPES["jumprelu"],
+    mean: Float[Tensor, " d_model"] | None = None,
 ) -> Parameters:
     """Float32 leaves: W_dec with He-uniform rows scaled to norm 1, W_enc its transpose, biases 0.
 
-    The threshold is a parameter itself, not its logarithm: Adam moves a parameter by about lr a
-    step, which for a logarithm is lr times the threshold and freezes small ones. It is float32
-    because in bfloat16 a step of 1e-4 on a threshold of 0.04 is rounded away.
+    `mean`: of the scaled activations, where a recipe's b_dec starts there. A threshold is a
+    parameter itself, not its logarithm: Adam moves a parameter by about lr a step, which for a
+    logarithm is lr times the threshold and freezes small ones. It is float32 because in bfloat16 a
+    step of 1e-4 on a threshold of 0.04 is rounded away.
     """
     generator = torch.Generator().manual_seed(seed)
     bound = (6 / d_model) ** 0.5
     W_dec = torch.empty(d_sae, d_model).uniform_(-bound, bound, generator=generator)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
+    b_dec = torch.zeros(d_model)
+    if recipe.starts_at_mean and mean is not None:
+        b_dec = mean.detach().float().clone()
     start = {
         "W_enc": W_dec.T.contiguous(),
-        "b_enc": torch.zeros(d_sae),
         "W_dec": W_dec,
-        "b_dec": torch.zeros(d_model),
-        "threshold": torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR)),
+        "b_dec": b_dec,
+        **{name: torch.zeros(d_sae) for name in recipe.biases},
     }
+    if "threshold" in start:
+        start["threshold"] = torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR))
     return {name: tensor.to(device).requires_grad_() for name, tensor in start.items()}
 
 
@@ -47,14 +63,24 @@ def folded(parameters: Parameters, scale: float, cfg: SAEConfig) -> SAE:
     On the processor, float32; the sums are made in float64.
     """
     p = {name: tensor.detach().cpu().double() for name, tensor in parameters.items()}
-    folded_tensors: dict[str, Tensor] = {
-        "W_enc": p["W_enc"],
-        "b_enc": scale * (p["b_enc"] - p["b_dec"] @ p["W_enc"]),
-        "W_dec": p["W_dec"],
-        "b_dec": scale * p["b_dec"],
-        "threshold": scale * p["threshold"],
-    }
+    norms = p["W_dec"].norm(dim=1)
+    # Rows held at norm 1 stay as they are, to the bit; a row of zeros has no direction to keep.
+    near_one = (norms - 1).abs() < 1e-5
+    norms = torch.where(near_one | (norms == 0), 1.0, norms)
+    projected = p["b_dec"] @ p["W_enc"]
+    # By how much a vector of d_sae moves when b_dec is no longer subtracted from the input.
+    moves = {"threshold": torch.zeros_like(projected)}
+    if "r_mag" in p:
+        moves["b_mag"] = p["r_mag"].exp() * projected
     sae = SAE.build(cfg)
-    for name, tensor in folded_tensors.items():
-        getattr(sae, name).data = tensor.float()
+    for name, value in p.items():
+        if name == "W_enc":
+            value = value * norms
+        elif name == "W_dec":
+            value = value / norms[:, None]
+        elif name == "b_dec":
+            value = scale * value
+        elif name != "r_mag":
+            value = scale * norms * (value - moves.get(name, projected))
+        getattr(sae, name).data = value.float()
     return sae

@@ -1,6 +1,7 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard, and a progress bar on stderr."""
 
 import json
+import logging
 import math
 import sys
 from collections.abc import Sequence
@@ -9,23 +10,34 @@ from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sae_core.files import atomic_write
+from training.doctor import Asked, Finding, Line, examine
 
 METRICS_FILE = "metrics.jsonl"
+
+log = logging.getLogger(__name__)
 
 
 class Progress:
     """Context manager around a run's loop; resumed runs continue the same file."""
 
     def __init__(
-        self, out: Path, names: Sequence[str], *, start: int, steps: int, batch: int, board: bool
+        self, out: Path, asked: Sequence[Asked], *, start: int, steps: int, batch: int, board: bool
     ) -> None:
-        """`names`: the SAEs; lines of steps after `start` (of a killed run) are removed."""
+        """`asked`: of each SAE; lines of steps after `start` (of a killed run) are removed."""
         self._batch = batch
+        names = [one.plan.name for one in asked]
         self._board = _board(out, names) if board else {}
         path = out / METRICS_FILE
         _cut(path, start)
+        self._asked = dict(zip(names, asked, strict=True))
+        self._lines = {name: read_metrics(path, name) for name in names}
+        self._found: dict[str, list[Finding]] = {
+            name: examine(lines, self._asked[name]) if lines else []
+            for name, lines in self._lines.items()
+        }
         self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
         self._bar = tqdm(
             total=steps * batch,
@@ -43,24 +55,41 @@ class Progress:
         """One batch is done."""
         self._bar.update(self._batch)
 
-    def log(self, step: int, name: str, metrics: dict[str, Any]) -> None:
-        """One line for one SAE; numbers that are not finite become null."""
-        line = {
-            "step": step,
-            "sae": name,
-            **{k: v if math.isfinite(v) else None for k, v in metrics.items()},
-        }
+    def log(self, step: int, name: str, metrics: dict[str, Any]) -> list[Finding]:
+        """One line for one SAE, and what the doctor finds; numbers that are not finite are null."""
+        line: Line = {"step": step, "sae": name, **{k: _finite(v) for k, v in metrics.items()}}
+        self._lines[name].append(line)
+        found = examine(self._lines[name], self._asked[name])
+        line["findings"] = [finding.check for finding in found]
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
         if name in self._board:
             for key, value in metrics.items():
-                self._board[name].add_scalar(key, value, step)
+                if isinstance(value, float):
+                    self._board[name].add_scalar(key, value, step)
+        self._tell(name, found)
+        return found
 
-    def show(self, metrics: Sequence[dict[str, float]]) -> None:
-        """The latest numbers of every SAE behind the bar."""
-        self._bar.set_postfix_str(
-            " | ".join(f"L0 {m['l0']:.1f} FVU {m['fvu']:.4f}" for m in metrics), refresh=False
-        )
+    def _tell(self, name: str, found: list[Finding]) -> None:
+        """A finding is said once when it appears, and once when it is gone."""
+        before = {finding.check for finding in self._found[name]}
+        now = {finding.check for finding in found}
+        with logging_redirect_tqdm():
+            for finding in found:
+                if finding.check not in before:
+                    log.warning("doctor: %s: %s: %s", name, finding.check, finding.sentence)
+            for check in sorted(before - now):
+                log.info("doctor: %s: %s is over", name, check)
+        self._found[name] = found
+
+    def show(self) -> None:
+        """The latest numbers and findings of every SAE behind the bar."""
+        parts = []
+        for name, lines in self._lines.items():
+            line = lines[-1]
+            words = "".join(f" ! {finding.check}" for finding in self._found[name])
+            parts.append(f"L0 {_shown(line['l0'], 1)} FVU {_shown(line['fvu'], 4)}{words}")
+        self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 
     def __enter__(self) -> "Progress":
         return self
@@ -77,6 +106,29 @@ class Progress:
             writer.close()
 
 
+def read_metrics(path: Path, name: str | None = None) -> list[Line]:
+    """The lines of a metrics file, of one SAE or of all; one that was cut off is left out."""
+    lines = []
+    if not path.is_file():
+        return lines
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            line = json.loads(text)
+        except json.JSONDecodeError:
+            continue  # cut off when the run was killed, or still being written
+        if name is None or line["sae"] == name:
+            lines.append(line)
+    return lines
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _shown(value: float | None, decimals: int) -> str:
+    return "-" if value is None else f"{value:.{decimals}f}"
+
+
 def _board(out: Path, names: Sequence[str]) -> dict[str, Any]:
     from torch.utils.tensorboard import SummaryWriter
 
@@ -87,13 +139,6 @@ def _cut(path: Path, step: int) -> None:
     """Keep the whole lines of steps up to `step`."""
     if not path.is_file():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            entry = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # cut off when the run was killed
-        if entry["step"] <= step:
-            kept.append(line + "\n")
+    kept = [json.dumps(line) + "\n" for line in read_metrics(path) if line["step"] <= step]
     with atomic_write(path) as temporary:
         temporary.write_text("".join(kept), encoding="utf-8")

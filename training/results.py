@@ -18,7 +18,9 @@ from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
 from training.config import TrainConfig
+from training.doctor import Asked, Finding, examine
 from training.parameters import folded
+from training.progress import METRICS_FILE, read_metrics
 from training.provenance import file_names, model_name, settings
 from training.trainee import Trainee
 
@@ -34,6 +36,8 @@ class TrainResult:
     measured: dict[str, Any] | None
     """As in `sae_core.evaluation.Evaluation`, with `text`, `context_size` and `model_dtype`; None
     if there was no held-out text."""
+    findings: tuple[Finding, ...]
+    """What the doctor found in the last line of its metrics."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""
@@ -63,22 +67,28 @@ def save_and_measure(
     for trainee in trainees:
         name = trainee.plan.name
         folder = Path(cfg.out) / "saes" / name
+        lines = read_metrics(Path(cfg.out) / METRICS_FILE, name)
+        asked = Asked(cfg, trainee.plan, trainee.limits)
+        findings = tuple(examine(lines, asked)) if lines else ()
         sae_cfg = SAEConfig(
-            architecture="jumprelu",
+            architecture=trainee.plan.architecture,
             d_model=len(trainee.parameters["b_dec"]),
             d_sae=cfg.d_sae,
             site=trainee.plan.site,
             model_name=model_name(cfg.model),
             prepend_bos=tokenizer.bos_token_id is not None,
             context_size=cfg.context_size,
+            k=round(trainee.plan.l0_target or 0) if trainee.plan.architecture == "topk" else None,
             metadata={
                 "training": {
                     "settings": settings(cfg),
                     "l0_target": trainee.plan.l0_target,
                     "lambda": trainee.plan.lambda_,
+                    "lr": trainee.plan.lr,
                     "scale": trainee.scale,
                     **facts,
                     "saes_in_run": len(trainees),
+                    "findings": [finding.sentence for finding in findings],
                 }
             },
         )
@@ -103,7 +113,7 @@ def save_and_measure(
                 "model_dtype": str(model.dtype).removeprefix("torch."),
             }
             update_metadata(folder, measured=measured)
-        results.append(TrainResult(name=name, folder=folder, measured=measured))
+        results.append(TrainResult(name=name, folder=folder, measured=measured, findings=findings))
     _write_bundle(cfg, [result.name for result in results])
     return results
 

@@ -11,11 +11,11 @@ from torch import Tensor
 from sae_core.config import Site
 from training import checkpoint
 from training.activations import ActivationBuffer
+from training.assembly import make_trainees
 from training.config import TrainConfig
+from training.doctor import Asked
 from training.graph import Recorded
-from training.losses import JumpReLULoss
-from training.optim import Control, controls
-from training.parameters import initial_parameters
+from training.optim import Controls, controls
 from training.progress import Progress
 from training.provenance import software
 from training.trainee import Trainee, compiler
@@ -38,9 +38,8 @@ class Run:
         self,
         cfg: TrainConfig,
         buffer: ActivationBuffer,
-        widths: dict[Site, int],
     ) -> None:
-        """`widths`: of the activation at each site."""
+        """`buffer`: of the activations at every site of `cfg`."""
         self.cfg = cfg
         self.step = 0
         self.trainees: list[Trainee] = []
@@ -48,11 +47,12 @@ class Run:
         """Where, with what and at which cost the SAEs were trained; known after the last step and
         kept in its checkpoint, so that another process does not say its own."""
         self._buffer = buffer
-        self._widths = widths
+        self._sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
         self._device = buffer.device
         self._dtype = buffer.dtype
         self._folder = Path(cfg.out) / CHECKPOINTS
-        self._controls = controls(cfg, buffer.device)
+        self._lrs = list(dict.fromkeys(plan.lr for plan in cfg.plans))
+        self._controls = controls(cfg, self._lrs, buffer.device)
         self._moments: dict[Site, tuple[float, Tensor]] = {}
         self._seconds_before = 0.0
         self._started = time.monotonic()
@@ -76,7 +76,7 @@ class Run:
         self._logged = state["logged"]
         self._moments = {
             site: (state["scales"][str(site)], tensors[f"mean.{site}"].to(self._device))
-            for site in self._widths
+            for site in self._sites
         }
         self._make_trainees()
         for trainee in self.trainees:
@@ -92,38 +92,14 @@ class Run:
     def _make_trainees(self) -> None:
         cfg = self.cfg
         compile_ = compiler(cfg.run.compile, self._device)
-        loss = JumpReLULoss(
-            bandwidth=cfg.bandwidth,
-            kernel=cfg.kernel,
-            targeted=bool(cfg.l0_targets),
-            products=self._dtype,
-            compiler=compile_,
-        )
-        for plan in cfg.plans:
-            scale, mean = self._moments[plan.site]
-            # The same seed for every SAE: what one of them learns depends on no other.
-            start = initial_parameters(
-                self._widths[plan.site], cfg.d_sae, cfg.threshold_init, cfg.seed, self._device
-            )
-            coefficient = cfg.target_coefficient if plan.lambda_ is None else plan.lambda_
-            self.trainees.append(
-                Trainee(
-                    plan,
-                    start,
-                    loss,
-                    coefficient=coefficient,
-                    scale=scale,
-                    mean=mean,
-                    compiler=compile_,
-                )
-            )
+        self.trainees = make_trainees(cfg, self._moments, self._dtype, compile_)
 
     def loop(self, stopped: threading.Event) -> None:
         """The remaining steps, with a checkpoint after the last."""
         cfg = self.cfg
         with Progress(
             Path(cfg.out),
-            [trainee.plan.name for trainee in self.trainees],
+            [Asked(cfg, trainee.plan, trainee.limits) for trainee in self.trainees],
             start=self.step,
             steps=cfg.steps,
             batch=cfg.batch,
@@ -134,14 +110,15 @@ class Run:
             take = Recorded(self._take) if cfg.run.compile == "cuda-graph" else self._take
             while self.step < cfg.steps:
                 control = self._controls[self.step]
-                take(self._buffer.batch(), control)
+                batch = self._buffer.batch()
+                take(batch, control)
                 self.step += 1
                 progress.step()
                 if self.step % self._log_every == 0 or self.step == cfg.steps:
                     now = time.monotonic()
                     # Steps of a process before this one took none of these seconds.
                     rate = (self.step - timed) * cfg.batch / max(now - clock, 1e-9)
-                    self._report(progress, control, rate)
+                    self._report(progress, batch, control, rate)
                     timed, clock = self.step, now
                 due = cfg.run.checkpoint_every and self.step % cfg.run.checkpoint_every == 0
                 if due or stopped.is_set() or self.step == cfg.steps:
@@ -153,39 +130,40 @@ class Run:
                         "give the same command again to continue."
                     )
 
-    def _take(self, batch: dict[Site, Tensor], control: Control) -> None:
+    def _take(self, batch: dict[Site, Tensor], control: Controls) -> None:
         """One step of every SAE."""
         for trainee in self.trainees:
-            trainee.step(batch[trainee.plan.site], control)
+            row = self._lrs.index(trainee.plan.lr)
+            trainee.step(batch[trainee.plan.site], control[row])
 
-    def _report(self, progress: Progress, control: Control, rate: float) -> None:
+    def _report(
+        self, progress: Progress, batch: dict[Site, Tensor], control: Controls, rate: float
+    ) -> None:
         cfg = self.cfg
         steps = self.step - self._logged
         seen = self.step * cfg.batch
-        lr, sparsity, *_ = control.tolist()
-        every = []
+        rows = control.tolist()
+        norms = {site: _norms(x, self._moments[site][0]) for site, x in batch.items()}
         for trainee in self.trainees:
-            found = trainee.measured(steps, cfg.batch, seen)
-            every.append(found)
-            progress.log(
+            lr, share, *_ = rows[self._lrs.index(trainee.plan.lr)]
+            found = progress.log(
                 self.step,
                 trainee.plan.name,
                 {
                     "tokens": seen,
-                    **found,
+                    **trainee.measured(steps, cfg.batch, seen),
+                    **norms[trainee.plan.site],
                     "lr": lr,
-                    "sparsity_coefficient": sparsity * trainee.coefficient,
+                    "sparsity_coefficient": share * trainee.coefficient,
                     "tokens_per_second": rate,
                     "seconds": self.seconds(),
                 },
             )
-            if not found["loss"] < float("inf"):
-                raise ValueError(
-                    f"the loss of {trainee.plan.name} is no longer finite at step {self.step:,}: "
-                    "lower lr, or check the model's activations."
-                )
+            for finding in found:
+                if finding.check == "loss-not-finite":
+                    raise ValueError(finding.sentence)
         self._logged = self.step
-        progress.show(every)
+        progress.show()
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
@@ -216,3 +194,9 @@ class Run:
             "seconds": round(self.seconds(), 1),
             "scale_tokens": self._buffer.tokens_held,
         }
+
+
+def _norms(raw: Tensor, scale: float) -> dict[str, float]:
+    """Median and largest norm of a batch's activations, divided by C."""
+    norms = raw.float().norm(dim=1) / scale
+    return {"norm_p50": float(norms.median()), "norm_max": float(norms.max())}

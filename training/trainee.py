@@ -1,4 +1,4 @@
-"""One SAE while it is trained: parameters, second moments, statistics, and the step itself."""
+"""One SAE while it is trained: what a step of it changes, and what it says of itself."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,11 +8,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.config import Compile, Plan
-from training.losses import BatchStats, Loss, Parameters, Penalty
-from training.optim import Control, update
+from training.losses import Loss, Parameters
+from training.optim import Control
+from training.recipes import RECIPES, Rule
+from training.step import DEAD_TOKENS, DenseStep, Setting, State, Step
 
-DEAD_TOKENS = 1_000_000
-"""A feature is called dead in the metrics when it was not active for this many tokens."""
+__all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "Trainee", "compiler"]
+
+FREQUENCY_BINS = [10.0**e for e in (-6, -5.5, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5)]
+"""Edges of the histogram of frequencies; below the first are those that were not active at all."""
+_SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any]], Any]:
@@ -20,24 +25,6 @@ def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return lambda function: function
     return lambda function: torch.compile(function, fullgraph=True, dynamic=False)
-
-
-def update_and_count(
-    parameters: Parameters,
-    gradients: Parameters,
-    second: Parameters,
-    control: Control,
-    stats: BatchStats,
-    totals: Parameters,
-    batch: int,
-) -> None:
-    """`optim.update`, and the batch's statistics added to `totals`, all in place."""
-    update(parameters, gradients, second, control)
-    totals["scalars"].add_(stats.scalars)
-    totals["active"].add_(stats.active)
-    totals["in_window"].add_(stats.in_window)
-    silent = torch.where(stats.active > 0, 0.0, totals["silent"] + batch)
-    totals["silent"].copy_(silent.clamp(max=DEAD_TOKENS))
 
 
 class Trainee:
@@ -52,77 +39,83 @@ class Trainee:
         coefficient: float,
         scale: float,
         mean: Float[Tensor, " d_model"],
+        gain: float = 0.0,
+        rule: Rule | None = None,
         compiler: Callable[[Callable[..., Any]], Any] = lambda function: function,
     ) -> None:
-        """`coefficient`: strength of the penalty; `scale`: C; `mean`: of the raw activations."""
+        """`coefficient`: strength of the penalty; `scale`: C; `mean`: of the raw activations;
+        `gain`: of the multiplier (`training.losses.base`); `rule`: the architecture's unless given.
+        """
         self.plan = plan
         self.parameters = parameters
         self.scale = scale
         self.coefficient = coefficient
+        self.limits = loss.limits
+        rule = rule or RECIPES[plan.architecture].rule
+        self._state = State.of(parameters, rule.beta1)
         device = mean.device
-        self._loss = loss
-        self._scale = torch.tensor(scale, dtype=torch.float32, device=device)
-        self._mean = mean / scale
-        self._coefficient = torch.tensor(coefficient, dtype=torch.float32, device=device)
-        target = torch.tensor(plan.l0_target or 0.0, dtype=torch.float32, device=device)
-        self._target = target
-        # In place under no_grad, the update needs the same memory without autograd's bookkeeping.
-        self._plain = {name: p.detach() for name, p in parameters.items()}
-        self._second = {name: torch.zeros_like(p) for name, p in self._plain.items()}
-        d_sae = len(parameters["b_enc"])
-        self._totals = {
-            "scalars": torch.zeros(3, device=device),
-            "active": torch.zeros(d_sae, device=device),
-            "in_window": torch.zeros(d_sae, device=device),
-            "silent": torch.zeros(d_sae, device=device),
-        }
-        # Inductor's C++ backend (PyTorch 2.13) fails on two row sums in one loop, Triton's doesn't.
-        self._update = compiler(update_and_count) if device.type == "cuda" else update_and_count
+
+        def constant(value: float) -> Tensor:
+            return torch.tensor(value, dtype=torch.float32, device=device)
+
+        setting = Setting(
+            scale=constant(scale),
+            mean=mean / scale,
+            coefficient=constant(coefficient),
+            target=constant(plan.l0_target or 1.0),
+            gain=constant(gain),
+        )
+        self._step: Step = DenseStep(self._state, loss, setting, compiler, rule)
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
-        """Train on one batch of raw activations; waits for nothing on the device."""
-        penalty = Penalty(self._coefficient * control[1], self._target)
-        gradients, stats = self._loss.gradients(
-            self.parameters, raw, self._scale, self._mean, penalty
-        )
-        with torch.no_grad():
-            self._update(
-                self._plain, gradients, self._second, control, stats, self._totals, len(raw)
-            )
+        """Train on one batch of raw activations."""
+        self._step(raw, control)
 
-    def measured(self, steps: int, batch: int, seen: int) -> dict[str, float]:
+    @torch.no_grad()
+    def measured(self, steps: int, batch: int, seen: int) -> dict[str, Any]:
         """Means over the last `steps` steps of `batch` tokens, then reset; `seen`: tokens so far.
 
         Waits for the device.
         """
-        totals = self._totals
+        totals = self._state.totals
         loss, squared_error, spread = totals["scalars"].tolist()
         tokens = steps * batch
-        threshold = self._plain["threshold"]
-        share = torch.tensor([0.05, 0.5, 0.95], device=threshold.device)
-        low, median, high = threshold.quantile(share).tolist()
-        found = {
+        found: dict[str, Any] = {
             "loss": loss / steps,
             "fvu": squared_error / spread,
             "l0": float(totals["active"].sum(dtype=torch.float64)) / tokens,
             "dead": float((totals["silent"] >= min(DEAD_TOKENS, seen)).float().mean()),
             "high_frequency": float((totals["active"] >= 0.1 * tokens).float().mean()),
-            "in_window": float(totals["in_window"].mean(dtype=torch.float64)) / tokens,
-            "threshold_p05": low,
-            "threshold_p50": median,
-            "threshold_p95": high,
+            "frequencies": self._frequencies(totals["active"] / tokens),
         }
+        if self.plan.l0_target is not None:
+            found["multiplier"] = float(self._state.multiplier)
+        if "threshold" in self._state.parameters:
+            found["in_window"] = float(totals["in_window"].mean(dtype=torch.float64)) / tokens
+            found |= self._thresholds()
         for name in ("scalars", "active", "in_window"):
             totals[name].zero_()
         return found
 
+    def _frequencies(self, frequency: Float[Tensor, " d_sae"]) -> list[int]:
+        """Features between the edges of `FREQUENCY_BINS`, those below and those above included."""
+        edges = torch.tensor(FREQUENCY_BINS, device=frequency.device)
+        bins = torch.bucketize(frequency, edges, right=True)
+        return torch.bincount(bins, minlength=len(FREQUENCY_BINS) + 1).tolist()
+
+    def _thresholds(self) -> dict[str, float]:
+        """Quantiles over features, for decoder rows of norm 1."""
+        p = self._state.parameters
+        threshold = p["threshold"] * p["W_dec"].norm(dim=1)
+        quantiles = threshold.quantile(torch.tensor(_SHARES, device=threshold.device)).tolist()
+        return {
+            f"threshold_p{round(100 * share):02d}": value
+            for share, value in zip(_SHARES, quantiles, strict=True)
+        }
+
     def state(self) -> dict[str, Tensor]:
         """Everything a step changes; the tensors themselves, not copies."""
-        return {
-            **{f"parameters.{name}": p for name, p in self._plain.items()},
-            **{f"second.{name}": v for name, v in self._second.items()},
-            **{f"totals.{name}": t for name, t in self._totals.items()},
-        }
+        return self._state.tensors
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Take over what `state` returned."""

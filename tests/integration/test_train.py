@@ -22,7 +22,7 @@ from sae_core.formats.saelens import load_sae
 from sae_core.splice import SplicedLM
 from tests import tiny
 from training import run
-from training.config import RunOptions, TrainConfig, short_run
+from training.config import LossOptions, RunOptions, TrainConfig, short_run
 from training.loop import Interrupted, train
 
 SITES = ("resid_post/1", "mlp_out/2")
@@ -48,12 +48,12 @@ def base(
         d_sae=64,
         out=str(folder / "not-used"),
         l0_targets=(6,),
-        target_coefficient=10.0,
+        loss=LossOptions(target_coefficient=10.0),
         batch=128,
         tokens=60 * 128,
         context_size=32,
         buffer_tokens=1_024,
-        lr=5e-3,
+        lrs=(5e-3,),
         lr_warmup=10,
     )
 
@@ -96,7 +96,7 @@ def test_saved_sae_says_where_it_comes_from(finished: TrainConfig) -> None:
     assert (str(cfg.site), cfg.model_name, cfg.context_size) == ("resid_post/1", "lm", 32)
     training = cfg.metadata["training"]
     assert training["settings"]["corpus"] == ["text.parquet"]
-    assert training["settings"]["lr"] == 5e-3
+    assert training["settings"]["lrs"] == [5e-3]
     assert training["settings"]["seed"] == 0
     assert training["l0_target"] == 6
     assert (training["steps"], training["tokens"]) == (1_200, 1_200 * 128)
@@ -128,9 +128,10 @@ def test_metrics_file(finished: TrainConfig) -> None:
     assert len(lines) == 2 * 100
     assert {line["sae"] for line in lines} == {RESIDUAL, MLP}
     expected = {
-        "step", "sae", "tokens", "loss", "fvu", "l0", "dead", "high_frequency", "in_window",
-        "threshold_p05", "threshold_p50", "threshold_p95", "lr", "sparsity_coefficient",
-        "tokens_per_second", "seconds",
+        "step", "sae", "tokens", "loss", "fvu", "l0", "dead", "high_frequency", "frequencies",
+        "multiplier", "in_window", "threshold_p05", "threshold_p25", "threshold_p50",
+        "threshold_p75", "threshold_p95", "norm_p50", "norm_max", "lr", "sparsity_coefficient",
+        "tokens_per_second", "seconds", "findings",
     }  # fmt: skip
     assert all(line.keys() == expected for line in lines)
     assert lines[-1]["sparsity_coefficient"] == 10
@@ -166,7 +167,7 @@ def test_linear_penalty_and_bfloat16(base: TrainConfig, tmp_path: Path) -> None:
         precision="bfloat16",
         save_dtype="bfloat16",
         eval_corpus=(),
-        kernel="triangular",
+        loss=LossOptions(kernel="triangular"),
     )
     (result, _) = train(cfg)
     assert (result.name, result.measured) == ("resid_post-layer_1-lambda_0.01", None)
@@ -230,9 +231,9 @@ def test_a_mistake_leaves_the_out_folder_free(base: TrainConfig, tmp_path: Path)
     with pytest.raises(ValueError, match="beyond the model's 3 layers"):
         train(replace(cfg, sites=("resid_post/3",)))
     with pytest.raises(ValueError, match="no longer finite"):
-        train(replace(cfg, lr=1e30))
+        train(replace(cfg, lrs=(1e30,)))
     train(cfg)
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["lr"] == cfg.lr
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["lrs"] == list(cfg.lrs)
     assert len(_lines(cfg)) == 2 * 60
 
 
@@ -285,7 +286,7 @@ def test_tensorboard_gets_the_metrics(
 
 def test_loss_that_is_not_finite_stops_the_run(base: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"loss of .* is no longer finite at step"):
-        train(replace(base, out=str(tmp_path), lr=1e30))
+        train(replace(base, out=str(tmp_path), lrs=(1e30,)))
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])

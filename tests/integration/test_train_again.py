@@ -80,8 +80,8 @@ def test_full_disk_at_the_end_is_one_sentence_and_nothing_is_lost(
 def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path) -> None:
     cfg = replace(base, out=str(tmp_path / "run"))
     train(cfg)
-    with pytest.raises(ValueError, match="holds a run with another d_sae, lr: choose another out"):
-        train(replace(cfg, lr=1e-4, d_sae=32))
+    with pytest.raises(ValueError, match="holds a run with another d_sae, lrs: choose another out"):
+        train(replace(cfg, lrs=(1e-4,), d_sae=32))
 
 
 def test_out_folder_with_the_bundle_of_another_run_is_refused(

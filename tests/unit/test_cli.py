@@ -170,7 +170,7 @@ def test_presets_change_defaults_and_options_override_them():
     chosen = cli.parse("train", short)
     assert isinstance(plain, Train)
     assert isinstance(chosen, Train)
-    assert chosen.lr == PRESETS["short_run"]["lr"] != plain.lr
+    assert chosen.lrs == PRESETS["short_run"]["lrs"] != plain.lrs
     assert chosen.batch == 64
     assert chosen.sites == ("resid_post/1",)
 

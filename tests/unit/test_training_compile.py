@@ -10,44 +10,74 @@ from typing import Any
 import pytest
 import torch
 
-from training.losses import BatchStats, JumpReLULoss, Parameters, Penalty
-from training.optim import BETA2
-from training.parameters import initial_parameters
-from training.trainee import compiler, update_and_count
+from sae_core.config import Architecture
+from training.assembly import make_trainees
+from training.config import LossOptions, TrainConfig
+from training.losses import Parameters, unchanged
+from training.optim import controls
+from training.step import DenseStep, update_and_count
+from training.trainee import compiler
 
-D_MODEL, D_SAE, BATCH = 12, 40, 32
+D_MODEL, BATCH = 12, 32
+EXTRAS = {
+    "frequency": LossOptions(frequency_scale=0.1),
+    "anthropic": LossOptions(decoder="free", tanh_scale=4.0, pre_act=3e-6),
+}
 
 
 def _traced(function: Callable[..., Any]) -> Any:
     return torch.compile(function, backend="aot_eager", fullgraph=True, dynamic=False)
 
 
+def _config(architecture: Architecture, loss: LossOptions) -> TrainConfig:
+    return TrainConfig(
+        model="m",
+        corpus=("c.txt",),
+        sites=("resid_post/0",),
+        architectures=(architecture,),
+        d_sae=40,
+        out="o",
+        l0_targets=(4,),
+        bandwidth=0.2,
+        threshold_init=0.1,
+        lrs=(0.01,),
+        sparsity_warmup=0,
+        batch=BATCH,
+        tokens=3 * BATCH,
+        loss=loss,
+    )
+
+
+def _trained(cfg: TrainConfig, compile_: Callable[..., Any]) -> Parameters:
+    """The state after the steps of `cfg`."""
+    generator = torch.Generator().manual_seed(0)
+    moments = {plan.site: (2.0, torch.zeros(D_MODEL)) for plan in cfg.plans}
+    (trainee,) = make_trainees(cfg, moments, torch.bfloat16, compile_)
+    step = trainee._step
+    assert isinstance(step, DenseStep)
+    step._update = compile_(update_and_count)  # on the processor it is left as it is
+    for control in controls(cfg, cfg.lrs)[:, 0]:
+        trainee.step(torch.randn(BATCH, D_MODEL, generator=generator).bfloat16(), control)
+    return {name: tensor.clone() for name, tensor in trainee.state().items()}
+
+
 # The compiler warns about what it does itself.
 @pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
-def test_traced_step_equals_the_plain_one() -> None:
-    generator = torch.Generator().manual_seed(0)
-    batches = [torch.randn(BATCH, D_MODEL, generator=generator).bfloat16() for _ in range(3)]
-    penalty = Penalty(torch.tensor(1.0), torch.tensor(4.0))
-    found: list[Parameters] = []
-    for compile_ in (lambda function: function, _traced):
-        loss = JumpReLULoss(bandwidth=0.2, products=torch.bfloat16, compiler=compile_)
-        parameters = initial_parameters(D_MODEL, D_SAE, 0.1, seed=0)
-        plain = {name: p.detach() for name, p in parameters.items()}
-        second = {name: torch.zeros_like(p) for name, p in plain.items()}
-        totals = {name: torch.zeros(D_SAE) for name in ("active", "in_window", "silent")}
-        totals["scalars"] = torch.zeros(3)
-        update = compile_(update_and_count)
-        for step, raw in enumerate(batches):
-            gradients, stats = loss.gradients(
-                parameters, raw, torch.tensor(2.0), torch.zeros(D_MODEL), penalty
-            )
-            assert isinstance(stats, BatchStats)
-            control = torch.tensor([0.01, 1.0, 1 - BETA2 ** (step + 1), 0.0])
-            with torch.no_grad():
-                update(plain, gradients, second, control, stats, totals, BATCH)
-        found.append({**plain, **totals, **{f"second.{n}": v for n, v in second.items()}})
-    expected, traced = found
-    assert float(expected["active"].sum()) > 0
+@pytest.mark.parametrize(
+    ("architecture", "loss"),
+    [
+        ("jumprelu", LossOptions()),
+        ("jumprelu", EXTRAS["frequency"]),
+        ("jumprelu", EXTRAS["anthropic"]),
+        ("gated", LossOptions()),
+        ("topk", LossOptions(dead_after=BATCH)),
+        ("standard", LossOptions()),
+    ],
+)
+def test_traced_step_equals_the_plain_one(architecture: Architecture, loss: LossOptions) -> None:
+    cfg = _config(architecture, loss)
+    expected, traced = _trained(cfg, unchanged), _trained(cfg, _traced)
+    assert float(expected["totals.active"].sum()) > 0
     for name, tensor in expected.items():
         torch.testing.assert_close(traced[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
 

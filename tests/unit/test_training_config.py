@@ -2,12 +2,20 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from sae_core.config import Site
-from training.config import PRESETS, RunOptions, TrainConfig, gemma_scope, short_run
+from training.config import (
+    PRESETS,
+    LossOptions,
+    RunOptions,
+    TrainConfig,
+    gemma_scope,
+    short_run,
+)
 
 BASE: dict[str, Any] = {
     "model": "google/gemma-2-2b",
@@ -21,17 +29,17 @@ BASE: dict[str, Any] = {
 def test_defaults_are_gemma_scopes() -> None:
     cfg = gemma_scope(**BASE, lambdas=(6e-4,))
     assert cfg == TrainConfig(**BASE, lambdas=(6e-4,))
-    assert (cfg.lr, cfg.lr_warmup, cfg.lr_decay) == (7e-5, 1_000, 0)
+    assert ([plan.lr for plan in cfg.plans], cfg.lr_warmup, cfg.lr_decay) == ([7e-5] * 2, 1_000, 0)
     assert (cfg.sparsity_warmup, cfg.bandwidth, cfg.threshold_init) == (10_000, 0.001, 0.001)
-    assert (cfg.batch, cfg.kernel, cfg.save_dtype) == (4_096, "rectangle", "float32")
+    assert (cfg.batch, cfg.loss.kernel, cfg.save_dtype) == (4_096, "rectangle", "float32")
     assert cfg.steps == 976_562
 
 
 def test_short_run_takes_shares_of_the_run_and_changes() -> None:
-    cfg = short_run(**BASE, l0_targets=(32,), tokens=40_960_000, lr=1e-3)
+    cfg = short_run(**BASE, l0_targets=(32,), tokens=40_960_000, lrs=(1e-3,))
     assert cfg.steps == 10_000
     assert (cfg.in_steps(cfg.lr_decay), cfg.in_steps(cfg.sparsity_warmup)) == (9_000, 2_000)
-    assert cfg.lr == 1e-3
+    assert cfg.plans[0].lr == 1e-3
     with pytest.raises(ValueError, match="no field learning_rate"):
         short_run(**BASE, l0_targets=(32,), learning_rate=1e-3)
 
@@ -70,13 +78,20 @@ def test_every_site_is_trained_at_every_sparsity() -> None:
         ({"lambdas": (1e-3, 1e-3)}, "lambdas names the same value twice"),
         ({"sites": ("mlp_out/1", "mlp_out/1")}, "sites names the same value twice"),
         ({"sites": ("resid_post",)}, "not of the form KIND/LAYER"),
-        ({"kernel": "boxcar"}, "kernel 'boxcar' is unknown: use one of rectangle"),
+        ({"architectures": ()}, "architectures is empty"),
+        ({"architectures": ("topk", "topk")}, "architectures names the same value twice"),
+        ({"architectures": ("vanilla",)}, "architecture 'vanilla' is unknown: use one of jumprelu"),
+        ({"architectures": ("topk",)}, "topk has no lambda: give l0_targets, which are its k"),
+        (
+            {"architectures": ("topk",), "lambdas": (), "l0_targets": (2.5,)},
+            "topk keeps k features: give whole l0_targets",
+        ),
         ({"precision": "float16"}, "precision 'float16' is unknown"),
         ({"save_dtype": "int8"}, "save_dtype 'int8' is unknown"),
         ({"lambdas": (0.0,)}, "must be a positive number"),
         ({"lambdas": (), "l0_targets": (20_000,)}, "above d_sae"),
         ({"bandwidth": 0.0}, "bandwidth is 0.0 but must be a positive number"),
-        ({"lr": float("nan")}, "lr is nan"),
+        ({"lrs": (float("nan"),)}, "lr is nan"),
         ({"threshold_init": -1.0}, "threshold_init is -1.0"),
         ({"sparsity_warmup": -1}, "sparsity_warmup is -1 but must be 0 or more"),
         ({"seed": 2**31}, "seed is 2147483648"),
@@ -90,6 +105,51 @@ def test_mistakes_get_one_sentence(changes: dict[str, Any], message: str) -> Non
     with pytest.raises(ValueError, match=message) as caught:
         TrainConfig(**{**BASE, "lambdas": (1e-3,), **changes})
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kernel": "boxcar"}, "kernel 'boxcar' is unknown: use one of rectangle"),
+        ({"decoder": "tied"}, "decoder 'tied' is unknown: use one of auto"),
+        ({"target_coefficient": 0.0}, "target_coefficient is 0.0 but must be a positive number"),
+        ({"dead_after": -1}, "dead_after is -1"),
+        ({"frequency_scale": -0.1}, "frequency_scale is -0.1 but must be 0 or more"),
+        ({"frequency_scale": 0.1, "tanh_scale": 4.0}, "which tanh_scale replaces: give one"),
+    ],
+)
+def test_loss_options_are_checked(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        LossOptions(**changes)
+
+
+def test_topk_needs_decoder_rows_of_one_norm() -> None:
+    options = {**BASE, "l0_targets": (32,), "architectures": ("topk",)}
+    with pytest.raises(ValueError, match="needs decoder rows of norm 1: leave decoder at auto"):
+        TrainConfig(**options, loss=LossOptions(decoder="free"))
+
+
+def test_architectures_and_learning_rates_combine() -> None:
+    cfg = TrainConfig(
+        **{**BASE, "sites": ("mlp_out/6",)},
+        architectures=("jumprelu", "topk"),
+        l0_targets=(32,),
+        lrs=(1e-3, 2.5e-3),
+    )
+    assert [(plan.name, plan.architecture, plan.lr) for plan in cfg.plans] == [
+        ("mlp_out-layer_6-l0_32-lr_0.001", "jumprelu", 1e-3),
+        ("mlp_out-layer_6-l0_32-lr_0.0025", "jumprelu", 2.5e-3),
+        ("mlp_out-layer_6-topk-l0_32-lr_0.001", "topk", 1e-3),
+        ("mlp_out-layer_6-topk-l0_32-lr_0.0025", "topk", 2.5e-3),
+    ]
+    own = replace(cfg, lrs=(), architectures=("jumprelu", "gated", "topk", "standard"))
+    assert [plan.lr for plan in own.plans] == [7e-5, 5e-5, 2e-4, 5e-5]
+
+
+def test_silence_may_be_a_share_of_the_run() -> None:
+    cfg = TrainConfig(**BASE, lambdas=(1e-3,), tokens=4_096 * 1_000)
+    assert cfg.dead_after == 10_000_000
+    assert replace(cfg, loss=LossOptions(dead_after=0.25)).dead_after == 4_096 * 250
 
 
 def test_run_options_are_checked() -> None:

@@ -19,6 +19,7 @@ D_MODEL, D_SAE, BATCH = 12, 40, 64
 SCALE = 3.0
 TARGET = 6.0
 COEFFICIENT = 0.7
+MULTIPLIER = 0.3
 BANDWIDTH = 0.2
 
 
@@ -39,8 +40,8 @@ def _raw(seed: int = 1) -> Tensor:
     return SCALE * (0.3 + torch.randn(BATCH, D_MODEL, generator=generator)) / D_MODEL**0.5
 
 
-def _penalty() -> Penalty:
-    return Penalty(torch.tensor(COEFFICIENT), torch.tensor(TARGET))
+def _penalty(coefficient: float = COEFFICIENT) -> Penalty:
+    return Penalty(torch.tensor(coefficient), torch.tensor(TARGET), torch.tensor(MULTIPLIER))
 
 
 def _gradients(
@@ -80,7 +81,7 @@ def test_threshold_gradient_by_hand(kernel: Kernel, targeted: bool) -> None:
     k = kernel_density((z - p["threshold"]) / BANDWIDTH, kernel)
     through_recon = (-(p["threshold"] / BANDWIDTH) * k * d_acts).sum(dim=0)
     l0 = active.sum() / BATCH
-    d_l0 = COEFFICIENT * (2 * (l0 / TARGET - 1) / TARGET if targeted else 1.0)
+    d_l0 = COEFFICIENT * ((2 * (l0 / TARGET - 1) + MULTIPLIER) / TARGET if targeted else 1.0)
     through_penalty = -(d_l0 / BATCH / BANDWIDTH) * k.sum(dim=0)
     expected = through_recon + through_penalty
     assert through_recon.abs().max() > 1e-3
@@ -91,7 +92,7 @@ def test_threshold_gradient_by_hand(kernel: Kernel, targeted: bool) -> None:
 def test_penalty_reaches_the_threshold_alone() -> None:
     without = JumpReLULoss(bandwidth=BANDWIDTH)
     args = (_parameters(), _raw(), torch.tensor(SCALE), torch.zeros(D_MODEL))
-    none, _ = without.gradients(*args, Penalty(torch.tensor(0.0), torch.tensor(TARGET)))
+    none, _ = without.gradients(*args, _penalty(0.0))
     some, _ = _gradients(_parameters())
     assert not torch.equal(none["threshold"], some["threshold"])
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
@@ -100,9 +101,9 @@ def test_penalty_reaches_the_threshold_alone() -> None:
 
 def test_penalties() -> None:
     l0 = torch.tensor(48.0)
-    penalty = Penalty(torch.tensor(0.5), torch.tensor(32.0))
+    penalty = Penalty(torch.tensor(0.5), torch.tensor(32.0), torch.tensor(0.25))
     assert float(l0_penalty(l0, penalty)) == 24.0
-    assert float(target_l0_penalty(l0, penalty)) == 0.5 * 0.25
+    assert float(target_l0_penalty(l0, penalty)) == 0.5 * (0.25 + 0.25 * 0.5)
 
 
 def test_statistics_count_the_batch() -> None:
@@ -116,7 +117,8 @@ def test_statistics_count_the_batch() -> None:
     l0 = active.sum() / BATCH
     loss, error, spread = stats.scalars
     torch.testing.assert_close(error, squared)
-    torch.testing.assert_close(loss, squared / BATCH + COEFFICIENT * (l0 / TARGET - 1).square())
+    e = l0 / TARGET - 1
+    torch.testing.assert_close(loss, squared / BATCH + COEFFICIENT * (e.square() + MULTIPLIER * e))
     torch.testing.assert_close(spread, x.square().sum())
     assert torch.equal(stats.active, active.sum(dim=0).float())
     near = (z - p["threshold"]).abs() < BANDWIDTH / 2

@@ -9,7 +9,7 @@ import torch
 from sae_core.config import Site
 from training.config import Plan, TrainConfig
 from training.losses import JumpReLULoss
-from training.optim import BETA2, EPS, controls, learning_rate, remove_parallel, update
+from training.optim import BETA2, EPS, controls, rate_share, remove_parallel, update
 from training.parameters import THRESHOLD_FLOOR, initial_parameters
 from training.trainee import DEAD_TOKENS, Trainee
 
@@ -20,7 +20,7 @@ CONFIG = TrainConfig(
     d_sae=8,
     out="o",
     lambdas=(1e-3,),
-    lr=1e-2,
+    lrs=(1e-2, 1e-3),
     lr_warmup=10,
     lr_decay=0.2,
     sparsity_warmup=0.25,
@@ -129,22 +129,27 @@ def test_dead_features_are_those_silent_for_the_stated_tokens() -> None:
 
 
 def test_learning_rate_schedule() -> None:
-    rates = [learning_rate(CONFIG, t) for t in range(CONFIG.steps)]
-    assert rates[0] == pytest.approx(0.1 * CONFIG.lr)
-    assert rates[5] == pytest.approx(0.55 * CONFIG.lr)  # the middle of a cosine
-    assert rates[10] == rates[80] == pytest.approx(CONFIG.lr)
-    assert rates[90] == pytest.approx(0.5 * CONFIG.lr)
-    assert rates[99] == pytest.approx(CONFIG.lr / 20)
+    rates = [rate_share(CONFIG, t) for t in range(CONFIG.steps)]
+    assert rates[0] == pytest.approx(0.1)
+    assert rates[5] == pytest.approx(0.55)  # the middle of a cosine
+    assert rates[10] == rates[80] == pytest.approx(1)
+    assert rates[90] == pytest.approx(0.5)
+    assert rates[99] == pytest.approx(1 / 20)
     assert all(a < b for a, b in itertools.pairwise(rates[:11]))
 
 
 def test_controls_are_the_schedules() -> None:
-    table = controls(CONFIG)
-    assert table.shape == (100, 4)
-    assert float(table[0, 1]) == 0
-    assert float(table[10, 1]) == pytest.approx(0.4)
-    assert float(table[25, 1]) == float(table[99, 1]) == 1
-    assert float(table[0, 2]) == pytest.approx(1 - BETA2)
-    constant = controls(replace(CONFIG, lr_warmup=0, lr_decay=0, sparsity_warmup=0))
-    torch.testing.assert_close(constant[:, 0], torch.full((100,), CONFIG.lr))
-    assert bool((constant[:, 1] == 1).all())
+    table = controls(CONFIG, CONFIG.lrs)
+    assert table.shape == (100, 2, 4)
+    high, low = table.unbind(dim=1)
+    torch.testing.assert_close(high[:, 0], 10 * low[:, 0])
+    assert torch.equal(high[:, 1:], low[:, 1:])
+    assert float(high[10, 0]) == pytest.approx(1e-2)
+    assert float(high[0, 1]) == 0
+    assert float(high[10, 1]) == pytest.approx(0.4)
+    assert float(high[25, 1]) == float(high[99, 1]) == 1
+    assert float(high[0, 2]) == pytest.approx(1 - BETA2)
+    assert high[:, 3].tolist() == list(range(1, 101))
+    constant = controls(replace(CONFIG, lr_warmup=0, lr_decay=0, sparsity_warmup=0), [0.5])
+    torch.testing.assert_close(constant[:, 0, 0], torch.full((100,), 0.5))
+    assert bool((constant[..., 1] == 1).all())

@@ -52,7 +52,7 @@ def test_folded_sae_has_the_error_that_the_loss_reports() -> None:
     generator = torch.Generator().manual_seed(0)
     parameters = initial_parameters(24, 96, 0.05, seed=0)
     raw = SCALE * torch.randn(200, 24, generator=generator) / 24**0.5
-    penalty = Penalty(torch.tensor(0.0), torch.tensor(1.0))
+    penalty = Penalty(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(0.0))
     scale = torch.tensor(SCALE)
     loss, _ = JumpReLULoss(bandwidth=0.1).forward(parameters, raw, scale, torch.zeros(24), penalty)
     sae = folded(parameters, SCALE, SAEConfig(architecture="jumprelu", d_model=24, d_sae=96))

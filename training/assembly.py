@@ -1,0 +1,122 @@
+"""From the settings of a run to its SAEs: the loss, the start and the price of each `Plan`."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from training.config import Plan, TrainConfig
+from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
+from training.parameters import initial_parameters
+from training.recipes import RECIPES, Rule
+from training.step import LONGEST_SILENCE
+from training.trainee import Trainee
+
+SETTLE = 0.02
+"""Share of the run in which the multiplier makes up for most of a steady distance from the target.
+Short against the run, so that it is over long before the end; long against the some hundred steps
+that the L0 needs to answer."""
+FEWEST_SETTLING = 50
+"""Fewest steps of that."""
+TANH_LAMBDA = 0.005
+"""Where lambda starts that is steered under a tanh penalty: about 10 / d_model at 2,304."""
+
+Compiler = Callable[[Callable[..., Any]], Any]
+
+
+def make_trainees(
+    cfg: TrainConfig,
+    moments: dict[Any, tuple[float, Tensor]],
+    products: torch.dtype,
+    compiler: Compiler,
+) -> list[Trainee]:
+    """The SAEs of `cfg.plans` before their first step.
+
+    `moments`: by site, C and the mean of the raw activations. The same seed goes to every SAE, so
+    that what one of them learns depends on no other.
+    """
+    losses: dict[Any, Loss] = {}
+    trainees = []
+    for plan in cfg.plans:
+        recipe = RECIPES[plan.architecture]
+        # SAEs with the same loss share its compiled code.
+        key = (plan.architecture, None if recipe.has_lambda else plan.l0_target)
+        if key not in losses:
+            losses[key] = make_loss(cfg, plan, products, compiler)
+        scale, mean = moments[plan.site]
+        start = initial_parameters(
+            len(mean), cfg.d_sae, cfg.threshold_init, cfg.seed, mean.device, recipe, mean / scale
+        )
+        coefficient, gain = price(cfg, plan)
+        trainees.append(
+            Trainee(
+                plan,
+                start,
+                losses[key],
+                coefficient=coefficient,
+                scale=scale,
+                mean=mean,
+                gain=gain,
+                rule=rule(cfg, plan),
+                compiler=compiler,
+            )
+        )
+    return trainees
+
+
+def make_loss(cfg: TrainConfig, plan: Plan, products: torch.dtype, compiler: Compiler) -> Loss:
+    """The loss of one SAE."""
+    targeted = plan.l0_target is not None
+    if plan.architecture == "gated":
+        return GatedLoss(targeted=targeted, products=products, compiler=compiler)
+    if plan.architecture == "standard":
+        return ReLULoss(targeted=targeted, products=products, compiler=compiler)
+    if plan.architecture == "topk":
+        assert plan.l0_target is not None
+        return TopKLoss(
+            k=round(plan.l0_target),
+            dead_tokens=min(cfg.dead_after, LONGEST_SILENCE),
+            products=products,
+            compiler=compiler,
+        )
+    return JumpReLULoss(
+        bandwidth=cfg.bandwidth,
+        kernel=cfg.loss.kernel,
+        targeted=targeted,
+        extras=Extras(
+            frequency=cfg.loss.frequency_scale,
+            tanh=cfg.loss.tanh_scale,
+            pre_act=cfg.loss.pre_act,
+        ),
+        products=products,
+        compiler=compiler,
+    )
+
+
+def price(cfg: TrainConfig, plan: Plan) -> tuple[float, float]:
+    """An SAE's first coefficient of sparsity, and the gain of its multiplier."""
+    if plan.lambda_ is not None:
+        return plan.lambda_, 0.0
+    recipe = RECIPES[plan.architecture]
+    if not recipe.has_lambda:
+        return 0.0, 0.0
+    steps = max(FEWEST_SETTLING, SETTLE * cfg.steps)
+    if priced_l0(cfg, plan):
+        # The slope of e^2 is 2 e: so that the multiplier takes its place within these steps.
+        return cfg.loss.target_coefficient, 2 / steps
+    return recipe.first_lambda or TANH_LAMBDA, 1 / steps
+
+
+def priced_l0(cfg: TrainConfig, plan: Plan) -> bool:
+    """Whether the penalty is one on L0 itself, and not on a sum that stands in for it."""
+    return plan.architecture == "jumprelu" and not cfg.loss.tanh_scale
+
+
+def rule(cfg: TrainConfig, plan: Plan) -> Rule:
+    """How an SAE's parameters are updated."""
+    published = RECIPES[plan.architecture].rule
+    if cfg.loss.decoder == "auto":
+        return published
+    return replace(published, unit_norm=cfg.loss.decoder == "unit")

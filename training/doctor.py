@@ -1,0 +1,223 @@
+"""The doctor: named checks of a run's metrics that say what to change.
+
+A check is a function of the lines of metrics.jsonl so far (one SAE's, the newest last) and of what
+was asked for; it returns None, or a sentence. Runs fail quietly in a few ways only, and each shows
+in these numbers long before the end.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from training.assembly import priced_l0
+from training.config import Plan, TrainConfig
+from training.losses.base import Limits
+from training.optim import rate_share, sparsity_share
+from training.step import DEAD_TOKENS
+
+Line = dict[str, Any]
+
+FROZEN = 0.01
+"""Relative move of every quantile of the thresholds below which they count as frozen: a threshold
+that learns moves by more than that in a hundred steps."""
+LEAST_DRIFT = 10
+"""Steps at the full learning rate after which a threshold must have moved."""
+SATURATED = 0.99
+"""Share of its bound at which a multiplier is as far as it goes."""
+ALL_DEAD = 0.9
+"""Share of features without activity at which hardly anything is learned any more."""
+FEWEST_ACTIVE = 0.5
+"""Active features per token below which a reconstruction is little more than its bias."""
+ALL_DENSE = 0.25
+"""Share of all features active on a token above which an SAE is not sparse."""
+FEWEST_IN_WINDOW = 0.05
+"""Pre-activations in a feature's window, per step, below which its threshold learns from next to
+nothing: one sample in twenty steps."""
+OUTLIER = 10
+"""Norm over the median norm above which a token counts as a hundred others in the squared error."""
+FAR = 0.1
+"""Relative distance from the target L0 that is worth a word while a run goes on."""
+FAR_AT_END = 0.03
+"""The same after the last step."""
+RECENT = 3
+"""Lines over whose mean an L0 is taken, which of a single small line is noisy."""
+SETTLED = 0.3
+"""Share of the steps after the warm-up of the penalty that an L0 is given to settle."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check found: its name and a sentence that says what to change."""
+
+    check: str
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run was asked to make of one SAE."""
+
+    cfg: TrainConfig
+    plan: Plan
+    limits: Limits
+
+    def full(self, line: Line) -> bool:
+        """Whether the penalty is at its full strength."""
+        return sparsity_share(self.cfg, line["step"]) >= 1
+
+    def settled(self, line: Line) -> bool:
+        """Whether the L0 has had time to settle."""
+        warmup = self.cfg.in_steps(self.cfg.sparsity_warmup)
+        return line["step"] >= warmup + SETTLED * max(0, self.cfg.steps - warmup)
+
+
+Check = Callable[[Sequence[Line], Asked], str | None]
+
+
+def not_finite(lines: Sequence[Line], asked: Asked) -> str | None:
+    """A loss that is infinite or not a number."""
+    if lines[-1]["loss"] is not None:
+        return None
+    return (
+        f"the loss of {asked.plan.name} is no longer finite at step {lines[-1]['step']:,}: "
+        "lower lr, or check the model's activations."
+    )
+
+
+def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
+    """Thresholds that are where they began."""
+    line, start = lines[-1], asked.cfg.threshold_init
+    if asked.plan.architecture != "jumprelu" or asked.cfg.loss.decoder == "free":
+        return None
+    quantiles = [line[f"threshold_{q}"] for q in ("p05", "p50", "p95")]
+    moved = any(abs(q - start) > FROZEN * start for q in quantiles)
+    if moved or line["step"] < LEAST_DRIFT:
+        return None
+    return (
+        f"thresholds are where they began ({start:g}): raise lr or bandwidth, "
+        "or begin with larger ones (threshold_init)."
+    )
+
+
+def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
+    """A multiplier that can go no further, with the L0 still away from its target."""
+    line, target = lines[-1], asked.plan.l0_target
+    if target is None or abs(line["multiplier"]) < SATURATED * asked.limits.bound:
+        return None
+    strong = line["multiplier"] > 0
+    if priced_l0(asked.cfg, asked.plan):
+        change = "raise target_coefficient" if strong else "lower target_coefficient"
+    else:
+        change = "choose another lr, or a target nearer to this"
+    return (
+        f"the penalty is as {'strong' if strong else 'weak'} as it gets and the L0 is "
+        f"{line['l0']:.4g}, not {target:g}: {change}."
+    )
+
+
+def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
+    """Hardly any feature is active."""
+    line = lines[-1]
+    enough = line["tokens"] >= DEAD_TOKENS or asked.full(line)
+    if not enough or (line["dead"] < ALL_DEAD and line["l0"] >= FEWEST_ACTIVE):
+        return None
+    return (
+        f"{line['dead']:.0%} of the features are dead and {line['l0']:.3g} are active per token: "
+        f"lower {_pressure(asked)} or lr, or lengthen sparsity_warmup."
+    )
+
+
+def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
+    """A large share of all features is active."""
+    line = lines[-1]
+    if not asked.full(line) or line["l0"] <= ALL_DENSE * asked.cfg.d_sae:
+        return None
+    if asked.plan.l0_target is not None and not asked.settled(line):
+        return None
+    if asked.plan.l0_target is None:
+        change = "raise lambdas, or give l0_targets instead"
+    else:
+        change = "lower l0_targets"
+    return (
+        f"{line['l0']:.4g} of {asked.cfg.d_sae} features are active per token, "
+        f"which is not sparse: {change}."
+    )
+
+
+def bandwidth_narrow(lines: Sequence[Line], asked: Asked) -> str | None:
+    """Too few pre-activations near thresholds to learn from."""
+    share = lines[-1].get("in_window")
+    if share is None:
+        return None
+    if share * asked.cfg.batch >= FEWEST_IN_WINDOW or lines[-1]["l0"] < FEWEST_ACTIVE:
+        return None
+    return (
+        f"a threshold sees {share * asked.cfg.batch:.2g} pre-activations per step: "
+        f"make bandwidth ({asked.cfg.bandwidth:g}) larger."
+    )
+
+
+def outliers(lines: Sequence[Line], asked: Asked) -> str | None:
+    """Tokens whose activations are many times longer than others."""
+    ratio = lines[-1]["norm_max"] / max(lines[-1]["norm_p50"], 1e-30)
+    if ratio <= OUTLIER:
+        return None
+    return (
+        f"activations at {asked.plan.site} are up to {ratio:.3g} times as long as their median: "
+        "few tokens make most of the loss; choose another site, or leave those tokens out of the "
+        "corpus."
+    )
+
+
+def l0_far(lines: Sequence[Line], asked: Asked) -> str | None:
+    """An L0 that has settled away from its target, or one that a run ends with."""
+    line, target = lines[-1], asked.plan.l0_target
+    if target is None or not asked.settled(line):
+        return None
+    recent = [line["l0"] for line in lines[-RECENT:]]
+    distance = sum(recent) / len(recent) / target - 1
+    if abs(distance) <= (FAR_AT_END if line["step"] == asked.cfg.steps else FAR):
+        return None
+    return (
+        f"the L0 is {line['l0']:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
+        f"its target of {target:g}: {_nearer(line, asked)}."
+    )
+
+
+def _nearer(line: Line, asked: Asked) -> str:
+    recent = rate_share(asked.cfg, max(0, line["step"] - 1))
+    if asked.plan.architecture == "topk":
+        return "fewer than k pre-activations are positive; lower k"
+    if recent < FAR and line["step"] < asked.cfg.steps:
+        return "lr is nearly 0 by now; train longer or raise lr"
+    return "train longer, raise lr or shorten sparsity_warmup"
+
+
+def _pressure(asked: Asked) -> str:
+    if asked.plan.lambda_ is not None:
+        return "lambdas"
+    return "target_coefficient" if priced_l0(asked.cfg, asked.plan) else "the learning rate"
+
+
+CHECKS: dict[str, Check] = {
+    "loss-not-finite": not_finite,
+    "thresholds-frozen": thresholds_frozen,
+    "lambda-saturated": lambda_saturated,
+    "all-dead": all_dead,
+    "all-dense": all_dense,
+    "bandwidth-narrow": bandwidth_narrow,
+    "outliers": outliers,
+    "l0-far": l0_far,
+}
+"""Name -> check, the gravest first."""
+
+
+def examine(lines: Sequence[Line], asked: Asked) -> list[Finding]:
+    """What the checks find in the lines so far; after a loss that is not finite, only that."""
+    findings = []
+    for name, check in CHECKS.items():
+        if sentence := check(lines, asked):
+            findings.append(Finding(name, sentence))
+            if check is not_finite:
+                break
+    return findings

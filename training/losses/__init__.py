@@ -1,0 +1,36 @@
+"""What SAEs are trained to do, one file per architecture; `base` has what they share."""
+
+from training.losses.base import (
+    AutogradLoss,
+    BatchStats,
+    Loss,
+    Parameters,
+    Penalty,
+    l0_penalty,
+    steered,
+    surrogate_weight,
+    target_l0_penalty,
+    unchanged,
+)
+from training.losses.gated import GatedLoss
+from training.losses.jumprelu import Extras, JumpReLULoss
+from training.losses.relu import ReLULoss
+from training.losses.topk import TopKLoss
+
+__all__ = [
+    "AutogradLoss",
+    "BatchStats",
+    "Extras",
+    "GatedLoss",
+    "JumpReLULoss",
+    "Loss",
+    "Parameters",
+    "Penalty",
+    "ReLULoss",
+    "TopKLoss",
+    "l0_penalty",
+    "steered",
+    "surrogate_weight",
+    "target_l0_penalty",
+    "unchanged",
+]

@@ -1,0 +1,210 @@
+"""What the losses of all architectures share: their inputs, their statistics, the price of L0.
+
+Sparsity has a price, `coefficient` times the share that the warm-up has reached. Where an L0 is to
+be reached, a `multiplier` m, which starts at 0 and every step changes, moves that price until the
+L0 is there; with e = L0 / target - 1, L0 being the batch's mean,
+
+    coefficient * (e^2 + m e)       where L0 itself has a gradient (JumpReLU): an augmented
+                                    Lagrangian. The square alone would leave the L0 above its target
+                                    by as much as balances the reconstruction; m takes its place.
+    coefficient * exp(e + m) * S    where a sum S of activations stands in for L0 (L1, tanh): a
+                                    proportional-integral controller of log lambda.
+
+    m <- m + gain * e once the warm-up is over, e and m being limited to what the loss says.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Parameters = dict[str, Tensor]
+
+
+class Penalty(NamedTuple):
+    """How sparsity is paid for, as 0-d tensors: one compiled step serves every SAE of a run."""
+
+    coefficient: Float[Tensor, ""]
+    """Strength at this step, warm-up included."""
+    target: Float[Tensor, ""]
+    """L0 to reach; not used by the linear penalty."""
+    multiplier: Float[Tensor, ""]
+    """m above; 0 where no L0 is to be reached."""
+
+
+class BatchStats(NamedTuple):
+    """What one batch adds to the statistics; on the device, so that nothing waits for it."""
+
+    scalars: Float[Tensor, " 3"]
+    """The loss, and summed over tokens: squared errors, squared deviations from the mean."""
+    active: Float[Tensor, " d_sae"]
+    """Tokens on which each feature is active."""
+    in_window: Float[Tensor, " d_sae"]
+    """Tokens on which each pre-activation is within half a bandwidth of its threshold; 0 where
+    there are no thresholds."""
+
+
+class Limits(NamedTuple):
+    """How the multiplier may move."""
+
+    most: float
+    """Largest |e| that enters it."""
+    bound: float
+    """Largest |m|."""
+
+
+@runtime_checkable
+class Loss(Protocol):
+    """An architecture's loss over float32 parameters."""
+
+    limits: Limits
+
+    def gradients(
+        self,
+        parameters: Parameters,
+        raw: Float[Tensor, "batch d_model"],
+        scale: Float[Tensor, ""],
+        mean: Float[Tensor, " d_model"],
+        penalty: Penalty,
+        silent: Float[Tensor, " d_sae"] | None = None,
+    ) -> tuple[Parameters, BatchStats]:
+        """Gradient of the loss for each parameter, and the batch's statistics.
+
+        `raw` are activations as the model made them, `scale` is C, `mean` the mean of raw / C,
+        `silent` the tokens since each feature was last active (for losses that revive the dead).
+        """
+        ...
+
+
+def unchanged(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The compiler that does nothing."""
+    return function
+
+
+class AutogradLoss:
+    """A `Loss` whose gradients autograd takes from `forward`."""
+
+    limits = Limits(most=1.0, bound=10.0)
+
+    def __init__(
+        self,
+        *,
+        products: torch.dtype = torch.float32,
+        compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+    ) -> None:
+        """`products`: number format of the matrix products, all else being in float32."""
+        self.products = products
+        self._forward = compiler(self.forward)
+
+    def forward(
+        self,
+        parameters: Parameters,
+        raw: Float[Tensor, "batch d_model"],
+        scale: Float[Tensor, ""],
+        mean: Float[Tensor, " d_model"],
+        penalty: Penalty,
+        silent: Float[Tensor, " d_sae"] | None = None,
+    ) -> tuple[Tensor, BatchStats]:
+        """The loss and the batch's statistics, from inputs as in `Loss.gradients`.
+
+        The encoder's b_dec is held constant here: differentiating through it would send a gradient
+        [batch, d_model] back, a whole matrix product, where `gradients` needs a product with a
+        vector only.
+        """
+        raise NotImplementedError
+
+    def gradients(
+        self,
+        parameters: Parameters,
+        raw: Float[Tensor, "batch d_model"],
+        scale: Float[Tensor, ""],
+        mean: Float[Tensor, " d_model"],
+        penalty: Penalty,
+        silent: Float[Tensor, " d_sae"] | None = None,
+    ) -> tuple[Parameters, BatchStats]:
+        """As `Loss.gradients`."""
+        loss, stats = self._forward(parameters, raw, scale, mean, penalty, silent)
+        found = torch.autograd.grad(loss, list(parameters.values()))
+        gradients = dict(zip(parameters, found, strict=True))
+        with torch.no_grad():
+            # The encoder reads (x - b_dec) @ W_enc.
+            gradients["b_dec"] = torch.addmv(
+                gradients["b_dec"],
+                parameters["W_enc"],
+                self.through_projection(parameters, gradients),
+                alpha=-1,
+            )
+        return gradients, stats
+
+    def through_projection(
+        self, parameters: Parameters, gradients: Parameters
+    ) -> Float[Tensor, " d_sae"]:
+        """The loss's derivative by `(x - b_dec) @ W_enc`, summed over tokens."""
+        return gradients["b_enc"]
+
+    def project(
+        self, x: Float[Tensor, "batch d_model"], p: Parameters
+    ) -> Float[Tensor, "batch d_sae"]:
+        """`(x - b_dec) @ W_enc` in float32, b_dec held constant."""
+        centred = (x - p["b_dec"].detach()).to(self.products)
+        return (centred @ p["W_enc"].to(self.products)).float()
+
+    def decode(
+        self, acts: Float[Tensor, "batch d_sae"], W_dec: Float[Tensor, "d_sae d_model"]
+    ) -> Float[Tensor, "batch d_model"]:
+        """`acts @ W_dec` in float32."""
+        return (acts.to(self.products) @ W_dec.to(self.products)).float()
+
+
+def l0_penalty(l0: Float[Tensor, ""], penalty: Penalty) -> Float[Tensor, ""]:
+    """`coefficient * l0`."""
+    return penalty.coefficient * l0
+
+
+def target_l0_penalty(l0: Float[Tensor, ""], penalty: Penalty) -> Float[Tensor, ""]:
+    """`coefficient * (e^2 + multiplier * e)` with `e = l0 / target - 1`."""
+    e = l0 / penalty.target - 1
+    return penalty.coefficient * (e.square() + penalty.multiplier * e)
+
+
+def surrogate_weight(
+    l0: Float[Tensor, ""], penalty: Penalty, targeted: bool, limits: Limits
+) -> Float[Tensor, ""]:
+    """The factor of a sum that stands in for L0: lambda, or `coefficient * exp(e + multiplier)`."""
+    if not targeted:
+        return penalty.coefficient
+    e = (l0 / penalty.target - 1).clamp(-limits.most, limits.most)
+    return penalty.coefficient * (e + penalty.multiplier).exp()
+
+
+def steered(
+    multiplier: Float[Tensor, ""],
+    l0: Float[Tensor, ""],
+    target: Float[Tensor, ""],
+    gain: Float[Tensor, ""],
+    share: Float[Tensor, ""],
+    limits: Limits,
+) -> Float[Tensor, ""]:
+    """The next multiplier, after a batch of this `l0`; `share`: of the penalty, 1 after warm-up."""
+    e = (l0 / target - 1).clamp(-limits.most, limits.most)
+    return (multiplier + gain * (share >= 1) * e).clamp(-limits.bound, limits.bound)
+
+
+def batch_stats(
+    loss: Tensor,
+    squared_error: Tensor,
+    x: Float[Tensor, "batch d_model"],
+    mean: Float[Tensor, " d_model"],
+    on: Float[Tensor, "batch d_sae"],
+    near: Float[Tensor, "batch d_sae"] | None = None,
+) -> BatchStats:
+    """The statistics from 0-1 tensors: `on` where a feature is active, `near` where in window."""
+    with torch.no_grad():
+        active = on.sum(dim=0)
+        return BatchStats(
+            torch.stack([loss, squared_error, (x - mean).square().sum()]),
+            active,
+            torch.zeros_like(active) if near is None else near.sum(dim=0),
+        )

@@ -1,0 +1,98 @@
+"""Parts of a run's settings: how it is carried out, what its loss adds, and one SAE's own share."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from sae_core.config import Architecture, Site
+from sae_core.jumprelu import KERNELS, Kernel
+from sae_core.placement import Device
+
+Compile = Literal["auto", "off", "default", "cuda-graph"]
+Decoder = Literal["auto", "unit", "free"]
+
+
+def known(name: str, value: str, values: tuple[str, ...]) -> None:
+    """ValueError unless `value` is among `values`."""
+    if value not in values:
+        raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(values)}.")
+
+
+def positive(name: str, value: float) -> None:
+    """ValueError unless `value` is a positive number."""
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} is {value} but must be a positive number.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """How a run is carried out; nothing here is meant to change what it learns."""
+
+    device: Device = "auto"
+    """Where model and SAEs are; `auto` is CUDA if there is a device, else the processor."""
+    compile: Compile = "auto"
+    """torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere. `cuda-graph`
+    (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""
+    checkpoint_every: int = 5_000
+    """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard, to OUT/tensorboard."""
+
+    def __post_init__(self) -> None:
+        known("device", self.device, get_args(Device))
+        known("compile", self.compile, get_args(Compile))
+        if self.checkpoint_every < 0:
+            raise ValueError(
+                f"checkpoint_every is {self.checkpoint_every} but must be 0 or more steps."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LossOptions:
+    """The loss beyond its sparsity; what is for one architecture alone leaves the others as they
+    are.
+    """
+
+    target_coefficient: float = 1.0
+    """JumpReLU's strength of the penalty of l0_targets (the loss is about the FVU, so of order 1):
+    target_coefficient * (e^2 + m e), e = batch mean L0 / target - 1, m following e until e is 0."""
+    kernel: Kernel = "rectangle"
+    """JumpReLU: shape of the threshold gradient's window."""
+    decoder: Decoder = "auto"
+    """Norms of decoder rows: held at 1, or free and folded into the encoder when saved. `auto`:
+    free for gated and standard, 1 for jumprelu and topk."""
+    frequency_scale: float = 0.0
+    """JumpReLU: frequency w_0 of a penalty on features active on a large share of the tokens,
+    price * sum of w^2 / w_0; 0: none. Google DeepMind tried 0.1 and 0.01 (March 2025)."""
+    tanh_scale: float = 0.0
+    """JumpReLU: c of Anthropic's tanh penalty in place of L0 (January 2025: 4); 0: L0."""
+    pre_act: float = 0.0
+    """JumpReLU: weight of Anthropic's pre-activation penalty (January 2025: 3e-6); 0: none."""
+    dead_after: float = 10_000_000
+    """TopK: tokens of silence after which AuxK revives a feature; at most 1, a share of the run."""
+
+    def __post_init__(self) -> None:
+        known("kernel", self.kernel, KERNELS)
+        known("decoder", self.decoder, get_args(Decoder))
+        for name in ("target_coefficient", "dead_after"):
+            positive(name, getattr(self, name))
+        for name in ("frequency_scale", "tanh_scale", "pre_act"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name} is {value} but must be 0 or more.")
+        if self.frequency_scale and self.tanh_scale:
+            raise ValueError(
+                "frequency_scale adds to the L0 penalty, which tanh_scale replaces: give one."
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One SAE of a run: its name, what it is, where it reads, and what holds its L0 down."""
+
+    name: str
+    site: Site
+    l0_target: float | None
+    lambda_: float | None
+    architecture: Architecture = "jumprelu"
+    lr: float = 7e-5
