@@ -129,9 +129,11 @@ class Unindexed:
         """The first few different words among tokens, as a signature ends."""
         words: dict[str, str] = {}
         for i in ids:
-            word = visible(self._text(i))
+            text = self._text(i)
+            word = visible(text)
             if word and BROKEN not in word:
-                words.setdefault(word.casefold(), word)
+                # In small letters and without a space before them, they go on with a word.
+                words.setdefault(word.casefold(), f"-{word}" if text[:1].islower() else word)
         chosen = list(words.values())[:_WORDS]
         return f"→ {' · '.join(chosen)}" if chosen else ""
 

@@ -38,9 +38,9 @@ def list_html(found: Data, query: Data, *, default_sae: str, page_size: int) -> 
     query = dict(query, sae=sae, indexed=missing is None, **_order(query, indexed=missing is None))
     return (
         f'<div data-view="list{"" if missing is None else "-unindexed"}"><h1>Features</h1>'
-        f'{_form(query)}<section data-part="results" id="results" aria-label="Features found">'
-        f"{_results(found, query, page_size)}{missing_html(missing) if missing else ''}"
-        "</section></div>"
+        f"{_form(query)}{missing_html(missing) if missing else ''}"
+        '<section data-part="results" id="results" aria-label="Features found">'
+        f"{_results(found, query, page_size)}</section></div>"
     )
 
 

@@ -50,12 +50,14 @@ def _top(data: Data, row: Data, shown: str) -> str:
             f'<div class="overview-top">{quality}<section class="panel" '
             f'aria-labelledby="frequency-title">{_frequencies(data, shown)}</section></div>'
         )
-    return (
-        (f'<div class="overview-top one">{quality}</div>' if data["measured"] else "")
-        + '<div class="overview-top"><section class="panel" aria-labelledby="loaded-title">'
-        f'<h2 class="in-panel" id="loaded-title">What is loaded</h2>{loaded_html(row)}</section>'
-        f"{missing_html(data['missing'])}</div>"
+    loaded = (
+        '<section class="panel" aria-labelledby="loaded-title"><h2 class="in-panel" '
+        f'id="loaded-title">What is loaded</h2>{loaded_html(row)}</section>'
     )
+    missing = missing_html(data["missing"])
+    if not data["measured"]:
+        return f'<div class="overview-top">{loaded}{missing}</div>'
+    return f'<div class="overview-top">{quality}{loaded}</div>{missing}'
 
 
 def _introduction(data: Data, row: Data) -> str:

@@ -34,9 +34,16 @@
   function table(page, pairs, { caption, where, most = Infinity }) {
     const visible = pairs.filter(([row]) => page.shown(row)).sort(ORDERS[page.state.sort]);
     const indexed = !page.data.missing;
-    const rows = visible
-      .slice(0, most)
-      .map(([row, act]) => line(row, act, { where, indexed, chosen: page.state.feature }));
+    const strongest = Math.max(...pairs.map(([, activation]) => activation));
+    const rows = visible.slice(0, most).map(([row, activation]) =>
+      line(row, activation, {
+        where,
+        indexed,
+        // Without an index, beside the others.
+        share: indexed ? js.share(activation, row) : activation / strongest,
+        chosen: page.state.feature === row.feature,
+      }),
+    );
     const heads = [
       head("feature"),
       el("td"),
@@ -53,16 +60,15 @@
     return { node, passing: visible.length, hidden: pairs.length - visible.length };
   }
 
-  function line(row, activation, { where, indexed, chosen }) {
-    const share = js.share(activation, row);
+  function line(row, activation, { where, indexed, share, chosen }) {
     const what = {
       "data-feature": row.feature,
       "data-where": where,
-      "aria-pressed": String(row.feature === chosen),
+      "aria-pressed": String(chosen),
     };
     return el(
       "tr",
-      { "aria-current": row.feature === chosen ? "true" : null },
+      { "aria-current": chosen ? "true" : null },
       cell("id", button("pick", what, `#${row.feature}`)),
       cell("words", el("span", { class: "signature-text" }, row.signature), bar(share)),
       cell("n", format.number(activation)),
