@@ -38,7 +38,8 @@ def models() -> tuple[Any, Any]:
         attn_implementation="eager",  # pyright: ignore[reportCallIssue]
     )
     torch.manual_seed(0)
-    eager = Gemma2ForCausalLM(config).eval().requires_grad_(False).to("cuda")
+    made: Any = Gemma2ForCausalLM(config)
+    eager = made.eval().requires_grad_(False).to("cuda")
     chunked = copy.deepcopy(eager)
     chunked.set_attn_implementation(attention.CHUNKED)
     return eager, chunked
