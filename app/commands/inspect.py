@@ -1,4 +1,4 @@
-"""`jumpscope inspect`: what a bundle or an SAE is, from its files, without running the model."""
+"""`jumpscope inspect`: what a bundle or an SAE is, from its files; its numbers, if asked for."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from app.commands.shared import JSONFlag, open_bundle, shown, table, to_json
+from app.commands.checking import checks_as_text, run_checks
+from app.commands.shared import JSONFlag, chosen_bundle, open_bundle, shown, table, to_json
+from app.settings import Device, DType
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -17,23 +19,61 @@ class Inspect:
     """Say what a bundle holds, or what an SAE is, whatever its format and wherever it is.
 
     Of a bundle: its language model and its SAEs, with their measured quality and their indexes. Of
-    an SAE: its kind, sites, widths and origin, and the hash of its weights.
+    an SAE: its kind, sites, widths and origin, and the hash of its weights. With --check, the model
+    runs on some text, and L0 and FVU are compared with the declared ones.
     """
 
     what: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[BUNDLE|SAE]")] = "demo"
     """Folder of a bundle (`demo` is the bundled one), folder or file of an SAE, or its hub id."""
+    check: JSONFlag = False
+    """Check every SAE: do its numbers fit, and if not, how are its weights meant to be read?"""
+    model: str = ""
+    """To check an SAE that is in no bundle: hub id of its language model, or its folder."""
+    sae: str = ""
+    """Check this SAE of the bundle alone; with model: hub id of the SAE, or its folder."""
+    text: tuple[str, ...] = ()
+    """Corpus files to check on; by default a text that is shipped, of many kinds."""
+    tokens: int = 4000
+    """Tokens to check on."""
+    device: Device = "auto"
+    """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
+    dtype: DType = "auto"
+    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    save: JSONFlag = False
+    """Keep the check's result with the SAE, where `inspect` and the app find it."""
     json: JSONFlag = False
     """Print JSON."""
 
     def execute(self) -> str:
-        """The listing as JSON or text."""
+        """The listing, or the checks, as JSON or text."""
         from sae_core.bundle import BUNDLE_FILE
 
+        if self.check:
+            checks = self._checks()
+            return to_json(checks) if self.json else checks_as_text(checks)
+        if self.save or self.model or self.sae or self.text:
+            raise ValueError("save, model, sae and text belong to a check: add --check.")
         if self.what == "demo" or (Path(self.what) / BUNDLE_FILE).is_file():
             found = describe(open_bundle(self.what))
             return to_json(found) if self.json else _bundle_as_text(found)
         found = describe_sae(self.what)
         return to_json(found) if self.json else _sae_as_text(found)
+
+    def _checks(self) -> dict[str, Any]:
+        if self.model:
+            bundle = chosen_bundle("", self.model, [self.sae or self.what])
+        else:
+            bundle = open_bundle(self.what)
+        chosen = [self.sae] if self.sae and not self.model else bundle.sae_names
+        return run_checks(
+            bundle,
+            chosen,
+            text=self.text,
+            tokens=self.tokens,
+            device=self.device,
+            dtype=self.dtype,
+            save=self.save,
+        )
 
 
 def describe(bundle: "Bundle") -> dict[str, Any]:
@@ -75,8 +115,9 @@ def _sae(bundle: "Bundle", name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
     from app.about import NoIndexError, open_index, sae_facts, text_facts
+    from sae_core.check import saved_check
 
-    facts = sae_facts(bundle, name)
+    facts = sae_facts(bundle, name) | {"check": saved_check(bundle, name)}
     path = bundle.index_path(name)
     try:
         index = {"file": str(path), **text_facts(open_index(bundle, name))}
@@ -87,11 +128,14 @@ def _sae(bundle: "Bundle", name: str) -> dict[str, Any]:
 
 def _bundle_as_text(found: dict[str, Any]) -> str:
     model = ", ".join(f"{k} {shown(v)}" for k, v in found["model"].items() if v is not None)
-    rows = [["SAE", "site", "layer", "d_sae", "L0", "FVU", "delta LM loss", "tokens indexed"]]
+    rows = [
+        ["SAE", "site", "layer", "d_sae", "L0", "FVU", "delta LM loss", "tokens indexed", "check"]
+    ]
     keys = ("name", "site", "layer", "d_sae", "l0", "fvu", "delta_lm_loss")
     for sae in found["saes"]:
         indexed = (sae["index"] or {}).get("tokens")
-        rows.append([*(shown(sae[key]) for key in keys), shown(indexed)])
+        check = sae["check"] and f"{sae['check']['verdict']}, {sae['check']['date']}"
+        rows.append([*(shown(sae[key]) for key in keys), shown(indexed), shown(check)])
     return f"{found['name']}: {found['title']}\nmodel: {model}\n\n{table(rows)}"
 
 

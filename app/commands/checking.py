@@ -1,0 +1,67 @@
+"""What `jumpscope inspect --check` does: run the check of sae_core.check and show it."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from app.commands.shared import shown, table
+from app.settings import Device, DType
+
+if TYPE_CHECKING:
+    from sae_core.bundle import Bundle
+
+
+def run_checks(
+    bundle: "Bundle",
+    names: Sequence[str],
+    *,
+    text: Sequence[str],
+    tokens: int,
+    device: Device,
+    dtype: DType,
+    save: bool,
+) -> dict[str, Any]:
+    """Check these SAEs, one after another in memory: name -> the check as JSON values.
+
+    `text` names corpus files, none the text that is shipped. ValueError with one sentence.
+    """
+    from sae_core.check import check_sae, save_check
+    from sae_core.corpus import documents
+    from sae_core.placement import chosen_device, chosen_dtype
+    from sae_core.splice import SplicedLM
+
+    texts = [document.text for document in documents(text)] if text else None
+    where = chosen_device(device)
+    model, tokenizer = bundle.load_model(chosen_dtype(dtype, where), where)
+    lm = SplicedLM(model, tokenizer, {})
+    found = {}
+    for name in names:
+        check = check_sae(lm, bundle.load_sae(name, where), text=texts, tokens=tokens)
+        found[name] = check.as_dict()
+        if save:
+            found[name]["saved"] = str(save_check(bundle, name, check))
+    return found
+
+
+def checks_as_text(found: dict[str, Any]) -> str:
+    """Checks as people read them: verdict, sentence, numbers, and the readings tried."""
+    return "\n\n".join(_as_text(name, check) for name, check in found.items())
+
+
+def _as_text(name: str, check: dict[str, Any]) -> str:
+    rows = [
+        ["reading", "L0", "FVU", "tokens", ""],
+        _row(check["site"] or "site not declared", check, ""),
+        *(
+            _row(tried["reading"], tried, "fits" if tried["fits"] else "")
+            for tried in check["tried"]
+        ),
+    ]
+    declared = [check["declared_l0"], check["declared_fvu"]]
+    if any(value is not None for value in declared):
+        rows.insert(1, ["declared", *(shown(value) for value in declared), "", ""])
+    saved = f"\nsaved in {check['saved']}" if "saved" in check else ""
+    return f"{name}: {check['verdict']}\n{check['sentence']}\n\n{table(rows)}{saved}"
+
+
+def _row(reading: str, numbers: dict[str, Any], note: str) -> list[str]:
+    return [reading, *(shown(numbers[key]) for key in ("l0", "fvu", "tokens")), note]

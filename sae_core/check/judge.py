@@ -1,0 +1,149 @@
+"""When numbers fit what is declared, which of two fits better, and the verdict.
+
+The thresholds are explained in docs/check.md.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from sae_core.check.measure import Numbers
+from sae_core.check.readings import Reading
+from sae_core.config import SAEConfig
+
+Verdict = Literal["green", "amber", "red"]
+
+L0_FACTOR = 1.5
+"""L0 fits up to this factor above or below the declared one: it differs from text to text."""
+FVU_FACTOR = 1.35
+"""FVU fits up to this factor above the declared one..."""
+FVU_SLACK = 0.03
+"""...or up to this much, whichever is more."""
+FVU_SHARE = 0.5
+"""An FVU below this share of the declared one was measured otherwise."""
+PLAUSIBLE_FVU = 0.7
+"""Where L0 alone is declared, the largest FVU that goes with it: transcoders have 0.5."""
+GOOD_FVU = 0.5
+"""Where nothing is declared, the largest FVU that is taken for a right reading."""
+CLEARLY = 1.25
+"""A reading is clearly better if its L0 and FVU are nearer by this factor on the same tokens."""
+FEW_TOKENS = 500
+"""On fewer tokens nothing is called wrong."""
+SILENT_L0 = 0.1
+"""With fewer active features per token, nothing fires."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What an SAE says of itself, None where it says nothing, and the sizes that bound it."""
+
+    l0: float | None
+    fvu: float | None
+    d_model: int
+    d_sae: int
+
+    @classmethod
+    def by(cls, cfg: SAEConfig) -> "Declared":
+        """From the id that an SAE was fetched by, else from what was measured after training."""
+        said = {**(cfg.metadata.get("measured") or {}), **(cfg.metadata.get("declared") or {})}
+        l0, fvu = (_positive(said.get(name)) for name in ("l0", "fvu"))
+        return cls(l0=l0, fvu=fvu, d_model=cfg.d_model, d_sae=cfg.d_sae)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing to compare with."""
+        return self.l0 is None and self.fvu is None
+
+    def fits(self, found: Numbers) -> bool:
+        """Whether these numbers are what this SAE gives when it is read right."""
+        better_than_mean = found.usable and found.fvu < 1
+        return better_than_mean and self.l0_fits(found) and self.fvu_fits(found)
+
+    def l0_fits(self, found: Numbers) -> bool:
+        """Whether L0 is about the declared one; where none is declared, whether it is sensible."""
+        if self.l0 is None:
+            return not self.absurd(found)
+        return self.l0 / L0_FACTOR <= found.l0 <= self.l0 * L0_FACTOR
+
+    def fvu_fits(self, found: Numbers) -> bool:
+        """Whether FVU is about the declared one; where none is declared, whether it is good."""
+        if self.fvu is None:
+            return found.fvu <= (GOOD_FVU if self.l0 is None else PLAUSIBLE_FVU)
+        least = min(self.fvu * FVU_SHARE, self.fvu - FVU_SLACK)
+        most = max(self.fvu * FVU_FACTOR, self.fvu + FVU_SLACK)
+        return least <= found.fvu <= most
+
+    def distance(self, found: Numbers) -> float:
+        """How far numbers are from the declared ones, as the logarithm of a factor.
+
+        Without a declared FVU a lower one is nearer, so that values may be negative.
+        """
+        if not found.usable:
+            return math.inf
+        fvu = math.log(max(found.fvu, 1e-6))
+        total = fvu if self.fvu is None else abs(fvu - math.log(self.fvu))
+        if self.l0 is not None:
+            total += abs(math.log(max(found.l0, 1e-3) / self.l0))
+        return total
+
+    def clearly_better(self, one: Numbers, other: Numbers) -> bool:
+        """Whether `one` is nearer than `other`, both measured on the same tokens."""
+        return self.distance(one) < self.distance(other) - math.log(CLEARLY)
+
+    def absurd(self, found: Numbers) -> bool:
+        """Whether nothing fires, or so much that the code is sparse no longer."""
+        return found.l0 < SILENT_L0 or found.l0 >= min(self.d_model, self.d_sae / 2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Everything that was found out; `verdict` and `sae_core.check.words` only read it."""
+
+    declared: Declared
+    here: Reading | None
+    """As declared; None if no site is."""
+    found: Numbers
+    """The numbers there; without a declared site those of the best reading."""
+    fitting: tuple[Reading, Numbers] | None
+    """Another reading that fits, and clearly better than the declared one."""
+    nearest: tuple[Reading, Numbers] | None
+    """One that is clearly better but does not fit either, where none fits."""
+    others: int
+    """How many other readings were tried."""
+
+    @property
+    def few(self) -> bool:
+        """Whether the sample is too small to call anything wrong."""
+        return self.found.tokens < FEW_TOKENS
+
+    @property
+    def fits(self) -> bool:
+        """Whether the numbers at the declared site fit."""
+        return self.here is not None and self.declared.fits(self.found)
+
+    @property
+    def silent_or_dense(self) -> bool:
+        """Whether L0 is absurd, and not because it was declared so."""
+        return self.declared.absurd(self.found) and not self.declared.l0_fits(self.found)
+
+    @property
+    def verdict(self) -> Verdict:
+        """Green: fits. Amber: off without a better reading. Red: another reading, or hopeless."""
+        if self.fitting is not None:
+            # To count BOS is another way to report the same SAE, and a site that is not declared
+            # contradicts nothing.
+            harmless = self.here is None or self.fitting[0].bos == "counted"
+            return "amber" if harmless else "red"
+        if self.fits:
+            return "green"
+        if self.few:
+            return "amber"
+        hopeless = self.here is None or not self.found.usable or self.found.fvu >= 1
+        return "red" if hopeless or self.silent_or_dense else "amber"
+
+
+def _positive(value: Any) -> float | None:
+    """A number above 0, as metadata hold it; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if 0 < value < math.inf else None

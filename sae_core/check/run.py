@@ -1,0 +1,268 @@
+"""`check`: measure an SAE as it is declared, and search for the reading that fits if it is off."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sae_core.check.judge import FEW_TOKENS, Declared, Outcome, Verdict
+from sae_core.check.measure import Numbers, measure
+from sae_core.check.readings import Reading, Readings, as_declared
+from sae_core.check.words import sentence
+from sae_core.config import SAEConfig
+from sae_core.corpus import Document, TokenRow, token_rows
+from sae_core.evaluation import take_tokens
+from sae_core.sae import SAE
+from sae_core.splice import SplicedLM
+
+TEXT = Path(__file__).with_name("text.txt")
+"""The text that is shipped: passages of many kinds, lines of a single % between them."""
+
+_CONTEXT = 512
+"""Tokens per row where the SAE does not say what it was trained with."""
+_LONGEST = 1024
+"""Tokens per row at most: longer ones cost memory and change nothing."""
+_SCREEN_TOKENS = 512
+"""Other readings are tried on about so many tokens; what fits is measured again on all."""
+_SIFT_TOKENS = 128
+"""Of more than `_KEPT` readings the best on so many tokens are tried."""
+_SIFT_ROW = 33
+"""Tokens of a row for that, with BOS."""
+_KEPT = 8
+_MOST_TOKENS = 50_000
+"""A sample's activations are kept in memory."""
+
+_Candidate = tuple[Reading, Numbers]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """Another reading of the weights and what it gave."""
+
+    reading: str
+    """In words: `mlp_out/4`, `mlp_out/4, minus b_dec`, `mlp_in/4 to mlp_out/4`."""
+    l0: float
+    fvu: float
+    tokens: int
+    """Tokens counted; fewer than for the declared reading, but for the one that is named."""
+    fits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """Whether an SAE's numbers can be trusted. `l0` and `fvu` as `sae_core.metrics` defines them.
+
+    Numbers are NaN where the sample does not define them, in `as_dict` None.
+    """
+
+    verdict: Verdict
+    sentence: str
+    """What was found and what to do next."""
+    site: str | None
+    """The declared reading; None if the SAE declares none."""
+    l0: float
+    fvu: float
+    declared_l0: float | None
+    declared_fvu: float | None
+    tokens: int
+    """Tokens counted at the declared site."""
+    reading: str | None
+    """Another reading that fits clearly better, as in `tried`."""
+    tried: tuple[Tried, ...]
+    """The best of the other readings that were looked at, the best first."""
+    content_hash: str | None
+    """Of the weights that were checked."""
+    model_dtype: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """JSON values."""
+        return {key: _json(value) for key, value in asdict(self).items()}
+
+
+def check(
+    lm: SplicedLM, sae_name: str, *, text: str | Sequence[str] | None = None, tokens: int = 4000
+) -> Check:
+    """Compare L0 and FVU of an SAE of `lm` with what it declares; `check_sae` has the details."""
+    return check_sae(lm, lm.sae(sae_name), text=text, tokens=tokens)
+
+
+def check_sae(
+    lm: SplicedLM, sae: SAE, *, text: str | Sequence[str] | None = None, tokens: int = 4000
+) -> Check:
+    """The same for an SAE that `lm` need not hold, because it declares no site, say.
+
+    One pass of the model to the declared site over about `tokens` tokens of `text` (one document or
+    several; None takes the text that is shipped). Other readings are tried, on fewer tokens, if the
+    numbers are off; if no FVU is declared, the most similar ones always. Calls with the same
+    arguments return the same. Raises ValueError for a text without a token that counts, and for an
+    SAE without a site that is as wide as no activation of the model.
+    """
+    cfg = sae.cfg
+    rows = _rows(lm, cfg, text, tokens)
+    search = _Search(lm, sae, rows)
+    outcome = search.anywhere() if search.here is None else search.around(search.here)
+    ordered = sorted(search.tried.items(), key=lambda item: search.declared.distance(item[1]))
+    return Check(
+        verdict=outcome.verdict,
+        sentence=sentence(lm.model, cfg, outcome),
+        site=None if search.here is None else search.here.where,
+        l0=outcome.found.l0,
+        fvu=outcome.found.fvu,
+        declared_l0=search.declared.l0,
+        declared_fvu=search.declared.fvu,
+        tokens=outcome.found.tokens,
+        reading=None if outcome.fitting is None else str(outcome.fitting[0]),
+        tried=tuple(
+            Tried(
+                reading=str(reading),
+                l0=found.l0,
+                fvu=found.fvu,
+                tokens=found.tokens,
+                fits=search.declared.fits(found),
+            )
+            for reading, found in ordered
+        ),
+        content_hash=cfg.metadata.get("content_hash"),
+        model_dtype=str(lm.model.dtype).removeprefix("torch."),
+    )
+
+
+class _Search:
+    """The declared reading and, as far as they are needed, the others."""
+
+    def __init__(self, lm: SplicedLM, sae: SAE, rows: Sequence[TokenRow]) -> None:
+        self._lm, self._sae, self._rows = lm, sae, rows
+        self._screen = _spread(rows, _SCREEN_TOKENS)
+        starts = [replace(row, ids=row.ids[:_SIFT_ROW]) for row in rows]
+        self._sieve = _spread(starts, _SIFT_TOKENS)
+        self._readings = Readings(lm.model, sae.cfg)
+        self.here = as_declared(sae.cfg)
+        self.declared = Declared.by(sae.cfg)
+        self.tried: dict[Reading, Numbers] = {}
+        self._seen: set[Reading] = set()
+
+    def around(self, here: Reading) -> Outcome:
+        """The numbers at `here`, and the reading that fits if those do not."""
+        found = self._full(here)
+        if found.tokens < FEW_TOKENS or not found.finite:
+            return self._outcome(here, found)
+        if not self.declared.fits(found):
+            stages = self._stages(here)
+        elif self.declared.fvu is None:
+            stages = [self._readings.similar(here)]
+        else:
+            stages = []
+        return self._outcome(here, found, *self._first_fitting(here, found, stages))
+
+    def anywhere(self) -> Outcome:
+        """The best site of an SAE that declares none."""
+        self._try(self._readings.everywhere())
+        best, _ = self._best()
+        found = self.tried[best] = self._full(best)
+        fits = self.declared.fits(found)
+        return self._outcome(None, found, (best, found) if fits else None)
+
+    def _stages(self, here: Reading) -> Iterable[list[Reading]]:
+        """What to try, the likeliest mistakes first."""
+        readings = self._readings
+        something = not self.declared.nothing
+        near = [*readings.same_layer(here), *readings.other_layers(here, [1])]
+        near += readings.other_arithmetic(here)
+        if self._lm.tokenizer.bos_token_id is not None:
+            # BOS's huge norm makes any FVU small: counting it can only explain a declared number.
+            near += readings.other_bos(here, counted=something)
+        yield near
+        yield [*readings.other_layers(here), *readings.everywhere()]
+
+    def _first_fitting(
+        self, here: Reading, found: Numbers, stages: Iterable[list[Reading]]
+    ) -> tuple[_Candidate | None, _Candidate | None]:
+        """A reading that fits, clearly better than `here`; or else one that is at least nearer."""
+        base = measure(self._lm, self._sae, self._screen, [here])[here]
+        nearer = None
+        for stage in stages:
+            self._try([reading for reading in stage if reading != here])
+            if not self.tried:
+                continue
+            best, numbers = self._best()
+            if self._wins(numbers, base):
+                full = self._full(best)
+                if self._wins(full, found):
+                    self.tried[best] = full
+                    return (best, full), None
+            nearer = (best, numbers) if self.declared.clearly_better(numbers, base) else None
+        return None, nearer
+
+    def _try(self, readings: Iterable[Reading]) -> None:
+        """Measure readings that were not seen before, the most promising if they are many."""
+        new = [reading for reading in readings if reading not in self._seen]
+        self._seen.update(new)
+        if len(new) > _KEPT:
+            sifted = measure(self._lm, self._sae, self._sieve, new)
+            new = sorted(new, key=lambda reading: self.declared.distance(sifted[reading]))[:_KEPT]
+        self.tried |= measure(self._lm, self._sae, self._screen, new)
+
+    def _wins(self, one: Numbers, other: Numbers) -> bool:
+        return self.declared.fits(one) and self.declared.clearly_better(one, other)
+
+    def _best(self) -> _Candidate:
+        return min(self.tried.items(), key=lambda item: self.declared.distance(item[1]))
+
+    def _full(self, reading: Reading) -> Numbers:
+        found = measure(self._lm, self._sae, self._rows, [reading])[reading]
+        if not found.tokens:
+            raise ValueError("the text holds no token that counts: give more text.")
+        return found
+
+    def _outcome(
+        self,
+        here: Reading | None,
+        found: Numbers,
+        fitting: _Candidate | None = None,
+        nearest: _Candidate | None = None,
+    ) -> Outcome:
+        return Outcome(
+            declared=self.declared,
+            here=here,
+            found=found,
+            fitting=fitting,
+            nearest=nearest,
+            others=len(self._seen),
+        )
+
+
+def _rows(
+    lm: SplicedLM, cfg: SAEConfig, text: str | Sequence[str] | None, tokens: int
+) -> list[TokenRow]:
+    if not 1 <= tokens <= _MOST_TOKENS:
+        raise ValueError(f"tokens is {tokens} but must be between 1 and {_MOST_TOKENS:,}.")
+    if text is None:
+        text = TEXT.read_text(encoding="utf-8").split("\n%\n")
+    texts = [text] if isinstance(text, str) else text
+    documents = [Document(number, part, "", "", "") for number, part in enumerate(texts)]
+    longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
+    size = max(2, min(cfg.context_size or _CONTEXT, longest or _LONGEST, _LONGEST))
+    rows = take_tokens(token_rows(documents, lm.tokenizer, size), tokens)
+    if not rows:
+        raise ValueError("the text holds no token that counts: give more text.")
+    return rows
+
+
+def _spread(rows: Sequence[TokenRow], tokens: int) -> list[TokenRow]:
+    """Every so manieth row, so that they hold so many tokens; all rows if those are fewer."""
+    chosen = list(rows)
+    for step in range(2, len(rows)):
+        fewer = list(rows[::step])
+        if sum(len(row.ids) for row in fewer) < tokens:
+            break
+        chosen = fewer
+    return chosen
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _json(item) for key, item in value.items()}
+    return [_json(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,0 +1,53 @@
+"""A check's result, kept with the SAE that it is about.
+
+In the metadata of an SAE folder that Jumpscope wrote; beside the index, as `check.json`, for an SAE
+whose files are somebody else's.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sae_core.bundle import Bundle
+from sae_core.check.run import Check
+from sae_core.files import atomic_write
+from sae_core.formats.saelens import load_config, update_metadata
+from sae_core.formats.saelens_config import CONFIG_FILE
+
+CHECK_FILE = "check.json"
+
+
+def save_check(bundle: Bundle, sae: str, check: Check) -> Path:
+    """Keep a check, with today's date (UTC), and return the file that was written.
+
+    Weights and index stay as they are. ValueError with one sentence if it cannot be written.
+    """
+    found = {**check.as_dict(), "date": datetime.now(UTC).date().isoformat()}
+    folder = bundle.sae_path(sae)
+    if sae not in bundle.sources and load_config(folder).metadata.get("content_hash"):
+        update_metadata(folder, check=found)
+        return folder / CONFIG_FILE
+    with atomic_write(folder / CHECK_FILE) as temporary:
+        temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+    return folder / CHECK_FILE
+
+
+def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
+    """The check kept with an SAE, as `Check.as_dict` has it, and its `date`.
+
+    None if there is none, or one of other weights. ValueError with one sentence if it is damaged.
+    """
+    cfg = bundle.sae_config(sae)
+    file = bundle.sae_path(sae) / CHECK_FILE
+    found = cfg.metadata.get("check")
+    if found is None and file.is_file():
+        try:
+            found = json.loads(file.read_text())
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} is damaged ({error}): check the SAE again.") from error
+    if not isinstance(found, dict):
+        return None
+    # Of an SAE whose files hold no hash it is known once the weights have been read.
+    known = cfg.metadata.get("content_hash")
+    return found if known in (None, found.get("content_hash")) else None
