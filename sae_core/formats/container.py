@@ -8,6 +8,8 @@ hashed in the same pass: memory is the SAE and one chunk.
 import hashlib
 import io
 import os
+import zipfile
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +21,9 @@ from torch import Tensor
 
 CHUNK_BYTES = 1 << 22
 """How much of a file is in memory at once; at least one row of a matrix."""
+
+BAD_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+"""What zipfile raises while it reads a damaged archive."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,8 @@ class HashedFile(io.RawIOBase):
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         """Go to a place; what is skipped for good is read for the hash at the end."""
+        if whence == os.SEEK_SET and offset < 0:  # where a zip's directory is damaged
+            raise EOFError("it points before its start")
         return self._file.seek(offset, whence)
 
     def tell(self) -> int:

@@ -5,8 +5,8 @@ Reading a member to its end makes zipfile compare its CRC.
 """
 
 import math
+import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.lib import format as npy
 from torch import Tensor
 
 from sae_core.formats.container import (
+    BAD_ZIP,
     Container,
     HashedFile,
     Header,
@@ -88,7 +89,7 @@ class NpzFile(Container):
     def _header(self, member: Any) -> tuple[tuple[int, ...], bool, np.dtype]:
         try:
             return _READ_HEADER[npy.read_magic(member)](member)
-        except (ValueError, KeyError) as error:
+        except (ValueError, KeyError, tokenize.TokenError) as error:
             raise damaged(self.path, f"no NumPy array: {error}") from error
 
     @contextmanager
@@ -96,5 +97,5 @@ class NpzFile(Container):
         try:
             with file, zipfile.ZipFile(file) as archive:  # pyright: ignore[reportArgumentType]
                 yield archive
-        except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        except BAD_ZIP as error:
             raise damaged(self.path, f"no whole .npz file: {error}") from error

@@ -7,7 +7,6 @@ its own, with the hash; the pages are then still in the system's cache.
 import pickle
 import struct
 import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sae_core.formats.container import (
+    BAD_ZIP,
     CHUNK_BYTES,
     Container,
     HashedFile,
@@ -35,7 +35,7 @@ _UNREADABLE = (
     TypeError,
     AttributeError,
     struct.error,
-    zipfile.BadZipFile,
+    OSError,
 )
 
 
@@ -48,11 +48,8 @@ class TorchFile(Container):
         If it is a dict of several things, the state dict is its entry `inside`.
         """
         refuse_placeholder(path)
-        is_zip = zipfile.is_zipfile(path)  # since PyTorch 1.6
-        if not is_zip and _starts_as_zip(path):
-            raise damaged(path, "a PyTorch file without its end")
         try:
-            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+            loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
         except pickle.UnpicklingError as error:
             raise ValueError(
                 f"{path} is no PyTorch file, or holds more than tensors, which is not unpickled: "
@@ -95,18 +92,19 @@ class TorchFile(Container):
     def _checked(self) -> str:
         """The file's hash; ValueError where a member does not match its checksum."""
         with HashedFile(self.path) as file:
-            if zipfile.is_zipfile(self.path):
+            if _is_zip(self.path):
                 try:
                     with zipfile.ZipFile(file) as archive:  # pyright: ignore[reportArgumentType]
                         for info in sorted(archive.infolist(), key=lambda i: i.header_offset):
                             with archive.open(info) as member:
                                 while member.read(CHUNK_BYTES):
                                     pass
-                except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+                except BAD_ZIP as error:
                     raise damaged(self.path, error) from error
             return file.hexdigest()
 
 
-def _starts_as_zip(path: Path) -> bool:
+def _is_zip(path: Path) -> bool:
+    """Whether it starts as files do since PyTorch 1.6; those before are not mapped."""
     with open(path, "rb") as file:
         return file.read(4) == b"PK\x03\x04"
