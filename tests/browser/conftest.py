@@ -25,7 +25,7 @@ from app.commands.shared import open_bundle
 from app.main import build_app, launch_options
 from app.service import Service
 from app.settings import Settings
-from sae_core.bundle import Bundle
+from sae_core.bundle import Bundle, write_bundle
 
 FLAGS = (
     "--no-sandbox",
@@ -84,6 +84,32 @@ def site() -> Iterator[Site]:
 def hostile_site(tiny_bundle: Bundle) -> Iterator[Site]:
     """The tiny bundle, whose corpus holds a text that would be run if it were not escaped."""
     with served(tiny_bundle) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def unindexed_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The demo's model and SAEs without indexes, and an SAE whose file is cut off."""
+    folder = tmp_path_factory.mktemp("unindexed")
+    demo = open_bundle("demo")
+    first, second = demo.sae_names[:2]
+    broken = folder / "weights"
+    shutil.copytree(demo.sae_path(first), broken, ignore=shutil.ignore_patterns("*.duckdb"))
+    weights = broken / "sae_weights.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    sources = {name: str(demo.sae_path(name).resolve()) for name in (first, second)}
+    bundle = write_bundle(
+        folder,
+        name="unindexed",
+        title=demo.title,
+        model=str((demo.path / demo.model).resolve()),
+        saes=[
+            *({"name": name, "source": source} for name, source in sources.items()),
+            {"name": "broken", "source": "weights"},
+        ],
+    )
+    with served(bundle) as running:
+        running.service.load()
         yield running
 
 
