@@ -169,9 +169,10 @@ def write(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
         else:
             tensors["b_enc"] = tensors["b_enc"] + moved
     state = {
+        # Cloned, for torch.save writes the whole of a memory that a tensor has a part of.
         stored: (tensors[name].T if name in known.transposed else tensors[name])
         .to("cpu", dtype)
-        .contiguous()
+        .clone(memory_format=torch.contiguous_format)
         for name, stored in known.names.items()
     }
     trainer: dict[str, Any] = {

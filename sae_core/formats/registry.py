@@ -34,6 +34,11 @@ def recognise(path: Path) -> str:
     if path.is_dir():
         if found := _in_folder(path):
             return found
+        if any("w_enc" in SafetensorsFile(file).headers for file in path.glob("*.safetensors")):
+            raise ValueError(
+                f"{path} holds the layers of a cross-layer transcoder: SAEs and transcoders of one "
+                "layer are read."
+            )
         files = ", ".join(module.WEIGHTS_FILE for module in _MODULES.values())
         raise ValueError(f"{path} holds no SAE: none of {files}.")
     if path.suffix == ".npz":

@@ -237,3 +237,13 @@ def test_transcoders_are_not_written(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no place for a transcoder's sites"):
         write_sae(random_sae(transcoder=True), tmp_path / "x", "dictionary_learning")
     assert not (tmp_path / "x").exists()
+
+
+def test_only_the_saes_own_numbers_are_written(tmp_path: Path) -> None:
+    """A parameter may be a part of a larger memory, as a trainer's are."""
+    sae = random_sae()
+    write_sae(sae, tmp_path / "a", "dictionary_learning")
+    sae.W_dec.data = torch.cat([sae.W_dec.data] * 100)[:D_SAE]
+    write_sae(sae, tmp_path / "b", "dictionary_learning")
+    sizes = [(tmp_path / name / "ae.pt").stat().st_size for name in ("a", "b")]
+    assert sizes[0] == sizes[1]

@@ -372,6 +372,8 @@ def test_cross_layer_transcoders_are_refused(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "params_layer_3.safetensors")
     with pytest.raises(ValueError, match="cross-layer transcoders and crosscoders are not"):
         read_sae(tmp_path / "params_layer_3.safetensors")
+    with pytest.raises(ValueError, match="holds the layers of a cross-layer transcoder"):
+        read_sae(tmp_path)
 
 
 @pytest.mark.parametrize(
