@@ -37,6 +37,8 @@ SCRIPTS: Final = (
     "prompt-tables",
     "prompt",
     "edits",
+    "turns",
+    "steer-run",
     "steer",
 )
 

@@ -22,7 +22,8 @@ def steerings(service: Service) -> list[dict[str, Any]]:
     Those that count in multiples of largest activations are left out where no index knows them.
     """
     written = service.bundle.examples.get("steer", [])
-    runs = [dict(run) for run in written if isinstance(run, Mapping) and "prompt" in run]
+    runs = [dict(run) for run in written if isinstance(run, Mapping)]
+    runs = [run for run in runs if "prompt" in run or "messages" in run]
     return [run for run in runs if not _needs_an_index(service, run)]
 
 

@@ -15,6 +15,7 @@ FRAME_SECONDS: Final = 0.05
 """Least time between two updates of the page; a token takes less, and each update costs some."""
 
 DEFAULT_PROMPT: Final = "The old man walked into the"
+DEFAULT_QUESTION: Final = "What is the best way to spend a Sunday?"
 
 
 def build(service: Service) -> None:
@@ -23,12 +24,13 @@ def build(service: Service) -> None:
 
     def steer(ask: Ask) -> Generator[dict[str, Any]]:
         run = service.steer_stream(
-            ask["prompt"],
+            ask.get("prompt"),
             ask["edits"],
             ask["sae"],
             ask["max_new_tokens"],
             ask["temperature"],
             ask["seed"],
+            ask.get("messages"),
         )
         return _frames(run)
 
@@ -40,17 +42,23 @@ def build(service: Service) -> None:
     def ideas(ask: Ask) -> dict[str, Any]:
         return {"ideas": steerings(service) or _from_features(service, ask["sae"])}
 
-    prompts = [run["prompt"] for run in steerings(service)]
+    def chat(_ask: Ask) -> dict[str, Any]:
+        """Whether prompts may be conversations, which the loaded tokenizer says."""
+        return {"chat": service.chat()}
+
+    prompts = [run["prompt"] for run in steerings(service) if "prompt" in run]
     add_frame(
         STEER,
         service,
         _content(service),
         prompt=prompts[0] if prompts else DEFAULT_PROMPT,
+        question=DEFAULT_QUESTION,
         most_edits=settings.max_edits,
     )
     add_stream("steer", steer, group=api.GENERATE)
     add_channel("look-up", look_up)
     add_channel("ideas", ideas)
+    add_channel("chat", chat)
 
 
 def _frames(run: Generator[dict[str, Any]]) -> Generator[dict[str, Any]]:
@@ -69,14 +77,23 @@ def _compact(grown: dict[str, Any]) -> dict[str, Any]:
     def tokens(arm: str) -> list[dict[str, Any]]:
         return [{key: row[key] for key in ("text", "own", "after")} for row in grown[arm]]
 
+    given = grown["prompt_tokens"]
+    turns = grown.get("turns")
     return {
-        "prompt": [row["text"] for row in grown["prompt_tokens"] if not row["special"]],
+        "prompt": "".join(row["text"] for row in given if not row["special"]),
+        "conversation": turns and {"turns": turns, "tokens": [_turn_token(row) for row in given]},
         "base": tokens("base"),
         "steered": tokens("steered"),
         "edits": grown["edits"],
+        "limit": grown["settings"]["max_new_tokens"],
         "done": grown["done"],
         "note": grown["note"],
     }
+
+
+def _turn_token(row: dict[str, Any]) -> tuple[str, int, int]:
+    """Text, turn, and 0 for its author's own, 1 for the template's, 2 for a special token."""
+    return row["text"], row["turn"], 2 if row["special"] else int(row["template"])
 
 
 def _from_features(service: Service, sae: object) -> list[dict[str, Any]]:
@@ -100,8 +117,16 @@ def _content(service: Service) -> str:
 <h1>Clamp features and read on</h1>
 <div class="two reversed">
   <form id="steer-form" class="panel" novalidate>
-    <label for="steer-prompt">Prompt</label>
-    <textarea id="steer-prompt" rows="3" spellcheck="false"></textarea>
+    <fieldset class="segments" id="kinds" hidden><legend class="vh">The prompt is</legend>
+      <label><input type="radio" name="kind" value="text" checked><span>Text</span></label>
+      <label><input type="radio" name="kind" value="chat"><span>Chat</span></label></fieldset>
+    <div id="prompt-fields">
+      <div id="as-text"><label for="steer-prompt">Prompt</label>
+        <textarea id="steer-prompt" rows="3" spellcheck="false"></textarea></div>
+      <div id="as-chat" hidden><div id="turns"></div>
+        <div class="buttons"><button type="button" id="add-turn"></button>
+          <button type="button" id="add-system">+ System text</button></div></div>
+    </div>
     <h2>Edits</h2>
     <div id="edits"></div>
     <button type="button" id="add-edit">+ Add a feature</button>
@@ -133,15 +158,20 @@ def _content(service: Service) -> str:
       <div class="between"><p id="run-status" class="quiet" role="status"></p>
         <label class="quiet">colour: own activation of <span id="watch-one"></span>
           <select id="watch" hidden></select></label></div>
+      <div id="conversation" class="panel" role="group" aria-label="Conversation" hidden></div>
       <div class="arms">
         <section class="panel" aria-labelledby="base-title">
           <h2 class="in-panel" id="base-title">As it is</h2>
           <div id="base" class="tokens" data-steps="span[data-tip]" tabindex="0"
-            aria-label="Continuation as it is"></div></section>
+            aria-label="Continuation as it is"></div>
+          <button type="button" class="plain" data-carry-on="base" hidden>Continue with this
+            answer</button></section>
         <section class="panel" aria-labelledby="steered-title">
           <h2 class="in-panel" id="steered-title">Steered</h2>
           <div id="with-edits" class="tokens" data-steps="span[data-tip]" tabindex="0"
-            aria-label="Steered continuation"></div></section>
+            aria-label="Steered continuation"></div>
+          <button type="button" class="plain" data-carry-on="steered" hidden>Continue with this
+            answer</button></section>
       </div>
       <p id="edit-summary" class="quiet"></p>
       <p class="quiet">Only the edits differ: same seed, same sampler. The part of the activation

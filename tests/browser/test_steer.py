@@ -161,7 +161,8 @@ def test_edits_keep_their_sae_when_the_page_changes_its_own(
     expect(page.locator("#run-status")).to_contain_text("Done")
     signature = page.locator(".signature").inner_text()
     page.get_by_label("SAE", exact=True).select_option(other)
-    expect(page.locator(".signature")).to_have_text(f"{signature} ({first})")
+    expect(page.locator(".signature")).to_have_text(signature)
+    expect(page.get_by_label("SAE of this edit")).to_have_value(first)
     assert json.loads(query(page)["edits"]) == [edits[0] | {"sae": first}]
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#run-status")).to_contain_text("Done")

@@ -32,6 +32,7 @@ class Run:
                     "base": [token] * self.made,
                     "steered": [token] * self.made,
                     "edits": [],
+                    "settings": {"max_new_tokens": self.count},
                     "done": self.made == self.count,
                     "note": None,
                 }
@@ -47,7 +48,8 @@ def test_the_first_and_the_last_frame_of_a_run_are_always_sent(
     frames = [frame["run"] for frame in steer._frames(run.stream())]
     assert [len(frame["base"]) for frame in frames] == [0, 50]
     assert frames[-1]["done"]
-    assert frames[-1]["prompt"] == ["The"]
+    assert frames[-1]["prompt"] == "The"
+    assert frames[-1]["conversation"] is None
     assert set(frames[-1]["base"][0]) == {"text", "own", "after"}
 
 
@@ -103,6 +105,9 @@ def test_the_prompt_page_gets_activations_to_four_digits() -> None:
 
 def test_examples_that_are_not_what_they_should_be_are_left_out() -> None:
     written = {"prompts": ["A text.", 7], "steer": [{"prompt": "The", "edits": []}, {}, "no"]}
-    service = cast(Service, SimpleNamespace(bundle=SimpleNamespace(examples=written)))
+    written["steer"].append({"messages": [], "edits": []})
+    service = cast(
+        Service, SimpleNamespace(bundle=SimpleNamespace(examples=written, sae_names=["a"]))
+    )
     assert examples.prompts(service) == ["A text."]
-    assert examples.steerings(service) == [{"prompt": "The", "edits": []}]
+    assert examples.steerings(service) == [written["steer"][0], written["steer"][3]]

@@ -176,6 +176,10 @@ window.jumpscope = (() => {
   const firstSae = () => select().options[0].value;
   const sae = () => query().sae || firstSae();
   const saeInAddress = (name) => (name === firstSae() ? "" : name);
+  const saes = () => [...select().options].map((option) => [option.value, option.textContent]);
+  /* Where an SAE reads, as the choice of SAE says it. */
+  const saeLabel = (name) =>
+    (saes().find(([value]) => value === name)?.[1] ?? name).replace(/ · [0-9,]+ features$/, "");
   const known = (name) => [...select().options].some((option) => option.value === name);
 
   /* The links of the navigation keep the SAE. */
@@ -278,6 +282,8 @@ window.jumpscope = (() => {
     setQuery,
     sae,
     saeInAddress,
+    saes,
+    saeLabel,
     known,
     carrySae,
     problem,

@@ -90,6 +90,7 @@
           autocomplete: "off",
           spellcheck: "false",
         }),
+        whose: el("select", { class: "whose", "aria-label": "SAE of this edit" }),
         choices: el("datalist", { id }),
         words: el("p", { class: "signature" }),
         mode: el(
@@ -124,6 +125,7 @@
         { class: "edit" },
         el("legend", { class: "vh" }, "Edit"),
         el("div", { class: "line" }, r.feature, r.choices, remove),
+        r.whose,
         r.words,
         el("div", { class: "line" }, r.mode, r.strength, r.raw),
         el("label", { class: "line" }, "on ", r.where),
@@ -134,6 +136,18 @@
         r.node.remove();
         limit();
         add.focus();
+        changed();
+      });
+      const saes = js.saes();
+      if (!js.known(r.sae)) saes.push([r.sae, r.sae]); // a link's mistake, which the server names
+      for (const [value, words] of saes)
+        r.whose.append(el("option", { value, selected: value === r.sae }, words));
+      r.whose.hidden = saes.length < 2;
+      r.whose.addEventListener("change", () => {
+        r.sae = r.whose.value;
+        r.choices.replaceChildren();
+        look(r);
+        describe(r);
         changed();
       });
       let timer = 0;
@@ -206,7 +220,6 @@
       const feature = chosen(r);
       const summary = feature === null ? undefined : known.get(key(r.sae, feature));
       const mode = r.mode.value;
-      const elsewhere = r.sae === js.sae() ? "" : ` (${r.sae})`;
       r.words.classList.toggle("bad", Boolean(error) || summary === null);
       if (error) r.words.textContent = error;
       else if (summary === null)
@@ -218,7 +231,6 @@
             { href: js.address("features", { sae: js.saeInAddress(r.sae), feature }) },
             summary.signature,
           ),
-          elsewhere,
         );
       } else if (feature === null && r.choices.children.length && r.feature.value.trim())
         r.words.textContent = "Choose one of the suggestions.";
@@ -290,11 +302,6 @@
             if (r.sae !== js.sae()) edit.sae = r.sae;
             return edit;
           });
-      },
-
-      /* Another SAE is on the page: edits keep the one that they were made for. */
-      redescribe() {
-        for (const r of rows) describe(r);
       },
     };
   };

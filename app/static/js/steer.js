@@ -16,15 +16,25 @@
     const usual = Object.fromEntries(
       Object.entries(fields).map(([name, field]) => [name, Number(field.value)]),
     );
+    const kinds = [...main.querySelectorAll("[name=kind]")];
     const edits = js.editList(at("edits"), {
       most: Number(main.dataset.mostEdits),
       add: at("add-edit"),
       changed: () => changed(),
     });
-    let run = null;
+    const turns = js.turnList(at("turns"), {
+      add: at("add-turn"),
+      addSystem: at("add-system"),
+      changed: () => changed(),
+    });
+    const view = js.runView({ carryOn });
+    let asked = null; // the settings of the run on the page
     let started = 0;
+    let ideas = [];
 
     /* Settings: the form, the address and the JSON say the same. */
+
+    const isChat = () => kinds.find((radio) => radio.checked).value === "chat";
 
     function settings() {
       const numbers = Object.fromEntries(
@@ -33,14 +43,37 @@
           field.value === "" ? null : Number(field.value),
         ]),
       );
-      return { sae: js.sae(), prompt: at("steer-prompt").value, edits: edits.get(), ...numbers };
+      const read = isChat() ? { messages: turns.get() } : { prompt: at("steer-prompt").value };
+      return { sae: js.sae(), ...read, edits: edits.get(), ...numbers };
     }
 
     function fill(given) {
-      at("steer-prompt").value = given.prompt ?? "";
+      if (given.messages) turns.set(given.messages);
+      else at("steer-prompt").value = given.prompt ?? "";
+      show(given.messages ? "chat" : "text");
       for (const [name, field] of Object.entries(fields)) field.value = given[name] ?? usual[name];
       edits.set(given.edits ?? []);
       at("json-text").value = JSON.stringify(settings(), null, 2);
+    }
+
+    /* Text or chat. */
+    function show(kind) {
+      for (const radio of kinds) radio.checked = radio.value === kind;
+      at("as-text").hidden = kind !== "text";
+      at("as-chat").hidden = kind !== "chat";
+      // A link may bring a conversation to a model that has none: then this is the way back.
+      if (kind === "chat") at("kinds").hidden = false;
+    }
+
+    /* From one to the other, with what is there. */
+    function change(kind) {
+      const { prompt, question } = main.dataset;
+      const written = at("steer-prompt").value;
+      if (kind === "chat" && !turns.get().some((turn) => turn.content.trim()))
+        turns.set([{ role: "user", content: written === prompt ? question : written }]);
+      show(kind);
+      changed();
+      drawIdeas();
     }
 
     function write(push) {
@@ -50,6 +83,7 @@
         {
           sae: js.saeInAddress(s.sae),
           prompt: s.prompt,
+          messages: s.messages && JSON.stringify(s.messages),
           edits: s.edits.length ? JSON.stringify(s.edits) : "",
           tokens: other("max_new_tokens"),
           temperature: other("temperature"),
@@ -64,7 +98,7 @@
       at("json-text").value = JSON.stringify(settings(), null, 2);
     }
 
-    /* What the address says; a sentence if its edits cannot be read. */
+    /* What the address says; a sentence if its edits or messages cannot be read. */
     function read() {
       const q = js.query();
       const number = (text) => (text === undefined ? undefined : Number(text));
@@ -75,17 +109,24 @@
         temperature: number(q.temperature),
         seed: number(q.seed),
       };
-      if (!q.edits) return given;
-      let edits;
-      try {
-        edits = JSON.parse(q.edits);
-      } catch {
-        given.problem = "The edits in this link cannot be read: it may have been cut off.";
-        return given;
+      for (const [name, why] of [
+        ["messages", js.messagesProblem],
+        ["edits", js.editProblem],
+      ]) {
+        if (!q[name]) continue;
+        let value;
+        try {
+          value = JSON.parse(q[name]);
+        } catch {
+          given.problem = `The ${name} in this link cannot be read: it may have been cut off.`;
+          return given;
+        }
+        if (why(value)) {
+          given.problem = `The ${name} in this link cannot be used: ${why(value)}.`;
+          return given;
+        }
+        given[name] = value;
       }
-      const why = js.editProblem(edits);
-      if (why) given.problem = `The edits in this link cannot be used: ${why}.`;
-      else given.edits = edits;
       return given;
     }
 
@@ -95,16 +136,18 @@
       if (js.pending("steer")) return;
       write(push);
       complain("");
-      run = null;
+      view.begin();
+      asked = settings();
       started = performance.now();
       at("generate").disabled = true;
       at("stop").disabled = false;
       status("Generating…");
       let moved = false;
-      js.ask("steer", settings(), (answer) => {
+      js.ask("steer", asked, (answer) => {
         if (answer.run) {
-          run = answer.run;
-          drawRun();
+          at("ideas").hidden = true;
+          view.show(answer.run);
+          if (!answer.run.done) status(`Generating… ${view.length()} tokens`);
           // On a narrow screen the texts stand below the form.
           if (push && !moved && at("run").getBoundingClientRect().top > innerHeight * 0.7)
             at("run").scrollIntoView();
@@ -112,20 +155,34 @@
         }
         if (!answer.final) return;
         finished();
+        view.finish();
         if (answer.error) complain(answer.error);
-        else if (answer.stopped) status(`Stopped: ${words(run)}.`);
-        else status(run.note || `Done: ${words(run)}.`);
+        else if (answer.stopped) status(view.run ? `Stopped: ${words()}.` : "Stopped.");
+        else status(view.run.note || `Done: ${words()}.`);
       });
     }
 
-    const words = (grown) => {
-      const made = Math.max(grown.base.length, grown.steered.length);
+    function words() {
+      const made = view.length();
       return `${made} token${made === 1 ? "" : "s"} each in ${format.number((performance.now() - started) / 1000, 2)} s`;
-    };
+    }
 
     function finished() {
       at("generate").disabled = false;
       at("stop").disabled = true;
+    }
+
+    /* The conversation that was asked, with an answer to it, and the next turn to write. */
+    function carryOn(answer) {
+      turns.set([
+        ...asked.messages,
+        { role: "model", content: answer },
+        { role: "user", content: "" },
+      ]);
+      show("chat");
+      write(true);
+      changed();
+      turns.focusLast();
     }
 
     function stop() {
@@ -140,87 +197,32 @@
 
     function complain(sentence) {
       at("problem").replaceChildren(...(sentence ? [js.problem(sentence)] : []));
-      if (sentence && !run) at("run").hidden = true;
+      if (sentence && !view.run) view.hide();
     }
 
-    /* Drawing */
+    /* Where to begin */
 
-    function drawRun() {
-      at("ideas").hidden = true;
-      at("run").hidden = false;
-      drawWatch();
-      const k = Number(at("watch").value) || 0;
-      drawArm(at("base"), run.base, k);
-      drawArm(at("with-edits"), run.steered, k);
-      if (!run.done) status(`Generating… ${Math.max(run.base.length, run.steered.length)} tokens`);
-      at("edit-summary").textContent = run.edits.map(summary).join("; ");
-    }
+    /* An idea as it is tried here: in a chat, its edits on the conversation that is there. */
+    const tried = (idea) =>
+      isChat() && !idea.messages ? { ...idea, prompt: undefined, messages: turns.get() } : idea;
 
-    function summary(edit) {
-      const done = {
-        set: `#${edit.feature} set to ${format.number(edit.value)}`,
-        scale: `#${edit.feature} scaled by ${format.number(edit.value)}`,
-        add: `${format.number(edit.value)} added to #${edit.feature}`,
-        cap: `#${edit.feature} capped at ${format.number(edit.value)}`,
-        ablate: `#${edit.feature} switched off`,
-      };
-      const where = { all: "all tokens", prompt: "the prompt", generated: "new tokens" };
-      return `${done[edit.mode]} on ${where[edit.positions] ?? `tokens ${[edit.positions].flat().join(", ")}`}`;
-    }
-
-    function drawWatch() {
-      const select = at("watch");
-      const names = run.edits.map((edit) => `#${edit.feature}`);
-      if (select.dataset.names !== names.join()) {
-        select.dataset.names = names.join();
-        select.replaceChildren(...names.map((name, k) => el("option", { value: k }, name)));
-      }
-      // With one edit there is nothing to choose.
-      select.hidden = names.length < 2;
-      at("watch-one").textContent = names.length < 2 ? (names[0] ?? "") : "";
-    }
-
-    /* The prompt faint, then each new token coloured by the feature's own activation. Only what has
-       come since the last time is added. */
-    function drawArm(box, tokens, k) {
-      const edit = run.edits[k];
-      const scale = edit.max_act ?? largest(k);
-      const drawn = `${started}/${k}/${scale}`;
-      if (box.dataset.drawn !== drawn) {
-        box.dataset.drawn = drawn;
-        box.replaceChildren(js.tokenText(el("span", { class: "given" }), run.prompt.join("")));
-      }
-      for (const token of tokens.slice(box.querySelectorAll("[data-tip]").length)) {
-        const [own, after] = [token.own[k], token.after[k]];
-        const same = Math.abs(own - after) < 1e-6 * Math.max(1, Math.abs(own));
-        const span = el("span", {
-          "data-tip": `#${edit.feature}: ${format.number(own)}${same ? "" : `, ${format.number(after)} after the edit`}`,
-          style: own > 0 ? `--a:${Math.min(1, own / scale).toFixed(3)}` : null,
-        });
-        box.append(js.tokenText(span, token.text));
-      }
-    }
-
-    /* The full colour where no index says what the largest activation is: the run's own. */
-    const largest = (k) =>
-      Math.max(...run.base.map((token) => token.own[k]), ...run.steered.map((token) => token.own[k]));
-
-    function drawIdeas(ideas) {
+    function drawIdeas() {
       if (!ideas.length || !at("run").hidden) return;
       at("ideas").replaceChildren(
         el("h2", {}, "Try one"),
         el(
           "div",
           { class: "cards" },
-          ideas.map((idea) =>
-            el(
+          ideas.map((idea) => {
+            const given = idea.messages?.at(-1)?.content ?? (isChat() ? "" : `${idea.prompt}…`);
+            return el(
               "button",
-              { type: "button", class: "panel card idea", onclick: () => use(idea) },
-              el("b", {}, idea.title ?? idea.prompt),
-              el("span", { class: "mono given" }, `${idea.prompt}…`),
+              { type: "button", class: "panel card idea", onclick: () => use(tried(idea)) },
+              el("b", {}, idea.title ?? given),
+              given ? el("span", { class: "mono given" }, given) : null,
               el("span", { class: "quiet" }, (idea.edits ?? []).map(wish).join("; ")),
-            ),
-          ),
+            );
+          }),
         ),
       );
     }
@@ -245,8 +247,9 @@
         return "it is not JSON";
       }
       if (given === null || typeof given !== "object" || Array.isArray(given))
-        return "it must be an object with prompt and edits";
-      const why = js.editProblem(given.edits ?? []);
+        return "it must be an object with prompt or messages, and edits";
+      const why =
+        js.editProblem(given.edits ?? []) || (given.messages && js.messagesProblem(given.messages));
       if (why) return why;
       if (given.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(given.sae)) });
       fill(given);
@@ -268,16 +271,16 @@
       generate({ push: true });
     });
     at("steer-form").addEventListener("input", (event) => {
-      if (!event.target.closest("#json, #edits")) changed();
+      if (!event.target.closest("#json, #edits, #kinds")) changed();
     });
-    at("steer-prompt").addEventListener("keydown", (event) => {
+    for (const radio of kinds) radio.addEventListener("change", () => change(radio.value));
+    at("prompt-fields").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate({ push: true });
     });
     at("stop").addEventListener("click", stop);
-    at("watch").addEventListener("change", drawRun);
     at("copy-link").addEventListener("click", (event) => {
-      const whole =
-        settings().prompt === (new URLSearchParams(location.search).get("prompt") ?? "");
+      const short = new URLSearchParams(location.search);
+      const whole = Object.entries(js.query()).every(([name, value]) => short.get(name) === value);
       js.copy(location.href, event.target, whole ? "Copied" : "Copied without the long prompt");
     });
     at("json-copy").addEventListener("click", (event) =>
@@ -303,19 +306,41 @@
       finished();
       js.carrySae();
       const given = read();
-      const asked = Boolean(given.prompt && given.edits.length);
-      if (given.prompt === undefined) given.prompt = main.dataset.prompt;
+      const { messages, prompt } = given;
+      const complete = messages ? messages.at(-1).content.trim() : prompt;
+      if (!messages && prompt === undefined) given.prompt = main.dataset.prompt;
       fill(given);
-      run = null;
-      at("run").hidden = true;
+      view.begin();
+      view.hide();
       at("ideas").hidden = false;
       complain(given.problem ?? "");
-      if (asked && !given.problem) generate({ push: false });
+      if (complete && given.edits.length && !given.problem) generate({ push: false });
+    }
+
+    /* The model is there and says whether it chats; one that does begins so, unless somebody has
+       begun already. */
+    function meet(chat) {
+      if (!chat) return;
+      turns.knows(chat.system);
+      view.endsWith(chat.end);
+      at("kinds").hidden = false;
+      const { prompt, messages } = js.query();
+      const untouched = at("steer-prompt").value === main.dataset.prompt && !asked;
+      if (prompt === undefined && !messages && untouched) {
+        turns.set([{ role: "user", content: main.dataset.question }]);
+        show("chat");
+        at("json-text").value = JSON.stringify(settings(), null, 2);
+        drawIdeas();
+      }
     }
 
     addEventListener("popstate", restore);
     js.title("Steer");
     restore();
-    js.ask("ideas", { sae: js.sae() }, (answer) => drawIdeas(answer.ideas ?? []));
+    js.ask("chat", {}, (answer) => meet(answer.chat));
+    js.ask("ideas", { sae: js.sae() }, (answer) => {
+      ideas = answer.ideas ?? [];
+      drawIdeas();
+    });
   };
 })();
