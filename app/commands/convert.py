@@ -92,4 +92,6 @@ def _as_text(found: dict[str, Any]) -> str:
         ["wrote", f"{found['target']} ({found['target_format']})"],
         ["", f"SHA-256 {found['target_hash']}"],
     ]
+    if found["target_format"] == "gemma_scope":
+        rows.append(["", "which says neither site nor model: the names of its folders can"])
     return table(rows)

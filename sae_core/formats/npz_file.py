@@ -69,14 +69,17 @@ class NpzFile(Container):
 
     def _pour(self, member: Any, target: Tensor, name: str) -> None:
         shape, fortran, dtype = self._header(member)
-        if fortran:
+        if fortran and len(shape) > 1:
             # Column by column: the transpose, row by row.
             shape, target = shape[::-1], target.mT
         header = Header(shape, str(dtype), True)
 
         def blocks() -> Iterator[Tensor]:
             for count in row_chunks(header, dtype.itemsize):
-                numbers = np.frombuffer(member.read(count * dtype.itemsize), dtype=dtype)
+                content = member.read(count * dtype.itemsize)
+                if len(content) != count * dtype.itemsize:
+                    raise damaged(self.path, f"{name} is shorter than its shape")
+                numbers = np.frombuffer(content, dtype=dtype)
                 with np.errstate(over="ignore"):  # becomes inf, which is refused
                     numbers = numbers.astype(np.float32)
                 tensor = torch.from_numpy(numbers)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from sae_core.config import Architecture, SAEConfig
+from sae_core.config import Architecture, SAEConfig, Site
 from sae_core.formats.hooks import site_of_hook, transformer_lens_name
 from sae_core.formats.origin import Origin
 from sae_core.formats.record import KEY, entry, read_json, site, sites, write_json
@@ -113,7 +113,7 @@ def write_config(cfg: SAEConfig, path: Path) -> None:
 def architecture_name(cfg: SAEConfig) -> str:
     """SAELens' name; for Gated and TopK transcoders, which it does not have, a name in its manner.
 
-    So it refuses those, rather than to take them for SAEs.
+    So it refuses those rather than take them for SAEs.
     """
     if not cfg.is_transcoder:
         return cfg.architecture
@@ -160,7 +160,7 @@ def _renewed(written: dict[str, Any], path: Path) -> dict[str, Any]:
     return new
 
 
-def _hook(metadata: dict[str, Any], key: str, model_name: str, path: Path) -> Any:
+def _hook(metadata: dict[str, Any], key: str, model_name: str, path: Path) -> Site | None:
     """The site of a hook; the module's name, where it is given, says it more exactly."""
     if metadata.get("hook_head_index") is not None:
         return None  # one head of several: no site of ours

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import struct
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -209,6 +210,19 @@ def test_an_array_of_another_length_than_its_shape_is_refused(tmp_path: Path) ->
         archive.writestr("W_enc.npy", content[:-4])
     with pytest.raises(ValueError, match="W_enc is shorter or longer than its shape"):
         NpzFile(tmp_path / "w.npz")
+
+
+def test_an_array_that_ends_early_is_refused_though_its_checksum_fits(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros(8, np.float32))
+    whole = (tmp_path / "a.npy").read_bytes()
+    with zipfile.ZipFile(tmp_path / "w.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("vector.npy", whole[:-8])
+    content = (tmp_path / "w.npz").read_bytes()
+    told, true = (struct.pack("<I", size) for size in (len(whole), len(whole) - 8))
+    assert content.count(true) == 2  # its size, before it and in the directory
+    (tmp_path / "w.npz").write_bytes(content.replace(true, told))
+    with pytest.raises(ValueError, match="vector is shorter than its shape"):
+        read_all(NpzFile(tmp_path / "w.npz"))
 
 
 @pytest.mark.parametrize(
