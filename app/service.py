@@ -108,6 +108,7 @@ class Service:
             "saes": saes,
             "measured": chosen["measured"],
             "missing": missing and asdict(missing),
+            "memory": self.memory(),
             "definitions": DEFINITIONS,
             **about.index_facts(index),
         }

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from app.render.charts import histogram
 from app.render.loaded import loaded_html
+from app.render.memory import memory_html
 from app.render.notices import missing_html, problem_html
 from app.render.numbers import count, fixed, number, one_in, percent, signed
 from app.render.stats import Stat, strip, term
@@ -37,7 +38,7 @@ def overview_html(data: Data, *, default_sae: str) -> str:
             '<details class="loaded"><summary>What is loaded</summary>'
             f'<div class="panel">{loaded_html(row)}</div></details>'
         )
-    parts.append("</div>")
+    parts += [memory_html(data["memory"], data["saes"]), "</div>"]
     return "".join(parts)
 
 

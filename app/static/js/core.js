@@ -177,9 +177,12 @@ window.jumpscope = (() => {
   const sae = () => query().sae || firstSae();
   const saeInAddress = (name) => (name === firstSae() ? "" : name);
   const saes = () => [...select().options].map((option) => [option.value, option.textContent]);
-  /* Where an SAE reads, as the choice of SAE says it. */
-  const saeLabel = (name) =>
-    (saes().find(([value]) => value === name)?.[1] ?? name).replace(/ · [0-9,]+ features$/, "");
+  /* Where an SAE reads, as the choice of SAE says it; its name where two read at one place. */
+  const place = (words) => words.replace(/ · [0-9,]+ features$/, "");
+  function saeLabel(name) {
+    const words = place(saes().find(([value]) => value === name)?.[1] ?? name);
+    return saes().filter(([, other]) => place(other) === words).length > 1 ? name : words;
+  }
   const known = (name) => [...select().options].some((option) => option.value === name);
 
   /* The links of the navigation keep the SAE. */
