@@ -16,14 +16,18 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from gradio_client import Client
 
 from app import cli
 from app.commands.shared import open_bundle
 from app.service import Service
+from tests.hub_protocol import MEMBER_TOKEN
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -58,10 +62,10 @@ def options(command: str) -> Any:
     return cli.parse(name, args)
 
 
-def run(command: str, folder: Path) -> str:
+def run(command: str, folder: Path, env: dict[str, str] = ENV) -> str:
     """What a `jumpscope` command prints on stdout when it is typed in `folder`."""
     argv = [*JUMPSCOPE, *shlex.split(command)[1:]]
-    done = subprocess.run(argv, cwd=folder, env=ENV, capture_output=True, text=True, check=False)
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -131,10 +135,12 @@ def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus
         context_size=32,
     )
     said = small.execute()
-    (index,) = map(options, starting("jumpscope", "index"))
+    (index,) = (c for c in map(options, starting("jumpscope", "index")) if not c.model)
     assert index.bundle == train.out
     dataclasses.replace(index, corpus=(str(tiny_corpus),), tokens=2_000).execute()
-    (serve,) = (c for c in map(options, starting("jumpscope", "serve")) if c.bundle != "demo")
+    (serve,) = (
+        c for c in map(options, starting("jumpscope", "serve")) if c.bundle not in ("", "demo")
+    )
     service = Service(serve.settings, open_bundle(serve.bundle))
     listed = service.overview()["saes"]
     assert len(listed) == len(sites) * len(train.l0_targets)
@@ -156,28 +162,28 @@ def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> No
     raise AssertionError(f"the first page does not answer:\n{said.read_text()}")
 
 
-@pytest.mark.parametrize(
-    "command", [*starting("jumpscope", "demo"), *starting("jumpscope", "serve", "demo")]
-)
-def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
+@contextmanager
+def typed(command: str, folder: Path, env: dict[str, str] = ENV) -> Iterator[str]:
+    """The address of the app that a command opens, which Ctrl-C ends without a complaint."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = re.sub(r"--port \d+", f"--port {port}", command)
     argv = [*JUMPSCOPE, *shlex.split(command)[1:]]
-    env = {**ENV, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"}
-    said = tmp_path / "stderr"
+    env = {**env, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"}
+    said = folder / "stderr"
     with said.open("wb") as stderr:
         # A test run that is itself in the background may have Ctrl-C's signal ignored.
         process = subprocess.Popen(
             argv,
-            cwd=tmp_path,
+            cwd=folder,
             env=env,
             stderr=stderr,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         wait_for_page(port, process, said)
+        yield f"http://127.0.0.1:{port}"
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=60) == 130
     finally:
@@ -185,6 +191,37 @@ def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
         process.wait()
     assert said.read_text().splitlines()[-1].endswith("interrupted.")
     assert "Traceback" not in said.read_text()
+
+
+@pytest.mark.parametrize(
+    "command", [*starting("jumpscope", "demo"), *starting("jumpscope", "serve", "demo")]
+)
+def test_the_app_serves_and_ctrl_c_ends_it(command, tmp_path):
+    with typed(command, tmp_path):
+        pass
+
+
+def test_gemma_2_from_a_hub(hub, tmp_path, tiny_corpus):
+    """The three commands, on a hub of the tests' own whose models have three layers."""
+
+    def here(command: str) -> str:
+        return command.replace("layer_20", "layer_1").replace("--layer 20", "--layer 1")
+
+    (listing,) = starting("jumpscope", "list")
+    (serve,) = starting("jumpscope", "serve", "--model")
+    (index,) = (c for c in starting("jumpscope", "index") if "--model" in c)
+    env = {**ENV, **hub.environment(tmp_path / "home", token=MEMBER_TOKEN)}
+    assert "resid_post/1" in run(here(listing), tmp_path, env)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "tiny.parquet").symlink_to(tiny_corpus)
+    small = re.sub(r"--tokens \d+", "--tokens 500 --context-size 32", here(index))
+    with typed(here(serve), tmp_path, env) as address:
+        client = Client(address, verbose=False)
+        found = client.predict("The river", api_name="/prompt_features")
+        # What the app says to type is what the README shows, but for how much is read.
+        assert found["missing"]["command"] == re.sub(r" --tokens \d+", "", here(index))
+        assert "index" in run(small, tmp_path, env)
+        assert client.predict("The river", api_name="/prompt_features")["missing"] is None
 
 
 def test_the_readmes_python(tmp_path):
