@@ -49,6 +49,22 @@ def kernel_density(u: Tensor, kernel: Kernel = "rectangle") -> Tensor:
     raise ValueError(f"unknown kernel {kernel!r}: use one of {', '.join(KERNELS)}.")
 
 
+def half_width(kernel: Kernel = "rectangle") -> float:
+    """|u| beyond which K(u) is 0; for the gaussian, 1e-14 of its peak.
+
+    Raises ValueError for an unknown kernel.
+    """
+    widths = {
+        "rectangle": 0.5,
+        "triangular": _TRIANGLE_HALF_WIDTH,
+        "epanechnikov": _EPANECHNIKOV_HALF_WIDTH,
+        "gaussian": 8 * _SD,
+    }
+    if kernel not in widths:
+        raise ValueError(f"unknown kernel {kernel!r}: use one of {', '.join(KERNELS)}.")
+    return widths[kernel]
+
+
 def _threshold_gradient(
     z: Tensor, threshold: Tensor, height: Tensor | float, grad: Tensor, ctx: Any
 ) -> Tensor:

@@ -1,0 +1,301 @@
+"""How long one training step takes: ours, other trainers', and the floors. Prints JSON.
+
+    python benchmarks/train_step.py --out benchmarks/results/train_step.json
+
+One process, one GPU, no language model: four batches of random activations, in rotation, with L0
+matched. The arms:
+
+    gemm                    the encoder's product alone, in bfloat16
+    copy                    a large copy on the device: its bandwidth
+    sparse                  our step (training.sparse_step)
+    dense, dense-compiled   our dense step, eager and with torch.compile
+    saelens, saelens-compiled, dictionary-learning, sparsify, sparsify-adam
+                            other trainers in their own loops (see train_step_peers.py)
+
+    floor = gemm + the optimiser's bytes at the copy's bandwidth
+
+A step must read and write the weights and second moments of both matrices in float32 and write
+their bfloat16 copies: 36 bytes for each number of a row of W_enc and W_dec, for the features that
+are active in the batch. (`floor_all_rows` counts the rows of all features.)
+"""
+
+import gc
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import tyro
+from torch import Tensor
+from train_step_peers import (
+    Feed,
+    dictionary_learning,
+    matching_threshold,
+    mean_l0,
+    saelens,
+    sparsify,
+    stubs,
+)
+
+from training.losses import JumpReLULoss
+from training.optim import BETA2
+from training.parameters import initial_parameters
+from training.sparse_step import SparseStep, feature_rows
+from training.step import DenseStep, Setting, State
+from training.trainee import compiler
+
+SHAPES = {"small": (2304, 16_384), "middle": (2304, 65_536), "large": (3584, 131_072)}
+STEPS = {"small": (15, 50), "middle": (12, 40), "large": (10, 30)}
+PACKAGES = ("torch", "triton", "sae-lens", "dictionary-learning", "eai-sparsify", "transformers")
+BYTES = 36
+"""Of weights, second moments and copies that an update moves for a number of W_enc and W_dec."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure; on a GPU that does nothing else."""
+
+    shapes: tuple[str, ...] = tuple(SHAPES)
+    """Of (2304, 16384) small, (2304, 65536) middle and (3584, 131072) large."""
+    only: tuple[str, ...] = ()
+    """Arms to run; none runs all."""
+    batch: int = 4096
+    """Tokens of a step."""
+    l0: int = 64
+    """Active features per token."""
+    bandwidth: float = 0.001
+    """Of our threshold window, for inputs of mean squared norm 1 (the default of `train`)."""
+    out: Path | None = None
+    """File to write the JSON to as well."""
+
+
+def random_activations(batch: int, d_model: int, count: int = 4) -> list[Tensor]:
+    """Float32 batches of mean squared norm 1: a spectrum of 512 dimensions, and 20 % noise."""
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, device="cuda", generator=generator)
+
+    directions = torch.linalg.qr(normal(d_model, 512)).Q.T  # [512, d_model]
+    scale = torch.arange(1, 513, device="cuda").rsqrt()
+    scale = scale / scale.norm()
+    batches = []
+    for _ in range(count):
+        signal = (normal(batch, 512) * scale) @ directions
+        batches.append(0.8**0.5 * signal + 0.2**0.5 * normal(batch, d_model) / d_model**0.5)
+    return batches
+
+
+def ours(
+    batches: Sequence[Tensor], d_sae: int, l0: int, feed: Feed, *, kind: str, bandwidth: float
+) -> dict[str, Any]:
+    """Our step: `sparse`, `dense` or `dense-compiled`."""
+    device = torch.device("cuda")
+    parameters = initial_parameters(batches[0].shape[1], d_sae, 0.01, 0, device)
+    with torch.no_grad():
+        threshold = matching_threshold(batches[0], parameters["W_enc"], l0)
+        parameters["threshold"].fill_(threshold)
+    if kind == "sparse":
+        parameters = feature_rows(parameters)
+
+    def constant(value: float) -> Tensor:
+        return torch.tensor(value, device=device)
+
+    state = State.of(parameters)
+    setting = Setting(
+        scale=constant(1.0),
+        mean=torch.zeros_like(parameters["b_dec"]).detach(),
+        coefficient=constant(1.0),
+        target=constant(float(l0)),
+        gain=constant(0.01),
+    )
+    compile_ = compiler("default" if kind == "dense-compiled" else "off", device)
+    loss = JumpReLULoss(bandwidth=bandwidth, products=torch.bfloat16, compiler=compile_)
+    step = dense = DenseStep(state, loss, setting, compile_)
+    if kind == "sparse":
+        step = SparseStep(state, loss, setting, dense)
+    rows = [(1e-9, 1.0, 1 - BETA2 ** (t + 1), t + 1.0) for t in range(feed.total)]
+    controls = torch.tensor(rows, device=device)
+    for control, raw in zip(controls, feed, strict=True):
+        step(raw, control)
+    milliseconds = feed.milliseconds()
+    totals = state.totals
+    in_window = float(totals["in_window"].sum()) / (feed.total * len(batches[0]))
+    p = state.plain
+    with torch.no_grad():
+        found = {
+            "settings": f"bfloat16 products, bandwidth {bandwidth:g}, lr 1e-9",
+            "milliseconds": milliseconds,
+            "l0": mean_l0(batches[0], p["W_enc"], p["b_enc"], p["threshold"]),
+            "in_window_per_token": round(in_window, 1),
+        }
+        assert bool(torch.isfinite(totals["scalars"]).all())
+        if kind == "sparse":
+            found["active_rows"] = _active_rows(batches, p)
+    return found
+
+
+def _active_rows(batches: Sequence[Tensor], p: dict[str, Tensor]) -> int:
+    """Features active in a batch."""
+    counts = []
+    for x in batches:
+        active = torch.zeros_like(p["b_enc"], dtype=torch.bool)
+        for part in x.split(512):
+            active |= ((part @ p["W_enc"] + p["b_enc"]) > p["threshold"]).any(dim=0)
+        counts.append(int(active.sum()))
+    return round(statistics.mean(counts))
+
+
+def gemm(batches: Sequence[Tensor], d_sae: int, _l0: int, feed: Feed) -> dict[str, Any]:
+    """The encoder's product in bfloat16, its weights one row per feature."""
+    x = [batch.to(torch.bfloat16) for batch in batches]
+    W = torch.randn(d_sae, x[0].shape[1], device="cuda").to(torch.bfloat16)
+    z = torch.empty(len(x[0]), d_sae, dtype=torch.bfloat16, device="cuda")
+    for i, _ in enumerate(feed):
+        torch.mm(x[i % len(x)], W.T, out=z)
+    return {"settings": "bfloat16", "milliseconds": feed.milliseconds()}
+
+
+def copy(_batches: Sequence[Tensor], _d_sae: int, _l0: int, feed: Feed) -> dict[str, Any]:
+    """A copy of 4.3 GB on the device."""
+    source = torch.ones(2**30, device="cuda")
+    target = torch.empty_like(source)
+    for _ in feed:
+        target.copy_(source)
+    milliseconds = feed.milliseconds()
+    moved = 2 * source.numel() * source.element_size()
+    rate = moved / statistics.median(milliseconds) / 1e9
+    return {"settings": "float32", "milliseconds": milliseconds, "terabytes_per_s": round(rate, 3)}
+
+
+def arms(options: Options) -> dict[str, Callable[..., dict[str, Any]]]:
+    """By name; each takes batches, d_sae, L0 and a feed."""
+    ours_ = partial(ours, bandwidth=options.bandwidth)
+    found: dict[str, Callable[..., dict[str, Any]]] = {
+        "copy": copy,
+        "gemm": gemm,
+        "sparse": partial(ours_, kind="sparse"),
+        "dense-compiled": partial(ours_, kind="dense-compiled"),
+        "dense": partial(ours_, kind="dense"),
+        "saelens-compiled": partial(saelens, compiled=True),
+        "saelens": partial(saelens, compiled=False),
+        "dictionary-learning": dictionary_learning,
+        "sparsify": partial(sparsify, optimizer="signum"),
+        "sparsify-adam": partial(sparsify, optimizer="adam"),
+    }
+    unknown = sorted(set(options.only) - set(found))
+    if unknown:
+        raise ValueError(f"unknown arm {', '.join(unknown)}: use {', '.join(found)}.")
+    return {name: arm for name, arm in found.items() if not options.only or name in options.only}
+
+
+def measured(
+    arm: Callable[..., dict[str, Any]], name: str, shape: str, batches: list[Tensor], l0: int
+) -> dict[str, Any]:
+    """One arm at one shape; if it fails, why."""
+    d_model, d_sae = SHAPES[shape]
+    if name.startswith("saelens"):
+        # SAELens' convention for its inputs: a mean norm of the root of the width.
+        batches = [x * d_model**0.5 for x in batches]
+    started = time.monotonic()
+    try:
+        found = arm(batches, d_sae, l0, Feed(batches, *STEPS[shape]))
+    except Exception as error:  # a peer that is absent or fails must not end the others
+        return {"arm": name, "failed": f"{type(error).__name__}: {error}"[:500]}
+    milliseconds = sorted(found.pop("milliseconds"))
+    p20, median, p80 = (
+        round(milliseconds[int(share * (len(milliseconds) - 1))], 3) for share in (0.2, 0.5, 0.8)
+    )
+    return {
+        "arm": name,
+        "median_ms": median,
+        "p20_ms": p20,
+        "p80_ms": p80,
+        "tokens_per_s": round(len(batches[0]) / median * 1e3),
+        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        **{k: round(v, 2) if isinstance(v, float) else v for k, v in found.items()},
+        "steps": len(milliseconds),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def summary(rows: list[dict[str, Any]], d_model: int, d_sae: int) -> dict[str, Any]:
+    """The floor, and our step as a multiple of it, of our compiled one and of peers' JumpReLU."""
+    by_arm = {row["arm"]: row for row in rows if "failed" not in row}
+    ms = {name: row["median_ms"] for name, row in by_arm.items()}
+    found: dict[str, Any] = {}
+    if "sparse" not in ms:
+        return found
+    if "gemm" in ms and "copy" in ms:
+        rate = by_arm["copy"]["terabytes_per_s"] * 1e9  # bytes per ms
+        rows_moved = {"floor": by_arm["sparse"]["active_rows"], "floor_all_rows": d_sae}
+        for name, count in rows_moved.items():
+            floor = ms["gemm"] + count * d_model * BYTES / rate
+            found[f"{name}_ms"] = round(floor, 3)
+            found[f"over_{name}"] = round(ms["sparse"] / floor, 3)
+    peers = {n: ms[n] for n in ("saelens", "saelens-compiled", "dictionary-learning") if n in ms}
+    if peers:
+        best = min(peers, key=peers.__getitem__)
+        found["fastest_peer"] = best
+        found["times_fastest_peer"] = round(peers[best] / ms["sparse"], 3)
+    if "dense-compiled" in ms:
+        found["times_own_compiled"] = round(ms["dense-compiled"] / ms["sparse"], 3)
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What it ran on."""
+    found: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name(),
+        "python": platform.python_version(),
+    }
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    found["cuda"] = torch.version.cuda
+    found["date"] = time.strftime("%Y-%m-%d")
+    return found
+
+
+def main(options: Options) -> dict[str, Any]:
+    """Measure, print each arm as it ends and the whole as JSON, and return it."""
+    chosen = arms(options)
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    result: dict[str, Any] = {"machine": machine(), "batch": options.batch, "shapes": {}}
+    with stubs() as absent:
+        result["stubs"] = absent
+        for shape in options.shapes:
+            d_model, d_sae = SHAPES[shape]
+            batches = random_activations(options.batch, d_model)
+            rows = []
+            for name, arm in chosen.items():
+                rows.append(measured(arm, name, shape, batches, options.l0))
+                print(shape, json.dumps(rows[-1]), flush=True)
+                gc.collect()
+                torch._dynamo.reset()
+                torch.cuda.empty_cache()
+            found = {
+                "d_model": d_model,
+                "d_sae": d_sae,
+                "summary": summary(rows, d_model, d_sae),
+                "arms": rows,
+            }
+            print(shape, json.dumps(found["summary"]), flush=True)
+            result["shapes"][shape] = found
+            if options.out is not None:
+                options.out.parent.mkdir(parents=True, exist_ok=True)
+                options.out.write_text(json.dumps(result, indent=2) + "\n")
+    return result
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Options, description=__doc__))

@@ -1,0 +1,45 @@
+"""The kernels in Triton on the processor, through Triton's interpreter.
+
+Skipped where Triton is not installed, as it is not with PyTorch for the processor. In float32
+alone: the interpreter cuts bfloat16 off where a GPU rounds. Triton 3.6's needs numpy below 2.4.
+"""
+
+import os
+
+import pytest
+
+pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for CUDA")
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("set TRITON_INTERPRET=1 to run Triton's kernels here", allow_module_level=True)
+
+from sae_core.jumprelu import KERNELS, Kernel
+from tests.steps import Shape, Toy, control, distance, raw
+from training.kernels import fused, plain
+
+# The interpreter's own, about how it uses numpy.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Conversion of an array:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:.*encountered in:RuntimeWarning"),
+]
+
+SHAPES = [Shape(37, 101, 61), Shape(9, 24, 1100), Shape(3, 5, 1)]
+
+
+def _compare(shape: Shape, kernel: Kernel, targeted: bool, steps: int) -> None:
+    toys = [Toy(shape, kernel=kernel, targeted=targeted) for _ in range(2)]
+    for toy, kernels in zip(toys, (plain, fused), strict=True):
+        step = toy.sparse(kernels)
+        for i in range(steps):
+            step(raw(shape, i), control(i))
+    for name, expected in toys[0].state.tensors.items():
+        assert distance(toys[1].state.tensors[name], expected) < 1e-5, name
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_steps_equal_those_in_plain_pytorch(shape: Shape) -> None:
+    _compare(shape, "rectangle", True, 2 if shape.batch < 100 else 1)
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_every_window(kernel: Kernel) -> None:
+    _compare(Shape(8, 20, 33), kernel, False, 1)

@@ -1,0 +1,207 @@
+"""The parts of a sparse step in plain PyTorch, on any device: what the kernels must equal."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sae_core.jumprelu import kernel_density
+from training.kernels.entries import (
+    SLACK,
+    Entries,
+    Gathered,
+    Objective,
+    Residual,
+    Weights,
+    starts,
+)
+from training.losses.base import Penalty, l0_penalty, steered, target_l0_penalty
+from training.optim import BETA2, EPS, Control
+from training.parameters import THRESHOLD_FLOOR
+from training.step import LONGEST_SILENCE, Setting, State
+
+
+def centre(
+    raw: Float[Tensor, "batch d_model"],
+    scale: Float[Tensor, ""],
+    b_dec: Float[Tensor, " d_model"],
+    products: torch.dtype,
+) -> Float[Tensor, "batch d_model"]:
+    """raw / scale - b_dec, in the number format of the products."""
+    return (raw.float() / scale - b_dec).to(products)
+
+
+def select(
+    z: Float[Tensor, "batch d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, " d_sae"],
+    objective: Objective,
+    room: int,
+) -> Entries:
+    """The entries of pre-activations `z`, which lack their bias."""
+    value = z.float() + b_enc
+    row, feature = (value > threshold).nonzero().unbind(dim=1)
+    slack = SLACK * (b_enc.abs() + threshold + objective.reach)
+    near = value > threshold - objective.reach - slack
+    column, token = near.T.nonzero().unbind(dim=1)
+    act = value[row, feature].to(z.dtype)
+    return Entries(
+        row_start=_starts(row, len(z)),
+        feature=_padded(feature.int(), room),
+        act=_padded(act, room),
+        column_start=_starts(column, len(b_enc)),
+        token=_padded(token.int(), room),
+        z=_padded(value[token, column], room),
+    )
+
+
+def _starts(sorted_ids: Tensor, n: int) -> Tensor:
+    counts = torch.zeros(n + 1, dtype=torch.int32, device=sorted_ids.device)
+    counts[1:] = torch.bincount(sorted_ids, minlength=n)
+    return starts(counts)
+
+
+def _padded(values: Tensor, room: int) -> Tensor:
+    padded = values.new_zeros(room)
+    padded[: len(values)] = values[:room]
+    return padded
+
+
+def decode(
+    entries: Entries,
+    W_dec: Float[Tensor, "d_sae d_model"],
+    b_dec: Float[Tensor, " d_model"],
+    raw: Float[Tensor, "batch d_model"],
+    scale: Float[Tensor, ""],
+    mean: Float[Tensor, " d_model"],
+) -> Residual:
+    """The reconstruction's error; `W_dec` in the number format of the products."""
+    row, feature, act = _listed(entries.row_start, entries.feature, entries.act)
+    x = raw.float() / scale
+    recon = torch.zeros_like(x).index_add_(
+        0, row, act.float()[:, None] * W_dec[feature.long()].float()
+    )
+    error = recon + b_dec - x
+    sums = torch.stack([error.square().sum(), (x - mean).square().sum()])
+    return Residual((2 / len(x) * error).to(W_dec.dtype), sums[None])
+
+
+def _listed(start: Tensor, *lists: Tensor) -> list[Tensor]:
+    """The row or column of each entry of `lists`, and `lists` without what is not used."""
+    ids = torch.arange(len(start) - 1, device=start.device)
+    owner = ids.repeat_interleave(start.diff())
+    used = min(len(owner), len(lists[0]))
+    return [owner[:used], *(values[:used] for values in lists)]
+
+
+def update_rows(
+    entries: Entries,
+    residual: Residual,
+    centred: Float[Tensor, "batch d_model"],
+    weights: Weights,
+    threshold: Float[Tensor, " d_sae"],
+    setting: Setting,
+    objective: Objective,
+    multiplier: Float[Tensor, ""],
+    control: Control,
+) -> Gathered:
+    """Gradients summed over each feature's entries; `weights` moved by one step, in place."""
+    batch, products = len(centred), centred.dtype
+    column, token, z = _listed(entries.column_start, entries.token, entries.z)
+    theta = threshold[column]
+    rows = residual.gradient[token.long()].float()
+    on = z > theta
+    d_act = (rows * weights.W_dec[column]).sum(dim=1)
+    d_z = torch.where(on, d_act, 0.0)
+    act = torch.where(on, z, 0.0).to(products).float()
+
+    def by_feature(values: Tensor) -> Tensor:
+        out = torch.zeros(len(threshold), *values.shape[1:], device=z.device)
+        return out.index_add_(0, column, values)
+
+    d_enc = by_feature(d_z.to(products).float()[:, None] * centred[token.long()].float())
+    d_dec = by_feature(act[:, None] * rows)
+    d_dec -= by_feature(act * d_act)[:, None] * weights.W_dec
+    k = kernel_density((z - theta) / objective.bandwidth, objective.kernel)
+    slope = _slope(entries.row_start[-1] / batch, setting, objective, multiplier, control)
+    b_enc = by_feature(d_z)
+    gathered = Gathered(
+        b_enc=b_enc,
+        threshold=by_feature(-(k / objective.bandwidth) * (theta * d_act + slope / batch)),
+        active=by_feature(on.float()),
+        in_window=by_feature(((z - theta).abs() < objective.bandwidth / 2).float()),
+        through_encoder=(b_enc @ weights.W_enc)[None],
+    )
+    _move_rows(weights, d_enc, d_dec, gathered.active > 0, control)
+    return gathered
+
+
+def _slope(
+    l0: Tensor, setting: Setting, objective: Objective, multiplier: Tensor, control: Control
+) -> Tensor:
+    """The penalty's derivative by L0."""
+    slope = setting.coefficient * control[1]
+    if objective.targeted:
+        slope = slope * (2 * (l0 / setting.target - 1) + multiplier) / setting.target
+    return slope
+
+
+def _adam(
+    p: Tensor, v: Tensor, g: Tensor, shrunk: Tensor | float, control: Control
+) -> tuple[Tensor, Tensor]:
+    """The new weights and second moments."""
+    new_v = shrunk * v + (1 - BETA2) * g.square()
+    return p - control[0] * g / ((new_v / control[2]).sqrt() + EPS), new_v
+
+
+def _move_rows(
+    weights: Weights, d_enc: Tensor, d_dec: Tensor, touched: Tensor, control: Control
+) -> None:
+    shrunk = BETA2 ** (control[3] - weights.touched[touched])[:, None]
+    for p, v, copy, g in (
+        (weights.W_enc, weights.v_enc, weights.enc_products, d_enc),
+        (weights.W_dec, weights.v_dec, weights.dec_products, d_dec),
+    ):
+        new, v[touched] = _adam(p[touched], v[touched], g[touched], shrunk, control)
+        if p is weights.W_dec:
+            new = new / new.norm(dim=1, keepdim=True)
+        p[touched] = new
+        copy[touched] = new.to(copy.dtype)
+
+
+def finish(
+    state: State,
+    setting: Setting,
+    objective: Objective,
+    weights: Weights,
+    entries: Entries,
+    residual: Residual,
+    gathered: Gathered,
+    control: Control,
+) -> None:
+    """Move vectors and multiplier by one step, note which rows were touched, and count."""
+    batch = len(residual.gradient)
+    active = gathered.active > 0
+    weights.touched.copy_(torch.where(active, control[3].to(torch.int32), weights.touched))
+    gradients = {
+        "b_enc": gathered.b_enc,
+        "threshold": gathered.threshold,
+        "b_dec": residual.gradient.float().sum(dim=0) - gathered.through_encoder.sum(dim=0),
+    }
+    for name, g in gradients.items():
+        p, v = state.plain[name], state.second[name]
+        new, new_v = _adam(p, v, g, BETA2, control)
+        p.copy_(new.clamp(min=THRESHOLD_FLOOR) if name == "threshold" else new)
+        v.copy_(new_v)
+
+    l0 = entries.row_start[-1] / batch
+    penalty = Penalty(setting.coefficient * control[1], setting.target, state.multiplier)
+    price = (target_l0_penalty if objective.targeted else l0_penalty)(l0, penalty)
+    squared_error, spread = residual.sums.sum(dim=0)
+    totals = state.totals
+    totals["scalars"] += torch.stack([squared_error / batch + price, squared_error, spread])
+    totals["active"] += gathered.active
+    totals["in_window"] += gathered.in_window
+    silent = torch.where(active, 0.0, totals["silent"] + batch)
+    totals["silent"].copy_(silent.clamp(max=LONGEST_SILENCE))
+    m = steered(state.multiplier, l0, setting.target, setting.gain, control[1], objective.limits)
+    state.multiplier.copy_(m)

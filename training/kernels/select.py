@@ -1,0 +1,233 @@
+"""From pre-activations to the list of entries that matter, in Triton.
+
+The pre-activations are read once: `_mark` leaves a bit for each, 32 tokens of a feature to a word,
+set if the entry is active or near. `_count` and `_list` read the words, 1/16 of the bytes, and make
+the list by feature, tokens ascending. Each active entry is then given a place in its token's list;
+places are drawn in whatever order programs run, so `_rank` puts each token's entries in the order
+of features: what comes out, and all that is summed in its order, is the same every time.
+"""
+
+# pyright: reportMissingImports=false, reportIndexIssue=false
+
+import torch
+import triton
+import triton.language as tl
+from jaxtyping import Float
+from torch import Tensor
+
+from training.kernels.entries import SLACK, Entries, Objective, starts
+
+_MARK = 1024  # features of one program of _mark
+_SEGMENT = 32  # words of a column that one program takes: 1,024 tokens
+_COLUMNS = 32  # features of one program
+_ROWS = 8  # words taken at once
+_SCATTER = 512
+_RANK = 64
+
+
+@triton.jit
+def _mark(z, b_enc, threshold, words, batch, d_sae, reach, slack, BLOCK: tl.constexpr):
+    """Bits of 32 tokens of BLOCK features: set if the entry is active or near."""
+    group = tl.program_id(1)
+    f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = f < d_sae
+    b = tl.load(b_enc + f, mask=inside, other=0.0)
+    theta = tl.load(threshold + f, mask=inside, other=0.0)
+    cut = theta - reach - b - slack * (tl.abs(b) + theta + reach)
+    bits = tl.zeros([BLOCK], tl.int32)
+    for i in tl.static_range(32):
+        token = (group * 32 + i).to(tl.int64)
+        x = tl.load(z + token * d_sae + f, mask=inside & (token < batch), other=float("-inf"))
+        bits |= tl.where(x.to(tl.float32) > cut, (1 << i) if i < 31 else -(1 << 31), 0)
+    tl.store(words + group.to(tl.int64) * d_sae + f, bits, mask=inside)
+
+
+@triton.jit
+def _popcount(words):
+    """Bits set in each of 32-bit `words`."""
+    w = words.to(tl.uint32, bitcast=True)
+    w = w - ((w >> 1) & 0x55555555)
+    w = (w & 0x33333333) + ((w >> 2) & 0x33333333)
+    w = (w + (w >> 4)) & 0x0F0F0F0F
+    w = w + (w >> 8)
+    return ((w + (w >> 16)) & 0x3F).to(tl.int32)
+
+
+@triton.jit
+def _place(bit):
+    """The place of the one bit set in each of 32-bit words: the exponent of its power of two."""
+    power = bit.to(tl.uint32, bitcast=True).to(tl.float32)
+    return (power.to(tl.int32, bitcast=True) >> 23) - 127
+
+
+@triton.jit
+def _count(
+    words, counts, d_sae, words_per_column, segments, SEGMENT: tl.constexpr, BLOCK: tl.constexpr
+):
+    """Entries of BLOCK features in one segment of tokens."""
+    f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    segment = tl.program_id(1)
+    row = (segment * SEGMENT + tl.arange(0, SEGMENT))[:, None]
+    found = tl.load(
+        words + row.to(tl.int64) * d_sae + f[None, :],
+        mask=(row < words_per_column) & (f < d_sae)[None, :],
+        other=0,
+    )
+    tl.store(counts + f * segments + segment, tl.sum(_popcount(found), axis=0), mask=f < d_sae)
+
+
+@triton.jit
+def _list(
+    z,
+    b_enc,
+    threshold,
+    words,
+    start,
+    owner,
+    token,
+    value,
+    slot,
+    row_counts,
+    d_sae,
+    words_per_column,
+    segments,
+    room,
+    SEGMENT: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The entries of BLOCK features in one segment of tokens, and a slot for each active one."""
+    f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    segment = tl.program_id(1)
+    inside = f < d_sae
+    position = tl.load(start + f * segments + segment, mask=inside, other=0)
+    b = tl.load(b_enc + f, mask=inside, other=0.0)[None, :]
+    theta = tl.load(threshold + f, mask=inside, other=0.0)[None, :]
+    for first in range(segment * SEGMENT, segment * SEGMENT + SEGMENT, ROWS):
+        row = (first + tl.arange(0, ROWS))[:, None]
+        left = tl.load(
+            words + row.to(tl.int64) * d_sae + f[None, :],
+            mask=(row < words_per_column) & inside[None, :],
+            other=0,
+        )
+        n = _popcount(left)
+        at = position[None, :] + tl.cumsum(n, axis=0) - n
+        for _ in range(tl.max(tl.max(n, axis=1), axis=0)):
+            listed = (left != 0) & (at < room)
+            t = row * 32 + _place(left & (0 - left))
+            x = tl.load(z + t.to(tl.int64) * d_sae + f[None, :], mask=listed, other=0.0)
+            x = x.to(tl.float32) + b
+            active = listed & (x > theta)
+            tl.store(owner + at, tl.broadcast_to(f[None, :], [ROWS, BLOCK]), mask=listed)
+            tl.store(token + at, t, mask=listed)
+            tl.store(value + at, x, mask=listed)
+            mine = tl.atomic_add(row_counts + t, 1, mask=active, sem="relaxed")
+            tl.store(slot + at, tl.where(active, mine, -1), mask=listed)
+            left = left & (left - 1)
+            at += 1
+        position += tl.sum(n, axis=0)
+
+
+@triton.jit
+def _scatter(total, owner, token, value, slot, row_start, feature, act, room, BLOCK: tl.constexpr):
+    """The active ones of BLOCK entries, each to its slot in its token's list."""
+    entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    listed = entry < tl.minimum(tl.load(total), room)
+    mine = tl.load(slot + entry, mask=listed, other=-1)
+    active = mine >= 0
+    t = tl.load(token + entry, mask=active, other=0)
+    at = tl.load(row_start + t, mask=active, other=0) + mine
+    tl.store(feature + at, tl.load(owner + entry, mask=active, other=0), mask=active)
+    z = tl.load(value + entry, mask=active, other=0.0)
+    tl.store(act + at, z.to(act.dtype.element_ty), mask=active)
+
+
+@triton.jit
+def _rank(row_start, feature, act, ranked_feature, ranked_act, BLOCK: tl.constexpr):
+    """One token's active entries in the order of features, each placed by how many come before."""
+    token = tl.program_id(0)
+    first = tl.load(row_start + token)
+    end = tl.load(row_start + token + 1)
+    for i in range(first, end, BLOCK):
+        here = i + tl.arange(0, BLOCK)
+        mine = tl.load(feature + here, mask=here < end, other=0)
+        before = tl.zeros([BLOCK], tl.int32)
+        for j in range(first, end, BLOCK):
+            there = j + tl.arange(0, BLOCK)
+            other = tl.load(feature + there, mask=there < end, other=2147483647)
+            before += tl.sum((other[None, :] < mine[:, None]).to(tl.int32), axis=1)
+        tl.store(ranked_feature + first + before, mine, mask=here < end)
+        a = tl.load(act + here, mask=here < end, other=0.0)
+        tl.store(ranked_act + first + before, a, mask=here < end)
+
+
+def select(
+    z: Float[Tensor, "batch d_sae"],
+    b_enc: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, " d_sae"],
+    objective: Objective,
+    room: int,
+) -> Entries:
+    """As `plain.select`; entries beyond `room` are left out of the lists but counted."""
+    batch, d_sae = z.shape
+    assert batch * d_sae < 2**31, "the number of entries must fit into 32 bits"
+    words_per_column = triton.cdiv(batch, 32)
+    segments = triton.cdiv(words_per_column, _SEGMENT)
+    grid = (triton.cdiv(d_sae, _COLUMNS), segments)
+
+    def integers(n: int) -> Tensor:
+        return torch.empty(n, dtype=torch.int32, device=z.device)
+
+    words = integers(words_per_column * d_sae)
+    _mark[(triton.cdiv(d_sae, _MARK), words_per_column)](
+        z, b_enc, threshold, words, batch, d_sae, objective.reach, SLACK, BLOCK=_MARK
+    )
+    counts = torch.zeros(d_sae * segments + 1 + batch + 1, dtype=torch.int32, device=z.device)
+    in_segment, in_row = counts.split([d_sae * segments + 1, batch + 1])
+    _count[grid](
+        words,
+        in_segment[1:],
+        d_sae,
+        words_per_column,
+        segments,
+        SEGMENT=_SEGMENT,
+        BLOCK=_COLUMNS,
+    )
+    start = starts(in_segment)
+    owner, token, slot = integers(room), integers(room), integers(room)
+    value = torch.empty(room, device=z.device)
+    _list[grid](
+        z,
+        b_enc,
+        threshold,
+        words,
+        start,
+        owner,
+        token,
+        value,
+        slot,
+        in_row[1:],
+        d_sae,
+        words_per_column,
+        segments,
+        room,
+        SEGMENT=_SEGMENT,
+        ROWS=_ROWS,
+        BLOCK=_COLUMNS,
+        num_warps=1,
+    )
+    row_start = starts(in_row)
+    feature, ranked_feature = integers(room), integers(room)
+    act, ranked_act = z.new_empty(room), z.new_empty(room)
+    _scatter[(triton.cdiv(room, _SCATTER),)](
+        start[-1:], owner, token, value, slot, row_start, feature, act, room, BLOCK=_SCATTER
+    )
+    _rank[(batch,)](row_start, feature, act, ranked_feature, ranked_act, BLOCK=_RANK)
+    return Entries(
+        row_start=row_start,
+        feature=ranked_feature,
+        act=ranked_act,
+        column_start=start[::segments].contiguous(),
+        token=token,
+        z=value,
+    )

@@ -1,0 +1,99 @@
+"""The update of both matrices from the entries: `decoder`, then `encoder`."""
+
+# pyright: reportMissingImports=false, reportIndexIssue=false
+
+import math
+
+import torch
+import triton
+from jaxtyping import Float
+from torch import Tensor
+
+from training.kernels.decoder import row_blocks, update_decoder
+from training.kernels.encoder import update_encoder
+from training.kernels.entries import Entries, Gathered, Objective, Residual, Weights
+from training.optim import BETA2, EPS, Control
+from training.step import Setting
+
+_CONSTANTS = {"BETA2": BETA2, "LOG2_BETA2": math.log2(BETA2), "EPS": EPS}
+_DECODER = {"UNROLL": 4, "num_warps": 8}
+_SLICE = 256
+_ENCODER = {"UNROLL": 4, "num_warps": 1}
+_GROUPS = 2048  # programs that share the features of one slice
+
+
+def update_rows(
+    entries: Entries,
+    residual: Residual,
+    centred: Float[Tensor, "batch d_model"],
+    weights: Weights,
+    threshold: Float[Tensor, " d_sae"],
+    setting: Setting,
+    objective: Objective,
+    multiplier: Float[Tensor, ""],
+    control: Control,
+) -> Gathered:
+    """As `plain.update_rows`, but for `weights.touched`, which `finish` sets."""
+    batch, d_model = centred.shape
+    d_sae = len(threshold)
+    number, order = entries.column_start.diff().sort(descending=True, stable=True)
+    gathered = torch.zeros(4, d_sae, device=centred.device)
+    d_z = torch.empty_like(entries.z)
+    copy = weights.enc_products.dtype != torch.float32
+    head, tail = row_blocks(d_model)
+    update_decoder[(d_sae,)](
+        order,
+        number,
+        entries.column_start,
+        entries.token,
+        entries.z,
+        d_z,
+        entries.row_start[-1:],
+        residual.gradient,
+        threshold,
+        weights.W_dec,
+        weights.v_dec,
+        weights.dec_products,
+        weights.touched,
+        control,
+        setting.coefficient,
+        setting.target,
+        multiplier,
+        gathered,
+        batch,
+        d_model,
+        d_sae,
+        objective.bandwidth,
+        HEAD=head,
+        TAIL=tail,
+        KERNEL=objective.kernel,
+        TARGETED=objective.targeted,
+        COPY=copy,
+        **_CONSTANTS,
+        **_DECODER,
+    )
+    groups = min(_GROUPS, d_sae)
+    through_encoder = torch.empty(groups, d_model, device=centred.device)
+    update_encoder[(triton.cdiv(d_model, _SLICE), groups)](
+        order,
+        number,
+        entries.column_start,
+        entries.token,
+        d_z,
+        centred,
+        weights.W_enc,
+        weights.v_enc,
+        weights.enc_products,
+        weights.touched,
+        control,
+        gathered,
+        through_encoder,
+        d_model,
+        d_sae,
+        BLOCK=_SLICE,
+        COPY=copy,
+        **_CONSTANTS,
+        **_ENCODER,
+    )
+    b_enc, d_threshold, active, in_window = gathered.unbind()
+    return Gathered(b_enc, d_threshold, active, in_window, through_encoder)

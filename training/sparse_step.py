@@ -1,0 +1,198 @@
+"""A training step that computes the encoder's product in full and the rest for what is active.
+
+With 64 of 65,536 features active, four of a step's five matrix products are nearly all zeros: see
+`training.kernels` for what takes their place, and docs/performance.md for what that is worth. The
+step is that of `training.losses.jumprelu` and `training.optim`: the same function of the same
+state; only the order of sums differs.
+
+Where the lists would be too long, as they are while thresholds are still near 0, the dense step is
+taken, on the same state. Which one it is depends on batch and weights alone, so that a resumed run
+decides as the first one did.
+"""
+
+import logging
+from types import ModuleType
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from training.kernels.entries import Entries, Objective, Residual, Weights, room
+from training.losses import JumpReLULoss, Parameters
+from training.optim import BETA2, Control
+from training.step import Setting, State, Step
+
+log = logging.getLogger(__name__)
+
+MOST = 1 / 64
+"""Share of a batch's (token, feature) pairs above which the dense step is taken."""
+
+
+def feature_rows(parameters: Parameters) -> Parameters:
+    """`parameters` with W_enc held one row per feature; its shape and values are the same."""
+    rows = parameters["W_enc"].detach().T.contiguous()
+    return {**parameters, "W_enc": rows.T.requires_grad_()}
+
+
+def kernels_for(device: torch.device) -> ModuleType:
+    """The kernels in Triton on CUDA, plain PyTorch elsewhere."""
+    if device.type == "cuda":
+        from training.kernels import fused
+
+        return fused
+    from training.kernels import plain
+
+    return plain
+
+
+class SparseStep:
+    """The step of a JumpReLU SAE with unit-norm decoder, its parameters held in `feature_rows`.
+
+    Waits for the device once a step, for the number of entries, while later kernels run.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        loss: JumpReLULoss,
+        setting: Setting,
+        dense: Step,
+        *,
+        kernels: ModuleType | None = None,
+        most: float = MOST,
+    ) -> None:
+        """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
+        `most`: see `MOST`.
+        """
+        assert loss.plain, "extras have gradients that the kernels do not know"
+        plain = state.plain
+        W_enc, v_enc, W_dec = plain["W_enc"].T, state.second["W_enc"].T, plain["W_dec"]
+        assert W_enc.is_contiguous(), "see feature_rows"
+        assert v_enc.is_contiguous()
+        device = W_dec.device
+        self._weights = Weights(
+            W_enc=W_enc,
+            W_dec=W_dec,
+            v_enc=v_enc,
+            v_dec=state.second["W_dec"],
+            enc_products=W_enc.to(loss.products),  # for float32, these are the weights themselves
+            dec_products=W_dec.to(loss.products),
+            touched=torch.zeros(len(W_dec), dtype=torch.int32, device=device),
+        )
+        self._b_enc, self._b_dec, self._threshold = (
+            plain[name] for name in ("b_enc", "b_dec", "threshold")
+        )
+        self._objective = Objective(loss.bandwidth, loss.kernel, loss.targeted, loss.limits)
+        self._products = loss.products
+        self._state = state
+        self._setting = setting
+        self._dense = dense
+        self._kernels = kernels_for(device) if kernels is None else kernels
+        self._most = most
+        self._fitted = True
+        self._count = torch.empty(1, dtype=torch.int32, pin_memory=device.type == "cuda")
+        self._counted = torch.cuda.Event() if device.type == "cuda" else None
+
+    def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
+        """Train on one batch of raw activations."""
+        if not self._take(raw, control):
+            # The lists and pre-activations are gone by now: this takes memory of its own.
+            self._take_dense(raw, control)
+
+    @torch.no_grad()
+    def _take(self, raw: Tensor, control: Control) -> bool:
+        """The step; False, with nothing changed, if there are too many entries."""
+        setting, objective, state = self._setting, self._objective, self._state
+        weights, k = self._weights, self._kernels
+        space = room(len(raw), len(weights.W_dec), self._most)
+        centred = k.centre(raw, setting.scale, self._b_dec, self._products)
+        z = centred @ weights.enc_products.T  # [batch, d_sae]
+        entries = k.select(z, self._b_enc, self._threshold, objective, space)
+        del z
+        self._copy_count(entries)
+        # Nothing up to the decision changes anything: this keeps the device busy meanwhile.
+        residual = self._decode(entries, raw) if self._fitted else None
+        if not self._fits(space):
+            return False
+        residual = residual or self._decode(entries, raw)
+        gathered = k.update_rows(
+            entries,
+            residual,
+            centred,
+            weights,
+            self._threshold,
+            setting,
+            objective,
+            state.multiplier,
+            control,
+        )
+        k.finish(state, setting, objective, weights, entries, residual, gathered, control)
+        return True
+
+    def _decode(self, entries: Entries, raw: Tensor) -> Residual:
+        setting, W_dec = self._setting, self._weights.dec_products
+        return self._kernels.decode(entries, W_dec, self._b_dec, raw, setting.scale, setting.mean)
+
+    def _copy_count(self, entries: Entries) -> None:
+        self._count.copy_(entries.column_start[-1:], non_blocking=True)
+        if self._counted is not None:
+            self._counted.record()
+
+    def _fits(self, space: int) -> bool:
+        """Whether there is room for the entries counted last; waits for their number."""
+        if self._counted is not None:
+            self._counted.synchronize()
+        listed = int(self._count)
+        fits = listed <= space
+        if fits != self._fitted:
+            log.info(
+                "%s steps from here on: %s entries in a batch, room for %s",
+                "sparse" if fits else "dense",
+                f"{listed:,}",
+                f"{space:,}",
+            )
+        self._fitted = fits
+        return fits
+
+    def _take_dense(self, raw: Tensor, control: Control) -> None:
+        weights = self._weights
+        with torch.no_grad():
+            settle(weights.v_enc, weights.v_dec, weights.touched, control[3] - 1)
+        self._dense(raw, control)
+        with torch.no_grad():
+            weights.touched.copy_(control[3])
+            self._copy_weights()
+
+    def _copy_weights(self) -> None:
+        weights = self._weights
+        if self._products != torch.float32:
+            weights.enc_products.copy_(weights.W_enc)
+            weights.dec_products.copy_(weights.W_dec)
+
+    @property
+    def touched(self) -> Tensor:
+        """The step whose second moments each row holds; part of what a checkpoint keeps."""
+        return self._weights.touched
+
+    def restored(self, touched: Tensor | int) -> None:
+        """Go on from parameters and moments that were changed from outside.
+
+        `touched`: as the property was, or the number of steps taken, if moments are up to date.
+        """
+        if isinstance(touched, int):
+            self._weights.touched.fill_(touched)
+        else:
+            self._weights.touched.copy_(touched)
+        self._copy_weights()
+
+
+def settle(
+    v_enc: Float[Tensor, "d_sae d_model"],
+    v_dec: Float[Tensor, "d_sae d_model"],
+    touched: Tensor,
+    step: Tensor | int,
+) -> None:
+    """Bring the second moments of rows last touched at `touched` to `step`, in place."""
+    shrunk = BETA2 ** (step - touched.to(torch.float32))[:, None]
+    v_enc.mul_(shrunk)
+    v_dec.mul_(shrunk)
