@@ -25,10 +25,13 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.placement import chosen_device, chosen_dtype, chosen_map
 from sae_core.sae import tensor_shapes
+from sae_core.sites import check_widths, site_device
 from sae_core.splice import Analysis, SplicedLM
 from sae_core.tokens import encode_text
 
 log = logging.getLogger(__name__)
+
+_NOWHERE = torch.device("meta")  # where accelerate keeps weights that it has put on a disk
 
 
 class Engine:
@@ -52,6 +55,10 @@ class Engine:
                 attention=settings.attention,
             )
             self.lm = SplicedLM(model, tokenizer, {})
+        self.devices = sorted(
+            {tensor.device for tensor in model.parameters()} - {_NOWHERE}, key=str
+        )
+        """Where the model's weights are: more than one if a device map has spread them."""
         context = getattr(model.config, "max_position_embeddings", None)
         self.context: int = context or settings.max_prompt_tokens + settings.max_new_tokens
         """Tokens the model can see at once, prompt and continuation together."""
@@ -84,12 +91,12 @@ class Engine:
             yield self.lm
 
     def memory(self) -> dict[str, Any]:
-        """Bytes on the device: free, total, the model's, each loaded SAE's, and the SAEs' limit."""
-        free, total = free_and_total(self.device)
+        """Bytes on the devices: free, all, the model's, each loaded SAE's, and the SAEs' limit."""
+        free, total = free_and_total(self.devices)
         tensors = [*self.model.parameters(), *self.model.buffers()]
         loaded = self.residents.loaded()
         return {
-            "device": str(self.device),
+            "device": ", ".join(map(str, self.devices)),
             "free": free,
             "total": total,
             "model": sum(tensor.numel() * tensor.element_size() for tensor in tensors),
@@ -103,7 +110,7 @@ class Engine:
     def _sae_memory(self) -> int:
         """Most bytes that SAEs may take together; see `Settings.max_sae_memory`."""
         chosen = int(self._settings.max_sae_memory * 10**9)
-        return chosen or free_and_total(self.device)[0] // 2
+        return chosen or free_and_total(self.devices)[0] // 2
 
     def _sae_bytes(self, name: str) -> int:
         shapes = tensor_shapes(self._bundle.sae_config(name)).values()
@@ -115,7 +122,11 @@ class Engine:
             f"{self.device}: lower max_sae_memory, so that others make room, or choose a "
             "narrower SAE."
         ):
-            self.lm.add(name, self._bundle.load_sae(name, self.device))
+            cfg = self._bundle.sae_config(name)
+            # Before gigabytes are read, and straight to where they belong.
+            check_widths(self.model, cfg, f"SAE {name}")
+            where = self.device if cfg.site is None else site_device(self.model, cfg.site)
+            self.lm.add(name, self._bundle.load_sae(name, where))
 
     def token_ids(self, text: object, name: str = "The prompt") -> list[int]:
         """Ids of a text, with BOS where the tokenizer has one; `name` is what errors call it.

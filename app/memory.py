@@ -1,23 +1,30 @@
-"""The memory of the device that the model runs on, and what is said when it is full."""
+"""The memory of the devices that the model runs on, and what is said when it is full."""
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import psutil
 import torch
 
 
-def free_and_total(device: torch.device) -> tuple[int, int]:
-    """Bytes that are free for tensors on a device, and all that it has.
+def free_and_total(devices: Sequence[torch.device]) -> tuple[int, int]:
+    """Bytes that are free for tensors on some devices together, and all that they have.
 
     Free on CUDA includes what PyTorch holds without using it; on the processor it is what the
     operating system could give without swapping.
     """
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return free + held, total
+    found = [_cuda(each) if each.type == "cuda" else _processor() for each in devices]
+    return sum(free for free, _ in found), sum(total for _, total in found)
+
+
+def _cuda(device: torch.device) -> tuple[int, int]:
+    free, total = torch.cuda.mem_get_info(device)
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return free + held, total
+
+
+def _processor() -> tuple[int, int]:
     memory = psutil.virtual_memory()
     return memory.available, memory.total
 

@@ -57,8 +57,9 @@ def test_bytes_in_words() -> None:
 
 
 def test_the_processor_s_memory_is_known() -> None:
-    free, total = free_and_total(CPU)
+    free, total = free_and_total([CPU])
     assert 10**8 < free < total
+    assert free_and_total([CPU, CPU])[1] == 2 * total
 
 
 def test_a_full_device_is_one_sentence_that_holds_on_to_nothing() -> None:
