@@ -1,4 +1,4 @@
-"""The app's five endpoints, for `gradio_client` and plain HTTP: the views without the pages.
+"""The app's seven endpoints, for `gradio_client` and plain HTTP: the views without the pages.
 
 `add_endpoints` registers them on the `gr.Blocks` that is being built. They answer JSON; a user's
 mistake comes back as an error of one sentence. Gradio does not check types, the service does.
@@ -12,18 +12,20 @@ import gradio as gr
 
 from app.service import Service
 
-INDEX, ANALYSE, GENERATE = "index", "analyse", "generate"
-"""Concurrency ids, for pages and endpoints alike: reading an index, one forward, a steering run.
+INDEX, ANALYSE, GENERATE, CHECK = "index", "analyse", "generate", "check"
+"""Concurrency ids, for pages and endpoints alike: reading an index, one forward, a steering run,
+waiting for a check.
 
 Analyses and generations are one at a time each, and interleave forward by forward.
 """
 
-LIMITS: dict[str, int] = {INDEX: 8, ANALYSE: 1, GENERATE: 1}
+LIMITS: dict[str, int] = {INDEX: 8, ANALYSE: 1, GENERATE: 1, CHECK: 4}
 """How many requests of each kind run at once; the others wait in the queue."""
 
 
 def add_endpoints(service: Service) -> None:
-    """Register `/feature`, `/search_features`, `/prompt_features`, `/delta_loss`, `/steer`."""
+    """Register `/feature`, `/search_features`, `/prompt_features`, `/delta_loss`, `/steer`,
+    `/check` and `/reproduce`."""
     settings = service.settings
     rows = settings.max_rows
     new_tokens = min(60, settings.max_new_tokens)
@@ -131,12 +133,38 @@ def add_endpoints(service: Service) -> None:
         """
         return service.steer(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
 
+    def check(sae: str = "") -> dict[str, Any]:
+        """Whether an SAE's numbers can be trusted: its L0 and FVU beside the declared ones.
+
+        Parameters:
+            sae: Name of the SAE; empty is the bundle's first.
+        Returns:
+            state (green, amber, red; failed, or off where checks are switched off), sentence, and
+            check: verdict, l0, fvu, declared_l0, declared_fvu, tokens, reading and the readings
+            tried.
+        """
+        return service.check(sae)
+
+    def reproduce(asked: dict) -> dict[str, Any]:
+        """What a number was computed from, and a script that prints it without the app.
+
+        Parameters:
+            asked: Which number: quantity, sae, text or messages, token, feature; or settings of a
+                steering run with arm, step, edit, when; or sae, feature, group, context.
+        Returns:
+            value, model, dtype, device, attention, saes with source, content_hash and site,
+            token_ids and script.
+        """
+        return service.reproduce(asked)
+
     for endpoint, group in (
         (feature, INDEX),
         (search_features, INDEX),
         (prompt_features, ANALYSE),
         (delta_loss, ANALYSE),
         (steer, GENERATE),
+        (check, CHECK),
+        (reproduce, ANALYSE),
     ):
         gr.api(  # pyright: ignore[reportPrivateImportUsage] - public, but not in __all__
             one_sentence(endpoint),

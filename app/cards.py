@@ -9,7 +9,12 @@ with a quantity of `app.reproduce.QUANTITIES`; an activation on a generated toke
     {"settings", "arm", "step", "edit", "when"}
 
 with the settings that a steering run answered, the arm `base` or `steered`, the number of the new
-token and of the edit (both from 0), and `own` or `after`.
+token and of the edit (both from 0), and `own` or `after`; the number at the peak of a context on a
+feature's page:
+
+    {"sae", "feature", "group", "context"}
+
+with the group's name and the number of the context in it (from 0), as `Service.feature` answers.
 """
 
 from collections.abc import Mapping
@@ -32,7 +37,9 @@ def card(service: "Service", asked: object) -> dict[str, Any]:
     """The card of the number that is asked for; ValueError with one sentence if there is none."""
     if not isinstance(asked, Mapping):
         raise ValueError("Say which number: an object with a quantity, or a run's settings.")
-    return _of_run(service, asked) if "settings" in asked else _of_analysis(service, asked)
+    if "settings" in asked:
+        return _of_run(service, asked)
+    return _of_context(service, asked) if "group" in asked else _of_analysis(service, asked)
 
 
 def _of_analysis(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +99,34 @@ def _of_run(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
         step=checks.whole(asked.get("step"), "The new token", 0, planned.max_new_tokens - 1),
         edit=checks.whole(asked.get("edit"), "The edit", 0, len(edits) - 1),
         when=checks.choice(asked.get("when", "own"), "The moment", ("own", "after")),
+    )
+
+
+def _of_context(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
+    name = service.sae_name(asked.get("sae"))
+    feature = service.feature_number(name, asked.get("feature"))
+    index = service.index(name)
+    known = index.feature(feature)
+    groups = {each["name"]: each["contexts"] for each in known["groups"] if each["contexts"]}
+    if not groups:
+        raise ValueError(f"The index holds no context for feature {feature}.")
+    group = checks.choice(asked.get("group"), "The group", tuple(groups))
+    last = len(groups[group]) - 1
+    context = groups[group][checks.whole(asked.get("context"), "The context", 0, last)]
+    near_miss = group == "near_miss"
+    # docs/format.md: a share of the largest activation in 16 bits; a distance in 11 of precision.
+    gap = known["threshold"] - context["value"]
+    within = gap / 2**11 if near_miss else known["max_act"] / 65535 / 2
+    engine = service.load()
+    return reproduce.context_card(
+        setup_of(engine, service.bundle),
+        source_of(engine, service.bundle, name),
+        context,
+        feature=feature,
+        near_miss=near_miss,
+        context_size=int(index.meta["context_size"]),
+        bos=engine.lm.tokenizer.bos_token_id is not None,
+        within=within,
     )
 
 

@@ -158,6 +158,50 @@ def generation_card(
     return _card(setup, saes, ids, {**what, "edits": list(edits), **run}, script)
 
 
+def context_card(
+    setup: Setup,
+    sae: SAESource,
+    context: Mapping[str, Any],
+    *,
+    feature: int,
+    near_miss: bool,
+    context_size: int,
+    bos: bool,
+    within: float,
+) -> dict[str, Any]:
+    """The card of the number at the peak of a context, as the index stores it: to `within`.
+
+    `context` is one of `Index.feature`'s, of an index of rows of `context_size` tokens, the first
+    of them BOS or not. The script reads the corpus from the files that its command line names.
+    """
+    row, place = divmod(context["offset"] + context["peak"], context_size - bos)
+    token = place + bos
+    document = {name: context[name] for name in ("document", "title", "source")}
+    script = _script(
+        setup,
+        [sae],
+        ["import sys", "from sae_core.corpus import documents, token_rows"],
+        [
+            f"document = next(documents(sys.argv[1:], skip={document['document']}))",
+            f"assert (document.number, document.title) == {(*document.values(),)[:2]!r}",
+            f"ids = list(token_rows([document], tokenizer, {context_size}))[{row}].ids.tolist()",
+            f"pre_acts, acts = lm.pre_activations(ids, {sae.name!r}, [{feature}])",
+            f"print({'pre_acts' if near_miss else 'acts'}[{token}, 0])",
+        ],
+    )
+    what = {
+        "quantity": "pre-activation" if near_miss else "activation",
+        "value": context["value"],
+        "within": within,
+        "feature": feature,
+        "token": token,
+        **document,
+        "row": row,
+        "context_size": context_size,
+    }
+    return _card(setup, [sae], None, what, script)
+
+
 def _positions(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
@@ -165,7 +209,7 @@ def _positions(value: Any) -> Any:
 def _card(
     setup: Setup,
     saes: Sequence[SAESource],
-    ids: Sequence[int],
+    ids: Sequence[int] | None,
     what: Mapping[str, Any],
     script: str,
 ) -> dict[str, Any]:
@@ -185,7 +229,7 @@ def _card(
             }
             for sae in saes
         ],
-        "token_ids": list(ids),
+        "token_ids": None if ids is None else list(ids),
         "script": script,
     }
 
@@ -196,13 +240,14 @@ def _script(
     """About ten lines of Python that load the same files, run `body` and print the value."""
     sources = ", ".join(f"{sae.name!r}: load_sae({sae.source!r}, {setup.device!r})" for sae in saes)
     lines = [
+        *(line for line in imports if line.startswith("import ")),
         "import torch",
         *sorted(
             [
                 "from sae_core.language_model import load_language_model",
                 "from sae_core.sources import load_sae",
                 "from sae_core.splice import SplicedLM",
-                *imports,
+                *(line for line in imports if line.startswith("from ")),
             ]
         ),
         f"model, tokenizer = load_language_model({setup.model!r}, torch.{setup.dtype}, "

@@ -18,6 +18,7 @@ from app.engine import Engine
 from app.known import Known
 from app.prompts import Prompt
 from app.settings import Settings
+from app.verification import Verification
 from sae_core.bundle import Bundle
 from sae_core.index import SORTS, Index
 from sae_core.metrics import DEFINITIONS
@@ -43,6 +44,7 @@ class Service:
         self._engine_lock = threading.Lock()
         self._model_problem: str | None = None
         self.known = Known(bundle, self.load)
+        self.verification = Verification(settings, bundle, self.load)
 
     # What is served
 
@@ -60,12 +62,16 @@ class Service:
             return self._engine
 
     def load_in_background(self) -> threading.Thread:
-        """Begin to load the model and the first SAE, so that the first question need not wait."""
+        """Begin to load the model and the first SAE, so that the first question need not wait.
+
+        Then the SAE's check begins.
+        """
 
         def load() -> None:
             try:
                 with self.load().spliced([self.sae_name()]):
                     pass
+                self.verification.begin(self.sae_name())
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)
@@ -109,6 +115,7 @@ class Service:
             "measured": chosen["measured"],
             "missing": missing and asdict(missing),
             "memory": self.memory(),
+            "check": self.verification.state(name),
             "definitions": DEFINITIONS,
             **about.index_facts(index),
         }
@@ -228,7 +235,7 @@ class Service:
             **prompt.as_answered("text"),
             "tokens": tokens,
             "totals": prompting.totals(analysis),
-            "definitions": prompting.definitions(indexed=isinstance(known, Index)),
+            "definitions": self._definitions(name),
             "missing": self._missing(name),
             "features": prompting.feature_rows(analysis, summaries, chosen),
             "features_total": total,
@@ -250,7 +257,7 @@ class Service:
             **prompt.as_answered("text"),
             "tokens": prompt.marked(prompting.token_rows(analysis, self.load().lm.vocabulary)),
             "totals": prompting.totals(analysis),
-            "definitions": prompting.definitions(indexed=self.known.mean(name) is not None),
+            "definitions": self._definitions(name),
         }
 
     def test_text(self, text: object, sae: object, feature: object) -> dict[str, Any]:
@@ -346,6 +353,10 @@ class Service:
         growing = self.steer_stream(prompt, edits, sae, max_new_tokens, temperature, seed, messages)
         return deque(growing, maxlen=1)[0]
 
+    def check(self, sae: object = None) -> dict[str, Any]:
+        """Whether an SAE's numbers can be trusted, checked if need be: `app.verification.State`."""
+        return self.verification.finished(self.sae_name(sae))
+
     def reproduce(self, asked: object) -> dict[str, Any]:
         """What a number was computed from, and a script that prints it; see `app.cards`."""
         return cards.card(self, asked)
@@ -358,6 +369,10 @@ class Service:
 
     def _analysis(self, prompt: Prompt, sae: str) -> Analysis:
         return self.load().analyse(prompt.ids, sae, self.known.mean(sae))
+
+    def _definitions(self, sae: str) -> dict[str, str]:
+        indexed = self.known.missing(sae) is None
+        return prompting.PROMPT_DEFINITIONS if indexed else prompting.UNINDEXED_DEFINITIONS
 
     def _missing(self, sae: str) -> dict[str, str] | None:
         missing = self.known.missing(sae)

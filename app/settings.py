@@ -19,6 +19,9 @@ Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "fl
 
 ENVIRONMENT_PREFIX = "JUMPSCOPE_"
 
+MOST_CHECK_TOKENS = 50_000
+"""What `sae_core.check` takes at most."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -71,6 +74,12 @@ class Settings:
     cached_analyses: int = 64
     """Prompt analyses kept in memory, the least recently used leaving first."""
 
+    check_tokens: int = 4000
+    """Tokens on which an SAE's numbers are checked once it is chosen, 50,000 at most; 0 switches
+    checks off."""
+    check_text: str = ""
+    """Corpus file to check on; empty is a text of many kinds that is shipped."""
+
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError("host is empty: use 127.0.0.1 for this machine alone.")
@@ -96,10 +105,15 @@ class Settings:
             "max_query_chars": 1,
             "max_queue": 1,
             "cached_analyses": 1,
+            "check_tokens": 0,
         }
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
+        if self.check_tokens > MOST_CHECK_TOKENS:
+            raise ValueError(
+                f"check_tokens is {self.check_tokens} but must be {MOST_CHECK_TOKENS} or less."
+            )
         if not (math.isfinite(self.max_sae_memory) and self.max_sae_memory >= 0):
             raise ValueError(
                 f"max_sae_memory is {self.max_sae_memory} but must be a number of gigabytes, "

@@ -197,7 +197,7 @@ def measure_start(bundle: str) -> tuple[float, float, float | None]:
         page = time.perf_counter() - start
         ask = urllib.request.Request(
             f"http://127.0.0.1:{port}/gradio_api/run/prompt_features",
-            data=json.dumps({"data": ["The first prompt.", "", 10]}).encode(),
+            data=json.dumps({"data": ["The first prompt.", "", 10, None]}).encode(),
             headers={"Content-Type": "application/json"},
         )
         assert b"delta_lm_loss" in _answer(process, ask)

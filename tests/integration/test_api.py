@@ -1,4 +1,4 @@
-"""The five endpoints through `gradio_client` and plain HTTP, on a server of this process."""
+"""The seven endpoints through `gradio_client` and plain HTTP, on a server of this process."""
 
 import json
 import re
@@ -22,7 +22,15 @@ from sae_core.bundle import Bundle
 from sae_core.index import SORTS
 from tests import tiny
 
-ENDPOINTS = {"/feature", "/search_features", "/prompt_features", "/delta_loss", "/steer"}
+ENDPOINTS = {
+    "/feature",
+    "/search_features",
+    "/prompt_features",
+    "/delta_loss",
+    "/steer",
+    "/check",
+    "/reproduce",
+}
 TEXT = "The old clock measures two letters. 🙂"
 EDIT = {"feature": 5, "mode": "set", "strength": 2, "positions": "all"}
 
@@ -67,7 +75,7 @@ def as_json(value: object) -> Any:
     return json.loads(json.dumps(value, allow_nan=False))
 
 
-def test_exactly_the_five_endpoints_are_public_and_described(client: Client) -> None:
+def test_exactly_the_seven_endpoints_are_public_and_described(client: Client) -> None:
     described = client.view_api(return_format="dict")
     assert isinstance(described, dict)
     named = described["named_endpoints"]
@@ -80,6 +88,7 @@ def test_exactly_the_five_endpoints_are_public_and_described(client: Client) -> 
                 "text",
                 "prompt",
                 "edits",
+                "asked",
             )
 
 

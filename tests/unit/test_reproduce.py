@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,8 @@ from app.reproduce import QUANTITIES, TOTAL_QUANTITIES
 from app.service import Service
 from app.settings import Settings
 from sae_core.bundle import Bundle
-from tests.tiny import ALWAYS
+from tests.tiny import ALWAYS, DEAD
+from tests.unit.service_support import FIRING
 
 TEXT = "The river remembers two letters in the winter of 1912."
 
@@ -90,6 +93,35 @@ def test_an_activation_on_a_generated_token(service: Service, arm: str, when: st
     assert card["edits"][1]["value"] == 1.5
 
 
+@pytest.mark.parametrize("group", ["top", "interval_1", "near_miss"])
+def test_a_number_of_the_index(
+    service: Service, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, group: str
+) -> None:
+    contexts = {g["name"]: g["contexts"] for g in service.feature(None, FIRING)["groups"]}[group]
+    # The last of a group: not in the first row of a document, as the strongest may be.
+    number = max(range(len(contexts)), key=lambda n: contexts[n]["offset"])
+    asked = {"feature": FIRING, "group": group, "context": number}
+    card = service.reproduce(asked)
+    assert card["value"] == contexts[number]["value"]
+    assert (card["document"], card["title"]) == tuple(
+        contexts[number][key] for key in ("document", "title")
+    )
+    assert card["row"] > 0
+    assert 0 < card["within"] < 1e-3 * service.feature(None, FIRING)["max_act"]
+    monkeypatch.setattr(sys, "argv", ["card", str(tiny_corpus)])
+    assert printed(card["script"]) == pytest.approx(card["value"], abs=card["within"] + 1e-5)
+
+
+def test_a_script_refuses_another_corpus(
+    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = service.reproduce({"feature": FIRING, "group": "top", "context": 0})
+    (tmp_path / "other.txt").write_text("Another text.\n" * 50)
+    monkeypatch.setattr(sys, "argv", ["card", *[str(tmp_path / "other.txt")] * 60])
+    with pytest.raises(AssertionError):
+        printed(card["script"])
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -97,6 +129,9 @@ def test_an_activation_on_a_generated_token(service: Service, arm: str, when: st
         ({"quantity": "beauty", "text": TEXT}, "The quantity must be one of"),
         ({"quantity": "loss", "text": TEXT, "token": 0}, "The token must be a whole number from 1"),
         ({"quantity": "activation", "text": TEXT, "token": 1, "feature": 64}, "The feature must"),
+        ({"feature": FIRING, "group": "strong"}, "The group must be one of top, interval_5"),
+        ({"feature": FIRING, "group": "top", "context": 99}, "The context must be a whole number"),
+        ({"feature": DEAD, "group": "top", "context": 0}, "The group must be one of near_miss"),
         ({"settings": 3}, "The settings must be those"),
         ({"settings": {"prompt": TEXT, "edits": [], "colour": 1}}, "unknown entry 'colour'"),
     ],

@@ -33,6 +33,8 @@ def test_defaults_bind_to_this_machine_only() -> None:
         ("max_query_chars", 0),
         ("max_queue", 0),
         ("cached_analyses", 0),
+        ("check_tokens", -1),
+        ("check_tokens", 50_001),
         ("max_strength", math.nan),
         ("max_temperature", 0.0),
         ("max_seconds", -1.0),
@@ -66,6 +68,8 @@ def test_every_field_can_come_from_the_environment() -> None:
         max_seconds=93.5,
         max_queue=92,
         cached_analyses=91,
+        check_tokens=90,
+        check_text="mine.txt",
     )
     fields = dataclasses.asdict(changed)
     assert all(fields[name] != value for name, value in dataclasses.asdict(Settings()).items())

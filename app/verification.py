@@ -1,0 +1,155 @@
+"""Whether an SAE's numbers can be trusted: `sae_core.check`, run in the app beside its requests.
+
+One check runs at a time, in a thread of its own, and takes the model's lock forward by forward, so
+that requests interleave with it. Its result is kept for as long as the SAE has the same weights;
+one that was saved with the SAE (`jumpscope inspect --check --save`) is taken as it is.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NotYet
+from typing import Any, Final
+
+from app.engine import Engine
+from app.memory import refused_when_full
+from app.settings import Settings
+from sae_core.bundle import Bundle
+from sae_core.check import check_sae, saved_check
+from sae_core.check.judge import Declared
+from sae_core.check.readings import as_declared
+from sae_core.config import SAEConfig
+from sae_core.corpus import documents
+
+log = logging.getLogger(__name__)
+
+FAILED: Final = "Something went wrong in the check; the server's log says what."
+CHARACTERS: Final = 8
+"""Characters of text read for each token to check on; tokens are rarely longer."""
+
+State = dict[str, Any]
+"""`sae`, its name; `state`: `off` (checks are switched off), `unchecked`, `checking`, `failed`, or
+the verdict: `green`, `amber`, `red`; `sentence`: what was found, or why it could not be, else None;
+`check`: `Check.as_dict` where there is a verdict, with a `date` if it was saved, else None."""
+
+
+class Verification:
+    """Checks of a bundle's SAEs; `load` gives the engine. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings, bundle: Bundle, load: Callable[[], Engine]) -> None:
+        self._settings, self._bundle, self._load = settings, bundle, load
+        self._checks: dict[str, Future[State]] = {}
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def state(self, name: str) -> State:
+        """What is known of an SAE now; begins nothing."""
+        if not self._settings.check_tokens:
+            return _state(name, "off", "Checks are switched off: check_tokens is 0.")
+        with self._lock:
+            check = self._checks.get(name)
+        if check is None or self._outdated(name, check):
+            return _state(name, "unchecked")
+        return check.result() if check.done() else _state(name, "checking")
+
+    def begin(self, name: str, *, again: bool = False) -> State:
+        """The same, with the check begun if there is none; `again` tries a failed one anew."""
+        if self._settings.check_tokens:
+            self._begun(name, again)
+        return self.state(name)
+
+    def finished(self, name: str) -> State:
+        """The same once the check is over; ValueError if that takes longer than `max_seconds`."""
+        if not self._settings.check_tokens:
+            return self.state(name)
+        try:
+            return self._begun(name, again=True).result(self._settings.max_seconds)
+        except NotYet:
+            raise ValueError(
+                f"The check of SAE {name} takes longer than {self._settings.max_seconds:g} "
+                "seconds: it goes on, ask again later."
+            ) from None
+
+    def _begun(self, name: str, again: bool) -> Future[State]:
+        with self._lock:
+            check = self._checks.get(name)
+            if check is None or self._outdated(name, check) or (again and _has_failed(check)):
+                check = self._checks[name] = Future()
+                threading.Thread(
+                    target=self._run, args=(name, check), name=f"check {name}", daemon=True
+                ).start()
+            return check
+
+    def _outdated(self, name: str, check: Future[State]) -> bool:
+        """Whether a check is about other weights than those that were read last."""
+        found = check.result()["check"] if check.done() else None
+        known = self._bundle.hashes.get(name)
+        return found is not None and known is not None and found["content_hash"] != known
+
+    def _run(self, name: str, check: Future[State]) -> None:
+        with self._turn:
+            try:
+                found = self._checked(name)
+                state = _state(name, found["verdict"], found["sentence"], found)
+                log.info("check of SAE %s: %s", name, found["verdict"])
+            except ValueError as error:
+                state = _state(name, "failed", str(error))
+            except Exception:
+                log.exception("the check of SAE %s failed", name)
+                state = _state(name, "failed", FAILED)
+            check.set_result(state)
+
+    def _checked(self, name: str) -> dict[str, Any]:
+        engine = self._load()
+        if self._bundle.sae_config(name).site is None:
+            # The model cannot hold it, but the check can say where it belongs.
+            return self._measured(engine, self._bundle.load_sae(name, engine.device))
+        with engine.spliced([name]) as lm:
+            sae = lm.sae(name)
+            saved = saved_check(self._bundle, name)
+            if saved is not None and _is_about(saved, sae.cfg):
+                return saved
+            return self._measured(engine, sae)
+
+    def _measured(self, engine: Engine, sae: Any) -> dict[str, Any]:
+        tokens = self._settings.check_tokens
+        with refused_when_full(
+            f"The check on {tokens:,} tokens does not fit into the memory of {engine.device}: "
+            "lower check_tokens or max_sae_memory."
+        ):
+            return check_sae(engine.lm, sae, text=self._texts(), tokens=tokens).as_dict()
+
+    def _texts(self) -> list[str] | None:
+        """As much of the settings' text as a check needs; None is the text that is shipped."""
+        if not self._settings.check_text:
+            return None
+        texts, missing = [], CHARACTERS * self._settings.check_tokens
+        for document in documents([self._settings.check_text]):
+            texts.append(document.text[:missing])
+            missing -= len(document.text)
+            if missing <= 0:
+                break
+        return texts
+
+
+def _state(
+    name: str, state: str, sentence: str | None = None, check: dict[str, Any] | None = None
+) -> State:
+    return {"sae": name, "state": state, "sentence": sentence, "check": check}
+
+
+def _has_failed(check: Future[State]) -> bool:
+    return check.done() and check.result()["state"] == "failed"
+
+
+def _is_about(saved: dict[str, Any], cfg: SAEConfig) -> bool:
+    """Whether a saved check is of these weights at the sites and numbers declared today."""
+    here, declared = as_declared(cfg), Declared.by(cfg)
+    now = {
+        "content_hash": cfg.metadata.get("content_hash"),
+        "site": here and here.where,
+        "declared_l0": declared.l0,
+        "declared_fvu": declared.fvu,
+    }
+    return now == {key: saved.get(key) for key in now}
