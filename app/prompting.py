@@ -13,8 +13,9 @@ from sae_core.tokens import token_texts
 
 TOTALS = ("tokens", "l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl")
 
-_DEFINITIONS: dict[str, str] = {
+PROMPT_DEFINITIONS: dict[str, str] = {
     **{name: DEFINITIONS[name] for name in (*TOTALS, "frequency")},
+    "fvu": DEFINITIONS["fvu"] + " On a prompt the mean is that of the index's corpus.",
     "loss": "Nats for predicting this token from those before it; the first token has none.",
     "spliced_loss": "The same with the SAE's reconstruction in place of the activation.",
     "delta": "Spliced loss minus loss, nats: above 0 the splice made this token harder to predict.",
@@ -22,19 +23,11 @@ _DEFINITIONS: dict[str, str] = {
     "max_act": "The feature's largest activation in its index.",
     "peak": "The feature's largest activation on this text.",
 }
-_NEED_AN_INDEX = ("frequency", "max_act")
-
-
-def definitions(*, indexed: bool) -> dict[str, str]:
-    """What the numbers of an answer mean; without an index some are about the text alone."""
-    whose = (
-        "the index's corpus" if indexed else "this text, as the SAE has no index to take it from"
-    )
-    found = {
-        **_DEFINITIONS,
-        "fvu": f"{DEFINITIONS['fvu']} On a prompt the mean is that of {whose}.",
-    }
-    return found if indexed else {k: v for k, v in found.items() if k not in _NEED_AN_INDEX}
+UNINDEXED_DEFINITIONS: dict[str, str] = {
+    **{k: v for k, v in PROMPT_DEFINITIONS.items() if k not in ("frequency", "max_act")},
+    "fvu": DEFINITIONS["fvu"] + " Without an index the mean is that of this text alone.",
+}
+"""The same of an SAE without an index."""
 
 
 def finite(value: float) -> float | None:

@@ -146,7 +146,7 @@ def test_a_prompt_without_what_only_an_index_knows(unindexed_site: Site, opened:
     expect(page.locator("#hide")).to_be_hidden()
     expect(page.get_by_role("note").locator("code")).to_contain_text("jumpscope index")
     fvu = page.get_by_role("button", name="variance unexplained")
-    assert "of this text" in (fvu.get_attribute("data-tip") or "")
+    assert "of this text alone" in (fvu.get_attribute("data-tip") or "")
     top = unindexed_site.service.prompt_features(TEXT)["features"][0]
     row = page.locator("#text-features tbody tr").first
     expect(row).to_contain_text(f"#{top['feature']}")

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.prompting import PROMPT_DEFINITIONS
+from app.prompting import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
 from sae_core.metrics import DEFINITIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -25,3 +25,12 @@ def test_the_page_defines_every_number_of_a_prompt_in_the_code_s_words() -> None
     defined = _defined("Of a prompt")
     shared = {name for name, text in PROMPT_DEFINITIONS.items() if DEFINITIONS.get(name) == text}
     assert defined == {k: v for k, v in PROMPT_DEFINITIONS.items() if k not in shared}
+
+
+def test_the_page_says_what_differs_without_an_index() -> None:
+    differing = UNINDEXED_DEFINITIONS.items() - PROMPT_DEFINITIONS.items()
+    assert {name for name, _ in differing} == {"fvu"}
+    body = PAGE.read_text().partition("\n## Of a prompt\n")[2]
+    for name in PROMPT_DEFINITIONS.keys() - UNINDEXED_DEFINITIONS.keys():
+        assert f"`{name}`" in body
+    assert UNINDEXED_DEFINITIONS["fvu"].removeprefix(DEFINITIONS["fvu"]).strip() in body

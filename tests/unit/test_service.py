@@ -1,6 +1,5 @@
 """The service: its numbers against the model itself, bundles, threads."""
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any

@@ -133,7 +133,7 @@ def test_on_a_prompt_the_variance_is_the_text_s_own(service: Service) -> None:
     with engine.spliced([tiny.SAE_NAME]) as lm:
         own = lm.analyse(ids, tiny.SAE_NAME).totals["fvu"]
     assert found["totals"]["fvu"] == pytest.approx(own)
-    assert "of this text" in found["definitions"]["fvu"]
+    assert "of this text alone" in found["definitions"]["fvu"]
     assert "max_act" not in found["definitions"]
     assert all(row["max_act"] is None and row["frequency"] is None for row in found["features"])
     assert as_json(service.delta_loss(TEXT))["totals"] == found["totals"]
