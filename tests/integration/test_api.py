@@ -196,7 +196,7 @@ def test_clients_at_once_get_their_own_answers(client: Client, service: Service)
 
 
 def test_every_group_has_a_limit() -> None:
-    assert set(LIMITS) == {"index", "analyse", "generate"}
+    assert set(LIMITS) == {"index", "analyse", "generate", "check"}
     assert all(limit >= 1 for limit in LIMITS.values())
 
 
@@ -211,22 +211,31 @@ def _blocks(page: str, language: str) -> list[str]:
     )
 
 
-EXAMPLES = [("steering.md", 0), ("steering.md", 1), ("steering.md", 2), ("api.md", 0)]
+EXAMPLES = [*(("steering.md", number) for number in range(4)), ("api.md", 0)]
 
 
 def test_the_pages_have_the_examples_that_are_tested_here() -> None:
-    assert [len(_blocks(page, "python")) for page in ("steering.md", "api.md")] == [3, 1]
+    assert [len(_blocks(page, "python")) for page in ("steering.md", "api.md")] == [4, 1]
     assert [len(_blocks("steering.md", "json")), len(_blocks("api.md", "sh"))] == [1, 1]
 
 
 @pytest.mark.parametrize(("page", "number"), EXAMPLES)
 def test_the_python_examples_run(
-    page: str, number: int, tiny_bundle: Bundle, url: str, capsys: pytest.CaptureFixture[str]
+    page: str,
+    number: int,
+    tiny_bundle: Bundle,
+    chat_bundle: Bundle,
+    url: str,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     code = _blocks(page, "python")[number]
-    assert ("app/demo" in code) != ("http://127.0.0.1:7860" in code)
-    code = code.replace("app/demo", str(tiny_bundle.path))
-    code = code.replace("http://127.0.0.1:7860", url)
+    places = {
+        "app/demo": str(tiny_bundle.path),
+        "my-chat-bundle": str(chat_bundle.path),
+        "http://127.0.0.1:7860": url,
+    }
+    (where,) = [place for place in places if place in code]
+    code = code.replace(where, places[where])
     exec(compile(code, f"docs/{page}, example {number}", "exec"), {})
     assert len(capsys.readouterr().out.split()) > 3
 
