@@ -19,6 +19,7 @@ from sae_core.head import hidden_states
 from sae_core.metrics import token_comparison
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
+from sae_core.stream import check_stream
 from sae_core.tokens import special_ids, vocabulary
 
 
@@ -76,6 +77,8 @@ class SplicedLM:
         if sae.cfg.site is None:
             raise ValueError(f"SAE {name} does not say at which site it reads.")
         check_widths(self.model, sae.cfg, f"SAE {name}")
+        with self.lock:
+            check_stream(self.model, sae.cfg.site, sae.cfg.site_out)
         self._saes[name] = sae.to(site_device(self.model, sae.cfg.site))
 
     def remove(self, name: str) -> None:

@@ -22,6 +22,7 @@ from sae_core.files import atomic_write
 from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.sites import module_path
+from sae_core.stream import check_stream
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
 from training.config import TrainConfig
@@ -116,6 +117,7 @@ def _claim(cfg: TrainConfig) -> None:
 def _check_model(cfg: TrainConfig, model: Any) -> None:
     for plan in cfg.plans:
         module_path(model, plan.site)
+        check_stream(model, plan.site)
     check_context(model, cfg.context_size)
 
 

@@ -18,6 +18,7 @@ from sae_core.index.write import write_index
 from sae_core.language_model import check_context
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths
+from sae_core.stream import check_stream
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ def _check_sites(model: Any, saes: Sequence[SAE]) -> None:
         if sae.cfg.site is None:
             raise ValueError("an SAE does not say at which site it reads: add it to its cfg.json.")
         check_widths(model, sae.cfg, f"the SAE at {sae.cfg.site}")
+        check_stream(model, sae.cfg.site, sae.cfg.site_out)
 
 
 class _Run:

@@ -4,8 +4,9 @@ Every model is tiny and random. What stands at a site is checked by arithmetic t
 module names: the stream after a block is the stream before it and what attention and MLP add.
 """
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from sae_core.config import SAEConfig, Site, SiteKind
 from sae_core.sae import SAE
 from sae_core.sites import activations, capture, module_path, rewrite, site_width
 from sae_core.splice import SplicedLM
+from sae_core.stream import check_stream
 from tests import tiny
 
 LAYER = 1
@@ -216,6 +218,37 @@ def test_what_a_model_does_not_have_is_said() -> None:
     opt |= {"max_position_embeddings": 64}
     with pytest.raises(ValueError, match="OPTForCausalLM has no list of decoder layers"):
         module_path(made("OPTConfig", opt), Site("resid_post", 0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_every_site_that_exists_passes_the_check(model: Any, dtype: torch.dtype) -> None:
+    other = copy.deepcopy(model).to(dtype)
+    for kind in get_args(SiteKind):
+        site = Site(kind, LAYER)
+        try:
+            module_path(model, site)
+        except ValueError:
+            continue
+        check_stream(other, site, None)
+
+
+@pytest.mark.parametrize(
+    ("config", "changes"),
+    [
+        ("Glm4Config", WITH_HEAD_DIM),  # norms after attention and MLP that are not named so
+        ("GraniteConfig", DECODER | {"residual_multiplier": 0.2}),
+        ("BloomConfig", GPT2_NAMES | {"hidden_size": WIDTH}),  # the MLP adds the stream itself
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_sites_of_models_that_add_otherwise_are_refused(
+    config: str, changes: dict[str, Any], dtype: torch.dtype
+) -> None:
+    model = made(config, changes).to(dtype)
+    cfg = SAEConfig(architecture="jumprelu", d_model=WIDTH, d_sae=8, site=Site("mlp_out", LAYER))
+    with pytest.raises(ValueError, match="do not add up as site mlp_out/1"):
+        SplicedLM(model, tiny.make_tokenizer(), {"sae": SAE.build(cfg)})
+    check_stream(model, Site("resid_post", LAYER))
 
 
 def test_an_sae_of_another_width_is_refused(model: Any, family: Family) -> None:
