@@ -86,6 +86,14 @@ class Declared:
             total += abs(math.log(max(found.l0, 1e-3) / self.l0))
         return total
 
+    def rank(self, reading: Reading, found: Numbers) -> float:
+        """The distance, by which the best reading is chosen.
+
+        Where norms hardly differ from token to token, dividing by one number for all is as good as
+        a norm for each, and can be folded into the weights: the latter must be clearly better.
+        """
+        return self.distance(found) + (reading.scale == "layer_norm") * math.log(CLEARLY)
+
     def clearly_better(self, one: Numbers, other: Numbers) -> bool:
         """Whether `one` is nearer than `other`, both measured on the same tokens."""
         return self.distance(one) < self.distance(other) - math.log(CLEARLY)

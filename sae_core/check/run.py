@@ -207,7 +207,7 @@ class _Search:
         return self.declared.fits(one) and self.declared.clearly_better(one, other)
 
     def _best(self) -> _Candidate:
-        return min(self.tried.items(), key=lambda item: self.declared.distance(item[1]))
+        return min(self.tried.items(), key=lambda item: self.declared.rank(*item))
 
     def _full(self, reading: Reading) -> Numbers:
         found = measure(self._lm, self._sae, self._rows, [reading])[reading]
@@ -238,7 +238,7 @@ def _rows(
     if not 1 <= tokens <= _MOST_TOKENS:
         raise ValueError(f"tokens is {tokens} but must be between 1 and {_MOST_TOKENS:,}.")
     if text is None:
-        text = TEXT.read_text(encoding="utf-8").split("\n%\n")
+        text = TEXT.read_text(encoding="utf-8").strip().split("\n%\n")
     texts = [text] if isinstance(text, str) else text
     documents = [Document(number, part, "", "", "") for number, part in enumerate(texts)]
     longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)

@@ -188,7 +188,7 @@ def _these(found: Numbers) -> str:
     return f"L0 is {_number(found.l0)} and FVU {_number(found.fvu)}"
 
 
-def _number(value: float) -> str:
+def _number(value: int | float) -> str:
     """Two or three digits, as one says them."""
     if abs(value) < 10:
         return f"{value:.2g}"

@@ -1,0 +1,107 @@
+"""Which numbers fit, and what verdict they get."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from sae_core.check.judge import Declared, Outcome
+from sae_core.check.measure import Numbers
+from sae_core.check.readings import Reading
+from sae_core.config import SAEConfig
+from tests import tiny
+
+HERE = Reading(site=tiny.SITE, target=tiny.SITE)
+
+
+def declares(l0: float | None = None, fvu: float | None = None) -> Declared:
+    return Declared(l0=l0 and float(l0), fvu=fvu, d_model=256, d_sae=4096)
+
+
+def numbers(l0: float, fvu: float, tokens: int = 4000, **more: Any) -> Numbers:
+    return Numbers(l0=float(l0), fvu=fvu, tokens=tokens, **more)
+
+
+def outcome(declared: Declared, found: Numbers, **more: Any) -> Outcome:
+    settings = {"here": HERE, "fitting": None, "nearest": None, "others": 0} | more
+    return Outcome(declared=declared, found=found, **settings)
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "fits"),
+    [
+        (declares(85), numbers(110, 0.26), True),  # L0 85 +- 25 is what others allow
+        (declares(85), numbers(60, 0.26), True),
+        (declares(85), numbers(812, 0.26), False),
+        (declares(85), numbers(85, 9.8), False),
+        (declares(12), numbers(12.8, 0.5), True),  # a transcoder of Gemma Scope, read right
+        (declares(32, 0.13), numbers(34, 0.16), True),
+        (declares(32, 0.13), numbers(34, 0.2), False),
+        (declares(32, 0.13), numbers(34, 0.04), False),  # too good: measured otherwise
+        (declares(32, 0.01), numbers(34, 0.03), True),  # small numbers scatter
+        (declares(32, 0.9), numbers(32, 1.01), False),  # no better than the mean
+        (declares(), numbers(60, 0.3), True),
+        (declares(), numbers(60, 0.6), False),
+        (declares(), numbers(0.0, 0.3), False),
+        (declares(), numbers(300, 0.3), False),  # more active features than dimensions
+        (declares(300), numbers(290, 0.3), True),  # but declared so
+        (declares(32), numbers(32, math.nan), False),
+        (declares(32), numbers(32, 0.1, finite=False), False),
+    ],
+)
+def test_what_fits(declared: Declared, found: Numbers, fits: bool) -> None:
+    assert declared.fits(found) is fits
+
+
+def test_declared_numbers_come_from_the_id_before_those_measured_here() -> None:
+    def said(**metadata: Any) -> tuple[float | None, float | None]:
+        cfg = SAEConfig(architecture="standard", d_model=2, d_sae=4, metadata=metadata)
+        declared = Declared.by(cfg)
+        return declared.l0, declared.fvu
+
+    assert said(declared={"l0": 71.0}) == (71.0, None)
+    assert said(declared={"l0": None}) == (None, None)
+    assert said(measured={"l0": 32, "fvu": 0.1}) == (32.0, 0.1)
+    assert said(measured={"l0": 32, "fvu": 0.1}, declared={"l0": 71}) == (71.0, 0.1)
+    assert said(measured={"l0": True, "fvu": "0.1"}) == (None, None)
+    assert said() == (None, None)
+
+
+def test_the_nearer_reading_is_the_one_nearer_the_declared_numbers() -> None:
+    declared = declares(32, 0.13)
+    assert declared.clearly_better(numbers(32, 0.14), numbers(60, 0.14))
+    assert declared.clearly_better(numbers(32, 0.14), numbers(32, 0.03))
+    assert not declared.clearly_better(numbers(32, 0.14), numbers(33, 0.15))
+    assert not declared.clearly_better(numbers(32, math.nan), numbers(33, 0.15))
+    # Where no FVU is declared, the lower one is the nearer.
+    assert declares(32).clearly_better(numbers(32, 0.1), numbers(32, 0.2))
+
+
+@pytest.mark.parametrize(
+    ("case", "verdict"),
+    [
+        (outcome(declares(32, 0.13), numbers(33, 0.14)), "green"),
+        (outcome(declares(), numbers(33, 0.14)), "green"),
+        (outcome(declares(32, 0.13), numbers(60, 0.3)), "amber"),
+        (outcome(declares(), numbers(60, 0.8)), "amber"),
+        (outcome(declares(32, 0.13), numbers(33, 1.0)), "red"),
+        (outcome(declares(32, 0.13), numbers(0, 0.99)), "red"),
+        (outcome(declares(32, 0.13), numbers(4000, 0.2)), "red"),
+        (outcome(declares(32, 0.13), numbers(33, math.nan)), "red"),
+        (outcome(declares(32, 0.13), numbers(33, 0.13, finite=False)), "red"),
+        (outcome(declares(32, 0.13), numbers(812, 9.8, tokens=499)), "amber"),
+        (outcome(declares(32, 0.13), numbers(33, 0.14, tokens=9)), "green"),
+        (outcome(declares(), numbers(33, 0.14), here=None), "red"),
+    ],
+)
+def test_verdicts_without_another_reading(case: Outcome, verdict: str) -> None:
+    assert case.verdict == verdict
+
+
+def test_another_reading_is_red_unless_it_is_harmless() -> None:
+    good = numbers(33, 0.14)
+    for bos, verdict in (("out", "red"), ("absent", "red"), ("counted", "amber")):
+        fitting = (replace(HERE, bos=bos), good)
+        assert outcome(declares(32, 0.13), numbers(60, 0.3), fitting=fitting).verdict == verdict
+    assert outcome(declares(), good, here=None, fitting=(HERE, good)).verdict == "amber"
