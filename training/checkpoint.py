@@ -41,6 +41,9 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
             ) from error
     for _, old in found(folder)[KEPT:]:
         old.unlink()
+    # What processes that were killed while they wrote have left.
+    for leftover in folder.glob(".step-*.tmp"):
+        leftover.unlink()
     return path
 
 

@@ -1,5 +1,6 @@
 """What a run says while it goes: metrics.jsonl, TensorBoard, and a progress bar on stderr."""
 
+import errno
 import json
 import logging
 import math
@@ -38,7 +39,7 @@ class Progress:
             name: examine(lines, self._asked[name]) if lines else []
             for name, lines in self._lines.items()
         }
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115 - closed on exit
+        self._path = path
         self._bar = tqdm(
             total=steps * batch,
             initial=start * batch,
@@ -61,14 +62,23 @@ class Progress:
         self._lines[name].append(line)
         found = examine(self._lines[name], self._asked[name])
         line["findings"] = [finding.check for finding in found]
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        self._write(json.dumps(line) + "\n")
         if name in self._board:
             for key, value in metrics.items():
                 if isinstance(value, float):
                     self._board[name].add_scalar(key, value, step)
         self._tell(name, found)
         return found
+
+    def _write(self, text: str) -> None:
+        """Add to the metrics file; without a full disk's line a run is still worth finishing."""
+        try:
+            with open(self._path, "a", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            log.warning("no space left on the disk of %s: a line is lost.", self._path)
 
     def _tell(self, name: str, found: list[Finding]) -> None:
         """A finding is said once when it appears, and once when it is gone."""
@@ -101,7 +111,6 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
-        self._file.close()
         for writer in self._board.values():
             writer.close()
 

@@ -81,9 +81,8 @@ class Run:
         self._make_trainees()
         for trainee in self.trainees:
             prefix = f"{trainee.plan.name}."
-            trainee.restore(
-                {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            )
+            mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+            trainee.restore(mine, self.step)
         if self.step < self.cfg.steps:
             self._buffer.restore(state["buffer"])
         else:
@@ -105,7 +104,7 @@ class Run:
             batch=cfg.batch,
             board=cfg.run.tensorboard,
         ) as progress:
-            saved = timed = self.step
+            timed = self.step
             clock = time.monotonic()
             take = Recorded(self._take) if cfg.run.compile == "cuda-graph" else self._take
             while self.step < cfg.steps:
@@ -121,12 +120,13 @@ class Run:
                     self._report(progress, batch, control, rate)
                     timed, clock = self.step, now
                 due = cfg.run.checkpoint_every and self.step % cfg.run.checkpoint_every == 0
-                if due or stopped.is_set() or self.step == cfg.steps:
+                if stopped.is_set() or self.step == cfg.steps:
                     self.save()
-                    saved = self.step
+                elif due:
+                    self._try_to_save()
                 if stopped.is_set() and self.step < cfg.steps:
                     raise Interrupted(
-                        f"interrupted at step {saved:,} of {cfg.steps:,}, saved: "
+                        f"interrupted at step {self.step:,} of {cfg.steps:,}, saved: "
                         "give the same command again to continue."
                     )
 
@@ -180,6 +180,13 @@ class Run:
         if self.step == self.cfg.steps:
             self.facts = state["facts"] = {**self._cost(), **software(self._device)}
         checkpoint.save(self._folder, self.step, tensors, state)
+
+    def _try_to_save(self) -> None:
+        """Write a checkpoint, or go on without: a full disk may have room again at the next."""
+        try:
+            self.save()
+        except ValueError as error:
+            log.warning("going on without a checkpoint of step %s: %s", f"{self.step:,}", error)
 
     def seconds(self) -> float:
         """Seconds of training so far, of every part of a run that was interrupted."""

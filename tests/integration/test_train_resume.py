@@ -1,6 +1,7 @@
 """A run that is killed goes on and ends with the weights of one that was not, bit for bit."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -8,33 +9,35 @@ import sys
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
 from training import checkpoint
-from training.config import RunOptions, TrainConfig, short_run
+from training.config import LossOptions, RunOptions, TrainConfig, short_run
+from training.loop import train
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("resid_post-layer_0-l0_4", "mlp_out-layer_1-l0_4")
 STEPS = 300
 
 # One thread: the sums of a matrix product may not depend on how busy the machine is.
 PROGRAM = """
 import json, logging, sys
 import torch
-from training.config import RunOptions, TrainConfig
+from training.config import LossOptions, RunOptions, TrainConfig
 from training.loop import train
 
 torch.set_num_threads(1)
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 given = json.loads(sys.argv[1])
-run = RunOptions(**given.pop("run"))
+run, loss = RunOptions(**given.pop("run")), LossOptions(**given.pop("loss"))
 given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-train(TrainConfig(**given, run=run))
+train(TrainConfig(**given, run=run, loss=loss))
 """
 
 
@@ -42,13 +45,17 @@ train(TrainConfig(**given, run=run))
 def cfg(
     tiny_model: Gemma2ForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tmp_path: Path
 ) -> TrainConfig:
-    """300 steps with a checkpoint every 20; the buffer turns over several times in between."""
+    """300 steps with a checkpoint every 20; the buffer turns over several times in between.
+
+    All architectures, TopK with dead features to revive.
+    """
     tiny_model.save_pretrained(tmp_path / "lm")
     tiny_tokenizer.save_pretrained(tmp_path / "lm")
     return short_run(
         model=str(tmp_path / "lm"),
         corpus=(str(tiny.make_corpus(tmp_path / "text.parquet", count=80)),),
         sites=("resid_post/0", "mlp_out/1"),
+        architectures=("jumprelu", "gated", "topk", "standard"),
         d_sae=48,
         out=str(tmp_path / "killed"),
         l0_targets=(4,),
@@ -57,6 +64,7 @@ def cfg(
         context_size=24,
         buffer_tokens=400,
         lr_warmup=10,
+        loss=LossOptions(dead_after=0.05),
         run=RunOptions(checkpoint_every=20, device="cpu"),
     )
 
@@ -82,7 +90,7 @@ def finish(cfg: TrainConfig) -> str:
 
 def assert_equal(a: TrainConfig, b: TrainConfig) -> None:
     """The SAEs of two runs are the same, bit for bit."""
-    for name in NAMES:
+    for name in (plan.name for plan in a.plans):
         files = (Path(c.out) / "saes" / name / "sae_weights.safetensors" for c in (a, b))
         first, second = map(load_file, files)
         assert first.keys() == second.keys()
@@ -126,7 +134,38 @@ def test_killed_run_resumes_to_the_same_weights(cfg: TrainConfig, tmp_path: Path
     lines = [
         json.loads(line) for line in (Path(cfg.out) / "metrics.jsonl").read_text().splitlines()
     ]
-    assert [line["step"] for line in lines[::2]] == list(range(3, STEPS + 1, 3))
+    assert [line["step"] for line in lines[:: len(cfg.plans)]] == list(range(3, STEPS + 1, 3))
+
+
+def test_a_full_disk_costs_checkpoints_and_nothing_else(
+    cfg: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    short = replace(cfg, sites=cfg.sites[:1], tokens=100 * 64)
+    whole = replace(short, out=str(tmp_path / "whole"))
+    train(whole)
+    save_file, folder = checkpoint.save_file, Path(short.out) / "checkpoints"
+    kept = []
+
+    def full(tensors: Any, path: Path, metadata: Any) -> None:
+        step = int(path.name.split(".")[1].removeprefix("step-"))
+        if step not in (40, 60):
+            save_file(tensors, path, metadata)
+            return
+        path.write_bytes(b"half of a file")
+        kept.append([step for step, _ in checkpoint.found(folder)])
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with caplog.at_level(logging.WARNING):
+        train(short)
+    assert kept == [[20], [20]]
+    assert "going on without a checkpoint of step 40" in caplog.text
+    assert "free some space" in caplog.text
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == []
+    assert_equal(whole, short)
 
 
 def test_run_killed_before_its_first_checkpoint_starts_again(

@@ -41,6 +41,12 @@ def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 2
 
 
+def test_halves_that_a_killed_process_left_are_removed(tmp_path: Path) -> None:
+    (tmp_path / ".step-000000001.safetensors.123.tmp").write_bytes(b"half")
+    _save(tmp_path, 2)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000002.safetensors"]
+
+
 @pytest.mark.parametrize("length", [0, 5, 100, -1])
 def test_truncated_newest_falls_back_with_a_message(
     tmp_path: Path, length: int, caplog: pytest.LogCaptureFixture
