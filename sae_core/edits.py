@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.sae import SAE
@@ -80,35 +80,51 @@ class Edit:
         return [t in chosen for t in tokens]
 
 
-def edited_activation(
-    sae: SAE,
-    x: Float[Tensor, "pos d_model"],
-    y: Float[Tensor, "pos d_out"],
-    edits: Sequence[Edit],
-    start: int,
-    prompt_length: int,
-    special: Bool[Tensor, " pos"],
-) -> Float[Tensor, "pos d_out"] | None:
-    """y with `edits` applied in order, or None if nothing changes.
+class Steering:
+    """The edits of several arms at one SAE, applied step after step of their generation.
 
-    `x` is what the SAE reads and `y` what it reconstructs (the same, but for transcoders) at tokens
-    `start`, `start + 1`, ... of a text whose first `prompt_length` tokens are the prompt; tokens
-    marked `special` keep theirs. Arithmetic is in float32, the result in y's dtype; rows that no
-    edit changes are returned bit for bit.
+    Which tokens are edited is known without looking at any activation, so that nothing here waits
+    for the device.
     """
-    features = sorted({edit.feature for edit in edits})
-    if not features:
-        return None
-    index = torch.tensor(features, device=x.device)
-    acts = sae.feature_acts(x.float(), index)
-    edited = acts.clone()
-    for edit in edits:
-        column = features.index(edit.feature)
-        here = torch.tensor(edit.where(start, len(x), prompt_length), device=x.device) & ~special
-        edited[:, column] = torch.where(here, edit.applied(edited[:, column]), edited[:, column])
-    change = edited - acts
-    touched = change.ne(0).any(dim=-1)
-    if not bool(touched.any()):
-        return None
-    moved = y.float() + change @ sae.W_dec[index]
-    return torch.where(touched[:, None], moved.to(y.dtype), y)
+
+    def __init__(self, sae: SAE, arms: Sequence[Sequence[Edit]], prompt_length: int) -> None:
+        self._sae, self._arms, self._prompt_length = sae, arms, prompt_length
+        self._features = sorted({edit.feature for arm in arms for edit in arm})
+        self._index = torch.tensor(self._features, device=sae.W_dec.device, dtype=torch.long)
+        self._rows = sae.W_dec[self._index]
+
+    def __call__(
+        self,
+        x: Float[Tensor, "arms pos d_model"],
+        y: Float[Tensor, "arms pos d_out"],
+        start: int,
+        special: Sequence[Sequence[bool]],
+    ) -> Float[Tensor, "arms pos d_out"] | None:
+        """y with each arm's edits applied in order, or None if none applies to these tokens.
+
+        `x` is what the SAE reads and `y` what it reconstructs (the same, but for transcoders) at
+        tokens `start`, `start + 1`, ...; `special` says for every arm which of them keep theirs.
+        Arithmetic is in float32, the result in y's dtype; what no edit changes is returned bit for
+        bit.
+        """
+        due: list[tuple[int, Edit, list[bool]]] = []
+        for a, arm in enumerate(self._arms):
+            for edit in arm:
+                where = edit.where(start, x.shape[1], self._prompt_length)
+                here = [w and not s for w, s in zip(where, special[a], strict=True)]
+                if any(here):
+                    due.append((a, edit, here))
+        if not due:
+            return None
+        acts = self._sae.feature_acts(x.float(), self._index)
+        edited = acts.clone()
+        for a, edit, here in due:
+            column = edited[a, :, self._features.index(edit.feature)]
+            new = edit.applied(column)
+            if not all(here):
+                new = torch.where(torch.tensor(here, device=new.device), new, column)
+            column.copy_(new)
+        change = edited - acts
+        moved = y.float() + change @ self._rows
+        touched = change.ne(0).any(dim=-1, keepdim=True)
+        return torch.where(touched, moved.to(y.dtype), y)

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.edits import Edit, edited_activation
+from sae_core.edits import Edit, Steering
 from sae_core.sites import rewrite
 
 if TYPE_CHECKING:
@@ -61,16 +62,13 @@ def generate(
     Raises ValueError for an unknown SAE or feature.
     """
     run = _Run(lm, list(ids), arms, watch)
-    samplers = [torch.Generator().manual_seed(seed) for _ in arms]
     logits = run.forward(torch.tensor([list(ids)] * len(arms)), start=0)
     ends = frozenset({lm.tokenizer.eos_token_id}) if eos is None else eos
+    sampler = torch.Generator(logits.device).manual_seed(seed)
     ended = [False] * len(arms)
     grown = torch.tensor([list(ids)] * len(arms))
     for n in range(max_new_tokens):
-        drawn = [
-            _draw(row, temperature, sampler)
-            for row, sampler in zip(logits.float().cpu(), samplers, strict=True)
-        ]
+        drawn = _draw(logits, temperature, sampler)
         ended = [e or token in ends for e, token in zip(ended, drawn, strict=True)]
         if all(ended):
             return
@@ -91,12 +89,21 @@ def generate(
         )
 
 
-def _draw(logits: Tensor, temperature: float, sampler: torch.Generator) -> int:
+def _draw(
+    logits: Float[Tensor, "arms vocab"], temperature: float, sampler: torch.Generator
+) -> list[int]:
+    """A token for every arm, all from the same random numbers.
+
+    Each entry waits an exponential time at the rate of its probability, and the first to come is
+    drawn: arms whose distributions are alike then draw the same token where they can.
+    """
     if temperature == 0:
-        return int(logits.argmax())
+        return logits.argmax(dim=-1).tolist()
     # Less the largest first, so that no temperature above 0 overflows.
-    scaled = (logits.double() - logits.max()) / temperature
-    return int(torch.multinomial(scaled.softmax(-1), 1, generator=sampler))
+    wide = logits.double()
+    rates = ((wide - wide.amax(dim=-1, keepdim=True)) / temperature).exp()
+    times = torch.empty_like(rates[0]).exponential_(generator=sampler)
+    return (rates / times).argmax(dim=-1).tolist()
 
 
 class _Run:
@@ -110,12 +117,25 @@ class _Run:
         watch: Sequence[tuple[str, int]],
     ) -> None:
         self.lm = lm
-        self.prompt_length = len(ids)
         self.arms = [[(self._sae_name(edit), edit) for edit in arm] for arm in arms]
         self.watch = watch
         for name, feature in [*watch, *((n, e.feature) for arm in self.arms for n, e in arm)]:
             lm.check_features(name, [feature])
         self.names = sorted({n for n, _ in watch} | {n for arm in self.arms for n, _ in arm})
+        self.steering = {
+            name: Steering(
+                lm.sae(name), [[e for n, e in arm if n == name] for arm in self.arms], len(ids)
+            )
+            for name in self.names
+        }
+        self.columns = {
+            name: torch.tensor(
+                [f for n, f in watch if n == name],
+                device=lm.sae(name).W_enc.device,
+                dtype=torch.long,
+            )
+            for name in self.names
+        }
         self.cache: Any = None
         self.own: list[tuple[float, ...]] = [() for _ in arms]
         self.after: list[tuple[float, ...]] = [() for _ in arms]
@@ -134,29 +154,16 @@ class _Run:
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
         lm = self.lm
-        special = torch.tensor([lm.is_special(row) for row in ids.tolist()])
+        special = [lm.is_special(row) for row in ids.tolist()]
         own: dict[str, Tensor] = {}
         after: dict[str, Tensor] = {}
 
         def editor(name: str) -> Any:
-            sae = lm.sae(name)
-            watched = [f for n, f in self.watch if n == name]
-            columns = torch.tensor(watched, device=sae.W_enc.device, dtype=torch.long)
-            kept = special.to(sae.W_enc.device)
+            sae, steering, columns = lm.sae(name), self.steering[name], self.columns[name]
 
             def edit(x: Tensor, y: Tensor) -> Tensor | None:
-                rows = []
-                for a, arm in enumerate(self.arms):
-                    edits = [e for n, e in arm if n == name]
-                    rows.append(
-                        edited_activation(
-                            sae, x[a], y[a], edits, start, self.prompt_length, kept[a]
-                        )
-                    )
-                new = None
-                if any(row is not None for row in rows):
-                    new = torch.stack([y[a] if r is None else r for a, r in enumerate(rows)])
-                if watched:
+                new = steering(x, y, start, special)
+                if len(columns):
                     own[name] = sae.feature_acts(x[:, -1].float(), columns)
                     after[name] = own[name]
                     if new is not None and not sae.cfg.is_transcoder:

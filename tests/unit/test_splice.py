@@ -5,9 +5,10 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_core.config import Site, SiteKind
-from sae_core.edits import MODES, Edit, edited_activation
+from sae_core.edits import MODES, Edit, Steering
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
@@ -155,14 +156,14 @@ def test_edits_by_hand(lm: SplicedLM, ids: list[int], mode: Any) -> None:
         "cap": acts.clamp(max=value),
     }[mode]
     expected[0] = acts[0]
-    special = torch.tensor(lm.is_special(ids))
+    special = [lm.is_special(ids)]
     edit = Edit(feature=ALWAYS, mode=mode, value=factor)
-    new = edited_activation(sae, x, x, [edit], 0, len(ids), special)
+    new = Steering(sae, [[edit]], len(ids))(x[None], x[None], 0, special)
     assert new is not None
     change = (expected - acts)[:, None] * sae.W_dec[ALWAYS]
-    torch.testing.assert_close(new, x + change)
+    torch.testing.assert_close(new[0], x + change)
     untouched = change.eq(0).all(-1)
-    assert torch.equal(new[untouched], x[untouched])
+    assert torch.equal(new[0, untouched], x[untouched])
     assert untouched[0]
 
 
@@ -180,11 +181,10 @@ def test_edits_by_hand(lm: SplicedLM, ids: list[int], mode: Any) -> None:
 def test_an_edit_of_nothing_is_bit_identical(
     lm: SplicedLM, ids: list[int], edits: list[Edit]
 ) -> None:
-    special = torch.tensor(lm.is_special(ids))
+    special = [lm.is_special(ids)]
 
     def edit(x: torch.Tensor) -> torch.Tensor | None:
-        new = edited_activation(lm.sae("tiny"), x[0], x[0], edits, 0, len(ids), special)
-        return None if new is None else new[None]
+        return Steering(lm.sae("tiny"), [edits], len(ids))(x, x, 0, special)
 
     before = plain_logits(lm, ids)
     with replace(lm.model, SITE, edit):
@@ -193,14 +193,14 @@ def test_an_edit_of_nothing_is_bit_identical(
 
 def test_an_edit_changes_no_earlier_position(lm: SplicedLM, ids: list[int]) -> None:
     edit = Edit(feature=ALWAYS, mode="add", value=50.0, positions=(7, 11))
-    special = torch.tensor(lm.is_special(ids))
+    special = [lm.is_special(ids)]
 
     def apply(x: torch.Tensor) -> torch.Tensor | None:
-        new = edited_activation(lm.sae("tiny"), x[0], x[0], [edit], 0, len(ids), special)
+        new = Steering(lm.sae("tiny"), [[edit]], len(ids))(x, x, 0, special)
         assert new is not None
-        changed = new.ne(x[0]).any(-1).nonzero()[:, 0].tolist()
+        changed = new[0].ne(x[0]).any(-1).nonzero()[:, 0].tolist()
         assert changed == [7, 11]
-        return new[None]
+        return new
 
     before = plain_logits(lm, ids)
     with replace(lm.model, SITE, apply):
@@ -269,6 +269,49 @@ def test_arms_share_the_seed_and_differ_by_the_edit_alone(lm: SplicedLM, ids: li
     assert base == same_a
     assert steered != base
     assert texts(lm, ids, [[], []], seed=2, **options)[0] != same_a
+
+
+class Waits(TorchDispatchMode):
+    """Counts the operations whose result the program waits for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += func in (
+            torch.ops.aten._local_scalar_dense.default,
+            torch.ops.aten.nonzero.default,
+            torch.ops.aten.lift_fresh.default,  # a list on its way to the device
+        )
+        return func(*args, **(kwargs or {}))
+
+
+def test_steering_waits_for_the_device_no_more_than_plain_generation(
+    lm: SplicedLM, ids: list[int]
+) -> None:
+    edits = [Edit(feature=1, mode="set", value=3.0), Edit(feature=1, mode="cap", value=2.0)]
+    counts = []
+    for arms in ([[], []], [[], edits], [edits, edits[:1]]):
+        steps = lm.generate(ids, arms, max_new_tokens=3)
+        next(steps)
+        with Waits() as waits:
+            next(steps)
+        steps.close()
+        counts.append(waits.count)
+    assert counts[0] == counts[1] == counts[2]
+
+
+def test_steering_does_nothing_where_no_edit_applies(lm: SplicedLM, ids: list[int]) -> None:
+    sae, x = lm.sae("tiny"), torch.randn(2, 1, 32)
+    edit = Edit(feature=1, mode="set", value=3.0, positions="prompt")
+    steering = Steering(sae, [[], [edit]], prompt_length=5)
+    assert steering(x, x, 5, [[False], [False]]) is None
+    assert steering(x, x, 4, [[False], [True]]) is None
+    new = steering(x, x, 4, [[False], [False]])
+    assert new is not None
+    assert torch.equal(new[0], x[0])
+    assert not torch.equal(new[1], x[1])
 
 
 def test_watched_activations_tell_own_from_after(lm: SplicedLM, ids: list[int]) -> None:
