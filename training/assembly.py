@@ -1,5 +1,7 @@
 """From the settings of a run to its SAEs: the loss, the start and the price of each `Plan`."""
 
+import importlib.util
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,8 +13,11 @@ from training.config import Plan, TrainConfig
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.parameters import initial_parameters
 from training.recipes import RECIPES, Rule
+from training.sparse_step import applies
 from training.step import LONGEST_SILENCE
 from training.trainee import Trainee
+
+log = logging.getLogger(__name__)
 
 SETTLE = 0.02
 """Share of the run in which the multiplier makes up for most of a steady distance from the target.
@@ -22,6 +27,10 @@ FEWEST_SETTLING = 50
 """Fewest steps of that."""
 TANH_LAMBDA = 0.005
 """Where lambda starts that is steered under a tanh penalty: about 10 / d_model at 2,304."""
+
+SPARSE_FROM = 8_192
+"""Features from which on the sparse step is the faster one: below, its many small kernels take
+longer to start than they save."""
 
 Compiler = Callable[[Callable[..., Any]], Any]
 
@@ -60,10 +69,25 @@ def make_trainees(
                 mean=mean,
                 gain=gain,
                 rule=rule(cfg, plan),
+                sparse=sparse(cfg, plan, losses[key], mean.device),
                 compiler=compiler,
             )
         )
     return trainees
+
+
+def sparse(cfg: TrainConfig, plan: Plan, loss: Loss, device: torch.device) -> bool:
+    """Whether an SAE is trained by sparse steps; says so in the log."""
+    chosen = cfg.run.step == "sparse" or (
+        cfg.run.step == "auto"
+        and cfg.run.compile != "cuda-graph"
+        and device.type == "cuda"
+        and cfg.d_sae >= SPARSE_FROM
+        and importlib.util.find_spec("triton") is not None
+    )
+    chosen = chosen and applies(loss, rule(cfg, plan))
+    log.info("%s: %s steps", plan.name, "sparse" if chosen else "dense")
+    return chosen
 
 
 def make_loss(cfg: TrainConfig, plan: Plan, products: torch.dtype, compiler: Compiler) -> Loss:

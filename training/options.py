@@ -9,6 +9,7 @@ from sae_core.jumprelu import KERNELS, Kernel
 from sae_core.placement import Device
 
 Compile = Literal["auto", "off", "default", "cuda-graph"]
+StepKind = Literal["auto", "dense", "sparse"]
 Decoder = Literal["auto", "unit", "free"]
 
 
@@ -33,6 +34,10 @@ class RunOptions:
     compile: Compile = "auto"
     """torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere. `cuda-graph`
     (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""
+    step: StepKind = "auto"
+    """`sparse` computes only the encoder's product in full and all else for the active features,
+    for those SAEs that it applies to: JumpReLU with the paper's loss. `auto` is `sparse` on CUDA
+    for 8,192 features and more, and `dense` elsewhere."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
     tensorboard: bool = False
@@ -41,6 +46,12 @@ class RunOptions:
     def __post_init__(self) -> None:
         known("device", self.device, get_args(Device))
         known("compile", self.compile, get_args(Compile))
+        known("step", self.step, get_args(StepKind))
+        if self.step == "sparse" and self.compile == "cuda-graph":
+            raise ValueError(
+                "step is sparse, which decides on the device's answer what to do, and compile is "
+                "cuda-graph, which cannot: leave one of them at auto."
+            )
         if self.checkpoint_every < 0:
             raise ValueError(
                 f"checkpoint_every is {self.checkpoint_every} but must be 0 or more steps."

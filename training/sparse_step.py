@@ -12,20 +12,28 @@ decides as the first one did.
 
 import logging
 from types import ModuleType
+from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from training.kernels.entries import Entries, Objective, Residual, Weights, room
-from training.losses import JumpReLULoss, Parameters
+from training.losses import JumpReLULoss, Loss, Parameters
 from training.optim import BETA2, Control
+from training.recipes import RECIPES, Rule
 from training.step import Setting, State, Step
 
 log = logging.getLogger(__name__)
 
 MOST = 1 / 64
 """Share of a batch's (token, feature) pairs above which the dense step is taken."""
+
+
+def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
+    """Whether `SparseStep` is the step of an SAE with this loss and rule."""
+    known = isinstance(loss, JumpReLULoss) and loss.plain
+    return known and rule == RECIPES["jumprelu"].rule
 
 
 def feature_rows(parameters: Parameters) -> Parameters:
@@ -59,10 +67,10 @@ class SparseStep:
         dense: Step,
         *,
         kernels: ModuleType | None = None,
-        most: float = MOST,
+        most: float | None = None,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
-        `most`: see `MOST`.
+        `most`: `MOST` if None.
         """
         assert loss.plain, "extras have gradients that the kernels do not know"
         plain = state.plain
@@ -88,7 +96,7 @@ class SparseStep:
         self._setting = setting
         self._dense = dense
         self._kernels = kernels_for(device) if kernels is None else kernels
-        self._most = most
+        self._most = MOST if most is None else most
         self._fitted = True
         self._count = torch.empty(1, dtype=torch.int32, pin_memory=device.type == "cuda")
         self._counted = torch.cuda.Event() if device.type == "cuda" else None

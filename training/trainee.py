@@ -11,6 +11,7 @@ from training.config import Compile, Plan
 from training.losses import Loss, Parameters
 from training.optim import Control
 from training.recipes import RECIPES, Rule
+from training.sparse_step import SparseStep, applies, feature_rows, settle
 from training.step import DEAD_TOKENS, DenseStep, Setting, State, Step
 
 __all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "Trainee", "compiler"]
@@ -41,13 +42,15 @@ class Trainee:
         mean: Float[Tensor, " d_model"],
         gain: float = 0.0,
         rule: Rule | None = None,
+        sparse: bool = False,
         compiler: Callable[[Callable[..., Any]], Any] = lambda function: function,
     ) -> None:
         """`coefficient`: strength of the penalty; `scale`: C; `mean`: of the raw activations;
-        `gain`: of the multiplier (`training.losses.base`); `rule`: the architecture's unless given.
+        `gain`: of the multiplier (`training.losses.base`); `rule`: the architecture's unless given;
+        `sparse`: takes sparse steps (`training.sparse_step`, which must apply).
         """
         self.plan = plan
-        self.parameters = parameters
+        self.parameters = parameters = feature_rows(parameters) if sparse else parameters
         self.scale = scale
         self.coefficient = coefficient
         self.limits = loss.limits
@@ -65,7 +68,12 @@ class Trainee:
             target=constant(plan.l0_target or 1.0),
             gain=constant(gain),
         )
-        self._step: Step = DenseStep(self._state, loss, setting, compiler, rule)
+        dense = DenseStep(self._state, loss, setting, compiler, rule)
+        self._sparse: SparseStep | None = None
+        if sparse:
+            assert applies(loss, rule)
+            self._sparse = SparseStep(self._state, loss, setting, dense)
+        self._step: Step = self._sparse or dense
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """Train on one batch of raw activations."""
@@ -115,9 +123,18 @@ class Trainee:
 
     def state(self) -> dict[str, Tensor]:
         """Everything a step changes; the tensors themselves, not copies."""
-        return self._state.tensors
+        touched = {} if self._sparse is None else {"touched": self._sparse.touched}
+        return {**self._state.tensors, **touched}
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Take over what `state` returned."""
-        for name, tensor in self.state().items():
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor], step: int) -> None:
+        """Take over what `state` returned after `step` steps, of either kind."""
+        for name, tensor in self._state.tensors.items():
             tensor.copy_(state[name])
+        touched = state.get("touched")
+        if self._sparse is not None:
+            self._sparse.restored(step if touched is None else touched)
+        elif touched is not None:
+            second = self._state.second
+            touched = touched.to(second["W_dec"].device)
+            settle(second["W_enc"].T, second["W_dec"], touched, step)

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from training.kernels.entries import Entries, Residual
 
-_SLICE = 256
-_UNROLL = 8  # rows of W_dec on their way at once
-_CENTRE = 1024
+# Numbers of a slice, and rows of W_dec on their way at once.
+_DECODE = {"BLOCK": 256, "UNROLL": 8, "num_warps": 1}
+_CENTRE = {"BLOCK": 1024, "num_warps": 4}
 
 
 @triton.jit
@@ -39,7 +39,8 @@ def centre(
     """As `plain.centre`."""
     batch, d_model = raw.shape
     out = torch.empty(batch, d_model, dtype=products, device=raw.device)
-    _centre[(batch, triton.cdiv(d_model, _CENTRE))](raw, scale, b_dec, out, d_model, BLOCK=_CENTRE)
+    slices = triton.cdiv(d_model, _CENTRE["BLOCK"])
+    _centre[batch, slices](raw, scale, b_dec, out, d_model, **_CENTRE)
     return out
 
 
@@ -96,10 +97,10 @@ def decode(
 ) -> Residual:
     """As `plain.decode`."""
     batch, d_model = raw.shape
-    slices = triton.cdiv(d_model, _SLICE)
+    slices = triton.cdiv(d_model, _DECODE["BLOCK"])
     gradient = torch.empty(batch, d_model, dtype=W_dec.dtype, device=raw.device)
     sums = torch.empty(slices * batch, 2, dtype=torch.float32, device=raw.device)
-    _decode[(batch, slices)](
+    _decode[batch, slices](
         entries.row_start,
         entries.feature,
         entries.act,
@@ -113,8 +114,6 @@ def decode(
         batch,
         d_model,
         len(entries.feature),
-        BLOCK=_SLICE,
-        UNROLL=_UNROLL,
-        num_warps=_SLICE // 256,
+        **_DECODE,
     )
     return Residual(gradient, sums)

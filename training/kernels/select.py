@@ -17,12 +17,15 @@ from torch import Tensor
 
 from training.kernels.entries import SLACK, Entries, Objective, starts
 
-_MARK = 1024  # features of one program of _mark
-_SEGMENT = 32  # words of a column that one program takes: 1,024 tokens
-_COLUMNS = 32  # features of one program
-_ROWS = 8  # words taken at once
-_SCATTER = 512
-_RANK = 64
+# Features of a program; a word of each.
+_MARK = {"BLOCK": 1024, "num_warps": 4}
+# Words of a column: 1,024 tokens.
+_SEGMENT = 32
+_COUNT = {"SEGMENT": _SEGMENT, "BLOCK": 32, "num_warps": 4}
+# Besides, words taken at once.
+_LIST = {"SEGMENT": _SEGMENT, "ROWS": 8, "BLOCK": 32, "num_warps": 1}
+_SCATTER = {"BLOCK": 512, "num_warps": 4}
+_RANK = {"BLOCK": 64, "num_warps": 4}
 
 
 @triton.jit
@@ -173,30 +176,26 @@ def select(
     assert batch * d_sae < 2**31, "the number of entries must fit into 32 bits"
     words_per_column = triton.cdiv(batch, 32)
     segments = triton.cdiv(words_per_column, _SEGMENT)
-    grid = (triton.cdiv(d_sae, _COLUMNS), segments)
 
     def integers(n: int) -> Tensor:
         return torch.empty(n, dtype=torch.int32, device=z.device)
 
+    def features(launch: dict[str, int]) -> int:
+        return triton.cdiv(d_sae, launch["BLOCK"])
+
     words = integers(words_per_column * d_sae)
-    _mark[(triton.cdiv(d_sae, _MARK), words_per_column)](
-        z, b_enc, threshold, words, batch, d_sae, objective.reach, SLACK, BLOCK=_MARK
+    _mark[features(_MARK), words_per_column](
+        z, b_enc, threshold, words, batch, d_sae, objective.reach, SLACK, **_MARK
     )
     counts = torch.zeros(d_sae * segments + 1 + batch + 1, dtype=torch.int32, device=z.device)
     in_segment, in_row = counts.split([d_sae * segments + 1, batch + 1])
-    _count[grid](
-        words,
-        in_segment[1:],
-        d_sae,
-        words_per_column,
-        segments,
-        SEGMENT=_SEGMENT,
-        BLOCK=_COLUMNS,
+    _count[features(_COUNT), segments](
+        words, in_segment[1:], d_sae, words_per_column, segments, **_COUNT
     )
     start = starts(in_segment)
     owner, token, slot = integers(room), integers(room), integers(room)
     value = torch.empty(room, device=z.device)
-    _list[grid](
+    _list[features(_LIST), segments](
         z,
         b_enc,
         threshold,
@@ -211,18 +210,15 @@ def select(
         words_per_column,
         segments,
         room,
-        SEGMENT=_SEGMENT,
-        ROWS=_ROWS,
-        BLOCK=_COLUMNS,
-        num_warps=1,
+        **_LIST,
     )
     row_start = starts(in_row)
     feature, ranked_feature = integers(room), integers(room)
     act, ranked_act = z.new_empty(room), z.new_empty(room)
-    _scatter[(triton.cdiv(room, _SCATTER),)](
-        start[-1:], owner, token, value, slot, row_start, feature, act, room, BLOCK=_SCATTER
+    _scatter[(triton.cdiv(room, _SCATTER["BLOCK"]),)](
+        start[-1:], owner, token, value, slot, row_start, feature, act, room, **_SCATTER
     )
-    _rank[(batch,)](row_start, feature, act, ranked_feature, ranked_act, BLOCK=_RANK)
+    _rank[(batch,)](row_start, feature, act, ranked_feature, ranked_act, **_RANK)
     return Entries(
         row_start=row_start,
         feature=ranked_feature,

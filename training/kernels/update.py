@@ -16,10 +16,12 @@ from training.optim import BETA2, EPS, Control
 from training.step import Setting
 
 _CONSTANTS = {"BETA2": BETA2, "LOG2_BETA2": math.log2(BETA2), "EPS": EPS}
+# Entries on their way at once.
 _DECODER = {"UNROLL": 4, "num_warps": 8}
-_SLICE = 256
-_ENCODER = {"UNROLL": 4, "num_warps": 1}
-_GROUPS = 2048  # programs that share the features of one slice
+# Besides, numbers of a slice.
+_ENCODER = {"BLOCK": 256, "UNROLL": 4, "num_warps": 1}
+_GROUPS = 2048
+"""Programs that share the features of one slice."""
 
 
 def update_rows(
@@ -74,7 +76,7 @@ def update_rows(
     )
     groups = min(_GROUPS, d_sae)
     through_encoder = torch.empty(groups, d_model, device=centred.device)
-    update_encoder[(triton.cdiv(d_model, _SLICE), groups)](
+    update_encoder[triton.cdiv(d_model, _ENCODER["BLOCK"]), groups](
         order,
         number,
         entries.column_start,
@@ -90,7 +92,6 @@ def update_rows(
         through_encoder,
         d_model,
         d_sae,
-        BLOCK=_SLICE,
         COPY=copy,
         **_CONSTANTS,
         **_ENCODER,

@@ -1,0 +1,85 @@
+"""Whole runs with the sparse step, in plain PyTorch on the processor: the dense ones' results."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.integration.test_train_resume import assert_equal, cfg
+from training.config import RunOptions, TrainConfig
+from training.loop import train
+from training.sparse_step import SparseStep
+
+__all__ = ["cfg"]  # a fixture
+
+SPARSE = RunOptions(checkpoint_every=20, device="cpu", step="sparse")
+
+
+class PowerCutError(Exception):
+    """Not caught by the run."""
+
+
+@pytest.fixture
+def jumprelu(cfg: TrainConfig) -> TrainConfig:
+    """Two JumpReLU SAEs."""
+    return replace(cfg, architectures=("jumprelu",))
+
+
+def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> None:
+    """Run until `steps` steps of the run's SAEs have been taken, then end without a word."""
+    taken = 0
+    whole = SparseStep.__call__
+
+    def step(self: SparseStep, *args: object) -> None:
+        nonlocal taken
+        taken += 1
+        if taken > steps * len(cfg.plans):
+            raise PowerCutError
+        whole(self, *args)  # pyright: ignore[reportArgumentType]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SparseStep, "__call__", step)
+        with pytest.raises(PowerCutError):
+            train(cfg)
+
+
+def test_sparse_runs_learn_what_dense_ones_do(
+    jumprelu: TrainConfig,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    # So narrow a layer is dense for long: at first there is no room for its entries, then there is.
+    monkeypatch.setattr("training.sparse_step.MOST", 0.2)
+    runs = {
+        run.step: replace(
+            jumprelu,
+            out=str(tmp_path / run.step),
+            run=run,
+            eval_corpus=jumprelu.corpus,
+            eval_tokens=2_000,
+        )
+        for run in (replace(SPARSE, step="dense"), SPARSE)
+    }
+    with caplog.at_level("INFO", "training"):
+        results = {kind: train(run) for kind, run in runs.items()}
+    for kind in runs:
+        assert f"{jumprelu.plans[0].name}: {kind} steps" in caplog.messages
+        assert any(f"{kind} steps from here on" in message for message in caplog.messages)
+    for dense, sparse in zip(results["dense"], results["sparse"], strict=True):
+        assert dense.measured is not None
+        assert sparse.measured is not None
+        for name in ("fvu", "l0"):
+            assert sparse.measured[name] == pytest.approx(dense.measured[name], rel=0.01), name
+
+
+def test_an_interrupted_sparse_run_goes_on_bit_for_bit(
+    jumprelu: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut = replace(jumprelu, run=SPARSE)
+    whole = replace(cut, out=str(tmp_path / "whole"))
+    monkeypatch.setattr("training.sparse_step.MOST", 0.2)
+    train(whole)
+    _until(monkeypatch, cut, 150)
+    train(cut)
+    assert_equal(whole, cut)
