@@ -23,7 +23,7 @@ def loaded_html(row: Data) -> str:
         ("source", _plain(row["repository"] or row["weights"])),
         ("folder", _plain(row["folder"])),
         ("revision", _short(row["revision"])),
-        ("SHA-256 of weights", _short(row["content_hash"])),
+        ("SHA-256 of weights", _short(row["content_hash"]) or "known once they are read"),
     ]
     lines = "".join(
         f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in entries if value
