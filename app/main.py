@@ -28,9 +28,11 @@ STYLES: Final = (
     "features",
     "prompt",
     "steer",
+    "badge",
 )
 SCRIPTS: Final = (
     "core",
+    "badge",
     "steps",
     "documents",
     "prompt-colours",

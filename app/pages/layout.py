@@ -5,6 +5,7 @@ from typing import Final
 
 import gradio as gr
 
+from app.pages.checks import add_checks
 from app.render import escape
 from app.service import Service
 
@@ -39,6 +40,7 @@ def add_frame(page: Page, service: Service, content: str, **data: object) -> Non
         apply_default_css=False,
         elem_id="jumpscope",
     )
+    add_checks(service)
 
 
 def _navigation(page: Page, service: Service) -> str:
@@ -47,7 +49,7 @@ def _navigation(page: Page, service: Service) -> str:
         f"{each.title}</a>"
         for each in PAGES
     )
-    saes = [service.sae_facts(name) for name in service.bundle.sae_names]
+    saes = service.saes()
     options = "".join(
         f'<option value="{escape(sae["name"])}">{escape(sae["label"])}</option>' for sae in saes
     )
@@ -58,6 +60,7 @@ def _navigation(page: Page, service: Service) -> str:
         f'<span class="pages">{links}</span></nav>'
         f'<div class="where"><label><span class="bundle">{escape(service.bundle.name)}</span>'
         f'<select id="sae" aria-label="SAE">{options}</select></label>'
+        '<span id="badge" aria-live="polite"></span>'
         '<button type="button" id="theme" class="plain" aria-label="Colours"></button></div>'
         '<div class="progress" aria-hidden="true"></div></header>'
     )
@@ -68,7 +71,9 @@ def _main(page: Page, content: str, data: dict[str, object]) -> str:
         f' data-{name.replace("_", "-")}="{escape(value)}"' for name, value in data.items()
     )
     attributes = f'id="content" tabindex="-1" data-page-name="{page.name}"{attributes}'
-    return f"<main {attributes}>{content}</main>"
+    # Content that has a better place for it brings this slot itself.
+    doubts = "" if "data-doubt" in content else '<div class="doubts" data-doubt></div>'
+    return f"{doubts}<main {attributes}>{content}</main>"
 
 
 def _footer(page: Page) -> str:

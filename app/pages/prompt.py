@@ -74,6 +74,7 @@ def _content(service: Service) -> str:
   <div class="chips">{chips}</div>
 </div>
 <div id="result" hidden>
+  <div data-doubt></div>
   <div class="panel"><dl class="stats" id="totals"></dl></div>
   <div class="between controls">
     <fieldset class="segments"><legend class="vh">Colour the tokens by</legend>{views}</fieldset>

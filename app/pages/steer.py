@@ -155,6 +155,7 @@ def _content(service: Service) -> str:
     <div id="problem"></div>
     <div id="ideas"></div>
     <div id="run" hidden>
+      <div data-doubt></div>
       <div class="between"><p id="run-status" class="quiet" role="status"></p>
         <label class="quiet">colour: own activation of <span id="watch-one"></span>
           <select id="watch" hidden></select></label></div>

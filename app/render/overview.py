@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.render.badge import panel_html
 from app.render.charts import histogram
 from app.render.loaded import loaded_html
 from app.render.memory import memory_html
@@ -30,6 +31,7 @@ def overview_html(data: Data, *, default_sae: str) -> str:
     ]
     if row["problem"] is None:
         parts.append(_top(data, row, shown))
+    parts.append(f'<div id="check">{panel_html(data["check"])}</div>')
     if len(data["saes"]) > 1:
         parts.append(_saes(data, default_sae))
     parts.append(_worth_opening(data, shown))
@@ -151,15 +153,17 @@ def _frequencies(data: Data, shown: str) -> str:
 
 def _saes(data: Data, default_sae: str) -> str:
     definitions = data["definitions"]
-    columns = (
+    every = (
+        ("declared_l0", "L0 by its makers", number),
         ("l0", "L0", number),
         ("fvu", "FVU", lambda value: fixed(value, 3)),
         ("delta_lm_loss", "delta LM loss", signed),
         ("loss_recovered_mean", "loss recovered", lambda value: fixed(value, 3)),
         ("dead", "dead", percent),
     )
+    columns = [each for each in every if any(row.get(each[0]) is not None for row in data["saes"])]
     heads = "".join(
-        f'<th class="n" scope="col">{term(name, str(definitions.get(key, "")))}</th>'
+        f'<th class="n" scope="col">{_explained(name, definitions.get(key))}</th>'
         for key, name, _ in columns
     )
     rows = []
@@ -170,8 +174,7 @@ def _saes(data: Data, default_sae: str) -> str:
             f'<td class="n">{write(row[key]) if row.get(key) is not None else "–"}</td>'
             for key, _, write in columns
         )
-        declared = row.get("declared_l0")
-        site = escape(row["place"]) + (f" · L0 {declared:g} declared" if declared else "")
+        site = escape(row["place"])
         width = f"{row['d_sae']:,}" if row["d_sae"] else "–"
         rows.append(
             f'<tr{current}><th scope="row"><a href="{address}">{site}</a></th>'
@@ -183,6 +186,10 @@ def _saes(data: Data, default_sae: str) -> str:
         f'<th class="n" scope="col">features</th>{heads}</tr></thead>'
         f"<tbody>{''.join(rows)}</tbody></table></div></section>"
     )
+
+
+def _explained(name: str, definition: str | None) -> str:
+    return term(name, definition) if definition else escape(name)
 
 
 def _worth_opening(data: Data, shown: str) -> str:

@@ -142,6 +142,7 @@ def overview(**changed: Any) -> dict[str, Any]:
         "measured": sae | {"tokens": 200_000, "kl": 0.2},
         "missing": None,
         "memory": None,
+        "check": {"sae": "first", "state": "unchecked", "sentence": None, "check": None},
         "index": {"tokens": 3_000_000, "totals": {"l0": 31.0, "fvu": 0.17, "dead": 0.01}},
         "definitions": {"l0": "Mean number of active features.", "fvu": "Error over variance."},
         "frequency_histogram": {"edges": [-3.0, -2.0, -1.0, 0.0], "counts": [0, 40, 3], "dead": 1},

@@ -26,9 +26,10 @@ window.jumpscope = (() => {
     }
   }
 
-  function ask(name, question, onAnswer) {
+  /* A `quiet` question shows nobody that it waits. */
+  function ask(name, question, onAnswer, { quiet = false } = {}) {
     const c = channel(name);
-    c.current = { id: ++lastId, onAnswer };
+    c.current = { id: ++lastId, onAnswer, quiet };
     const message = { id: c.current.id, ask: question };
     if (c.send) c.send(message);
     else c.waiting = message;
@@ -75,7 +76,7 @@ window.jumpscope = (() => {
 
   /* A thin line under the navigation, shown by the style sheet after a moment of waiting. */
   function busy() {
-    const waiting = [...channels.values()].some((c) => c.current);
+    const waiting = [...channels.values()].some((c) => c.current && !c.current.quiet);
     document.documentElement.toggleAttribute("data-busy", waiting);
     document.getElementById("content")?.setAttribute("aria-busy", String(waiting));
   }
@@ -185,13 +186,14 @@ window.jumpscope = (() => {
   }
   const known = (name) => [...select().options].some((option) => option.value === name);
 
-  /* The links of the navigation keep the SAE. */
+  /* The links of the navigation keep the SAE; whoever shows something of it hears of a change. */
   function carrySae() {
     const name = known(sae()) ? saeInAddress(sae()) : "";
     for (const link of document.querySelectorAll("a[data-page]")) {
       link.setAttribute("href", address(link.getAttribute("href").split("?")[0], { sae: name }));
     }
     if (known(sae())) select().value = sae();
+    document.dispatchEvent(new Event("jumpscope:sae"));
   }
 
   function problem(sentence) {
