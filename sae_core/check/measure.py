@@ -5,7 +5,7 @@ is float32, in chunks of so few tokens that a wide SAE needs little memory besid
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -22,8 +22,8 @@ from sae_core.splice import SplicedLM
 
 _ROWS = 4
 """Rows in one forward: the lock on the model is held for no longer."""
-_SITES = 32
-"""Activations kept of one forward; of 512 tokens of Gemma 2 27B these are 150 MB in bfloat16."""
+_KEPT = 2**27
+"""Numbers kept of the forwards of one group of readings: 512 MB in float32."""
 _CHUNK = 2**24
 """Elements of the largest array over tokens and features: 64 MB."""
 _EPS = 1e-5
@@ -56,13 +56,15 @@ def measure(
 ) -> dict[Reading, Numbers]:
     """The numbers under each reading, in its order; special tokens count where a reading says so.
 
-    Rows begin with BOS if the tokenizer has one. Memory: the activations of the sample at the
-    sites of up to `_SITES` readings.
+    Rows begin with BOS if the tokenizer has one. Memory: the activations of the sample at one site
+    or two, and more of them, up to half a gigabyte, where many readings are asked for.
     """
     found: dict[Reading, Numbers] = {}
+    tokens = sum(len(row.ids) for row in rows)
+    most = _KEPT // (max(tokens, 1) * max(sae.cfg.d_model, sae.cfg.width_out))
     ordered = sorted(readings, key=lambda r: (r.bos == "absent", max(r.site.layer, r.target.layer)))
     for absent, same in groupby(ordered, key=lambda r: r.bos == "absent"):
-        for group in _groups(list(same)):
+        for group in _groups(same, most):
             sites = list(dict.fromkeys(site for r in group for site in (r.site, r.target)))
             sample = _gather(lm, rows, sites, sae.W_enc.device, without_bos=absent)
             found |= _numbers(sae, sample, group)
@@ -82,9 +84,19 @@ class _Sample:
         return torch.ones_like(self.ordinary) if bos == "counted" else self.ordinary
 
 
-def _groups(readings: list[Reading]) -> Iterator[list[Reading]]:
-    for start in range(0, len(readings), _SITES // 2):
-        yield readings[start : start + _SITES // 2]
+def _groups(readings: Iterable[Reading], most: int) -> Iterator[list[Reading]]:
+    """Readings in order, in groups of no more than so many sites (or of one reading)."""
+    group: list[Reading] = []
+    sites: set[Site] = set()
+    for reading in readings:
+        wider = sites | {reading.site, reading.target}
+        if group and len(wider) > most:
+            yield group
+            group, wider = [], {reading.site, reading.target}
+        group.append(reading)
+        sites = wider
+    if group:
+        yield group
 
 
 def _gather(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.bundle import Bundle
+from sae_core.check.readings import as_declared
 from sae_core.check.run import Check
 from sae_core.files import atomic_write
 from sae_core.formats.saelens import load_config, update_metadata
@@ -36,7 +37,8 @@ def save_check(bundle: Bundle, sae: str, check: Check) -> Path:
 def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
     """The check kept with an SAE, as `Check.as_dict` has it, and its `date`.
 
-    None if there is none, or one of other weights. ValueError with one sentence if it is damaged.
+    None if there is none, or one of other weights or another site. ValueError with one sentence if
+    it is damaged.
     """
     cfg = bundle.sae_config(sae)
     file = bundle.sae_path(sae) / CHECK_FILE
@@ -46,7 +48,8 @@ def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
             found = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is damaged ({error}): check the SAE again.") from error
-    if not isinstance(found, dict):
+    here = as_declared(cfg)
+    if not isinstance(found, dict) or found.get("site") != (here and here.where):
         return None
     # Of an SAE whose files hold no hash it is known once the weights have been read.
     known = cfg.metadata.get("content_hash")

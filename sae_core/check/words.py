@@ -156,9 +156,8 @@ def _kind(reading: Reading) -> str:
 
 
 def _set_site(reading: Reading) -> str:
-    if reading.site == reading.target:
-        return f"Set its site to {reading.site}."
-    return f"Set its site to {reading.site} and its site_out to {reading.target}."
+    out = "" if reading.site == reading.target else f" --site-out {reading.target}"
+    return f"To say so: jumpscope convert SOURCE TARGET --site {reading.site}{out}."
 
 
 def _described(model: nn.Module, reading: Reading) -> str:

@@ -128,7 +128,7 @@ def test_the_mlp_s_own_output_for_that_after_the_norm(lm: SplicedLM) -> None:
         "These look like an SAE of mlp_out/6 (post_feedforward_layernorm's output): there L0 is 3"
     )
     assert "at the declared mlp_proj/6 L0 is" in found.sentence
-    assert found.sentence.endswith("Set its site to mlp_out/6.")
+    assert found.sentence.endswith("To say so: jumpscope convert SOURCE TARGET --site mlp_out/6.")
     assert found.declared_fvu is not None
     assert found.fvu > 2 * found.declared_fvu
 
@@ -269,7 +269,7 @@ def test_a_transcoder_s_input_and_output(
         assert found.site == wrong
     assert found is not None
     assert f"These look like a transcoder of {site} (" in found.sentence
-    assert found.sentence.endswith(f"Set its site to {site} and its site_out to {target}.")
+    assert found.sentence.endswith(f"--site {site} --site-out {target}.")
 
 
 def test_a_transcoder_taken_for_an_sae(lm: SplicedLM, mlp_acts: dict[Site, torch.Tensor]) -> None:

@@ -194,8 +194,11 @@ def test_a_check_is_kept_in_the_metadata_of_our_own(bundle: Bundle, result: Chec
     assert replace(after, metadata=metadata) == before
 
 
-def test_a_check_of_other_weights_is_not_shown(bundle: Bundle, result: Check) -> None:
-    save_check(bundle, tiny.SAE_NAME, replace(result, content_hash="0" * 64))
+@pytest.mark.parametrize("other", [{"content_hash": "0" * 64}, {"site": "mlp_proj/1"}])
+def test_a_check_of_other_weights_or_sites_is_not_shown(
+    bundle: Bundle, result: Check, other: Any
+) -> None:
+    save_check(bundle, tiny.SAE_NAME, replace(result, **other))
     assert saved_check(bundle, tiny.SAE_NAME) is None
 
 
