@@ -119,18 +119,19 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     """Hardly any feature is active."""
     line = lines[-1]
     enough = line["tokens"] >= DEAD_TOKENS or asked.full(line)
-    if not enough or (line["dead"] < ALL_DEAD and line["l0"] >= FEWEST_ACTIVE):
+    l0 = _recent_l0(lines)
+    if not enough or (line["dead"] < ALL_DEAD and l0 >= FEWEST_ACTIVE):
         return None
     return (
-        f"{line['dead']:.0%} of the features are dead and {line['l0']:.3g} are active per token: "
+        f"{line['dead']:.0%} of the features are dead and {l0:.3g} are active per token: "
         f"lower {_pressure(asked)} or lr, or lengthen sparsity_warmup."
     )
 
 
 def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
     """A large share of all features is active."""
-    line = lines[-1]
-    if not asked.full(line) or line["l0"] <= ALL_DENSE * asked.cfg.d_sae:
+    line, l0 = lines[-1], _recent_l0(lines)
+    if not asked.full(line) or l0 <= ALL_DENSE * asked.cfg.d_sae:
         return None
     if asked.plan.l0_target is not None and not asked.settled(line):
         return None
@@ -139,7 +140,7 @@ def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
     else:
         change = "lower l0_targets"
     return (
-        f"{line['l0']:.4g} of {asked.cfg.d_sae} features are active per token, "
+        f"{l0:.4g} of {asked.cfg.d_sae} features are active per token, "
         f"which is not sparse: {change}."
     )
 
@@ -149,7 +150,7 @@ def bandwidth_narrow(lines: Sequence[Line], asked: Asked) -> str | None:
     share = lines[-1].get("in_window")
     if share is None:
         return None
-    if share * asked.cfg.batch >= FEWEST_IN_WINDOW or lines[-1]["l0"] < FEWEST_ACTIVE:
+    if share * asked.cfg.batch >= FEWEST_IN_WINDOW or _recent_l0(lines) < FEWEST_ACTIVE:
         return None
     return (
         f"a threshold sees {share * asked.cfg.batch:.2g} pre-activations per step: "
@@ -174,14 +175,19 @@ def l0_far(lines: Sequence[Line], asked: Asked) -> str | None:
     line, target = lines[-1], asked.plan.l0_target
     if target is None or not asked.settled(line):
         return None
-    recent = [line["l0"] for line in lines[-RECENT:]]
-    distance = sum(recent) / len(recent) / target - 1
+    l0 = _recent_l0(lines)
+    distance = l0 / target - 1
     if abs(distance) <= (FAR_AT_END if line["step"] == asked.cfg.steps else FAR):
         return None
     return (
-        f"the L0 is {line['l0']:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
+        f"the L0 is {l0:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
         f"its target of {target:g}: {_nearer(line, asked)}."
     )
+
+
+def _recent_l0(lines: Sequence[Line]) -> float:
+    recent = [line["l0"] for line in lines[-RECENT:]]
+    return sum(recent) / len(recent)
 
 
 def _nearer(line: Line, asked: Asked) -> str:

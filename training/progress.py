@@ -61,7 +61,7 @@ class Progress:
         line: Line = {"step": step, "sae": name, **{k: _finite(v) for k, v in metrics.items()}}
         self._lines[name].append(line)
         found = examine(self._lines[name], self._asked[name])
-        line["findings"] = [finding.check for finding in found]
+        line["findings"] = {finding.check: finding.sentence for finding in found}
         self._write(json.dumps(line) + "\n")
         if name in self._board:
             for key, value in metrics.items():

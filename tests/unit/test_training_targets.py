@@ -90,8 +90,8 @@ def test_the_multiplier_waits_for_the_warm_up_and_keeps_its_limits() -> None:
     limits = Limits(most=0.1, bound=1.0)
 
     def after(m: float, l0: float, share: float, gain: float = 0.5) -> float:
-        tensors = (torch.tensor(value) for value in (m, l0, 10.0, gain, share))
-        return float(steered(*tensors, limits))
+        multiplier, l0_, target, gain_, share_ = torch.tensor([m, l0, 10.0, gain, share])
+        return float(steered(multiplier, l0_, target, gain_, share_, limits))
 
     assert after(0.2, 50, share=0.99) == pytest.approx(0.2)
     assert after(0.2, 10.2, share=1) == pytest.approx(0.2 + 0.5 * 0.02)

@@ -1,0 +1,171 @@
+"""Every check of the doctor, provoked by a run with bad settings; and a run with nothing to say."""
+
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from tests import tiny
+from training.config import LossOptions, TrainConfig, short_run
+from training.doctor import CHECKS
+from training.loop import train
+from training.progress import METRICS_FILE, Progress, read_metrics
+
+STEPS, BATCH = 150, 128
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "thresholds-frozen": (
+        {"lrs": (1e-9,)},
+        "thresholds are where they began (0.01): raise lr or bandwidth",
+    ),
+    "lambda-saturated": (
+        {"l0_targets": (2,), "loss": LossOptions(target_coefficient=1e-3), "tokens": 400 * BATCH},
+        "the penalty is as strong as it gets and the L0 is",
+    ),
+    "all-dead": (
+        {"l0_targets": (), "lambdas": (100.0,), "bandwidth": 1.0},
+        "are active per token: lower lambdas or lr",
+    ),
+    "all-dense": (
+        {"l0_targets": (), "lambdas": (1e-9,)},
+        "of 64 features are active per token, which is not sparse: raise lambdas",
+    ),
+    "bandwidth-narrow": (
+        {"bandwidth": 1e-9},
+        "pre-activations per step: make bandwidth (1e-09) larger",
+    ),
+    "l0-far": (
+        {"lrs": (1e-5,)},
+        "above its target of 6: train longer, raise lr or shorten sparsity_warmup",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def cfg(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> TrainConfig:
+    """A run of 150 steps with nothing wrong about it."""
+    folder = tmp_path_factory.mktemp("doctor")
+    tiny_model.save_pretrained(folder / "lm")
+    tiny_tokenizer.save_pretrained(folder / "lm")
+    return short_run(
+        model=str(folder / "lm"),
+        corpus=(str(tiny.make_corpus(folder / "text.parquet", count=120)),),
+        sites=("resid_post/1",),
+        d_sae=64,
+        out=str(folder / "run"),
+        l0_targets=(6,),
+        batch=BATCH,
+        tokens=STEPS * BATCH,
+        context_size=32,
+        buffer_tokens=1_024,
+        bandwidth=0.05,
+        lrs=(5e-3,),
+        lr_warmup=10,
+        lr_decay=0.5,
+        loss=LossOptions(target_coefficient=3.0),
+    )
+
+
+def _lines(cfg: TrainConfig) -> list[dict[str, Any]]:
+    return read_metrics(Path(cfg.out) / METRICS_FILE)
+
+
+@pytest.mark.parametrize("check", BAD)
+def test_bad_settings_are_found_and_said(
+    cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture, check: str
+) -> None:
+    changes, sentence = BAD[check]
+    with caplog.at_level(logging.WARNING):
+        (result,) = train(replace(cfg, out=str(tmp_path), **changes))
+    found = {finding.check: finding.sentence for finding in result.findings}
+    assert sentence in found[check]
+    assert "\n" not in found[check]
+    assert _lines(replace(cfg, out=str(tmp_path)))[-1]["findings"][check] == found[check]
+    said = [record.message for record in caplog.records if f": {check}: " in record.message]
+    assert 1 <= len(said) <= 3  # once for each time that it appeared
+    saved = json.loads((result.folder / "cfg.json").read_text())
+    training = saved["metadata"]["jumpscope"]["training"]
+    assert found[check] in training["findings"]
+
+
+def test_a_run_without_mistakes_ends_without_findings(
+    cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    here = replace(cfg, out=str(tmp_path), tokens=600 * BATCH)
+    with caplog.at_level(logging.INFO):
+        (result,) = train(here)
+    assert result.findings == ()
+    assert _lines(here)[-1]["findings"] == {}
+    assert "doctor" not in caplog.text
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(cfg: TrainConfig, tmp_path: Path) -> None:
+    here = replace(cfg, out=str(tmp_path), lrs=(1e30,))
+    with pytest.raises(ValueError, match=r"no longer finite at step .*: lower lr, or check"):
+        train(here)
+    last = _lines(here)[-1]
+    assert last["loss"] is None
+    assert list(last["findings"]) == ["loss-not-finite"]
+
+
+def test_outliers_among_the_activations(
+    cfg: TrainConfig, tmp_path: Path, tiny_tokenizer: PreTrainedTokenizerFast
+) -> None:
+    # One token of the vocabulary has an embedding a hundred times as long as the others.
+    model = tiny.make_model()
+    (token,) = tiny_tokenizer.encode(".", add_special_tokens=False)
+    with torch.no_grad():
+        model.model.embed_tokens.weight[token] *= 100
+    model.save_pretrained(tmp_path / "lm")
+    tiny_tokenizer.save_pretrained(tmp_path / "lm")
+    here = replace(cfg, model=str(tmp_path / "lm"), out=str(tmp_path / "run"), tokens=20 * BATCH)
+    (result,) = train(here)
+    (found,) = [f for f in result.findings if f.check == "outliers"]
+    assert "activations at resid_post/1 are up to" in found.sentence
+    assert "leave those tokens out" in found.sentence
+
+
+def test_every_check_is_provoked_here() -> None:
+    assert {*BAD, "loss-not-finite", "outliers"} == set(CHECKS)
+
+
+def test_findings_come_and_go_once(
+    cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # So dense at first that the lines before the thresholds have moved say so; later ones do not.
+    bad = replace(cfg, out=str(tmp_path), sparsity_warmup=0, lrs=(1e-3,), tokens=500 * BATCH)
+    bad = replace(bad, l0_targets=(), lambdas=(0.05,))
+    with caplog.at_level(logging.INFO):
+        train(bad)
+    said = [record.message for record in caplog.records if "all-dense" in record.message]
+    assert len(said) == 2
+    assert "is not sparse: raise lambdas" in said[0]
+    assert said[1].endswith("all-dense is over")
+    flagged = ["all-dense" in line["findings"] for line in _lines(bad)]
+    assert flagged == sorted(flagged, reverse=True)
+    assert flagged[0]
+    assert not flagged[-1]
+
+
+def test_the_progress_line_shows_findings_and_a_full_disk_loses_a_line(
+    cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from training.doctor import Asked
+    from training.losses.base import Limits
+
+    asked = Asked(cfg, cfg.plans[0], Limits(0.1, 1.0))
+    (tmp_path / METRICS_FILE).symlink_to("/dev/full")
+    with Progress(tmp_path, [asked], start=0, steps=5, batch=BATCH, board=False) as progress:
+        progress.log(1, cfg.plans[0].name, {"loss": float("nan"), "l0": 4.0, "fvu": 0.5})
+        progress.show()
+        assert progress._bar.postfix == "L0 4.0 FVU 0.5000 ! loss-not-finite"
+    assert "no space left on the disk" in caplog.text
