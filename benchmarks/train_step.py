@@ -205,8 +205,9 @@ def measured(
         # SAELens' convention for its inputs: a mean norm of the root of the width.
         batches = [x * d_model**0.5 for x in batches]
     started = time.monotonic()
+    feed = Feed(batches, *STEPS[shape])
     try:
-        found = arm(batches, d_sae, l0, Feed(batches, *STEPS[shape]))
+        found = arm(batches, d_sae, l0, feed)
     except Exception as error:  # a peer that is absent or fails must not end the others
         return {"arm": name, "failed": f"{type(error).__name__}: {error}"[:500]}
     milliseconds = sorted(found.pop("milliseconds"))
@@ -219,7 +220,7 @@ def measured(
         "p20_ms": p20,
         "p80_ms": p80,
         "tokens_per_s": round(len(batches[0]) / median * 1e3),
-        "peak_gb": round(torch.cuda.max_memory_allocated() / 1e9, 2),
+        "peak_gb": round(feed.peak_bytes / 1e9, 2),
         **{k: round(v, 2) if isinstance(v, float) else v for k, v in found.items()},
         "steps": len(milliseconds),
         "seconds": round(time.monotonic() - started, 1),

@@ -87,6 +87,7 @@ class Feed:
     def __init__(self, batches: Sequence[Tensor], warm_up: int, steps: int) -> None:
         """`warm_up` steps are not measured, then `steps` are."""
         self.total = warm_up + steps
+        self.peak_bytes = 0
         self._batches = batches
         self._warm_up = warm_up
         self._events: list[torch.cuda.Event] = []
@@ -109,10 +110,11 @@ class Feed:
         self._events[-1].record()
 
     def milliseconds(self) -> list[float]:
-        """Of each measured step; call when the loop is over."""
+        """Of each measured step; call when the loop is over, before any memory is taken."""
         assert len(self._events) == self.total, "the loop asked for fewer batches than it should"
         self._mark()
         torch.cuda.synchronize()
+        self.peak_bytes = torch.cuda.max_memory_allocated()
         measured = self._events[self._warm_up :]
         return [a.elapsed_time(b) for a, b in itertools.pairwise(measured)]
 
