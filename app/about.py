@@ -3,6 +3,7 @@
 import json
 import math
 import shlex
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +117,21 @@ def loaded_facts(model: Any) -> dict[str, Any]:
     }
 
 
+def facts_of_model(bundle: Bundle, loaded: Any, problem: str | None) -> dict[str, Any]:
+    """The model's facts from its files, else from the model `loaded`, None before it is.
+
+    `problem` says why it cannot be loaded; it stays with the facts, or gives way to what its files
+    complain of.
+    """
+    try:
+        facts = model_facts(bundle)
+    except (ValueError, OSError) as error:
+        facts, problem = {"name": bundle.model}, str(error)
+    if "layers" not in facts and loaded is not None:
+        facts = loaded_facts(loaded)
+    return {**facts, "problem": problem}
+
+
 def _parameters(file: Path) -> int:
     try:
         with safe_open(file, framework="np") as tensors:
@@ -154,6 +170,23 @@ def unread_facts(name: str, problem: str) -> dict[str, Any]:
     nothing = dict.fromkeys(unknown)
     words = {"name": name, "label": name, "place": name}
     return {**words, **nothing, "measured": {}, "problem": problem}
+
+
+def facts_of_all(bundle: Bundle) -> list[dict[str, Any]]:
+    """`sae_facts` of every SAE, or the problem with its files; no two of one label."""
+    found = []
+    for name in bundle.sae_names:
+        try:
+            found.append(sae_facts(bundle, name))
+        except ValueError as error:
+            found.append(unread_facts(name, str(error)))
+    labels = Counter(facts["label"] for facts in found)
+    return [
+        facts
+        if labels[facts["label"]] == 1
+        else facts | {key: f"{facts[key]} · {facts['name']}" for key in ("label", "place")}
+        for facts in found
+    ]
 
 
 def config_facts(cfg: SAEConfig) -> dict[str, Any]:

@@ -90,12 +90,13 @@ class Service:
         """The index of an SAE; ValueError if it has none that can be used."""
         return self.known.index(self.sae_name(sae))
 
+    def saes(self) -> list[dict[str, Any]]:
+        """What is known of each SAE from its files; a `problem` if they cannot be read."""
+        return about.facts_of_all(self.bundle)
+
     def sae_facts(self, name: str) -> dict[str, Any]:
-        """What is known of an SAE from its files; a `problem` if they cannot be read."""
-        try:
-            return about.sae_facts(self.bundle, name)
-        except ValueError as error:
-            return about.unread_facts(name, str(error))
+        """What is known of one of them."""
+        return next(facts for facts in self.saes() if facts["name"] == name)
 
     def overview(self, sae: object = None) -> dict[str, Any]:
         """The bundle, its model and SAEs with their measured numbers, and where to begin.
@@ -103,14 +104,15 @@ class Service:
         Needs no model in memory. What cannot be read has a `problem`, the sentence that says why.
         """
         name = self.sae_name(sae)
-        saes = [self.sae_facts(each) for each in self.bundle.sae_names]
+        saes = self.saes()
         chosen = next(facts for facts in saes if facts["name"] == name)
+        loaded = None if self._engine is None else self._engine.model
         missing = self.known.missing(name) if chosen["problem"] is None else None
         index = self.index(name) if chosen["problem"] is None and missing is None else None
         return {
             "sae": name,
             "bundle": about.bundle_facts(self.bundle),
-            "model": self._model_facts(),
+            "model": about.facts_of_model(self.bundle, loaded, self._model_problem),
             "saes": saes,
             "measured": chosen["measured"],
             "missing": missing and asdict(missing),
@@ -131,17 +133,6 @@ class Service:
         """
         template = self.load().chat
         return template and {"system": template.has_system, "end": template.end}
-
-    def _model_facts(self) -> dict[str, Any]:
-        """From its files, else from memory once it is loaded; a `problem` if it cannot be."""
-        problem = self._model_problem
-        try:
-            facts = about.model_facts(self.bundle)
-        except (ValueError, OSError) as error:
-            facts, problem = {"name": self.bundle.model}, str(error)
-        if "layers" not in facts and self._engine is not None:
-            facts = about.loaded_facts(self._engine.model)
-        return {**facts, "problem": problem}
 
     # Features
 

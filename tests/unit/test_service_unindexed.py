@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from app.service import Service
-from sae_core.bundle import Bundle
+from sae_core.bundle import Bundle, write_bundle
 from sae_core.index.logits import top_logits
 from sae_core.tokens import encode_text, special_ids
 from tests import tiny
@@ -186,3 +186,14 @@ def test_logits_of_some_features_are_those_of_all(service: Service) -> None:
         some = top_logits(lm.model, sae, 5, leave_out, torch.tensor([9, 3]))
     torch.testing.assert_close(some.raises, every.raises[[9, 3]])
     torch.testing.assert_close(some.lowers_logit, every.lowers_logit[[9, 3]])
+
+
+def test_saes_of_one_site_and_width_are_told_apart(
+    tiny_bundle: Bundle, tiny_sae_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "model").symlink_to(tiny_bundle.path / "model")
+    entries = [{"name": name, "source": str(tiny_sae_folder)} for name in ("one", "two")]
+    bundle = write_bundle(tmp_path, name="twins", title="", model="model", saes=entries)
+    labels = [facts["label"] for facts in Service(SETTINGS, bundle).saes()]
+    common = "layer 1 · resid_post · 64 features"
+    assert labels == [f"{common} · one", f"{common} · two"]
