@@ -343,7 +343,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--widths", nargs="+", type=int, default=[16_384, 131_072])
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--long-tokens", type=int, default=8192)
-    parser.add_argument("--new-tokens", type=int, default=64)
+    parser.add_argument("--new-tokens", type=int, default=32)
     parser.add_argument("--minutes", type=float, default=6.0, help="after that nothing starts")
     parser.add_argument("--part-seconds", type=float, default=10.0, help="of one comparison")
     parser.add_argument("--out", type=Path, default=None, help="file to write the JSON to as well")
