@@ -6,6 +6,7 @@ from contextlib import closing
 from typing import Any, Final
 
 from app import api
+from app.pages.cards import add_cards
 from app.pages.channel import Ask, add_channel, add_stream
 from app.pages.examples import steerings
 from app.pages.layout import STEER, add_frame
@@ -59,6 +60,7 @@ def build(service: Service) -> None:
     add_channel("look-up", look_up)
     add_channel("ideas", ideas)
     add_channel("chat", chat)
+    add_cards(service)
 
 
 def _frames(run: Generator[dict[str, Any]]) -> Generator[dict[str, Any]]:
@@ -124,7 +126,7 @@ def _content(service: Service) -> str:
       <div id="as-text"><label for="steer-prompt">Prompt</label>
         <textarea id="steer-prompt" rows="3" spellcheck="false"></textarea></div>
       <div id="as-chat" hidden><div id="turns"></div>
-        <div class="buttons"><button type="button" id="add-turn"></button>
+        <div class="buttons"><button type="button" id="add-turn">+ Add a turn</button>
           <button type="button" id="add-system">+ System text</button></div></div>
     </div>
     <h2>Edits</h2>
@@ -174,6 +176,7 @@ def _content(service: Service) -> str:
           <button type="button" class="plain" data-carry-on="steered" hidden>Continue with this
             answer</button></section>
       </div>
+      <p id="new-token" class="quiet" aria-live="polite"></p>
       <p id="edit-summary" class="quiet"></p>
       <p class="quiet">Only the edits differ: same seed, same sampler. The part of the activation
         that the SAE does not explain is kept.</p>
