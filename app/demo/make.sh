@@ -24,3 +24,4 @@ cp -r "$out"/trained/saes/* "$out/demo/saes/"
 cp "$(dirname "$0")/bundle.json" "$out/demo/"
 jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 3100000 \
     --dtype float32
+jumpscope inspect "$out/demo" --check --save --dtype float32

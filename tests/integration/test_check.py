@@ -11,7 +11,7 @@ import torch
 
 from app.commands.shared import DEMO
 from sae_core.bundle import Bundle
-from sae_core.check import Check, check, check_sae
+from sae_core.check import Check, check, check_sae, saved_check
 from sae_core.check.measure import measure
 from sae_core.check.readings import Reading
 from sae_core.check.run import TEXT
@@ -78,6 +78,9 @@ def test_the_demo_is_green(lm: SplicedLM, name: str) -> None:
     assert found.tried == ()
     assert found.declared_fvu is not None
     assert found.fvu < 1.2 * found.declared_fvu
+    saved = saved_check(Bundle.open(DEMO), name)
+    assert saved is not None, "the demo's check is of other weights: jumpscope inspect --save"
+    assert (saved["sentence"], saved["tokens"]) == (found.sentence, found.tokens)
 
 
 @pytest.mark.parametrize("name", [RESID, MLP])

@@ -111,6 +111,8 @@ def test_chunks_and_company_change_nothing(
     alone = measure(lm, sae, rows, [HERE])[HERE]
     others = Readings(lm.model, sae.cfg).same_layer(HERE)
     assert measure(lm, sae, rows, [*others, HERE])[HERE] == alone
+    monkeypatch.setattr(measuring, "_KEPT", 0)  # one reading at a time
+    assert measure(lm, sae, rows, [*others, HERE])[HERE] == alone
     monkeypatch.setattr(measuring, "_CHUNK", 7 * sae.cfg.d_sae)
     in_parts = measure(lm, sae, rows, [HERE])[HERE]
     assert in_parts.l0 == alone.l0
