@@ -104,10 +104,10 @@ def test_the_prompt_page_gets_activations_to_four_digits() -> None:
 
 
 def test_examples_that_are_not_what_they_should_be_are_left_out() -> None:
-    written = {"prompts": ["A text.", 7], "steer": [{"prompt": "The", "edits": []}, {}, "no"]}
-    written["steer"].append({"messages": [], "edits": []})
+    text, chat = {"prompt": "The", "edits": []}, {"messages": [], "edits": []}
+    written = {"prompts": ["A text.", 7], "steer": [text, {}, "no", chat]}
     service = cast(
         Service, SimpleNamespace(bundle=SimpleNamespace(examples=written, sae_names=["a"]))
     )
     assert examples.prompts(service) == ["A text."]
-    assert examples.steerings(service) == [written["steer"][0], written["steer"][3]]
+    assert examples.steerings(service) == [text, chat]
