@@ -29,10 +29,12 @@ STYLES: Final = (
     "prompt",
     "steer",
     "badge",
+    "card",
 )
 SCRIPTS: Final = (
     "core",
     "badge",
+    "card",
     "steps",
     "documents",
     "prompt-colours",

@@ -25,6 +25,9 @@ from sae_core.corpus import documents
 log = logging.getLogger(__name__)
 
 FAILED: Final = "Something went wrong in the check; the server's log says what."
+HEAD_START: Final = 2.0
+"""Seconds that a check which nobody waits for leaves to what else was asked at the same time: the
+page that shows the badge begins with an analysis."""
 CHARACTERS: Final = 8
 """Characters of text read for each token to check on; tokens are rarely longer."""
 
@@ -42,6 +45,7 @@ class Verification:
         self._checks: dict[str, Future[State]] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
+        self._hurry = threading.Event()
 
     def state(self, name: str) -> State:
         """What is known of an SAE now; begins nothing."""
@@ -63,6 +67,7 @@ class Verification:
         """The same once the check is over; ValueError if that takes longer than `max_seconds`."""
         if not self._settings.check_tokens:
             return self.state(name)
+        self._hurry.set()
         try:
             return self._begun(name, again=True).result(self._settings.max_seconds)
         except NotYet:
@@ -88,6 +93,7 @@ class Verification:
         return found is not None and known is not None and found["content_hash"] != known
 
     def _run(self, name: str, check: Future[State]) -> None:
+        self._hurry.wait(HEAD_START)
         with self._turn:
             try:
                 found = self._checked(name)

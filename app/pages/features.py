@@ -4,6 +4,7 @@ import math
 from typing import Any, Final
 
 from app import api
+from app.pages.cards import add_cards
 from app.pages.channel import Ask, add_channel
 from app.pages.layout import FEATURES, add_frame
 from app.pages.query import parsed, share, whole
@@ -23,11 +24,12 @@ def build(service: Service) -> None:
 
     def test(ask: Ask) -> dict[str, Any]:
         tested = service.test_text(ask["text"], ask["sae"], ask["feature"])
-        return {"html": own_text_html(tested)}
+        return {"html": own_text_html(tested, ask["text"])}
 
     add_frame(FEATURES, service, "")
     add_channel("show", show)
     add_channel("test", test, group=api.ANALYSE)
+    add_cards(service)
 
 
 def _feature(service: Service, query: dict[str, str]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ The server analyses a text once; colouring, choosing, sorting and hiding are the
 from typing import Any, Final
 
 from app import api
+from app.pages.cards import add_cards
 from app.pages.channel import Ask, add_channel
 from app.pages.examples import prompts
 from app.pages.layout import PROMPT, add_frame
@@ -34,6 +35,7 @@ def build(service: Service) -> None:
 
     add_frame(PROMPT, service, _content(service), limit=service.settings.max_prompt_tokens)
     add_channel("analyse", analyse, group=api.ANALYSE)
+    add_cards(service)
 
 
 def _compact(found: dict[str, Any]) -> dict[str, Any]:
@@ -75,7 +77,8 @@ def _content(service: Service) -> str:
 </div>
 <div id="result" hidden>
   <div data-doubt></div>
-  <div class="panel"><dl class="stats" id="totals"></dl></div>
+  <div class="panel"><dl class="stats" id="totals"></dl>
+    <p class="to-reproduce" id="reproduce-totals"></p></div>
   <div class="between controls">
     <fieldset class="segments"><legend class="vh">Colour the tokens by</legend>{views}</fieldset>
     <p id="legend" class="quiet" aria-live="polite"></p>

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Final
 
+from app.render.card import reproduce_button
 from app.render.evidence import evidence_html
 from app.render.notices import missing_html
 from app.render.numbers import count, number, percent
@@ -92,8 +93,8 @@ def _test(data: Data, text: str) -> str:
     )
 
 
-def own_text_html(tested: Data) -> str:
-    """The user's own text as a heat map, from `Service.test_text`'s answer."""
+def own_text_html(tested: Data, text: str) -> str:
+    """The user's own text as a heat map, from `Service.test_text`'s answer to it."""
     activations = tested["activations"]
     top = max(range(len(activations)), key=lambda i: activations[i], default=None)
     fired = sum(value > 0 for value in activations)
@@ -118,8 +119,20 @@ def own_text_html(tested: Data) -> str:
         strongest = number(activations[peak])
         if tested["max_act"]:
             strongest += f" ({percent(activations[peak] / tested['max_act'])} of its largest)"
-        words = f"Fires on {fired} {noun}, at most {strongest}."
+        words = f"Fires on {fired} {noun}, at most {strongest}. {_reproduce_text(tested, text)}"
     return f'{tokens}<p class="quiet">{words}</p>'
+
+
+def _reproduce_text(tested: Data, text: str) -> str:
+    """A button for the activations on the user's own text, the strongest first."""
+    asked = {"quantity": "activation", "sae": tested["sae"], "feature": tested["feature"]}
+    firing = [(i, value) for i, value in enumerate(tested["activations"]) if value > 0]
+    firing.sort(key=lambda pair: -pair[1])
+    choices = [
+        (f"{number(value)} on “{tested['tokens'][i]}”, token {i}", {"token": i})
+        for i, value in firing
+    ]
+    return reproduce_button({**asked, "text": text}, choices, of="activations on your text")
 
 
 def _groups(data: Data) -> str:
@@ -159,9 +172,16 @@ def _group(group: Data, data: Data, toggle: str) -> str:
     digits = 4 if group["name"] == "near_miss" else 3
     bounds = f"{number(group['low'], digits)} to {number(group['high'], digits)}"
     name = escape(group["name"])
+    asked = {"sae": data["sae"], "feature": data["feature"], "group": group["name"]}
+    choices = [
+        (f"{number(context['value'], digits)}, {context['title'] or 'no title'}", {"context": i})
+        for i, context in enumerate(contexts)
+    ]
+    tools = f"{toggle}{reproduce_button(asked, choices, of=group['title'])}"
     return (
         f'<section aria-labelledby="group-{name}"><div class="between"><h2 id="group-{name}">'
-        f"{escape(group['title'])} <span>{bounds}</span></h2>{toggle}</div>"
+        f"{escape(group['title'])} <span>{bounds}</span></h2>"
+        f'<span class="tools">{tools}</span></div>'
         f'<div class="panel list">{body}</div></section>'
     )
 

@@ -170,6 +170,8 @@ def test_a_dead_feature_has_a_page() -> None:
 
 def test_a_tested_text_says_where_and_how_strongly() -> None:
     tested = {
+        "sae": "first",
+        "feature": 12,
         "tokens": ["<bos>", "He", " said"],
         "special": [True, False, False],
         "activations": [0.0, 0.0, 4.0],
@@ -177,11 +179,14 @@ def test_a_tested_text_says_where_and_how_strongly() -> None:
         "threshold": 0.8,
         "max_act": 8.0,
     }
-    page = Document(own_text_html(tested))
+    page = Document(own_text_html(tested, "He said"))
     assert f"Fires on 1 token, at most 4.00 (50{NB}% of its largest)." in page.text
     assert page.all("span", **{"class": "special"})
     silent = tested | {"activations": [0.0] * 3, "pre_activations": [None, -1.0, 0.5]}
-    assert "Closest: 0.500, against a threshold of 0.800." in Document(own_text_html(silent)).text
+    assert (
+        "Closest: 0.500, against a threshold of 0.800."
+        in Document(own_text_html(silent, "He")).text
+    )
 
 
 def test_the_overview_has_every_number_with_its_definition() -> None:

@@ -124,6 +124,8 @@ def test_a_feature_page_without_an_index() -> None:
 
 def test_a_tested_text_is_measured_by_itself() -> None:
     tested = {
+        "sae": "first",
+        "feature": 12,
         "tokens": ["He", " said"],
         "special": [False, False],
         "activations": [1.0, 4.0],
@@ -131,7 +133,7 @@ def test_a_tested_text_is_measured_by_itself() -> None:
         "threshold": 0.8,
         "max_act": None,
     }
-    html = own_text_html(tested)
+    html = own_text_html(tested, "He said")
     assert "Fires on 2 tokens, at most 4.00." in Document(html).text
     assert "--a:0.250" in html
     assert "--a:1.000" in html

@@ -121,7 +121,7 @@
       caption: "Features on the selected token",
       where: "token",
     });
-    const about = el("p", { class: "quiet" }, facts.join(" · "));
+    const about = el("p", { class: "quiet" }, `${facts.join(" · ")} `, reproduceToken(page, token));
     return panel("Selected token", heading, about, node, hiddenNote(page, hidden));
   };
 
@@ -150,11 +150,60 @@
         el("caption", { class: "vh" }, "Tokens of the selected feature"),
         el("tbody", {}, ...rows),
       ),
-      links(row, data.of),
+      links(row, data.of, reproduceFeature(data, row, tokens.slice(0, TOKENS))),
     );
   };
 
-  function links({ feature, max_act: largest, peak }, text) {
+  /* What the card can be about; app/cards.py has the form of the questions. */
+
+  const number = (data, words, asked) => {
+    const read = data.messages ? { messages: data.messages } : { text: data.text };
+    return { words, asked: { sae: data.sae, ...read, ...asked } };
+  };
+
+  js.promptNumbers = (data) =>
+    [
+      ["l0", "features per token (L0)"],
+      ["fvu", "variance unexplained (FVU)"],
+      ["ce_base", "cross-entropy as it is"],
+      ["ce_spliced", "cross-entropy, spliced"],
+      ["delta_lm_loss", "delta LM loss"],
+      ["kl_mean", "KL divergence"],
+    ].map(([quantity, words]) => number(data, words, { quantity }));
+
+  function reproduceToken(page, { i, loss }) {
+    const losses = [
+      ["loss", "loss"],
+      ["spliced_loss", "loss, spliced"],
+      ["delta", "spliced loss minus loss"],
+      ["kl", "KL divergence"],
+    ].map(([quantity, words]) => number(page.data, words, { quantity, token: i }));
+    const activations = [...page.byToken[i]]
+      .sort(ORDERS.activation)
+      .map(([row]) =>
+        number(page.data, `activation of #${row.feature} ${row.signature}`, {
+          quantity: "activation",
+          token: i,
+          feature: row.feature,
+        }),
+      );
+    const choices = () => [...(loss === null ? [] : losses), ...activations];
+    return choices().length ? js.reproduceButton(choices, "numbers of this token") : "";
+  }
+
+  function reproduceFeature(data, { feature }, tokens) {
+    const choices = () =>
+      tokens.map(([token]) =>
+        number(data, `activation on ${js.quoted(data.tokens[token].text)}, token ${token}`, {
+          quantity: "activation",
+          token,
+          feature,
+        }),
+      );
+    return js.reproduceButton(choices, "activations of this feature");
+  }
+
+  function links({ feature, max_act: largest, peak }, text, reproduce) {
     const sae = js.saeInAddress(js.sae());
     // As strong as it ever was in the index, or as it is here.
     const much = largest === null ? { value: Number(peak.toPrecision(3)) } : { strength: 1 };
@@ -166,6 +215,7 @@
       { class: "links" },
       el("a", { href: js.address("features", { sae, feature }) }, "Open its page"),
       el("a", { href: js.address("steer", { sae, prompt, edits }) }, "Steer with it"),
+      reproduce,
     );
   }
 })();

@@ -129,6 +129,8 @@
         return el("div", { class: "stat" }, el("dt", {}, word), el("dd", {}, value));
       });
       at("totals").replaceChildren(...nodes);
+      const choices = () => js.promptNumbers(page.data);
+      at("reproduce-totals").replaceChildren(js.reproduceButton(choices, "numbers of this text"));
     }
 
     function tokenSpan(token) {

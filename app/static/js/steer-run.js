@@ -17,6 +17,8 @@
     let run = null;
     let key = 0; // another one for each run
     let end = ""; // the token that ends a turn of the model
+    let settings = null; // of the run
+    let chosen = null; // a new token: {arm, step}
 
     const text = (arm) => run[arm].map((token) => token.text).join("");
 
@@ -112,6 +114,58 @@
         box.append(el("span", { class: "markup end" }, end));
     }
 
+    const ARMS = { base: "base", "with-edits": "steered" };
+    const ARM_NAMES = { base: "as it is", steered: "steered" };
+
+    function drawChosen() {
+      for (const box of [at("base"), at("with-edits")]) {
+        box.querySelectorAll(".new").forEach((span, step) => {
+          const here = chosen?.arm === ARMS[box.id] && chosen.step === step;
+          span.classList.toggle("chosen", here);
+        });
+      }
+      const token = chosen && run[chosen.arm][chosen.step];
+      if (!token) {
+        at("new-token").replaceChildren("Choose a new token to see its activations.");
+        return;
+      }
+      const numbers = run.edits.map((edit, k) => {
+        const [own, after] = [token.own[k], token.after[k]].map((value) => format.number(value));
+        return `${name(edit)}: ${own}${own === after ? "" : `, ${after} after the edit`}`;
+      });
+      const where = `new token ${chosen.step + 1}, ${ARM_NAMES[chosen.arm]}`;
+      at("new-token").replaceChildren(
+        el("b", { class: "mono" }, js.quoted(token.text)),
+        ` ${where} · ${numbers.join("; ")} · `,
+        js.reproduceButton(() => choices(token), "activations on this token"),
+      );
+    }
+
+    /* The numbers of a new token that the card can be about. */
+    function choices(token) {
+      return run.edits.flatMap((edit, k) => {
+        const number = (when, words) => ({
+          words: `${name(edit)} ${words}`,
+          asked: { settings, ...chosen, edit: k, when },
+          value: token[when][k],
+        });
+        const own = number("own", "before the edit");
+        const after = number("after", "after the edit");
+        return own.value === after.value ? [own] : [own, after];
+      });
+    }
+
+    for (const box of [at("base"), at("with-edits")]) {
+      box.addEventListener("click", (event) => {
+        const span = event.target.closest(".new");
+        if (!span || !run) return;
+        const step = [...box.querySelectorAll(".new")].indexOf(span);
+        const same = chosen?.arm === ARMS[box.id] && chosen.step === step;
+        chosen = same ? null : { arm: ARMS[box.id], step };
+        drawChosen();
+      });
+    }
+
     /* The full colour where no index says what the largest activation is: the run's own. */
     const largest = (k) =>
       Math.max(...["base", "steered"].flatMap((arm) => run[arm].map((token) => token.own[k])));
@@ -123,6 +177,7 @@
       const k = Number(at("watch").value) || 0;
       drawArm(at("base"), run.base, k);
       drawArm(at("with-edits"), run.steered, k);
+      drawChosen();
       at("edit-summary").textContent = run.edits.map(summary).join("; ");
     }
 
@@ -143,9 +198,11 @@
         return run;
       },
 
-      /* A new run begins; what stands there stays until its first token. */
-      begin() {
+      /* A new run of these settings begins; what stands there stays until its first token. */
+      begin(given = null) {
         run = null;
+        settings = given;
+        chosen = null;
         key += 1;
         offer(false);
       },

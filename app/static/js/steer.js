@@ -136,8 +136,8 @@
       if (js.pending("steer")) return;
       write(push);
       complain("");
-      view.begin();
       asked = settings();
+      view.begin(asked);
       started = performance.now();
       at("generate").disabled = true;
       at("stop").disabled = false;

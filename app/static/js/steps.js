@@ -105,7 +105,7 @@
       (item) => (item.dataset.v || item.dataset.tip) && item.getClientRects().length,
     );
     const at = items.findIndex((item) => item.classList.contains("at"));
-    if (event.key === "Enter" && items[at]?.href)
+    if (event.key === "Enter" && items[at])
       return items[at].dispatchEvent(new MouseEvent("click", { bubbles: true, cancelable: true }));
     if (!KEYS.includes(event.key) || event.ctrlKey || event.metaKey || event.altKey)
       return undefined;
