@@ -49,7 +49,7 @@ def test_pins_are_plain_versions():
 def test_the_core_installs_without_gradio():
     names = {Requirement(r).name for r in PROJECT["dependencies"]}
     assert not names & {"gradio", "tensorboard", "pytest", "sae-lens"}
-    assert {Requirement(r).name for r in EXTRAS["app"]} == {"gradio"}
+    assert "gradio" in {Requirement(r).name for r in EXTRAS["app"]}
 
 
 def test_the_wheel_holds_every_tracked_file_of_the_packages():
