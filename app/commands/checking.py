@@ -29,12 +29,12 @@ def run_checks(
     from sae_core.placement import chosen_device, chosen_dtype
     from sae_core.splice import SplicedLM
 
-    texts = [document.text for document in documents(text)] if text else None
     where = chosen_device(device)
     model, tokenizer = bundle.load_model(chosen_dtype(dtype, where), where)
     lm = SplicedLM(model, tokenizer, {})
     found = {}
     for name in names:
+        texts = (document.text for document in documents(text)) if text else None
         check = check_sae(lm, bundle.load_sae(name, where), text=texts, tokens=tokens)
         found[name] = check.as_dict()
         if save:

@@ -81,19 +81,19 @@ class Check:
 
 
 def check(
-    lm: SplicedLM, sae_name: str, *, text: str | Sequence[str] | None = None, tokens: int = 4000
+    lm: SplicedLM, sae_name: str, *, text: str | Iterable[str] | None = None, tokens: int = 4000
 ) -> Check:
     """Compare L0 and FVU of an SAE of `lm` with what it declares; `check_sae` has the details."""
     return check_sae(lm, lm.sae(sae_name), text=text, tokens=tokens)
 
 
 def check_sae(
-    lm: SplicedLM, sae: SAE, *, text: str | Sequence[str] | None = None, tokens: int = 4000
+    lm: SplicedLM, sae: SAE, *, text: str | Iterable[str] | None = None, tokens: int = 4000
 ) -> Check:
     """The same for an SAE that `lm` need not hold, because it declares no site, say.
 
     One pass of the model to the declared site over about `tokens` tokens of `text` (one document or
-    several; None takes the text that is shipped). Other readings are tried, on fewer tokens, if the
+    several, of which no more are drawn than needed; None takes the text that is shipped). Other readings are tried, on fewer tokens, if the
     numbers are off; if no FVU is declared, the most similar ones always. Calls with the same
     arguments return the same. Raises ValueError for a text without a token that counts, and for an
     SAE without a site that is as wide as no activation of the model.
@@ -233,14 +233,14 @@ class _Search:
 
 
 def _rows(
-    lm: SplicedLM, cfg: SAEConfig, text: str | Sequence[str] | None, tokens: int
+    lm: SplicedLM, cfg: SAEConfig, text: str | Iterable[str] | None, tokens: int
 ) -> list[TokenRow]:
     if not 1 <= tokens <= _MOST_TOKENS:
         raise ValueError(f"tokens is {tokens} but must be between 1 and {_MOST_TOKENS:,}.")
     if text is None:
         text = TEXT.read_text(encoding="utf-8").strip().split("\n%\n")
     texts = [text] if isinstance(text, str) else text
-    documents = [Document(number, part, "", "", "") for number, part in enumerate(texts)]
+    documents = (Document(number, part, "", "", "") for number, part in enumerate(texts))
     longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
     size = max(2, min(cfg.context_size or _CONTEXT, longest or _LONGEST, _LONGEST))
     rows = take_tokens(token_rows(documents, lm.tokenizer, size), tokens)
@@ -250,7 +250,7 @@ def _rows(
 
 
 def _spread(rows: Sequence[TokenRow], tokens: int) -> list[TokenRow]:
-    """Every so manieth row, so that they hold so many tokens; all rows if those are fewer."""
+    """Every n-th row, n as large as leaves so many tokens; all rows if they hold no more."""
     chosen = list(rows)
     for step in range(2, len(rows)):
         fewer = list(rows[::step])

@@ -1,5 +1,7 @@
 """The check's sentence: what the numbers are, which reading fits, what to do next."""
 
+import math
+
 from torch import nn
 
 from sae_core.check.judge import FEW_TOKENS, GOOD_FVU, Declared, Outcome
@@ -77,21 +79,14 @@ def _another(
             f"Jumpscope puts before every prompt, {ours}. Its features are less exact here than "
             "where they were trained."
         )
-    moved = reading.where != here.where
     if reading.scale == "none" and not reading.minus_b_dec:
         return (
             f"These look like {_kind(reading)} of {_described(model, reading)}: there {there}; at "
             f"the declared {here.where} {ours}. {_set_site(reading)}"
         )
-    where = f" of {_described(model, reading)}" if moved else ""
-    fix = (
-        f"{_set_site(reading)} {_fold(cfg, reading, numbers)}"
-        if moved
-        else _fold(cfg, reading, numbers)
-    )
     return (
-        f"These weights expect {_expected(reading, numbers)}{where}: read so, {there}; on the "
-        f"activations of {here.where} as they are, {ours}. {fix}"
+        f"These weights expect {_expected(reading, numbers)}: read so, {there}; on the activations "
+        f"of {here.where} as they are, {ours}. {_fold(cfg, reading, numbers)}"
     )
 
 
@@ -189,6 +184,8 @@ def _these(found: Numbers) -> str:
 
 def _number(value: int | float) -> str:
     """Two or three digits, as one says them."""
+    if not math.isfinite(value):
+        return "not defined"
     if abs(value) < 10:
         return f"{value:.2g}"
     return f"{value:.1f}" if abs(value) < 100 and value % 1 else f"{value:,.0f}"
