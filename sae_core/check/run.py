@@ -93,10 +93,11 @@ def check_sae(
     """The same for an SAE that `lm` need not hold, because it declares no site, say.
 
     One pass of the model to the declared site over about `tokens` tokens of `text` (one document or
-    several, of which no more are drawn than needed; None takes the text that is shipped). Other readings are tried, on fewer tokens, if the
-    numbers are off; if no FVU is declared, the most similar ones always. Calls with the same
-    arguments return the same. Raises ValueError for a text without a token that counts, and for an
-    SAE without a site that is as wide as no activation of the model.
+    several, of which no more are drawn than needed; None takes the text that is shipped). Other
+    readings are tried, on fewer tokens, if the numbers are off; if no FVU is declared, the most
+    similar ones always. Calls with the same arguments return the same. Raises ValueError for a text
+    without a token that counts, and for an SAE without a site that is as wide as no activation of
+    the model.
     """
     cfg = sae.cfg
     rows = _rows(lm, cfg, text, tokens)
