@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("app.commands.serve:Demo", "open the app on the bundled demo"),
     "serve": ("app.commands.serve:Serve", "open the app on a bundle"),
     "train": ("app.commands.train:Train", "train SAEs on a language model's activations"),
+    "report": ("app.commands.report:Report", "write a training run as one HTML page"),
     "eval": ("app.commands.evaluate:Evaluate", "measure what an SAE costs the language model"),
     "index": ("app.commands.index:BuildIndex", "index what every feature of an SAE fires on"),
     "convert": ("app.commands.convert:Convert", "write an SAE in another on-disk format"),

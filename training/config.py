@@ -128,6 +128,22 @@ class TrainConfig:
                 f"({2 * self.batch}) or nothing is shuffled."
             )
 
+    @classmethod
+    def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
+        """From what `dataclasses.asdict` gave and JSON kept; ValueError for unknown fields."""
+        known_fields = {f.name for f in fields(cls)}
+        if unknown := sorted(set(settings) - known_fields):
+            raise ValueError(f"these settings are of another version: {', '.join(unknown)}.")
+        values: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
+        }
+        try:
+            values["loss"] = LossOptions(**settings["loss"])
+            values["run"] = RunOptions(**settings["run"])
+            return cls(**values)
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"these settings are of another version: {error}.") from error
+
     def _check_architectures(self) -> None:
         if not self.architectures:
             raise ValueError("architectures is empty but a training run needs one at least.")

@@ -8,18 +8,19 @@ from typing import Literal, get_args
 from app.commands.shared import JSONFlag, shown, table, to_json
 from training.config import PRESETS, TrainConfig
 
-Preset = Literal["gemma_scope", "short_run"]
+Preset = Literal["gemma_scope", "short_run", "frequency", "anthropic"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train(TrainConfig):
-    """Train SAEs: every site at every sparsity, in one pass over the model's activations.
+    """Train SAEs: all sites, architectures, sparsities and rates in one pass over the activations.
 
     An interrupted run goes on from its last checkpoint when the same command is given again.
     """
 
     preset: Preset = "gemma_scope"
-    """Where the other defaults come from: Gemma Scope's recipe, or one for 100 M tokens."""
+    """Where the other defaults come from: Gemma Scope's recipe, one for 100 M tokens, Gemma Scope's
+    with a penalty on high frequencies, or Anthropic's of January 2025."""
     json: JSONFlag = False
     """Print a summary as JSON."""
 
@@ -51,7 +52,12 @@ class Train(TrainConfig):
             measured = result.measured or {}
             numbers = (measured.get(key) for key in ("l0", "fvu", "delta_lm_loss"))
             rows.append([result.name, *(shown(number) for number in numbers), str(result.folder)])
-        return table(rows)
+        findings = [
+            f"{result.name}: {finding.sentence}"
+            for result in results
+            for finding in result.findings
+        ]
+        return "\n".join([table(rows), *findings])
 
 
 def _option(args: Sequence[str], flag: str) -> str | None:

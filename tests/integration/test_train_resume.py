@@ -29,15 +29,12 @@ STEPS = 300
 PROGRAM = """
 import json, logging, sys
 import torch
-from training.config import LossOptions, RunOptions, TrainConfig
+from training.config import TrainConfig
 from training.loop import train
 
 torch.set_num_threads(1)
 logging.basicConfig(stream=sys.stderr, level=logging.INFO)
-given = json.loads(sys.argv[1])
-run, loss = RunOptions(**given.pop("run")), LossOptions(**given.pop("loss"))
-given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-train(TrainConfig(**given, run=run, loss=loss))
+train(TrainConfig.from_json(json.loads(sys.argv[1])))
 """
 
 
