@@ -91,7 +91,7 @@ class _Tags(HTMLParser):
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
-    html = page(readmake_run(make_run(tmp_path / "run")))
+    html = page(read_run(make_run(tmp_path / "run")))
     tags = _Tags()
     tags.feed(html)
     assert tags.open == []
@@ -101,7 +101,7 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 
 def test_the_page_says_what_the_run_wrote(tmp_path: Path) -> None:
-    html = page(readmake_run(make_run(tmp_path / "run")))
+    html = page(read_run(make_run(tmp_path / "run")))
     assert "In progress or interrupted: 60% done" in html
     assert "step 60 of 100, 7,680 tokens" in html
     assert "some&lt;model&gt;" in html
@@ -118,8 +118,8 @@ def test_the_page_says_what_the_run_wrote(tmp_path: Path) -> None:
         assert f"<td>{setting}</td><td>{value}</td>" in html
 
 
-def test_a_finishedmake_run(tmp_path: Path) -> None:
-    html = page(readmake_run(make_run(tmp_path / "run", steps=100)))
+def test_a_finished_run(tmp_path: Path) -> None:
+    html = page(read_run(make_run(tmp_path / "run", steps=100)))
     assert "Finished. 2 SAEs of 64 features" in html
     assert "Final metrics" in html
 
