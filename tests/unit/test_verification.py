@@ -1,0 +1,294 @@
+"""Checks in the app: once for the same weights, one at a time, beside everything else."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import verification
+from app.service import Service
+from app.settings import MOST_CHECK_TOKENS
+from sae_core.bundle import Bundle
+from sae_core.check import Check, run, save_check
+from tests import tiny
+from tests.unit.service_support import SETTINGS, as_json
+
+NAME = tiny.SAE_NAME
+TOKENS = 700
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verification, "HEAD_START", 0.0)
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """A copy of the tiny bundle, to be changed."""
+    return Bundle.open(shutil.copytree(tiny_bundle.path, tmp_path / "tiny"))
+
+
+@pytest.fixture
+def serve(tiny_corpus: Path) -> Callable[..., Service]:
+    """A service that checks on the tiny corpus, which the tiny SAE was made for."""
+
+    def make(bundle: Bundle, **changed: Any) -> Service:
+        settings = {"check_tokens": TOKENS, "check_text": str(tiny_corpus)} | changed
+        return Service(replace(SETTINGS, **settings), bundle)
+
+    return make
+
+
+def declare(bundle: Bundle, **entries: Any) -> None:
+    """Change what the tiny SAE's files say of it."""
+    file = bundle.sae_path(NAME) / "cfg.json"
+    written = json.loads(file.read_text())
+    written["metadata"]["jumpscope"] |= entries
+    file.write_text(json.dumps(written))
+
+
+def a_check(verdict: Any = "green", content_hash: str | None = None) -> Check:
+    return Check(
+        verdict=verdict,
+        sentence="So it is.",
+        site="resid_post/1",
+        l0=5.0,
+        fvu=0.5,
+        declared_l0=None,
+        declared_fvu=None,
+        tokens=TOKENS,
+        reading=None,
+        tried=(),
+        content_hash=content_hash,
+        model_dtype="float32",
+    )
+
+
+class Stand:
+    """In the place of `check_sae`: counts calls, and waits to be let go."""
+
+    def __init__(self) -> None:
+        self.calls = self.now = self.most = 0
+        self.begun, self.go = threading.Event(), threading.Event()
+        self.lock = threading.Lock()
+
+    def __call__(self, lm: Any, sae: Any, **options: Any) -> Check:
+        with self.lock:
+            self.calls += 1
+            self.now += 1
+            self.most = max(self.most, self.now)
+        self.begun.set()
+        assert self.go.wait(20)
+        with self.lock:
+            self.now -= 1
+        return a_check(content_hash=sae.cfg.metadata["content_hash"])
+
+
+@contextmanager
+def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
+    stand = Stand()
+    monkeypatch.setattr(verification, "check_sae", stand)
+    try:
+        yield stand
+    finally:
+        stand.go.set()
+
+
+# Verdicts
+
+
+def test_an_sae_read_as_declared_is_green(serve: Callable[..., Service], bundle: Bundle) -> None:
+    here = serve(bundle).check()["check"]
+    declare(bundle, measured={"l0": here["l0"], "fvu": here["fvu"]})
+    found = as_json(serve(bundle).check())
+    assert (found["sae"], found["state"]) == (NAME, "green")
+    assert found["sentence"] == found["check"]["sentence"]
+    check = found["check"]
+    assert (check["l0"], check["declared_l0"]) == (here["l0"], here["l0"])
+    assert check["tokens"] >= TOKENS
+    assert check["content_hash"] == bundle.content_hash(NAME)
+
+
+def test_a_wrong_site_is_red_and_named(serve: Callable[..., Service], bundle: Bundle) -> None:
+    here = serve(bundle).check()["check"]
+    declare(bundle, site="mlp_out/1", measured={"l0": here["l0"], "fvu": here["fvu"]})
+    service = serve(bundle)
+    found = service.check()
+    assert found["state"] == "red"
+    assert found["check"]["reading"] == "resid_post/1"
+    assert "resid_post/1" in found["sentence"]
+    assert service.overview()["check"] == found
+
+
+def test_an_sae_without_a_site_is_checked_too(
+    serve: Callable[..., Service], bundle: Bundle
+) -> None:
+    file = bundle.sae_path(NAME) / "cfg.json"
+    written = json.loads(file.read_text())
+    del written["metadata"]["jumpscope"]["site"]
+    written["metadata"]["hook_name"] = "somewhere"
+    file.write_text(json.dumps(written))
+    found = serve(bundle).check()
+    assert found["state"] in ("amber", "red")
+    assert "do not say where they read" in found["sentence"]
+
+
+def test_off_is_off(serve: Callable[..., Service], tiny_bundle: Bundle) -> None:
+    service = serve(tiny_bundle, check_tokens=0)
+    for found in (service.check(), service.verification.begin(NAME)):
+        assert found["state"] == "off"
+        assert "check_tokens" in found["sentence"]
+    assert service.memory() is None, "nothing was loaded"
+
+
+# What cannot be checked
+
+
+def test_what_cannot_be_checked_says_why_and_is_tried_again(
+    serve: Callable[..., Service], tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    missing = tmp_path / "mine.txt"
+    service = serve(tiny_bundle, check_text=str(missing))
+    found = service.check()
+    assert (found["state"], found["check"]) == ("failed", None)
+    assert str(missing) in found["sentence"]
+    missing.write_text("The river follows the harbour at noon. " * 200)
+    assert service.verification.state(NAME) == found
+    assert service.verification.begin(NAME) == found
+    service.verification.begin(NAME, again=True)
+    assert service.check()["check"]["tokens"] >= TOKENS
+
+
+def test_a_bug_is_logged_and_not_shown(
+    serve: Callable[..., Service],
+    tiny_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> Check:
+        raise KeyError("secret")
+
+    monkeypatch.setattr(verification, "check_sae", fail)
+    found = serve(tiny_bundle).check()
+    assert (found["state"], found["sentence"]) == ("failed", verification.FAILED)
+    assert "secret" in caplog.text
+
+
+def test_no_more_text_is_read_than_needed(
+    serve: Callable[..., Service],
+    tiny_bundle: Bundle,
+    tiny_corpus: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[str] = []
+
+    def look(_lm: Any, sae: Any, *, text: list[str], tokens: int) -> Check:
+        seen.extend(text)
+        return a_check(content_hash=sae.cfg.metadata["content_hash"])
+
+    monkeypatch.setattr(verification, "check_sae", look)
+    serve(tiny_bundle, check_tokens=100).check()
+    assert 1 < len(seen) < 60
+    assert sum(map(len, seen)) == 100 * verification.CHARACTERS
+
+
+# Threads
+
+
+def test_nobody_waits_for_a_check_in_the_background(
+    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(tiny_bundle)
+    with standing(monkeypatch) as stand:
+        assert service.verification.state(NAME)["state"] == "unchecked"
+        service.load_in_background().join()
+        assert stand.begun.wait(20)
+        assert service.verification.begin(NAME)["state"] == "checking"
+        assert service.overview()["check"]["state"] == "checking"
+        assert service.prompt_features("The river.")["totals"]["l0"] > 0
+        stand.go.set()
+        assert service.check()["state"] == "green"
+        assert service.verification.state(NAME) == service.check()
+        assert stand.calls == 1
+
+
+def test_a_check_that_takes_too_long_goes_on(
+    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(tiny_bundle, max_seconds=0.01)
+    with standing(monkeypatch) as stand:
+        service.verification.begin(NAME)
+        with pytest.raises(ValueError, match=r"takes longer than 0\.01 seconds"):
+            service.check()
+        stand.go.set()
+        # Not through the service, whose patience is short.
+        assert service.verification._checks[NAME].result(20)["state"] == "green"
+        assert stand.calls == 1
+
+
+def test_many_who_ask_at_once_share_one_check(
+    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(tiny_bundle)
+    with standing(monkeypatch) as stand, ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(service.check) for _ in range(8)]
+        assert stand.begun.wait(20)
+        stand.go.set()
+        assert {future.result(20)["state"] for future in asked} == {"green"}
+        assert stand.calls == 1
+
+
+def test_one_check_runs_at_a_time(
+    serve: Callable[..., Service], chat_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(chat_bundle)
+    assert len(chat_bundle.sae_names) == 2
+    with standing(monkeypatch) as stand:
+        for name in chat_bundle.sae_names:
+            service.verification.begin(name)
+        assert stand.begun.wait(20)
+        stand.go.set()
+        for name in chat_bundle.sae_names:
+            assert service.check(name)["state"] == "green"
+        assert (stand.calls, stand.most) == (2, 1)
+
+
+# What is kept
+
+
+def test_other_weights_are_checked_anew(
+    serve: Callable[..., Service], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(bundle)
+    with standing(monkeypatch) as stand:
+        stand.go.set()
+        service.check()
+        bundle.hashes[NAME] = "0" * 64  # as after loading weights that were written meanwhile
+        assert service.verification.state(NAME)["state"] == "unchecked"
+        service.check()
+        assert stand.calls == 2
+
+
+def test_a_saved_check_is_taken_while_it_is_about_what_is_declared(
+    serve: Callable[..., Service], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_check(bundle, NAME, a_check("amber", bundle.content_hash(NAME)))
+    with standing(monkeypatch) as stand:
+        stand.go.set()
+        found = serve(bundle).check()
+        assert (found["state"], stand.calls) == ("amber", 0)
+        assert found["check"]["date"]
+        declare(bundle, site="resid_post/2")
+        assert serve(bundle).check()["state"] == "green"
+        assert stand.calls == 1
+
+
+def test_the_limit_of_the_setting_is_the_check_s() -> None:
+    assert MOST_CHECK_TOKENS == run._MOST_TOKENS
