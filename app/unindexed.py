@@ -25,8 +25,8 @@ LISTED: Final = 10
 
 _WORDS: Final = 3
 _BUDGET: Final = {"cpu": 5e10, "cuda": 5e12}
-"""Multiplications that may be spent on the words of one answer, by kind of device: about a second.
-"""
+"""Multiplications that may be spent on the words of one answer, by kind of device: with Gemma 2's
+vocabulary 85 features of 2B (0.3 s on eight cores) and 8,500 (0.3 s on an H100)."""
 
 
 class Unindexed:

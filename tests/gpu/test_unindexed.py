@@ -1,0 +1,54 @@
+"""An SAE without an index, asked on a CUDA device: what the processor says of its features too.
+
+Tolerances: float32 sums in another order, as in test_cuda.py.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from app.service import Service
+from app.settings import Settings
+from sae_core.bundle import Bundle
+from tests import tiny
+
+pytestmark = pytest.mark.gpu
+
+TEXT = "The old clock measures two letters at noon."
+
+
+@pytest.fixture
+def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
+    """The tiny bundle without its index."""
+    shutil.copytree(
+        tiny_bundle.path, tmp_path / "bundle", ignore=shutil.ignore_patterns("*.duckdb")
+    )
+    return Bundle.open(tmp_path / "bundle")
+
+
+def test_features_are_described_alike(bundle: Bundle) -> None:
+    here = Service(Settings(device="cpu", dtype="float32", threads=1), bundle)
+    there = Service(Settings(device="cuda", dtype="float32", threads=1), bundle)
+    for feature in (0, 5, tiny.DEAD):
+        mine, theirs = there.feature(None, feature), here.feature(None, feature)
+        assert mine["threshold"] == theirs["threshold"]
+        assert mine["norms"] == pytest.approx(theirs["norms"], rel=1e-5)
+        for side in ("raises", "lowers"):
+            logits = [row["logit"] for row in mine["logits"][side]]
+            expected = [row["logit"] for row in theirs["logits"][side]]
+            assert logits == pytest.approx(expected, abs=1e-4)
+        cosines = [row["cosine"] for row in mine["neighbours"]]
+        assert cosines == pytest.approx([row["cosine"] for row in theirs["neighbours"]], abs=1e-5)
+
+
+def test_lists_prompts_and_edits(bundle: Bundle) -> None:
+    service = Service(Settings(device="cuda", threads=1), bundle)
+    listed = service.search_features(sort="threshold", limit=5)["features"]
+    thresholds = [row["threshold"] for row in listed]
+    assert thresholds == sorted(thresholds, reverse=True)
+    found = service.prompt_features(TEXT)
+    assert all(row["signature"] for row in found["features"])
+    assert 0 < found["totals"]["fvu"] < 1
+    edits = [{"feature": found["features"][0]["feature"], "value": 4.0}]
+    assert len(service.steer(TEXT, edits, max_new_tokens=3)["steered"]) == 3
