@@ -184,6 +184,24 @@ def test_plain_http_answers_the_same_json(url: str, service: Service) -> None:
     assert found == as_json(service.delta_loss(TEXT))
 
 
+def test_check(client: Client, service: Service) -> None:
+    found = client.predict(api_name="/check")
+    assert found == as_json(service.check())
+    assert found["state"] == found["check"]["verdict"]
+    assert found["check"]["tokens"] >= 4000
+    with pytest.raises(AppError, match="The SAE must be one of"):
+        client.predict("none", api_name="/check")
+
+
+def test_reproduce(client: Client, service: Service) -> None:
+    asked = {"quantity": "loss", "text": TEXT, "token": 3}
+    found = client.predict(asked, api_name="/reproduce")
+    assert found == as_json(service.reproduce(asked))
+    assert found["value"] == service.delta_loss(TEXT)["tokens"][3]["loss"]
+    with pytest.raises(AppError, match="Say which number"):
+        client.predict("loss", api_name="/reproduce")
+
+
 def test_clients_at_once_get_their_own_answers(client: Client, service: Service) -> None:
     texts = [f"{TEXT} {n}" for n in range(4)]
     steering = client.submit("The ship", [EDIT], max_new_tokens=20, api_name="/steer")
@@ -211,11 +229,16 @@ def _blocks(page: str, language: str) -> list[str]:
     )
 
 
-EXAMPLES = [*(("steering.md", number) for number in range(4)), ("api.md", 0)]
+EXAMPLES = [
+    *(("steering.md", number) for number in range(4)),
+    ("api.md", 0),
+    ("reproduce.md", 0),
+]
 
 
 def test_the_pages_have_the_examples_that_are_tested_here() -> None:
-    assert [len(_blocks(page, "python")) for page in ("steering.md", "api.md")] == [4, 1]
+    pages = ("steering.md", "api.md", "reproduce.md")
+    assert [len(_blocks(page, "python")) for page in pages] == [4, 1, 1]
     assert [len(_blocks("steering.md", "json")), len(_blocks("api.md", "sh"))] == [1, 1]
 
 

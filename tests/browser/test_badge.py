@@ -1,0 +1,123 @@
+"""The badge in a browser: it follows a running check, and red casts doubt on every number."""
+
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app import verification
+from app.commands.shared import open_bundle
+from sae_core.bundle import Bundle
+from tests import tiny
+from tests.browser.conftest import Site, served
+
+Opened = Callable[..., Page]
+CONTRAST = Path(__file__).with_name("contrast.js")
+EDITS = '[{"feature":5,"mode":"ablate","positions":"all"}]'
+PAGES = {
+    "list": "/features",
+    "feature": "/features?feature=5",
+    "prompt": "/prompt?text=The%20river",
+    "steer": f"/steer?prompt=The&tokens=3&edits={EDITS}",
+}
+
+
+@pytest.fixture(scope="module")
+def red_site(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The tiny bundle, whose SAE says that it reads where it does not."""
+    folder = tmp_path_factory.mktemp("bundle") / "red"
+    shutil.copytree(tiny_bundle.path, folder)
+    with served(Bundle.open(folder)) as right:
+        found = right.service.check()["check"]
+    file = folder / "saes" / tiny.SAE_NAME / "cfg.json"
+    written = json.loads(file.read_text())
+    measured = {"l0": found["l0"], "fvu": found["fvu"]}
+    written["metadata"]["jumpscope"] |= {"site": "mlp_out/1", "measured": measured}
+    file.write_text(json.dumps(written))
+    with served(Bundle.open(folder)) as running:
+        assert running.service.check()["state"] == "red"
+        yield running
+
+
+def test_the_badge_turns_from_checking_to_green_by_itself(
+    opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go, check_sae = threading.Event(), verification.check_sae
+
+    def later(*args: Any, **options: Any) -> Any:
+        assert go.wait(60)
+        return check_sae(*args, **options)
+
+    monkeypatch.setattr(verification, "HEAD_START", 0.0)
+    monkeypatch.setattr(verification, "check_sae", later)
+    with served(open_bundle("demo")) as site:
+        page = opened(site.url)
+        badge, panel = page.locator("#badge"), page.locator("#check")
+        expect(badge).to_contain_text("checking")
+        expect(panel).to_contain_text("are being measured")
+        go.set()
+        expect(badge).to_contain_text("checked")
+        found = site.service.check()
+        expect(panel).to_contain_text(found["sentence"])
+        expect(panel).to_contain_text(f"Measured on {found['check']['tokens']:,} tokens")
+        expect(page.locator(".doubt")).to_have_count(0)
+        # Nothing more is asked once the check is over.
+        requests: list[str] = []
+        page.on("request", lambda request: requests.append(request.url))
+        page.wait_for_timeout(1200)
+        assert requests == []
+
+
+def test_each_sae_has_its_own_badge(site: Site, opened: Opened) -> None:
+    other = site.service.bundle.sae_names[-1]
+    page = opened(site.url)
+    expect(page.locator("#badge")).to_contain_text("checked")
+    page.get_by_label("SAE", exact=True).select_option(other)
+    expect(page.locator("#check")).to_contain_text(site.service.check(other)["sentence"])
+    expect(page.locator("#badge a")).to_have_attribute("href", f"./?sae={other}")
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_red_casts_doubt_on_the_numbers_of_every_page(
+    red_site: Site, opened: Opened, name: str
+) -> None:
+    page = opened(red_site.url + PAGES[name])
+    expect(page.locator("#badge")).to_contain_text("wrong")
+    line = page.locator(".doubt")
+    expect(line).to_be_visible()
+    expect(line).to_contain_text("These numbers may be wrong: ")
+    expect(line).to_contain_text("resid_post/1")
+    line.get_by_role("link", name="See the check").click()
+    expect(page.locator("#check h2")).to_contain_text("wrong")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_red_panel_can_be_read(red_site: Site, opened: Opened, scheme: str) -> None:
+    page = opened(red_site.url, phone=True, scheme=scheme)
+    expect(page.locator(".doubt")).to_be_visible()
+    page.locator("#check summary").click()
+    expect(page.locator("#check .tried table")).to_be_visible()
+    assert page.evaluate(CONTRAST.read_text()) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_what_could_not_be_checked_says_so(
+    tiny_bundle: Bundle, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_args: Any, **_options: Any) -> Any:
+        raise ValueError(f"No text: {tiny.HOSTILE}")
+
+    monkeypatch.setattr(verification, "HEAD_START", 0.0)
+    monkeypatch.setattr(verification, "check_sae", refuse)
+    with served(tiny_bundle) as site:
+        page = opened(site.url)
+        expect(page.locator("#badge")).to_contain_text("unchecked")
+        expect(page.locator("#check")).to_contain_text(
+            f"could not be checked: No text: {tiny.HOSTILE}"
+        )
+        assert page.locator("#check img").count() == 0
