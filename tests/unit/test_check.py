@@ -18,6 +18,7 @@ from sae_core.bundle import Bundle
 from sae_core.check import CHECK_FILE, Check, check, check_sae, save_check, saved_check
 from sae_core.check.run import TEXT
 from sae_core.config import SAEConfig
+from sae_core.formats import write_sae
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from tests import tiny
@@ -234,6 +235,27 @@ def test_inspect_checks_and_keeps(
     assert main(["inspect", str(bundle.path), "--json"]) == 0
     (sae,) = json.loads(capsys.readouterr().out)["saes"]
     assert sae["check"]["sentence"] == found["sentence"]
+
+
+def test_an_sae_in_no_bundle_is_checked_with_its_model(
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    folder = tmp_path / "gemma-scope-2b-pt-res" / "layer_1" / "width_16k" / "average_l0_6"
+    write_sae(bundle.load_sae(tiny.SAE_NAME), folder, "gemma_scope")
+    model = ["--model", str(bundle.path / "model"), "--tokens", "600", "--json"]
+    assert main(["inspect", str(folder), "--check", "--save", *model]) == 0
+    (found,) = json.loads(capsys.readouterr().out).values()
+    assert (found["site"], found["declared_l0"]) == ("resid_post/1", 6.0)
+    assert found["saved"].startswith(str(tmp_path / "data"))
+    assert found["saved"].endswith(CHECK_FILE)
+    by_option = ["inspect", "--check", "--sae", str(folder), *model]
+    assert main(by_option) == 0
+    (again,) = json.loads(capsys.readouterr().out).values()
+    assert again["sentence"] == found["sentence"]
 
 
 def test_a_red_badge_is_a_result(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
