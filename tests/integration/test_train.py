@@ -158,6 +158,46 @@ def test_several_saes_in_one_pass_equal_each_alone(base: TrainConfig, tmp_path: 
     assert not equal(weights(together, MLP), weights(together, name))
 
 
+def test_architectures_side_by_side(base: TrainConfig, tmp_path: Path) -> None:
+    cfg = replace(
+        base,
+        out=str(tmp_path / "all"),
+        sites=SITES[:1],
+        architectures=("jumprelu", "gated", "topk", "standard"),
+        tokens=900 * 128,
+    )
+    results = train(cfg)
+    for result, plan, line in zip(results, cfg.plans, _lines(cfg)[-4:], strict=True):
+        assert line["sae"] == result.name == plan.name
+        assert line["l0"] == pytest.approx(6, rel=0.05)  # of nine steps
+        sae = load_sae(result.folder)
+        assert sae.cfg.architecture == plan.architecture
+        assert sae.cfg.k == (6 if plan.architecture == "topk" else None)
+        torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(64), atol=1e-5, rtol=0)
+        assert result.measured is not None
+        assert result.measured["l0"] == pytest.approx(6, rel=0.15)
+        assert result.measured["fvu"] < 0.6
+        assert ("in_window" in line) == (plan.architecture == "jumprelu")
+    alone = replace(cfg, out=str(tmp_path / "alone"), architectures=("gated",))
+    train(alone)
+    (plan,) = alone.plans
+    assert equal(weights(cfg, plan.name), weights(alone, plan.name))
+
+
+def test_several_learning_rates_in_one_pass(base: TrainConfig, tmp_path: Path) -> None:
+    both = replace(base, out=str(tmp_path / "both"), sites=SITES[:1], lrs=(5e-3, 1e-3))
+    train(both)
+    alone = replace(both, out=str(tmp_path / "alone"), lrs=(1e-3,))
+    train(alone)
+    high, low = (plan.name for plan in both.plans)
+    assert low == "resid_post-layer_1-l0_6-lr_0.001"
+    assert equal(weights(both, low), weights(alone, RESIDUAL))
+    assert not equal(weights(both, low), weights(both, high))
+    assert [line["lr"] / 5e-3 for line in _lines(both)[::2]] == pytest.approx(
+        [line["lr"] / 1e-3 for line in _lines(both)[1::2]]
+    )
+
+
 def test_linear_penalty_and_bfloat16(base: TrainConfig, tmp_path: Path) -> None:
     cfg = replace(
         base,

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -172,6 +172,11 @@ def test_presets_change_defaults_and_options_override_them():
     assert isinstance(chosen, Train)
     assert chosen.lrs == PRESETS["short_run"]["lrs"] != plain.lrs
     assert chosen.batch == 64
+    assert chosen.loss == PRESETS["short_run"]["loss"]
+    more = cli.parse("train", [*short, "--frequency-scale", "0.1", "--lrs", "1e-3", "2e-3"])
+    assert isinstance(more, Train)
+    assert more.lrs == (1e-3, 2e-3)
+    assert more.loss == replace(PRESETS["short_run"]["loss"], frequency_scale=0.1)
     assert chosen.sites == ("resid_post/1",)
 
 
