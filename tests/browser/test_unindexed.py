@@ -56,7 +56,7 @@ def test_the_overview_says_what_is_loaded_and_what_builds_an_index(
     unindexed_site: Site, opened: Opened
 ) -> None:
     page = shown(unindexed_site, opened, "overview")
-    facts = page.locator(".facts").inner_text()
+    facts = page.get_by_role("region", name="What is loaded").inner_text()
     for words in ("resid_post/4", "JumpReLU SAE", "256 → 4,096 features → 256"):
         assert words in facts
     missing = unindexed_site.service.overview()["missing"]
@@ -188,3 +188,4 @@ def test_a_model_that_cannot_be_loaded_says_why_and_the_rest_works(
         expect(page.locator(".card").first).to_be_visible()
         page.locator(".card a").first.click()
         expect(page.locator(".context").first).to_be_visible()
+        page.close()  # before its server
