@@ -1,8 +1,9 @@
 """Whether an SAE's numbers can be trusted: `sae_core.check`, run in the app beside its requests.
 
 One check runs at a time, in a thread of its own, and takes the model's lock forward by forward, so
-that requests interleave with it. Its result is kept for as long as the SAE has the same weights;
-one that was saved with the SAE (`jumpscope inspect --check --save`) is taken as it is.
+that requests interleave with it. Its result is kept for as long as the SAE has the same weights.
+Where no text is chosen, one that was saved with the SAE (`jumpscope inspect --check --save`) is
+taken as it is.
 """
 
 import logging
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NotYet
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.engine import Engine
@@ -37,15 +39,25 @@ the verdict: `green`, `amber`, `red`; `sentence`: what was found, or why it coul
 `check`: `Check.as_dict` where there is a verdict, with a `date` if it was saved, else None."""
 
 
+@dataclass(frozen=True)
+class _Check:
+    result: Future[State] = field(default_factory=Future)
+    awaited: threading.Event = field(default_factory=threading.Event)
+    """Whether somebody waits for it."""
+
+    @property
+    def has_failed(self) -> bool:
+        return self.result.done() and self.result.result()["state"] == "failed"
+
+
 class Verification:
     """Checks of a bundle's SAEs; `load` gives the engine. Safe to use from several threads."""
 
     def __init__(self, settings: Settings, bundle: Bundle, load: Callable[[], Engine]) -> None:
         self._settings, self._bundle, self._load = settings, bundle, load
-        self._checks: dict[str, Future[State]] = {}
+        self._checks: dict[str, _Check] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
-        self._hurry = threading.Event()
 
     def state(self, name: str) -> State:
         """What is known of an SAE now; begins nothing."""
@@ -55,7 +67,7 @@ class Verification:
             check = self._checks.get(name)
         if check is None or self._outdated(name, check):
             return _state(name, "unchecked")
-        return check.result() if check.done() else _state(name, "checking")
+        return check.result.result() if check.result.done() else _state(name, "checking")
 
     def begin(self, name: str, *, again: bool = False) -> State:
         """The same, with the check begun if there is none; `again` tries a failed one anew."""
@@ -67,36 +79,36 @@ class Verification:
         """The same once the check is over; ValueError if that takes longer than `max_seconds`."""
         if not self._settings.check_tokens:
             return self.state(name)
-        self._hurry.set()
+        check = self._begun(name, again=True)
+        check.awaited.set()
         try:
-            return self._begun(name, again=True).result(self._settings.max_seconds)
+            return check.result.result(self._settings.max_seconds)
         except NotYet:
             raise ValueError(
                 f"The check of SAE {name} takes longer than {self._settings.max_seconds:g} "
                 "seconds: it goes on, ask again later."
             ) from None
 
-    def _begun(self, name: str, again: bool) -> Future[State]:
+    def _begun(self, name: str, again: bool) -> _Check:
         with self._lock:
             check = self._checks.get(name)
-            if check is None or self._outdated(name, check) or (again and _has_failed(check)):
-                check = self._checks[name] = Future()
+            if check is None or self._outdated(name, check) or (again and check.has_failed):
+                check = self._checks[name] = _Check()
                 threading.Thread(
                     target=self._run, args=(name, check), name=f"check {name}", daemon=True
                 ).start()
             return check
 
-    def _outdated(self, name: str, check: Future[State]) -> bool:
+    def _outdated(self, name: str, check: _Check) -> bool:
         """Whether a check is about other weights than those that were read last."""
-        found = check.result()["check"] if check.done() else None
+        found = check.result.result()["check"] if check.result.done() else None
         known = self._bundle.hashes.get(name)
         return found is not None and known is not None and found["content_hash"] != known
 
-    def _run(self, name: str, check: Future[State]) -> None:
-        self._hurry.wait(HEAD_START)
+    def _run(self, name: str, check: _Check) -> None:
         with self._turn:
             try:
-                found = self._checked(name)
+                found = self._found(name, check.awaited)
                 state = _state(name, found["verdict"], found["sentence"], found)
                 log.info("check of SAE %s: %s", name, found["verdict"])
             except ValueError as error:
@@ -104,18 +116,20 @@ class Verification:
             except Exception:
                 log.exception("the check of SAE %s failed", name)
                 state = _state(name, "failed", FAILED)
-            check.set_result(state)
+            check.result.set_result(state)
 
-    def _checked(self, name: str) -> dict[str, Any]:
+    def _found(self, name: str, awaited: threading.Event) -> dict[str, Any]:
+        """The saved check if there is one, else a new one."""
         engine = self._load()
         if self._bundle.sae_config(name).site is None:
             # The model cannot hold it, but the check can say where it belongs.
             return self._measured(engine, self._bundle.load_sae(name, engine.device))
         with engine.spliced([name]) as lm:
             sae = lm.sae(name)
-            saved = saved_check(self._bundle, name)
+            saved = None if self._settings.check_text else saved_check(self._bundle, name)
             if saved is not None and _is_about(saved, sae.cfg):
                 return saved
+            awaited.wait(HEAD_START)
             return self._measured(engine, sae)
 
     def _measured(self, engine: Engine, sae: Any) -> dict[str, Any]:
@@ -143,10 +157,6 @@ def _state(
     name: str, state: str, sentence: str | None = None, check: dict[str, Any] | None = None
 ) -> State:
     return {"sae": name, "state": state, "sentence": sentence, "check": check}
-
-
-def _has_failed(check: Future[State]) -> bool:
-    return check.done() and check.result()["state"] == "failed"
 
 
 def _is_about(saved: dict[str, Any], cfg: SAEConfig) -> bool:

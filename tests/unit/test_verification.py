@@ -229,7 +229,7 @@ def test_a_check_that_takes_too_long_goes_on(
             service.check()
         stand.go.set()
         # Not through the service, whose patience is short.
-        assert service.verification._checks[NAME].result(20)["state"] == "green"
+        assert service.verification._checks[NAME].result.result(20)["state"] == "green"
         assert stand.calls == 1
 
 
@@ -282,12 +282,14 @@ def test_a_saved_check_is_taken_while_it_is_about_what_is_declared(
     save_check(bundle, NAME, a_check("amber", bundle.content_hash(NAME)))
     with standing(monkeypatch) as stand:
         stand.go.set()
-        found = serve(bundle).check()
+        found = serve(bundle, check_text="").check()
         assert (found["state"], stand.calls) == ("amber", 0)
         assert found["check"]["date"]
-        declare(bundle, site="resid_post/2")
+        # Another text, other declarations.
         assert serve(bundle).check()["state"] == "green"
-        assert stand.calls == 1
+        declare(bundle, site="resid_post/2")
+        assert serve(bundle, check_text="").check()["state"] == "green"
+        assert stand.calls == 2
 
 
 def test_the_limit_of_the_setting_is_the_check_s() -> None:
