@@ -80,7 +80,7 @@ def not_finite(lines: Sequence[Line], asked: Asked) -> str | None:
         return None
     return (
         f"the loss of {asked.plan.name} is no longer finite at step {lines[-1]['step']:,}: "
-        "lower lr, or check the model's activations."
+        "lower lrs, or check the model's activations."
     )
 
 
@@ -94,7 +94,7 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
     if moved or line["step"] < LEAST_DRIFT:
         return None
     return (
-        f"thresholds are where they began ({start:g}): raise lr or bandwidth, "
+        f"thresholds are where they began ({start:g}): raise lrs or bandwidth, "
         "or begin with larger ones (threshold_init)."
     )
 
@@ -108,7 +108,7 @@ def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
     if priced_l0(asked.cfg, asked.plan):
         change = "raise target_coefficient" if strong else "lower target_coefficient"
     else:
-        change = "choose another lr, or a target nearer to this"
+        change = "choose other lrs, or a target nearer to this"
     return (
         f"the penalty is as {'strong' if strong else 'weak'} as it gets and the L0 is "
         f"{line['l0']:.4g}, not {target:g}: {change}."
@@ -124,7 +124,7 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
         return None
     return (
         f"{line['dead']:.0%} of the features are dead and {l0:.3g} are active per token: "
-        f"lower {_pressure(asked)} or lr, or lengthen sparsity_warmup."
+        f"lower {_pressure(asked)} or lrs, or lengthen sparsity_warmup."
     )
 
 
@@ -138,7 +138,8 @@ def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
     if asked.plan.l0_target is None:
         change = "raise lambdas, or give l0_targets instead"
     else:
-        change = "lower l0_targets"
+        wanted = asked.plan.l0_target > ALL_DENSE * asked.cfg.d_sae
+        change = "lower l0_targets" if wanted else "raise lrs or target_coefficient"
     return (
         f"{l0:.4g} of {asked.cfg.d_sae} features are active per token, "
         f"which is not sparse: {change}."
@@ -195,14 +196,14 @@ def _nearer(line: Line, asked: Asked) -> str:
     if asked.plan.architecture == "topk":
         return "fewer than k pre-activations are positive; lower k"
     if recent < FAR and line["step"] < asked.cfg.steps:
-        return "lr is nearly 0 by now; train longer or raise lr"
-    return "train longer, raise lr or shorten sparsity_warmup"
+        return "lr is nearly 0 by now; train longer or raise lrs"
+    return "train longer, raise lrs or shorten sparsity_warmup"
 
 
 def _pressure(asked: Asked) -> str:
     if asked.plan.lambda_ is not None:
         return "lambdas"
-    return "target_coefficient" if priced_l0(asked.cfg, asked.plan) else "the learning rate"
+    return "target_coefficient" if priced_l0(asked.cfg, asked.plan) else "lrs"
 
 
 CHECKS: dict[str, Check] = {

@@ -15,6 +15,8 @@ from app.render.text import escape
 
 LOG_SPAN = 20
 """Largest value over smallest (both positive) from which on a scale is logarithmic."""
+SMALL = 1e-3
+"""Largest value below which an axis is written with powers of ten."""
 MOST_POINTS = 300
 """Points of a line; longer ones are thinned."""
 
@@ -61,6 +63,11 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Round values and their text."""
+        if not self.logarithmic and self.high < SMALL:
+            power = math.floor(math.log10(self.high))
+            unit = 10.0**power
+            ticks = linear_ticks(self.low / unit, self.high / unit, 4)
+            return [(at * unit, f"{text}e{power}" if at else "0") for at, text in ticks]
         if not self.logarithmic:
             return linear_ticks(self.low, self.high, 4)
         first, last = math.floor(math.log10(self.low)), math.ceil(math.log10(self.high))

@@ -21,7 +21,7 @@ STEPS, BATCH = 150, 128
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "thresholds-frozen": (
         {"lrs": (1e-9,)},
-        "thresholds are where they began (0.01): raise lr or bandwidth",
+        "thresholds are where they began (0.01): raise lrs or bandwidth",
     ),
     "lambda-saturated": (
         {"l0_targets": (2,), "loss": LossOptions(target_coefficient=1e-3), "tokens": 400 * BATCH},
@@ -29,7 +29,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "all-dead": (
         {"l0_targets": (), "lambdas": (100.0,), "bandwidth": 1.0},
-        "are active per token: lower lambdas or lr",
+        "are active per token: lower lambdas or lrs",
     ),
     "all-dense": (
         {"l0_targets": (), "lambdas": (1e-9,)},
@@ -41,7 +41,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "l0-far": (
         {"lrs": (1e-5,)},
-        "above its target of 6: train longer, raise lr or shorten sparsity_warmup",
+        "above its target of 6: train longer, raise lrs or shorten sparsity_warmup",
     ),
 }
 
@@ -110,7 +110,7 @@ def test_a_run_without_mistakes_ends_without_findings(
 
 def test_a_loss_that_is_not_finite_ends_the_run(cfg: TrainConfig, tmp_path: Path) -> None:
     here = replace(cfg, out=str(tmp_path), lrs=(1e30,))
-    with pytest.raises(ValueError, match=r"no longer finite at step .*: lower lr, or check"):
+    with pytest.raises(ValueError, match=r"no longer finite at step .*: lower lrs, or check"):
         train(here)
     last = _lines(here)[-1]
     assert last["loss"] is None

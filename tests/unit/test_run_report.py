@@ -160,6 +160,7 @@ def test_scales() -> None:
     assert Scale.of([0.1, 0.9], from_zero=True).low == 0
     assert Scale.of([-0.2, 0.9], from_zero=True).low == -0.2
     assert Scale.of([5, 5]).at(5) == 0
+    assert [text for _, text in Scale.of([0, 7e-5]).ticks] == ["0", "2e-5", "4e-5", "6e-5"]
 
 
 def test_long_lines_are_thinned_and_keep_their_end() -> None:
