@@ -72,6 +72,7 @@ def test_the_badge_turns_from_checking_to_green_by_itself(
         page.on("request", lambda request: requests.append(request.url))
         page.wait_for_timeout(1200)
         assert requests == []
+        page.close()  # before its server, whose end it would report
 
 
 def test_each_sae_has_its_own_badge(site: Site, opened: Opened) -> None:
@@ -122,3 +123,4 @@ def test_what_could_not_be_checked_says_so(
             f"could not be checked: No text: {tiny.HOSTILE}"
         )
         assert page.locator("#check img").count() == 0
+        page.close()  # before its server, whose end it would report
