@@ -1,15 +1,18 @@
 """What an index must hold, computed the slow way: one row at a time, float64, Python loops.
 
-Shares no code with `sae_core.index`; the model's own hidden states stand in for the hooks.
+Shares no code with `sae_core.index`; the model's own hidden states stand in for the hooks. Beside
+it, what several tests of an index ask of its pages.
 """
 
 import copy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+from sae_core.index import IndexConfig
 from sae_core.sae import SAE
 from tests import tiny
 
@@ -116,3 +119,19 @@ def reference(model: Any, tokenizer: Any, sae: SAE, context: int = CONTEXT) -> R
     pre_acts = stacked @ weights["W_enc"] + weights["b_enc"]
     acts = np.where(pre_acts > weights["threshold"], pre_acts, 0.0)
     return Reference(tokens, stacked, pre_acts, acts, weights["threshold"])
+
+
+def config(corpus: Path, **changes: Any) -> IndexConfig:
+    """Settings for the tiny corpus, read whole."""
+    settings: dict[str, Any] = {"corpus": (str(corpus),), "tokens": 10**6, "rows_per_batch": 7}
+    return IndexConfig(**(settings | changes))
+
+
+def at(context: dict[str, Any]) -> tuple[int, int]:
+    """Document and token of it at which a context's peak is."""
+    return context["document"], context["offset"] + context["peak"]
+
+
+def group(page: dict[str, Any], name: str) -> dict[str, Any]:
+    [found] = [g for g in page["groups"] if g["name"] == name]
+    return found

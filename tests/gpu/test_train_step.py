@@ -42,7 +42,11 @@ def test_compiled_gradients_equal_plain_ones(
     raw = _raw(shape, dtype)
     scale = raw.float().square().sum(dim=1).mean().sqrt()
     mean = raw.float().mean(dim=0) / scale
-    penalty = Penalty(torch.tensor(1.0, device=cuda), torch.tensor(16.0, device=cuda), torch.tensor(0.1, device=cuda))
+    penalty = Penalty(
+        torch.tensor(1.0, device=cuda),
+        torch.tensor(16.0, device=cuda),
+        torch.tensor(0.1, device=cuda),
+    )
     parameters = initial_parameters(d_model, d_sae, 0.05, 0, cuda)
     found = {}
     for choice in CHOICES:
