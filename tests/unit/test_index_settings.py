@@ -22,6 +22,11 @@ def sae(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> SAE:
 
 
 @pytest.fixture(scope="module")
+def dense(tiny_model: Any, tiny_tokenizer: Any, sae: SAE) -> Reference:
+    return reference(tiny_model, tiny_tokenizer, sae)
+
+
+@pytest.fixture(scope="module")
 def index(
     tiny_model: Any,
     tiny_tokenizer: Any,
