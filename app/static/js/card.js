@@ -1,8 +1,8 @@
-/* "Reproduce": a button beside numbers, and the card that it opens: what a number was computed from,
-   and a script that prints it. The server draws the card (app/render/card.py).
+/* "Reproduce": a button beside numbers, and the card that it opens: what a number was computed
+   from, and a script that prints it. The server draws the card (app/render/card.py).
 
-   A choice is {words, asked, value}: one number that the card can be about, as app/cards.py asks for
-   it; `value` where the page alone knows it. */
+   A choice is {words, asked, value}: one number that the card can be about, as app/cards.py asks
+   for it; `value` where the page alone knows it. */
 
 (() => {
   "use strict";

@@ -121,7 +121,8 @@
       caption: "Features on the selected token",
       where: "token",
     });
-    const about = el("p", { class: "quiet" }, `${facts.join(" · ")} `, reproduceToken(page, token));
+    const reproduce = reproduceToken(page, token);
+    const about = el("p", { class: "quiet" }, `${facts.join(" · ")} `, reproduce);
     return panel("Selected token", heading, about, node, hiddenNote(page, hidden));
   };
 
