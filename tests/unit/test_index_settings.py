@@ -11,7 +11,7 @@ from sae_core.config import SAEConfig, Site
 from sae_core.index import Index, Target, build_index, build_indexes
 from sae_core.sae import SAE
 from tests import tiny
-from tests.index_reference import CONTEXT, Reference, at, clear_of_ties, config, group
+from tests.index_reference import CONTEXT, Reference, at, clear_of_ties, config, group, reference
 
 FEATURES = range(tiny.D_SAE)
 
