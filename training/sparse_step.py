@@ -18,7 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.kernels.entries import Entries, Objective, Residual, Weights, room
+from training.kernels.entries import Entries, Objective, Weights, room
 from training.losses import JumpReLULoss, Loss, Parameters
 from training.optim import BETA2, Control
 from training.recipes import RECIPES, Rule
@@ -56,7 +56,8 @@ def kernels_for(device: torch.device) -> ModuleType:
 class SparseStep:
     """The step of a JumpReLU SAE with unit-norm decoder, its parameters held in `feature_rows`.
 
-    Waits for the device once a step, for the number of entries, while later kernels run.
+    Waits for the device once a step, for the number of entries, with the rest of the step already
+    on its way: where there are too many entries, it changes nothing.
     """
 
     def __init__(
@@ -118,11 +119,10 @@ class SparseStep:
         entries = k.select(z, self._b_enc, self._threshold, objective, space)
         del z
         self._copy_count(entries)
-        # Nothing up to the decision changes anything: this keeps the device busy meanwhile.
-        residual = self._decode(entries, raw) if self._fitted else None
-        if not self._fits(space):
+        if not self._fitted and not self._fits(space):
             return False
-        residual = residual or self._decode(entries, raw)
+        W_dec, scale, mean = weights.dec_products, setting.scale, setting.mean
+        residual = k.decode(entries, W_dec, self._b_dec, raw, scale, mean)
         gathered = k.update_rows(
             entries,
             residual,
@@ -135,11 +135,7 @@ class SparseStep:
             control,
         )
         k.finish(state, setting, objective, weights, entries, residual, gathered, control)
-        return True
-
-    def _decode(self, entries: Entries, raw: Tensor) -> Residual:
-        setting, W_dec = self._setting, self._weights.dec_products
-        return self._kernels.decode(entries, W_dec, self._b_dec, raw, setting.scale, setting.mean)
+        return self._fits(space)
 
     def _copy_count(self, entries: Entries) -> None:
         self._count.copy_(entries.column_start[-1:], non_blocking=True)

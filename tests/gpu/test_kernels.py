@@ -14,6 +14,7 @@ from tests.steps import ODD, Shape, Toy, control, distance, raw, settled
 from training.kernels import plain
 from training.kernels.entries import Entries, Objective, room
 from training.losses import JumpReLULoss
+from training.sparse_step import SparseStep
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
@@ -103,25 +104,59 @@ def test_every_window_and_penalty(cuda: torch.device, kernel: Kernel, targeted: 
         assert distance(toys[1].state.tensors[name], expected) < 1e-4, name
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-def test_a_hundred_steps(cuda: torch.device, dtype: torch.dtype) -> None:
+def _hundred_steps(dtype: torch.dtype, *, sparse: bool) -> Toy:
     shape = Shape(96, 1000, 512)
-    dense = Toy(shape, products=dtype, device="cuda")
-    sparse = Toy(shape, products=dtype, device="cuda")
-    step = sparse.sparse()
+    toy = Toy(shape, products=dtype, device="cuda")
+    step = toy.sparse() if sparse else toy.dense
     for i in range(100):
-        dense.dense(raw(shape, i, "cuda"), control(i, "cuda"))
         step(raw(shape, i, "cuda"), control(i, "cuda"))
-    settled(sparse, step, 100)
-    # Of the distance moved: Adam's steps are as good as signs, and where a gradient is 0 but for
-    # rounding, the sign is chance.
-    tolerance = 1e-2 if dtype == torch.float32 else 0.2
-    for name, p in dense.state.plain.items():
-        moved = p - dense.start[name]
-        assert distance(sparse.state.plain[name], p, moved) < tolerance, name
+    if isinstance(step, SparseStep):
+        settled(toy, step, 100)
+    return toy
+
+
+def _apart(found: Toy, expected: Toy) -> dict[str, float]:
+    """Distance of parameters, relative to how far they moved, and of statistics."""
+    apart = {
+        name: distance(found.state.plain[name], p, p - expected.start[name])
+        for name, p in expected.state.plain.items()
+    }
     for name in ("scalars", "active"):
-        error = distance(sparse.state.totals[name], dense.state.totals[name])
-        assert error < tolerance / 10, name
+        apart[name] = distance(found.state.totals[name], expected.state.totals[name])
+    return apart
+
+
+def test_a_hundred_steps_in_float32(cuda: torch.device) -> None:
+    dense, sparse = (_hundred_steps(torch.float32, sparse=sparse) for sparse in (False, True))
+    for name, error in _apart(sparse, dense).items():
+        assert error < (1e-3 if name in ("scalars", "active") else 1e-2), name
+
+
+def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(cuda: torch.device) -> None:
+    """Rounding decides the signs of gradients near 0, and with them Adam's steps: two runs in
+    bfloat16 come apart, dense ones as well. What both must be near is the run in float32: the
+    sparse one, which rounds less, as near as the dense one. Half as much again is for chance; the
+    distances are sums over some 100,000 weights and 30,000 active entries a step.
+    """
+    exact = _hundred_steps(torch.float32, sparse=False)
+    dense, sparse = (
+        _apart(_hundred_steps(torch.bfloat16, sparse=sparse), exact) for sparse in (False, True)
+    )
+    for name, error in sparse.items():
+        assert error < 1.5 * dense[name] + 1e-3, (name, error, dense[name])
+    assert dense["active"] < 0.1, "the runs have nothing in common: the test says nothing"
+
+
+def test_too_many_entries_are_the_dense_steps_bit_for_bit(cuda: torch.device) -> None:
+    shape = Shape(96, 1000, 512)
+    toys = [Toy(shape, products=torch.bfloat16, device="cuda") for _ in range(2)]
+    step = toys[1].sparse(most=1e-3)
+    for i in range(3):
+        step._fitted = True  # the rest of the step is on its way before the answer is known
+        toys[0].dense(raw(shape, i, "cuda"), control(i, "cuda"))
+        step(raw(shape, i, "cuda"), control(i, "cuda"))
+    for name, tensor in toys[0].state.tensors.items():
+        assert torch.equal(toys[1].state.tensors[name], tensor), name
 
 
 def test_the_same_bits_every_time(cuda: torch.device) -> None:

@@ -12,6 +12,8 @@ pytest.importorskip("triton", reason="needs Triton, which comes with PyTorch for
 if os.environ.get("TRITON_INTERPRET") != "1":
     pytest.skip("set TRITON_INTERPRET=1 to run Triton's kernels here", allow_module_level=True)
 
+import torch
+
 from sae_core.jumprelu import KERNELS, Kernel
 from tests.steps import Shape, Toy, control, distance, raw
 from training.kernels import fused, plain
@@ -38,6 +40,18 @@ def _compare(shape: Shape, kernel: Kernel, targeted: bool, steps: int) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 def test_steps_equal_those_in_plain_pytorch(shape: Shape) -> None:
     _compare(shape, "rectangle", True, 2 if shape.batch < 100 else 1)
+
+
+def test_too_many_entries_are_the_dense_steps_bit_for_bit() -> None:
+    shape = Shape(8, 20, 33)
+    toys = [Toy(shape) for _ in range(2)]
+    step = toys[1].sparse(fused, most=1e-2)
+    for i in range(2):
+        step._fitted = True  # the rest of the step is on its way before the answer is known
+        toys[0].dense(raw(shape, i), control(i))
+        step(raw(shape, i), control(i))
+    for name, tensor in toys[0].state.tensors.items():
+        assert torch.equal(toys[1].state.tensors[name], tensor), name
 
 
 @pytest.mark.parametrize("kernel", KERNELS)

@@ -16,7 +16,7 @@ from torch import Tensor
 from training.kernels.entries import Entries, Residual
 
 # Numbers of a slice, and rows of W_dec on their way at once.
-_DECODE = {"BLOCK": 256, "UNROLL": 8, "num_warps": 1}
+_DECODE = {"BLOCK": 256, "UNROLL": 16, "num_warps": 1}
 _CENTRE = {"BLOCK": 1024, "num_warps": 4}
 
 

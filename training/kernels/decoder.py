@@ -8,7 +8,7 @@ k_t = K((z_t - threshold) / e),
     db_enc[f]     = sum_t d_t                                      over active entries
     dthreshold[f] = -(1 / e) sum_t k_t (threshold d_t + the penalty's slope)
 
-stay in registers, and Adam, the norm and the copy for the matrix products follow at once: the
+stay in registers (a warp's, up to a width of 2,304: its sums wait for no other warp), and Adam, the norm and the copy for the matrix products follow at once: the
 gradient of the matrix is never in memory. g is read again for every entry, but its 19 MB (4,096
 tokens of width 2,304 in bfloat16) stay in the cache.
 
@@ -67,7 +67,6 @@ def write_row(p, products, at, inside, value, COPY: tl.constexpr):
 @triton.jit
 def update_decoder(
     order,
-    number,
     start,
     token,
     value,
@@ -87,10 +86,10 @@ def update_decoder(
     batch,
     d_model,
     d_sae,
+    room,
     bandwidth,
     HEAD: tl.constexpr,
     TAIL: tl.constexpr,
-    UNROLL: tl.constexpr,
     KERNEL: tl.constexpr,
     TARGETED: tl.constexpr,
     COPY: tl.constexpr,
@@ -99,22 +98,23 @@ def update_decoder(
     EPS: tl.constexpr,
 ):
     """One feature's row of W_dec, the sums in `gathered` (b_enc's and threshold's gradients,
-    active, in window), and d_t of its active entries for the encoder.
+    active, in window), and d_t of its active entries for the encoder. Nothing changes if the
+    entries do not fit into their lists.
     """
-    n = tl.load(number + tl.program_id(0))
-    if n == 0:
+    if tl.load(start + d_sae) > room:
         return
     f = tl.load(order + tl.program_id(0))
     first = tl.load(start + f)
-    end = first + n
+    end = tl.load(start + f + 1)
     theta = tl.load(threshold + f)
     row = f * d_model
     h = tl.arange(0, HEAD)
     t = HEAD + tl.arange(0, TAIL)
     in_h = h < d_model
     in_t = t < d_model
-    w_h = tl.load(W_dec + row + h, mask=in_h, other=0.0, eviction_policy="evict_first")
-    w_t = tl.load(W_dec + row + t, mask=in_t, other=0.0, eviction_policy="evict_first")
+    some = first < end
+    w_h = tl.load(W_dec + row + h, mask=in_h & some, other=0.0, eviction_policy="evict_first")
+    w_t = tl.load(W_dec + row + t, mask=in_t & some, other=0.0, eviction_policy="evict_first")
     slope = tl.load(coefficient) * tl.load(control + 1)
     if TARGETED:
         goal = tl.load(target)
@@ -124,38 +124,41 @@ def update_decoder(
 
     dw_h = tl.zeros([HEAD], tl.float32)
     dw_t = tl.zeros([TAIL], tl.float32)
-    parallel = tl.zeros([UNROLL], tl.float32)
-    d_b_enc = tl.zeros([UNROLL], tl.float32)
-    d_threshold = tl.zeros([UNROLL], tl.float32)
-    active = tl.zeros([UNROLL], tl.float32)
-    near = tl.zeros([UNROLL], tl.float32)
-    for i in range(first, end, UNROLL):
-        entry = i + tl.arange(0, UNROLL)
-        listed = entry < end
-        at = tl.load(token + entry, mask=listed, other=0).to(tl.int64)[:, None] * d_model
-        z = tl.load(value + entry, mask=listed, other=float("-inf"))
-        g_h = tl.load(gradient + at + h[None, :], mask=listed[:, None] & in_h[None, :], other=0.0)
-        g_t = tl.load(gradient + at + t[None, :], mask=listed[:, None] & in_t[None, :], other=0.0)
-        g_h = g_h.to(tl.float32)
-        g_t = g_t.to(tl.float32)
+    parallel = 0.0
+    d_b_enc = 0.0
+    d_threshold = 0.0
+    active = 0.0
+    near = 0.0
+    at = tl.load(token + first, mask=some, other=0).to(tl.int64) * d_model
+    next_h = tl.load(gradient + at + h, mask=in_h & some, other=0.0)
+    next_t = tl.load(gradient + at + t, mask=in_t & some, other=0.0)
+    at = tl.load(token + first + 1, mask=first + 1 < end, other=0).to(tl.int64) * d_model
+    for i in range(first, end):
+        # The next entry's numbers are on their way while this one's are added up.
+        g_h = next_h.to(tl.float32)
+        g_t = next_t.to(tl.float32)
+        more = i + 1 < end
+        next_h = tl.load(gradient + at + h, mask=in_h & more, other=0.0)
+        next_t = tl.load(gradient + at + t, mask=in_t & more, other=0.0)
+        at = tl.load(token + i + 2, mask=i + 2 < end, other=0).to(tl.int64) * d_model
+        z = tl.load(value + i)
         on = z > theta
         a = tl.where(on, z, 0.0).to(gradient.dtype.element_ty).to(tl.float32)
-        dw_h += tl.sum(a[:, None] * g_h, axis=0)
-        dw_t += tl.sum(a[:, None] * g_t, axis=0)
-        d = tl.sum(g_h * w_h[None, :], axis=1) + tl.sum(g_t * w_t[None, :], axis=1)
-        tl.store(d_z + entry, tl.where(on, d, 0.0), mask=listed)
-        k = tl.where(listed, density(tl.div_rn(z - theta, bandwidth), KERNEL), 0.0)
+        dw_h += a * g_h
+        dw_t += a * g_t
+        d = tl.sum(g_h * w_h, axis=0) + tl.sum(g_t * w_t, axis=0)
+        tl.store(d_z + i, tl.where(on, d, 0.0))
         parallel += a * d
         d_b_enc += tl.where(on, d, 0.0)
+        k = density(tl.div_rn(z - theta, bandwidth), KERNEL)
         d_threshold -= k * (theta * d + slope)
         active += tl.where(on, 1.0, 0.0)
         near += tl.where(tl.abs(z - theta) < bandwidth / 2, 1.0, 0.0)
-    n_active = tl.sum(active, axis=0)
-    tl.store(gathered + f, tl.sum(d_b_enc, axis=0))
-    tl.store(gathered + d_sae + f, tl.sum(d_threshold, axis=0) / bandwidth)
-    tl.store(gathered + 2 * d_sae + f, n_active)
-    tl.store(gathered + 3 * d_sae + f, tl.sum(near, axis=0))
-    if n_active == 0:
+    tl.store(gathered + f, d_b_enc)
+    tl.store(gathered + d_sae + f, d_threshold / bandwidth)
+    tl.store(gathered + 2 * d_sae + f, active)
+    tl.store(gathered + 3 * d_sae + f, near)
+    if active == 0:
         return
 
     lr = tl.load(control)
@@ -164,9 +167,8 @@ def update_decoder(
     shrunk = shrinkage(since, BETA2, LOG2_BETA2)
     v_h = tl.load(v_dec + row + h, mask=in_h, other=0.0, eviction_policy="evict_first")
     v_t = tl.load(v_dec + row + t, mask=in_t, other=0.0, eviction_policy="evict_first")
-    along = tl.sum(parallel, axis=0)
-    w_h, v_h = adam(w_h, v_h, dw_h - along * w_h, shrunk, lr, correction, BETA2, EPS)
-    w_t, v_t = adam(w_t, v_t, dw_t - along * w_t, shrunk, lr, correction, BETA2, EPS)
+    w_h, v_h = adam(w_h, v_h, dw_h - parallel * w_h, shrunk, lr, correction, BETA2, EPS)
+    w_t, v_t = adam(w_t, v_t, dw_t - parallel * w_t, shrunk, lr, correction, BETA2, EPS)
     tl.store(v_dec + row + h, v_h, mask=in_h)
     tl.store(v_dec + row + t, v_t, mask=in_t)
     norm = tl.sqrt(tl.sum(w_h * w_h, axis=0) + tl.sum(w_t * w_t, axis=0))

@@ -18,7 +18,6 @@ from training.kernels.decoder import adam, shrinkage, write_row
 @triton.jit
 def update_encoder(
     order,
-    number,
     start,
     token,
     d_z,
@@ -32,6 +31,7 @@ def update_encoder(
     through_encoder,
     d_model,
     d_sae,
+    room,
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
     COPY: tl.constexpr,
@@ -39,7 +39,11 @@ def update_encoder(
     LOG2_BETA2: tl.constexpr,
     EPS: tl.constexpr,
 ):
-    """A slice of the rows of every so manieth feature in `order`."""
+    """A slice of the rows of every so manieth feature in `order`, which ends with features without
+    entries. Nothing changes if the entries do not fit into their lists.
+    """
+    if tl.load(start + d_sae) > room:
+        return
     d = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = d < d_model
     lr = tl.load(control)
@@ -47,10 +51,10 @@ def update_encoder(
     step = tl.load(control + 3)
     through = tl.zeros([BLOCK], tl.float32)
     rank = tl.program_id(1)
-    n = tl.load(number + rank)
-    while n > 0:
-        f = tl.load(order + rank)
-        first = tl.load(start + f)
+    f = tl.load(order + rank)
+    first = tl.load(start + f)
+    end = tl.load(start + f + 1)
+    while first < end:
         active = tl.load(gathered + 2 * d_sae + f)
         if active > 0:
             at = f * d_model + d
@@ -59,10 +63,10 @@ def update_encoder(
             d_b_enc = tl.load(gathered + f)
             since = step - tl.load(touched + f).to(tl.float32)
             dw = tl.zeros([BLOCK], tl.float32)
-            for i in range(first, first + n, UNROLL):
+            for i in range(first, end, UNROLL):
                 for j in tl.static_range(UNROLL):
-                    slope = tl.load(d_z + i + j, mask=i + j < first + n, other=0.0)
-                    t = tl.load(token + i + j, mask=i + j < first + n, other=0).to(tl.int64)
+                    slope = tl.load(d_z + i + j, mask=i + j < end, other=0.0)
+                    t = tl.load(token + i + j, mask=i + j < end, other=0).to(tl.int64)
                     # 0 for entries that are only near: nothing to read. (As an integer, because
                     # Triton's interpreter cannot spread the result of comparing two floats.)
                     wanted = inside & (slope.to(tl.int32, bitcast=True) != 0)
@@ -75,6 +79,8 @@ def update_encoder(
             tl.store(v_enc + at, v, mask=inside)
             write_row(W_enc, products, at, inside, w, COPY)
         rank += tl.num_programs(1)
-        n = tl.load(number + rank, mask=rank < d_sae, other=0)
+        f = tl.load(order + rank, mask=rank < d_sae, other=0)
+        first = tl.load(start + f)
+        end = tl.load(start + f + 1, mask=rank < d_sae, other=0)
     mine = through_encoder + tl.program_id(1).to(tl.int64) * d_model
     tl.store(mine + d, through, mask=inside)

@@ -20,7 +20,8 @@ class Entries:
     """A batch's entries: the active ones token by token, active and near ones by feature.
 
     Both lists have room for a fixed number of entries; the last of the starts says how many there
-    are, which may be more than there is room for: then the lists are incomplete.
+    are, which may be more than there is room for: then the lists are incomplete, and nothing may
+    be changed on their account.
     """
 
     row_start: Int[Tensor, " batch_1"]

@@ -14,6 +14,7 @@ from training.step import LONGEST_SILENCE, Setting, State
 _FEATURES = 256
 _WIDTH = 16
 _ROWS = 256
+_SUMS = 2048
 
 
 @triton.jit
@@ -28,15 +29,20 @@ def _per_feature(
     silent,
     touched,
     control,
+    start,
     batch,
     d_sae,
+    room,
     FLOOR: tl.constexpr,
     LONGEST: tl.constexpr,
     BETA2: tl.constexpr,
     EPS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """The update of b_enc and threshold, and the statistics of each feature."""
+    """The update of b_enc and threshold, and the statistics of each feature; nothing if the
+    entries do not fit into their lists."""
+    if tl.load(start + d_sae) > room:
+        return
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = f < d_sae
     lr = tl.load(control)
@@ -81,6 +87,7 @@ def _per_dimension(
     sums,
     scalars,
     active_total,
+    column_total,
     control,
     coefficient,
     target,
@@ -90,24 +97,28 @@ def _per_dimension(
     parts,
     sum_parts,
     d_model,
+    room,
     TARGETED: tl.constexpr,
     MOST: tl.constexpr,
     BOUND: tl.constexpr,
     BETA2: tl.constexpr,
     EPS: tl.constexpr,
     ROWS: tl.constexpr,
+    SUMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """The update of b_dec; the last program adds up the batch's scalars and moves the
-    multiplier."""
+    multiplier. Nothing changes if the entries do not fit into their lists."""
+    if tl.load(column_total) > room:
+        return
     row = tl.arange(0, ROWS)
     if tl.program_id(0) == tl.num_programs(0) - 1:
-        squares = tl.zeros([ROWS], tl.float32)
-        spreads = tl.zeros([ROWS], tl.float32)
-        for first in range(0, sum_parts, ROWS):
-            here = first + row < sum_parts
-            squares += tl.load(sums + 2 * (first + row), mask=here, other=0.0)
-            spreads += tl.load(sums + 2 * (first + row) + 1, mask=here, other=0.0)
+        squares = tl.zeros([SUMS], tl.float32)
+        spreads = tl.zeros([SUMS], tl.float32)
+        for first in range(0, sum_parts, SUMS):
+            part = first + tl.arange(0, SUMS)
+            squares += tl.load(sums + 2 * part, mask=part < sum_parts, other=0.0)
+            spreads += tl.load(sums + 2 * part + 1, mask=part < sum_parts, other=0.0)
         squared_error = tl.sum(squares, axis=0)
         l0 = tl.load(active_total).to(tl.float32) / batch
         penalty = tl.load(coefficient) * tl.load(control + 1)
@@ -159,7 +170,7 @@ def finish(
     """As `plain.finish`."""
     p, v, totals = state.plain, state.second, state.totals
     batch, d_model = residual.gradient.shape
-    d_sae = len(p["b_enc"])
+    d_sae, room = len(p["b_enc"]), len(entries.token)
     _per_feature[(triton.cdiv(d_sae, _FEATURES),)](
         p["b_enc"],
         p["threshold"],
@@ -171,8 +182,10 @@ def finish(
         totals["silent"],
         weights.touched,
         control,
+        entries.column_start,
         batch,
         d_sae,
+        room,
         FLOOR=THRESHOLD_FLOOR,
         LONGEST=LONGEST_SILENCE,
         BETA2=BETA2,
@@ -187,6 +200,7 @@ def finish(
         residual.sums,
         totals["scalars"],
         entries.row_start[-1:],
+        entries.column_start[-1:],
         control,
         setting.coefficient,
         setting.target,
@@ -196,11 +210,13 @@ def finish(
         len(gathered.through_encoder),
         len(residual.sums),
         d_model,
+        room,
         TARGETED=objective.targeted,
         MOST=objective.limits.most,
         BOUND=objective.limits.bound,
         BETA2=BETA2,
         EPS=EPS,
         ROWS=_ROWS,
+        SUMS=_SUMS,
         BLOCK=_WIDTH,
     )

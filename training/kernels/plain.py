@@ -104,7 +104,9 @@ def update_rows(
     multiplier: Float[Tensor, ""],
     control: Control,
 ) -> Gathered:
-    """Gradients summed over each feature's entries; `weights` moved by one step, in place."""
+    """Gradients summed over each feature's entries; `weights` moved by one step, in place, but for
+    `weights.touched`, and only if the entries fit into their lists.
+    """
     batch, products = len(centred), centred.dtype
     column, token, z = _listed(entries.column_start, entries.token, entries.z)
     theta = threshold[column]
@@ -131,8 +133,12 @@ def update_rows(
         in_window=by_feature(((z - theta).abs() < objective.bandwidth / 2).float()),
         through_encoder=(b_enc @ weights.W_enc)[None],
     )
-    _move_rows(weights, d_enc, d_dec, gathered.active > 0, control)
+    _move_rows(weights, d_enc, d_dec, (gathered.active > 0) & _whole(entries), control)
     return gathered
+
+
+def _whole(entries: Entries) -> Tensor:
+    return entries.column_start[-1] <= len(entries.token)
 
 
 def _slope(
@@ -178,7 +184,11 @@ def finish(
     gathered: Gathered,
     control: Control,
 ) -> None:
-    """Move vectors and multiplier by one step, note which rows were touched, and count."""
+    """Move vectors and multiplier by one step, note which rows were touched, and count; nothing of
+    it unless the entries fit into their lists.
+    """
+    if not _whole(entries):
+        return
     batch = len(residual.gradient)
     active = gathered.active > 0
     weights.touched.copy_(torch.where(active, control[3].to(torch.int32), weights.touched))

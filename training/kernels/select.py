@@ -18,14 +18,16 @@ from torch import Tensor
 from training.kernels.entries import SLACK, Entries, Objective, starts
 
 # Features of a program; a word of each.
-_MARK = {"BLOCK": 1024, "num_warps": 4}
+_MARK = {"BLOCK": 512, "num_warps": 4}
 # Words of a column: 1,024 tokens.
 _SEGMENT = 32
 _COUNT = {"SEGMENT": _SEGMENT, "BLOCK": 32, "num_warps": 4}
 # Besides, words taken at once.
-_LIST = {"SEGMENT": _SEGMENT, "ROWS": 8, "BLOCK": 32, "num_warps": 1}
+_LIST = {"SEGMENT": _SEGMENT, "ROWS": 4, "BLOCK": 32, "num_warps": 1}
 _SCATTER = {"BLOCK": 512, "num_warps": 4}
 _RANK = {"BLOCK": 64, "num_warps": 4}
+_SHARES = 8
+"""Programs of a token's list: a list of average length keeps one of them busy."""
 
 
 @triton.jit
@@ -147,21 +149,22 @@ def _scatter(total, owner, token, value, slot, row_start, feature, act, room, BL
 
 @triton.jit
 def _rank(row_start, feature, act, ranked_feature, ranked_act, BLOCK: tl.constexpr):
-    """One token's active entries in the order of features, each placed by how many come before."""
+    """A share of one token's active entries, each placed by how many features come before."""
     token = tl.program_id(0)
     first = tl.load(row_start + token)
     end = tl.load(row_start + token + 1)
-    for i in range(first, end, BLOCK):
+    for i in range(first + tl.program_id(1) * BLOCK, end, tl.num_programs(1) * BLOCK):
         here = i + tl.arange(0, BLOCK)
         mine = tl.load(feature + here, mask=here < end, other=0)
-        before = tl.zeros([BLOCK], tl.int32)
+        before = tl.zeros([BLOCK, BLOCK], tl.int32)
         for j in range(first, end, BLOCK):
             there = j + tl.arange(0, BLOCK)
             other = tl.load(feature + there, mask=there < end, other=2147483647)
-            before += tl.sum((other[None, :] < mine[:, None]).to(tl.int32), axis=1)
-        tl.store(ranked_feature + first + before, mine, mask=here < end)
+            before += (other[None, :] < mine[:, None]).to(tl.int32)
+        at = first + tl.sum(before, axis=1)
+        tl.store(ranked_feature + at, mine, mask=here < end)
         a = tl.load(act + here, mask=here < end, other=0.0)
-        tl.store(ranked_act + first + before, a, mask=here < end)
+        tl.store(ranked_act + at, a, mask=here < end)
 
 
 def select(
@@ -218,7 +221,7 @@ def select(
     _scatter[(triton.cdiv(room, _SCATTER["BLOCK"]),)](
         start[-1:], owner, token, value, slot, row_start, feature, act, room, **_SCATTER
     )
-    _rank[(batch,)](row_start, feature, act, ranked_feature, ranked_act, **_RANK)
+    _rank[batch, _SHARES](row_start, feature, act, ranked_feature, ranked_act, **_RANK)
     return Entries(
         row_start=row_start,
         feature=ranked_feature,
