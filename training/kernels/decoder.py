@@ -8,9 +8,10 @@ k_t = K((z_t - threshold) / e),
     db_enc[f]     = sum_t d_t                                      over active entries
     dthreshold[f] = -(1 / e) sum_t k_t (threshold d_t + the penalty's slope)
 
-stay in registers (a warp's, up to a width of 2,304: its sums wait for no other warp), and Adam, the norm and the copy for the matrix products follow at once: the
-gradient of the matrix is never in memory. g is read again for every entry, but its 19 MB (4,096
-tokens of width 2,304 in bfloat16) stay in the cache.
+stay in registers (a warp's, up to a width of 2,304: its sums wait for no other warp), and Adam, the
+norm and the copy for the matrix products follow at once: the gradient of the matrix is never in
+memory. g is read again for every entry, but its 19 MB (4,096 tokens of width 2,304 in bfloat16)
+stay in the cache.
 
 A row of d_model numbers is held in two blocks, HEAD and TAIL, both powers of two: 2,304 is
 2,048 + 256. Features are taken in the order of their number of entries, the longest first, so that
