@@ -1,6 +1,7 @@
 """What a bundle holds, read from its files without loading a model: facts for the overview."""
 
 import json
+import logging
 import math
 import shlex
 from collections import Counter
@@ -16,6 +17,8 @@ from sae_core.config import SAEConfig
 from sae_core.index import Index
 from sae_core.workspace import is_workspace
 
+log = logging.getLogger(__name__)
+
 BINS_PER_DECADE = 4
 """Resolution of the frequency histogram."""
 
@@ -24,6 +27,8 @@ CORPUS = "'texts/*.parquet'"
 
 CONTEXT_SIZE = 1024
 """Tokens of a prompt in commands for SAEs that do not say theirs, as Gemma Scope's do not."""
+
+COMPARISON_FILE = "pareto.json"
 
 SUMMARY = ("l0", "fvu", "delta_lm_loss", "loss_recovered_mean", "dead", "high_frequency")
 """Measured numbers that stand beside an SAE's name; `measured` has them all."""
@@ -84,6 +89,22 @@ def index_command(bundle: Bundle, sae: str) -> str:
 def bundle_facts(bundle: Bundle) -> dict[str, Any]:
     """Name, title and the examples that pages offer first."""
     return {"name": bundle.name, "title": bundle.title, "examples": bundle.examples}
+
+
+def comparison(bundle: Bundle) -> dict[str, Any] | None:
+    """The curves of `pareto.json`, if the bundle has one (`benchmarks.pareto_report` writes it)."""
+    path = bundle.path / COMPARISON_FILE
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        version = (found["format"], found["version"])
+    except (ValueError, KeyError, TypeError):
+        version = None
+    if version != ("jumpscope-comparison", 1):
+        log.warning("%s is no comparison that this version reads: it is not shown.", path)
+        return None
+    return found
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:

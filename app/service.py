@@ -118,6 +118,7 @@ class Service:
             "missing": missing and asdict(missing),
             "memory": self.memory(),
             "check": self.verification.state(name),
+            "comparison": about.comparison(self.bundle),
             "definitions": DEFINITIONS,
             **about.index_facts(index),
         }

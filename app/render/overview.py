@@ -9,6 +9,7 @@ from app.render.loaded import loaded_html
 from app.render.memory import memory_html
 from app.render.notices import missing_html, problem_html
 from app.render.numbers import count, fixed, number, one_in, percent, signed
+from app.render.pareto import comparison_html
 from app.render.stats import Stat, strip, term
 from app.render.text import escape, link, signature_html
 from app.render.tokens import heat_map
@@ -34,7 +35,7 @@ def overview_html(data: Data, *, default_sae: str) -> str:
     parts.append(f'<div id="check">{panel_html(data["check"])}</div>')
     if len(data["saes"]) > 1:
         parts.append(_saes(data, default_sae))
-    parts.append(_worth_opening(data, shown))
+    parts += [_worth_opening(data, shown), comparison_html(data.get("comparison"), row)]
     if row["problem"] is None and data["missing"] is None:
         parts.append(
             '<details class="loaded"><summary>What is loaded</summary>'

@@ -1,0 +1,255 @@
+"""What `benchmarks.pareto` trains, in order of worth: `Options`, `Group` and `plan`.
+
+A *curve* is a way of training SAEs: one of our architectures, or another library's JumpReLU
+trainer. A *group* is what one pass over the activations trains for one curve. The plan is made anew
+after each group, because later ones need the learning rates that the sweep has chosen.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+from training.options import Compile
+
+OURS = ("jumprelu", "gated", "topk", "standard")
+PEERS = ("saelens", "dictionary_learning")
+CURVES = (*OURS, *PEERS)
+SLOPE = 0.5
+"""FVU falls about as L0 to this power: how FVUs at slightly different L0 are compared."""
+MOST_EXTENSIONS = 2
+"""Further rates tried where the best one was the sweep's first or last."""
+COEFFICIENT = 4e-4
+"""SAELens' first l0_coefficient over d_model (its inputs have a mean norm of sqrt(d_model)), for an
+L0 of some 60; later ones follow from the L0 that it led to."""
+COEFFICIENT_SLOPE = 1.5
+"""The coefficient goes about as L0 to minus this power."""
+FIXED_SECONDS = 25.0
+"""Of a group, for loading and compiling."""
+SAE_SECONDS = 3.0
+"""Of measuring one SAE."""
+STEP_SECONDS = {"topk": 2.5e-3, "saelens": 5e-3, "dictionary_learning": 5e-3}
+"""Of one SAE's step, as long as nothing was measured; 1 ms for curves that are not listed."""
+
+Stage = Literal["sweep", "curve", "seeds", "sites"]
+Window = Literal["own", "wide"]
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What is compared, on what and for how long."""
+
+    corpus: tuple[str, ...]
+    """Training text."""
+    validation: tuple[str, ...]
+    """Text to measure on."""
+    out: Path
+    """JSON file of the results; one that is there is gone on with."""
+    model: str = "app/demo/model"
+    """The language model."""
+    work: Path | None = None
+    """Folder for runs and weights: keep it, and a killed group goes on from its checkpoint. None: a
+    temporary one."""
+    minutes: float = 60.0
+    """No group starts that is not expected to end within them."""
+    tokens: int = 20_480_000
+    """Tokens each SAE is trained on."""
+    sweep_tokens: int = 8_192_000
+    """The same for the sweep of learning rates."""
+    d_sae: int = 4_096
+    """Features of each SAE."""
+    layers: tuple[int, int, int] = (1, 4, 7)
+    """An early, a middle and a late layer."""
+    targets: tuple[int, ...] = (16, 32, 64, 96, 128)
+    """L0 of each curve's points."""
+    point: int = 64
+    """L0 of the sweep and of the seeds."""
+    lrs: tuple[float, ...] = (3e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3)
+    """Learning rates of the sweep, ascending; a best one at an end is looked for beyond it."""
+    seeds: tuple[int, ...] = (1, 2)
+    """Further seeds at the point."""
+    curves: tuple[str, ...] = CURVES
+    """What is trained."""
+    stages: tuple[Stage, ...] = ("sweep", "curve", "seeds", "sites")
+    """Which parts of the plan are carried out."""
+    validation_tokens: int = 200_000
+    """Tokens to measure on."""
+    uniformity_rows: int = 256
+    """Prompts to measure the uniformity on, a token of each."""
+    batch: int = 4_096
+    """Tokens a step."""
+    context_size: int = 512
+    """Tokens of a prompt."""
+    buffer_tokens: int = 2**19
+    """Activations held for shuffling, per site."""
+    compile: Compile = "auto"
+    """As in `training.options.RunOptions`, but `auto` is `cuda-graph` on CUDA."""
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.curves) - set(CURVES)):
+            raise ValueError(f"unknown curve {', '.join(unknown)}: use {', '.join(CURVES)}.")
+        if list(self.lrs) != sorted(set(self.lrs)):
+            raise ValueError("lrs must ascend.")
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What results must agree on to stand in one file; the rest may differ between calls."""
+        free = {"out", "work", "minutes", "curves", "stages", "seeds", "compile", "model"}
+        found = {k: v for k, v in asdict(self).items() if k not in free}
+        for name in ("corpus", "validation"):
+            found[name] = [Path(each).name for each in getattr(self, name)]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """SAEs trained in one pass: every site with every target and every rate."""
+
+    name: str
+    stage: Stage
+    curve: str
+    sites: tuple[str, ...]
+    targets: tuple[int, ...]
+    rates: tuple[tuple[float, Window], ...]
+    """Learning rates, and which window a peer's threshold gradient has: its `own`, or the `wide`
+    one of our `short_run`. Ours have `own`."""
+    tokens: int
+    seed: int = 0
+    coefficients: tuple[float, ...] = ()
+    """SAELens: l0_coefficient over d_model, for each target."""
+
+    @property
+    def count(self) -> int:
+        """SAEs trained."""
+        return len(self.sites) * len(self.targets) * len(self.rates)
+
+
+def plan(options: Options, groups: Mapping[str, Mapping[str, Any]]) -> list[Group]:
+    """Everything to train that can be said by now, in order of worth; `groups`: what is done."""
+    early, middle, late = options.layers
+    main = (f"resid_post/{middle}",)
+    places = [
+        (f"mlp_out/{middle}", f"attn_out/{middle}"),
+        *((f"resid_post/{n}", f"mlp_out/{n}", f"attn_out/{n}") for n in (early, late)),
+    ]
+    ours = [curve for curve in OURS if curve in options.curves]
+    peers = [curve for curve in PEERS if curve in options.curves]
+    found = [
+        *(group for curve in ours for group in _sweep(options, curve, main, groups)),
+        *(group for curve in ours for group in _curve(options, curve, main, groups)),
+    ]
+    for curve in peers:
+        found += _sweep(options, curve, main, groups)
+        found += _curve(options, curve, main, groups)
+    for curve, seed in product([*ours, *peers], options.seeds):
+        found += _curve(options, curve, main, groups, seed=seed)
+    for place, curve in product(places, ours):
+        found += _curve(options, curve, place, groups, stage="sites")
+    return [group for group in found if group.stage in options.stages]
+
+
+def _sweep(
+    options: Options, curve: str, sites: tuple[str, ...], groups: Mapping[str, Mapping[str, Any]]
+) -> list[Group]:
+    """The sweep of a curve, and what is tried beyond its ends as far as that is known."""
+
+    def group(name: str, lrs: Sequence[float]) -> Group:
+        windows: tuple[Window, ...] = ("own", "wide") if curve in PEERS else ("own",)
+        return Group(
+            name=name,
+            stage="sweep",
+            curve=curve,
+            sites=sites,
+            targets=(options.point,),
+            rates=tuple(product(lrs, windows)),
+            tokens=options.sweep_tokens,
+            coefficients=(COEFFICIENT,) if curve == "saelens" else (),
+        )
+
+    found = [group(f"sweep-{curve}", options.lrs)]
+    lrs = list(options.lrs)
+    while found[-1].name in groups and len(found) <= MOST_EXTENSIONS:
+        # Of what was known before the next one was trained, so that every call plans the same.
+        best = best_rate({each.name: groups[each.name] for each in found}, curve)
+        assert best is not None
+        if best["lr"] == lrs[-1]:
+            lrs.append(2 * lrs[-1])
+            further = lrs[-1]
+        elif best["lr"] == lrs[0]:
+            lrs.insert(0, lrs[0] / 2)
+            further = lrs[0]
+        else:
+            break
+        found.append(group(f"sweep-{curve}-lr_{further:g}", [further]))
+    return found
+
+
+def _curve(
+    options: Options,
+    curve: str,
+    sites: tuple[str, ...],
+    groups: Mapping[str, Mapping[str, Any]],
+    *,
+    stage: Stage = "curve",
+    seed: int = 0,
+) -> list[Group]:
+    """A curve's points at some sites, or with a seed its one point; none before its sweep."""
+    best = best_rate(groups, curve)
+    if best is None or not swept(options, curve, groups):
+        return []
+    targets = (options.point,) if seed else options.targets
+    where = sites[0] if len(sites) == 1 else "+".join(sites)
+    factor = best.get("coefficient")
+    return [
+        Group(
+            name=f"{curve}-{where}" + (f"-seed_{seed}" if seed else ""),
+            stage="seeds" if seed else stage,
+            curve=curve,
+            sites=sites,
+            targets=targets,
+            rates=((best["lr"], best["window"]),),
+            tokens=options.tokens,
+            seed=seed,
+            coefficients=()
+            if factor is None
+            else tuple(factor * (best["l0"] / target) ** COEFFICIENT_SLOPE for target in targets),
+        )
+    ]
+
+
+def swept(options: Options, curve: str, groups: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether a curve's sweep is over, extensions included."""
+    return all(g.name in groups for g in _sweep(options, curve, ("",), groups))
+
+
+def best_rate(groups: Mapping[str, Mapping[str, Any]], curve: str) -> Row | None:
+    """The row of a curve's sweep with the lowest FVU at the swept L0; None before the sweep."""
+    rows = [
+        row
+        for group in groups.values()
+        for row in group["rows"]
+        if group["stage"] == "sweep" and row["curve"] == curve
+    ]
+    return min(rows, key=at_target, default=None)
+
+
+def at_target(row: Row) -> float:
+    """A row's FVU moved to the L0 it was to have; infinite where there is none."""
+    fvu, l0 = row["fvu"], row["l0"]
+    if not fvu or not l0 or not math.isfinite(fvu):
+        return math.inf
+    return fvu * (l0 / row["target"]) ** SLOPE
+
+
+def expected_seconds(
+    group: Group, options: Options, groups: Mapping[str, Mapping[str, Any]]
+) -> float:
+    """How long a group will take, from the last one of its curve if there was one."""
+    before = [g for g in groups.values() if g["curve"] == group.curve]
+    step = before[-1]["step_seconds"] if before else STEP_SECONDS.get(group.curve, 1e-3)
+    measure = before[-1]["measuring_seconds"] if before else SAE_SECONDS
+    steps = group.tokens // options.batch
+    return FIXED_SECONDS + group.count * (steps * step + measure)

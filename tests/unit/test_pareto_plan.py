@@ -1,0 +1,150 @@
+"""The comparison's plan: sweeps first, what they choose, and what there is time for."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.pareto_plan import (
+    COEFFICIENT,
+    Group,
+    Options,
+    best_rate,
+    expected_seconds,
+    plan,
+    swept,
+)
+
+
+def options(**changes: Any) -> Options:
+    start = {"corpus": ("a/text.parquet",), "validation": ("v.parquet",), "out": Path("o.json")}
+    return Options(**{**start, **changes})
+
+
+def done(group: Group, fvu: dict[float, float], l0: float = 64.0) -> dict[str, Any]:
+    """What training `group` found, if a learning rate alone decides the FVU."""
+    factors = group.coefficients or (None,)
+    rows = [
+        {
+            "curve": group.curve,
+            "site": site,
+            "target": target,
+            "lr": lr,
+            "window": window,
+            "fvu": fvu[lr] + 0.01 * (window == "wide"),
+            "l0": l0,
+            "coefficient": factors[0],
+        }
+        for site in group.sites
+        for target in group.targets
+        for lr, window in group.rates
+    ]
+    return {
+        "stage": group.stage,
+        "curve": group.curve,
+        "step_seconds": 1e-3,
+        "measuring_seconds": 2.0,
+        "rows": rows,
+    }
+
+
+def sweeps(found: list[Group]) -> dict[str, Group]:
+    return {group.name: group for group in found if group.stage == "sweep"}
+
+
+def test_only_sweeps_come_before_the_first_result() -> None:
+    found = plan(options(), {})
+    assert [group.name for group in found] == [
+        "sweep-jumprelu",
+        "sweep-gated",
+        "sweep-topk",
+        "sweep-standard",
+        "sweep-saelens",
+        "sweep-dictionary_learning",
+    ]
+    # Both windows of a peer are tried at each rate.
+    assert [group.count for group in found] == [5, 5, 5, 5, 10, 10]
+
+
+def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
+    chosen = options(curves=("jumprelu", "saelens"), lrs=(1e-3, 2e-3, 4e-3))
+    fvu = {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25}
+    groups = {name: done(g, fvu) for name, g in sweeps(plan(chosen, {})).items()}
+    found = {group.name: group for group in plan(chosen, groups)}
+    assert list(found) == [
+        "sweep-jumprelu",
+        "jumprelu-resid_post/4",
+        "sweep-saelens",
+        "saelens-resid_post/4",
+        "jumprelu-resid_post/4-seed_1",
+        "jumprelu-resid_post/4-seed_2",
+        "saelens-resid_post/4-seed_1",
+        "saelens-resid_post/4-seed_2",
+        "jumprelu-mlp_out/4+attn_out/4",
+        "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
+        "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
+    ]
+    others = [group for group in found.values() if group.stage != "sweep"]
+    assert {group.rates for group in others} == {((2e-3, "own"),)}
+    assert found["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
+    assert found["jumprelu-resid_post/4-seed_2"].targets == (64,)
+    # The swept coefficient led to the L0 asked for: it stays there, and is larger for fewer.
+    coefficients = dict(
+        zip(
+            found["saelens-resid_post/4"].targets,
+            found["saelens-resid_post/4"].coefficients,
+            strict=True,
+        )
+    )
+    assert coefficients[64] == pytest.approx(COEFFICIENT)
+    assert coefficients[16] == pytest.approx(8 * COEFFICIENT)
+
+
+@pytest.mark.parametrize(("slope", "further"), [(-1, ["8e-3", "1.6e-2"]), (1, ["5e-4", "2.5e-4"])])
+def test_a_best_rate_at_an_end_is_looked_for_beyond_it(slope: int, further: list[str]) -> None:
+    chosen = options(curves=("topk",), lrs=(1e-3, 2e-3, 4e-3), stages=("sweep",))
+
+    class Falling(dict[float, float]):
+        def __missing__(self, lr: float) -> float:
+            return 0.5 + slope * lr
+
+    groups: dict[str, Any] = {}
+    for _ in range(5):
+        for group in plan(chosen, groups):
+            groups.setdefault(group.name, done(group, Falling()))
+    assert list(groups) == ["sweep-topk", *(f"sweep-topk-lr_{float(lr):g}" for lr in further)]
+    assert swept(chosen, "topk", groups)
+    best = best_rate(groups, "topk")
+    assert best is not None
+    assert best["lr"] == float(further[-1])
+
+
+def test_rates_are_compared_at_the_same_l0() -> None:
+    chosen = options(curves=("jumprelu",), lrs=(1e-3, 2e-3))
+    group = plan(chosen, {})[0]
+    found = done(group, {1e-3: 0.2, 2e-3: 0.19})
+    found["rows"][1]["l0"] = 128.0  # the lower FVU is bought with twice the features
+    best = best_rate({group.name: found}, "jumprelu")
+    assert best is not None
+    assert best["lr"] == 1e-3
+    found["rows"][0]["fvu"] = None  # nothing is active any more
+    assert best_rate({group.name: found}, "jumprelu") == found["rows"][1]
+
+
+def test_time_is_expected_from_what_was_measured() -> None:
+    chosen = options(curves=("jumprelu",), tokens=4_096_000)
+    group = plan(chosen, {})[0]
+    first = expected_seconds(group, chosen, {})
+    found = done(group, dict.fromkeys(chosen.lrs, 0.2)) | {"step_seconds": 10e-3}
+    assert expected_seconds(group, chosen, {group.name: found}) > 2 * first
+
+
+def test_settings_that_decide_the_numbers_are_kept_and_others_are_not() -> None:
+    one = options(minutes=3, corpus=("b/text.parquet",), seeds=(5,))
+    assert one.settings == options().settings
+    assert options(tokens=10**6).settings != options().settings
+
+
+def test_unknown_curves_are_refused() -> None:
+    with pytest.raises(ValueError, match="unknown curve relu"):
+        options(curves=("relu",))

@@ -1,0 +1,176 @@
+"""The comparison's page, pictures and the overview's section, from results made by hand."""
+
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app import about
+from app.render import overview_html
+from app.render.pareto import Line, comparison_html, plot
+from benchmarks import pareto_report
+from benchmarks.pareto_report import curves_of, noise, value_at, verdicts
+from sae_core.bundle import Bundle
+from tests.unit.render_support import Document, overview
+
+RESULTS = Path("benchmarks/results/pareto.json")
+
+
+def row(curve: str, target: int, fvu: float, **changes: Any) -> dict[str, Any]:
+    start = {
+        "curve": curve,
+        "site": "resid_post/4",
+        "target": target,
+        "l0": float(target),
+        "lr": 2e-3,
+        "window": "own",
+        "seed": 0,
+        "fvu": fvu,
+        "delta_lm_loss": fvu,
+        "kl": 0.2,
+        "dead": 0.01,
+        "high_frequency": 0.002,
+        "uniformity": 0.5,
+    }
+    return start | changes
+
+
+def group(stage: str, curve: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+    machine = {"device": "a device", "torch": "2", "date": "2026-01-01"}
+    return {"stage": stage, "curve": curve, "rows": rows, "seconds": 30.0, "machine": machine}
+
+
+@pytest.fixture
+def results() -> dict[str, Any]:
+    """FVU 0.4 and 0.2 at an L0 of 16 and 64; TopK's 10 % and 1 % above; seeds within 2 %."""
+    return {
+        "settings": {
+            "tokens": 20_480_000,
+            "sweep_tokens": 8_000_000,
+            "d_sae": 4096,
+            "point": 64,
+            "targets": [16, 64],
+            "layers": [1, 4, 7],
+            "validation_tokens": 200_000,
+        },
+        "groups": {
+            "sweep-jumprelu": group(
+                "sweep",
+                "jumprelu",
+                [row("jumprelu", 64, 0.25, lr=1e-3), row("jumprelu", 64, 0.2, lr=2e-3)],
+            ),
+            "jumprelu-mlp_out/1": group(
+                "sites", "jumprelu", [row("jumprelu", 16, 0.5, site="mlp_out/1")]
+            ),
+            "topk": group("curve", "topk", [row("topk", 16, 0.44), row("topk", 64, 0.202)]),
+            "jumprelu": group(
+                "curve", "jumprelu", [row("jumprelu", 64, 0.2), row("jumprelu", 16, 0.4)]
+            ),
+            "seed": group("seeds", "jumprelu", [row("jumprelu", 64, 0.204, seed=1)]),
+        },
+    }
+
+
+def test_curves_are_ordered_and_have_their_seeds(results: dict[str, Any]) -> None:
+    curves = curves_of(results)["curves"]
+    assert [(c["site"], c["curve"]) for c in curves] == [
+        ("resid_post/4", "jumprelu"),
+        ("resid_post/4", "topk"),
+        ("mlp_out/1", "jumprelu"),
+    ]
+    assert [p["l0"] for p in curves[0]["points"]] == [16, 64]
+    assert [s["seed"] for s in curves[0]["seeds"]] == [0, 1]
+    assert curves[1]["seeds"] == []  # one alone shows no spread
+
+
+def test_values_between_points_are_on_a_power_law(results: dict[str, Any]) -> None:
+    points = curves_of(results)["curves"][0]["points"]
+    assert value_at(points, "fvu", 32) == pytest.approx(0.4 * 2**-0.5)
+    assert value_at(points, "fvu", 15) == pytest.approx(0.4 * (16 / 15) ** 0.5)
+    assert value_at(points, "fvu", 128) is None
+    assert value_at(points[:1], "fvu", 16) is None
+
+
+def test_a_difference_within_the_seeds_spread_is_none(results: dict[str, Any]) -> None:
+    curves = curves_of(results)
+    assert noise(curves, "fvu") == pytest.approx(0.02)
+    assert verdicts(curves, "resid_post/4", "fvu", [16, 64]) == [
+        "- JumpReLU against TopK: lower at an L0 of 16 by 9.1 %; the same at an L0 of 64."
+    ]
+    assert verdicts(curves, "mlp_out/1", "fvu", [16, 64]) == []
+
+
+def test_everything_is_written_and_found_again(results: dict[str, Any], tmp_path: Path) -> None:
+    path = tmp_path / "pareto.json"
+    path.write_text(json.dumps(results))
+    options = pareto_report.Options(
+        results=path,
+        docs=tmp_path / "docs" / "pareto.md",
+        pictures=tmp_path / "docs" / "pictures",
+        demo=tmp_path / "demo" / "pareto.json",
+    )
+    pareto_report.main(options)
+    text = options.docs.read_text()
+    assert "| JumpReLU | own | 0.2500 | **0.2000** |" in text
+    assert "| TopK | 0.4400 (+10.0 %) | 0.2020 (+1.0 %) |" in text
+    assert "(pictures/pareto-resid_post-4-fvu.svg)" in text
+    assert "$" not in text.replace("\n$ ", "\n")
+    assert len(list(options.pictures.glob("*.svg"))) == 4
+    checked = pareto_report.Options(**{**vars(options), "check": True})
+    pareto_report.main(checked)
+    results["groups"]["topk"]["rows"][0]["fvu"] = 0.3
+    path.write_text(json.dumps(results))
+    with pytest.raises(ValueError, match="is not what"):
+        pareto_report.main(checked)
+
+
+def test_the_page_is_what_the_committed_results_make() -> None:
+    if not RESULTS.is_file():
+        assert not pareto_report.Options(results=RESULTS).docs.exists()
+        return
+    pareto_report.main(pareto_report.Options(results=RESULTS, check=True))
+
+
+def test_a_plot_stands_alone() -> None:
+    line = Line("topk", [(16, 0.4), (64, 0.2)], seeds=[(64, 0.21)])
+    drawn = plot([line], title="a < b", y_name="FVU", standalone=True)
+    root = ET.fromstring(drawn)
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    dots = [c for c in root.iter("{http://www.w3.org/2000/svg}circle") if c.get("r") == "3"]
+    (left, high), (right, low) = ((float(c.get("cx", "")), float(c.get("cy", ""))) for c in dots)
+    assert left < right
+    assert high < low  # down is larger in a picture
+    words = {t.text for t in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"16", "32", "64", "TopK", "a < b"} <= words
+    assert plot([Line("topk", [])], title="", y_name="") == ""
+
+
+def test_the_overview_shows_the_site_that_an_sae_reads(results: dict[str, Any]) -> None:
+    assert "Architectures compared" not in overview_html(overview(), default_sae="first")
+    found = curves_of(results)
+    html = overview_html(overview(comparison=found), default_sae="first")
+    text = Document(html).text
+    assert "SAEs of 4,096 features at resid_post/4" in text
+    assert html.count('class="pareto"') == 2
+    assert "at mlp_out/1" in comparison_html(found, {"reads": "mlp_out/1"})
+    assert "at resid_post/4" in comparison_html(found, {"reads": "mlp_out/3"})
+
+
+def test_a_bundle_without_a_comparison_or_with_another_format_shows_none(
+    tiny_bundle: Bundle, results: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert about.comparison(tiny_bundle) is None
+
+    class Elsewhere:
+        path = tmp_path
+
+    elsewhere: Any = Elsewhere()
+    file = tmp_path / about.COMPARISON_FILE
+    file.write_text(json.dumps(curves_of(results)))
+    assert about.comparison(elsewhere) == json.loads(file.read_text())
+    for damaged in ("{", "[]", '{"format": "jumpscope-comparison", "version": 2}'):
+        file.write_text(damaged)
+        assert about.comparison(elsewhere) is None
+    assert "is not shown" in caplog.text
