@@ -19,6 +19,8 @@ PEERS = ("saelens", "dictionary_learning")
 CURVES = (*OURS, *PEERS)
 SLOPE = 0.5
 """FVU falls about as L0 to this power: how FVUs at slightly different L0 are compared."""
+FURTHEST = 4
+"""Largest quotient of two L0 that are so compared."""
 MOST_EXTENSIONS = 2
 """Further rates tried where the best one was the sweep's first or last."""
 COEFFICIENT = 4e-4
@@ -174,7 +176,8 @@ def _sweep(
     while found[-1].name in groups and len(found) <= MOST_EXTENSIONS:
         # Of what was known before the next one was trained, so that every call plans the same.
         best = best_rate({each.name: groups[each.name] for each in found}, curve)
-        assert best is not None
+        if best is None:
+            break
         if best["lr"] == lrs[-1]:
             lrs.append(2 * lrs[-1])
             further = lrs[-1]
@@ -226,20 +229,24 @@ def swept(options: Options, curve: str, groups: Mapping[str, Mapping[str, Any]])
 
 
 def best_rate(groups: Mapping[str, Mapping[str, Any]], curve: str) -> Row | None:
-    """The row of a curve's sweep with the lowest FVU at the swept L0; None before the sweep."""
+    """The row of a curve's sweep with the lowest FVU at the swept L0; None before the sweep, and
+    if nothing in it came near that L0.
+    """
     rows = [
         row
         for group in groups.values()
         for row in group["rows"]
-        if group["stage"] == "sweep" and row["curve"] == curve
+        if group["stage"] == "sweep" and row["curve"] == curve and math.isfinite(at_target(row))
     ]
     return min(rows, key=at_target, default=None)
 
 
 def at_target(row: Row) -> float:
-    """A row's FVU moved to the L0 it was to have; infinite where there is none."""
+    """A row's FVU moved to the L0 it was to have; infinite where that is too far, as it is when
+    training broke down.
+    """
     fvu, l0 = row["fvu"], row["l0"]
-    if not fvu or not l0 or not math.isfinite(fvu):
+    if not fvu or not l0 or not 1 / FURTHEST <= l0 / row["target"] <= FURTHEST:
         return math.inf
     return fvu * (l0 / row["target"]) ** SLOPE
 

@@ -4,6 +4,7 @@ A plot has a box of its own size with its text in it, so that the same drawing s
 with `standalone`, as a picture file of its own.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -18,10 +19,10 @@ CURVES: Final = {
     "gated": "Gated",
     "topk": "TopK",
     "standard": "ReLU",
-    "saelens": "SAELens' JumpReLU",
-    "dictionary_learning": "dictionary_learning's JumpReLU",
+    "saelens": "SAELens",
+    "dictionary_learning": "dictionary_learning",
 }
-"""Curves by name, in the order of their colours."""
+"""Curves by name, in the order of their colours; libraries stand for their JumpReLU trainers."""
 METRICS: Final = {
     "fvu": "variance unexplained (FVU)",
     "delta_lm_loss": "delta LM loss, nats per token",
@@ -30,7 +31,7 @@ METRICS: Final = {
     "uniformity": "uniformity",
 }
 WIDTH, HEIGHT = 440, 290
-_LEFT, _RIGHT, _TOP, _BOTTOM = 50, 12, 26, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 12, 26, 40
 
 _STYLE = """
 text { font: 11px system-ui, sans-serif; fill: #59616b; }
@@ -57,12 +58,12 @@ class Line:
 
 
 def plot(lines: Sequence[Line], *, title: str, y_name: str, standalone: bool = False) -> str:
-    """Lines over L0 on a logarithmic scale; empty if none has a point."""
+    """Lines over L0 on logarithmic scales; empty if none has a point."""
     lines = [line for line in lines if line.points]
     if not lines:
         return ""
     every = [point for line in lines for point in (*line.points, *line.seeds)]
-    x, y = _padded([p[0] for p in every], True), _padded([p[1] for p in every], False)
+    x, y = _padded([p[0] for p in every], 1.12), _padded([p[1] for p in every], 1.08)
 
     def at(point: tuple[float, float]) -> tuple[float, float]:
         across = _LEFT + x.at(point[0]) / 100 * (WIDTH - _LEFT - _RIGHT)
@@ -86,8 +87,9 @@ def plot(lines: Sequence[Line], *, title: str, y_name: str, standalone: bool = F
         )
         top = _TOP + 10 + 15 * row
         legend = (
-            f'<path d="M{WIDTH - 208} {top - 4}h18" stroke="currentColor" stroke-width="2"/>'
-            f'<text x="{WIDTH - 184}" y="{top}">{escape(CURVES[line.curve])}</text>'
+            f'<path d="M{WIDTH - 32} {top - 4}h18" stroke="currentColor" stroke-width="2"/>'
+            f'<text x="{WIDTH - 38}" y="{top}" text-anchor="end">'
+            f"{escape(CURVES[line.curve])}</text>"
         )
         parts.append(
             f'<g class="{kind}"><path d="{path}" fill="none" stroke="currentColor" '
@@ -101,13 +103,13 @@ def plot(lines: Sequence[Line], *, title: str, y_name: str, standalone: bool = F
     )
 
 
-def _padded(values: Sequence[float], logarithmic: bool) -> Scale:
-    """A scale with a little room beyond the values."""
+def _padded(values: Sequence[float], room: float) -> Scale:
+    """A scale with a little room beyond the values; logarithmic, unless some are not positive."""
     low, high = min(values), max(values)
-    if logarithmic:
-        return Scale(low / 1.12, high * 1.12, True)
-    room = 0.06 * (high - low) or abs(high) or 1.0
-    return Scale(min(0.0, low) if low < (high - low) / 2 else low - room, high + room, False)
+    if low > 0:
+        return Scale(low / room, high * room, True)
+    beyond = (room - 1) * (high - low) or 1.0
+    return Scale(low - beyond, high + beyond, False)
 
 
 def _axes(x: Scale, y: Scale, at: Any, y_name: str, title: str) -> str:
@@ -120,7 +122,7 @@ def _axes(x: Scale, y: Scale, at: Any, y_name: str, title: str) -> str:
             f'<text x="{across:.1f}" y="{HEIGHT - _BOTTOM + 15}" text-anchor="middle">'
             f"{value:g}</text>"
         )
-    for value, text in linear_ticks(y.low, y.high, 5):
+    for value, text in _ticks(y):
         _, down = at((x.low, value))
         parts.append(
             f'<path class="grid" d="M{_LEFT} {down:.1f}H{WIDTH - _RIGHT}"/>'
@@ -134,6 +136,16 @@ def _axes(x: Scale, y: Scale, at: Any, y_name: str, title: str) -> str:
         f"{escape(y_name)}</text>"
     )
     return "".join(parts)
+
+
+def _ticks(y: Scale) -> list[tuple[float, str]]:
+    """Round values; logarithmic ones 1, 1.5, 2, 3, 5 and 7 times a power of ten."""
+    if not y.logarithmic:
+        return linear_ticks(y.low, y.high, 5)
+    powers = range(math.floor(math.log10(y.low)), math.ceil(math.log10(y.high)))
+    factors = (1, 1.5, 2, 3, 5, 7) if len(powers) < 3 else (1,)
+    values = [factor * 10.0**power for power in powers for factor in factors]
+    return [(value, f"{value:g}") for value in values if y.low <= value <= y.high]
 
 
 def _tip(curve: str, point: tuple[float, float]) -> str:

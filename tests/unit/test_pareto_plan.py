@@ -127,8 +127,11 @@ def test_rates_are_compared_at_the_same_l0() -> None:
     best = best_rate({group.name: found}, "jumprelu")
     assert best is not None
     assert best["lr"] == 1e-3
-    found["rows"][0]["fvu"] = None  # nothing is active any more
+    found["rows"][0]["fvu"] = None  # not finite
     assert best_rate({group.name: found}, "jumprelu") == found["rows"][1]
+    found["rows"][1] |= {"l0": 2.0, "fvu": 1.0}  # broken down: what 64 features would do is unknown
+    assert best_rate({group.name: found}, "jumprelu") is None
+    assert [g.stage for g in plan(chosen, {group.name: found})] == ["sweep"]
 
 
 def test_time_is_expected_from_what_was_measured() -> None:
