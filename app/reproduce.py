@@ -79,10 +79,10 @@ def analysis_card(
         mean = ", mean"
     expression = {
         "activation": f"found.activation_of(token={token}, feature={feature})",
-        "loss": f"found.base_loss[{token}]",
-        "spliced_loss": f"found.spliced_loss[{token}]",
-        "delta": f"found.spliced_loss[{token}] - found.base_loss[{token}]",
-        "kl": f"found.kl[{token}]",
+        "loss": f"float(found.base_loss[{token}])",
+        "spliced_loss": f"float(found.spliced_loss[{token}])",
+        "delta": f"float(found.spliced_loss[{token}]) - float(found.base_loss[{token}])",
+        "kl": f"float(found.kl[{token}])",
         **{name: f"found.totals[{name.removesuffix('_mean')!r}]" for name in TOTAL_QUANTITIES},
     }[quantity]
     imports = ["from sae_core.index import Index"] if mean else []
