@@ -93,7 +93,7 @@ def describe_sae(source: str) -> dict[str, Any]:
     """An SAE as JSON values; ValueError with one sentence if it cannot be had or read."""
     from app.about import config_facts
     from sae_core.files import sha256
-    from sae_core.formats import read_config, weights_file
+    from sae_core.formats import read_config, recognise, weights_file
     from sae_core.sources import locate
 
     path, origin = locate(source)
@@ -102,7 +102,7 @@ def describe_sae(source: str) -> dict[str, Any]:
     facts = config_facts(cfg)
     return {
         "source": source,
-        "format": (cfg.metadata.get("source") or {}).get("format", "saelens"),
+        "format": recognise(path),
         **facts,
         "content_hash": facts["content_hash"] or sha256(file),
         "file": str(file),

@@ -9,6 +9,7 @@ import pytest
 
 from app import cli
 from app.cli import main
+from sae_core.formats import write_sae
 
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
@@ -215,3 +216,13 @@ def test_options_win_over_the_environment(monkeypatch):
     assert from_environment.settings.port == 9000
     assert not from_environment.settings.open_browser
     assert from_option.settings.port == 9001
+
+
+def test_inspect_names_the_format_of_the_file_at_hand(tiny_sae, tmp_path, capsys):
+    """Not that of the file it was converted from."""
+    write_sae(tiny_sae, tmp_path / "theirs", "gemma_scope")
+    assert main(["convert", str(tmp_path / "theirs"), str(tmp_path / "ours")]) == 0
+    for folder, expected in (("theirs", "gemma_scope"), ("ours", "saelens")):
+        capsys.readouterr()
+        assert main(["inspect", str(tmp_path / folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["format"] == expected
