@@ -23,7 +23,7 @@ FURTHEST = 4
 """Largest quotient of two L0 that are so compared."""
 MOST_EXTENSIONS = 2
 """Further rates tried where the best one was the sweep's first or last."""
-COEFFICIENT = 4e-4
+COEFFICIENT = 1e-3
 """SAELens' first l0_coefficient over d_model (its inputs have a mean norm of sqrt(d_model)), for an
 L0 of some 60; later ones follow from the L0 that it led to."""
 COEFFICIENT_SLOPE = 1.5

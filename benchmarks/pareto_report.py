@@ -1,6 +1,6 @@
 """From the results of `benchmarks.pareto` to docs/pareto.md, its pictures and the demo's curves.
 
-    python -m benchmarks.pareto_report benchmarks/results/pareto.json
+    python -m benchmarks.pareto_report benchmarks/results/pareto*.json
 
 Every number and every verdict in the text is computed here from the results, so that none can drift
 from them; the words around them are those of `pareto_text.md`. With `--check` nothing is written,
@@ -34,8 +34,8 @@ Results = Mapping[str, Any]
 class Options:
     """What is made of which results."""
 
-    results: tyro.conf.Positional[Path]
-    """JSON that `benchmarks.pareto` wrote."""
+    results: tyro.conf.Positional[tuple[Path, ...]]
+    """JSON that `benchmarks.pareto` wrote; several files, of other curves say, become one."""
     docs: Path = Path("docs/pareto.md")
     """The page."""
     pictures: Path = Path("docs/pictures")
@@ -44,6 +44,15 @@ class Options:
     """What the demo's overview shows."""
     check: bool = False
     """Write nothing; an error if a file is not what would be written."""
+
+
+def merged(paths: Sequence[Path]) -> Results:
+    """The groups of several results as one; ValueError if their settings differ."""
+    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, each in zip(paths, found, strict=True):
+        if each["settings"] != found[0]["settings"]:
+            raise ValueError(f"{path} and {paths[0]} have other settings: they are no comparison.")
+    return found[0] | {"groups": {k: v for each in found for k, v in each["groups"].items()}}
 
 
 def curves_of(results: Results) -> dict[str, Any]:
@@ -294,8 +303,7 @@ def files(results: Results, options: Options) -> dict[Path, str]:
 
 def main(options: Options) -> None:
     """Write the files, or check them; ValueError naming those that differ."""
-    results = json.loads(options.results.read_text(encoding="utf-8"))
-    made = files(results, options)
+    made = files(merged(options.results), options)
     if options.check:
         stale = [
             str(path)
@@ -304,7 +312,7 @@ def main(options: Options) -> None:
         ]
         if stale:
             raise ValueError(
-                f"{', '.join(stale)} is not what {options.results} makes: "
+                f"{', '.join(stale)} is not what the results make: "
                 "run benchmarks.pareto_report again."
             )
         return

@@ -15,7 +15,7 @@ from benchmarks.pareto_report import curves_of, noise, value_at, verdicts
 from sae_core.bundle import Bundle
 from tests.unit.render_support import Document, overview
 
-RESULTS = Path("benchmarks/results/pareto.json")
+RESULTS = sorted(Path("benchmarks/results").glob("pareto*.json"))
 
 
 def row(curve: str, target: int, fvu: float, **changes: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def test_everything_is_written_and_found_again(results: dict[str, Any], tmp_path
     path = tmp_path / "pareto.json"
     path.write_text(json.dumps(results))
     options = pareto_report.Options(
-        results=path,
+        results=(path,),
         docs=tmp_path / "docs" / "pareto.md",
         pictures=tmp_path / "docs" / "pictures",
         demo=tmp_path / "demo" / "pareto.json",
@@ -122,15 +122,29 @@ def test_everything_is_written_and_found_again(results: dict[str, Any], tmp_path
     pareto_report.main(checked)
     results["groups"]["topk"]["rows"][0]["fvu"] = 0.3
     path.write_text(json.dumps(results))
-    with pytest.raises(ValueError, match="is not what"):
+    with pytest.raises(ValueError, match="is not what the results make"):
         pareto_report.main(checked)
 
 
 def test_the_page_is_what_the_committed_results_make() -> None:
-    if not RESULTS.is_file():
-        assert not pareto_report.Options(results=RESULTS).docs.exists()
-        return
-    pareto_report.main(pareto_report.Options(results=RESULTS, check=True))
+    options = pareto_report.Options(results=tuple(RESULTS), check=True)
+    if RESULTS:
+        pareto_report.main(options)
+    else:
+        assert not options.docs.exists()
+
+
+def test_results_of_several_calls_are_one_comparison(
+    results: dict[str, Any], tmp_path: Path
+) -> None:
+    paths = []
+    for name, group_ in results["groups"].items():
+        paths.append(tmp_path / f"{len(paths)}.json")
+        paths[-1].write_text(json.dumps(results | {"groups": {name: group_}}))
+    assert pareto_report.merged(paths) == results
+    paths[1].write_text(json.dumps(results | {"settings": {}}))
+    with pytest.raises(ValueError, match="they are no comparison"):
+        pareto_report.merged(paths)
 
 
 def test_a_plot_stands_alone() -> None:
