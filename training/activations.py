@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from sae_core.config import Site
 from sae_core.sites import activations, site_width
+from training.shard import ALONE, Shard
 from training.text import Ahead, Cursor, Prompts, Text
 
 MODEL_TOKENS = 32_768
@@ -36,12 +37,17 @@ class Mark:
 class Harvest:
     """The activations of a stream of prompts at several sites, special tokens left out."""
 
-    def __init__(self, model: nn.Module, sites: Sequence[Site], text: Text, ahead: int) -> None:
-        """`ahead`: batches of prompts that are tokenised ahead."""
+    def __init__(
+        self, model: nn.Module, sites: Sequence[Site], text: Text, ahead: int, shard: Shard = ALONE
+    ) -> None:
+        """`ahead`: batches of prompts that are tokenised ahead; `shard`: of several processes, each
+        of which runs the model on its share of a batch's prompts and gets the activations of all.
+        """
         self._model = model
         self._sites = list(sites)
         self._text = text
         self._ahead = ahead
+        self._shard = shard
         self._device = next(model.parameters()).device
         self._stream: Ahead | None = None
         self._next: Prompts | None = None
@@ -76,13 +82,25 @@ class Harvest:
     def _run_model(self) -> None:
         assert self._stream is not None, "seek first"
         prompts = next(self._stream)
-        ids = prompts.input_ids.to(self._device, non_blocking=True)
+        ids = self._share(prompts.input_ids).to(self._device, non_blocking=True)
         # Indices were made on the processor: a mask would make the device wait for its own count.
         counted = prompts.counted.to(self._device, non_blocking=True)
         found = activations(self._model, ids, self._sites)
-        self._left = {s: x.flatten(0, 1).index_select(0, counted) for s, x in found.items()}
+        self._left = {
+            site: self._shard.gather(x).flatten(0, 1).index_select(0, counted)
+            for site, x in found.items()
+        }
         self._next = prompts
         self._skipped = 0
+
+    def _share(self, ids: Int[Tensor, "batch pos"]) -> Int[Tensor, "share pos"]:
+        """This process's rows, as many as every process has: the last row once more where needed
+        (nobody counts it).
+        """
+        short = -len(ids) % self._shard.world
+        if short:
+            ids = torch.cat([ids, ids[-1:].expand(short, -1)])
+        return self._shard.mine(ids, 0)
 
     def close(self) -> None:
         """End the background thread."""
@@ -102,14 +120,17 @@ class ActivationBuffer:
         *,
         capacity: int,
         batch: int,
+        shard: Shard = ALONE,
     ) -> None:
-        """Room for at most `capacity` tokens, which must be at least two batches."""
+        """Room for at most `capacity` tokens, which must be at least two batches; of several
+        processes (`shard`) each holds the same tokens.
+        """
         self.batch_tokens = batch
         # h, the tokens harvested and served in a round; with those kept back, 1.5 h are held.
         self.harvest_tokens = max(1, capacity * 2 // 3 // batch) * batch
         self.kept_tokens = self.harvest_tokens // 2
         ahead = 2 + 2 * self.harvest_tokens // (text.rows * (text.context_size - 1))
-        self._harvest = Harvest(model, sites, text, ahead)
+        self._harvest = Harvest(model, sites, text, ahead, shard)
         self._seed = text.seed
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

@@ -13,6 +13,7 @@ from training.config import Plan, TrainConfig
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.parameters import initial_parameters
 from training.recipes import RECIPES, Rule
+from training.shard import ALONE, Shard
 from training.sparse_step import applies
 from training.step import LONGEST_SILENCE
 from training.trainee import Trainee
@@ -29,8 +30,8 @@ TANH_LAMBDA = 0.005
 """Where lambda starts that is steered under a tanh penalty: about 10 / d_model at 2,304."""
 
 SPARSE_FROM = 8_192
-"""Features from which on the sparse step is the faster one: below, its many small kernels take
-longer to start than they save."""
+"""Features of a process from which on the sparse step is the faster one: below, its many small
+kernels take longer to start than they save."""
 
 Compiler = Callable[[Callable[..., Any]], Any]
 
@@ -40,11 +41,12 @@ def make_trainees(
     moments: dict[Any, tuple[float, Tensor]],
     products: torch.dtype,
     compiler: Compiler,
+    shard: Shard = ALONE,
 ) -> list[Trainee]:
     """The SAEs of `cfg.plans` before their first step.
 
     `moments`: by site, C and the mean of the raw activations. The same seed goes to every SAE, so
-    that what one of them learns depends on no other.
+    that what one of them learns depends on no other. `shard`: the part of their features to hold.
     """
     losses: dict[Any, Loss] = {}
     trainees = []
@@ -53,10 +55,17 @@ def make_trainees(
         # SAEs with the same loss share its compiled code.
         key = (plan.architecture, None if recipe.has_lambda else plan.l0_target)
         if key not in losses:
-            losses[key] = make_loss(cfg, plan, products, compiler)
+            losses[key] = make_loss(cfg, plan, products, compiler, shard)
         scale, mean = moments[plan.site]
         start = initial_parameters(
-            len(mean), cfg.d_sae, cfg.threshold_init, cfg.seed, mean.device, recipe, mean / scale
+            len(mean),
+            cfg.d_sae,
+            cfg.threshold_init,
+            cfg.seed,
+            mean.device,
+            recipe,
+            mean / scale,
+            shard,
         )
         coefficient, gain = price(cfg, plan)
         trainees.append(
@@ -69,20 +78,23 @@ def make_trainees(
                 mean=mean,
                 gain=gain,
                 rule=rule(cfg, plan),
-                sparse=sparse(cfg, plan, losses[key], mean.device),
+                sparse=sparse(cfg, plan, losses[key], mean.device, shard),
                 compiler=compiler,
+                shard=shard,
             )
         )
     return trainees
 
 
-def sparse(cfg: TrainConfig, plan: Plan, loss: Loss, device: torch.device) -> bool:
+def sparse(
+    cfg: TrainConfig, plan: Plan, loss: Loss, device: torch.device, shard: Shard = ALONE
+) -> bool:
     """Whether an SAE is trained by sparse steps; says so in the log."""
     chosen = cfg.run.step == "sparse" or (
         cfg.run.step == "auto"
         and cfg.run.compile != "cuda-graph"
         and device.type == "cuda"
-        and cfg.d_sae >= SPARSE_FROM
+        and cfg.d_sae // shard.world >= SPARSE_FROM
         and importlib.util.find_spec("triton") is not None
     )
     chosen = chosen and applies(loss, rule(cfg, plan))
@@ -90,13 +102,19 @@ def sparse(cfg: TrainConfig, plan: Plan, loss: Loss, device: torch.device) -> bo
     return chosen
 
 
-def make_loss(cfg: TrainConfig, plan: Plan, products: torch.dtype, compiler: Compiler) -> Loss:
+def make_loss(
+    cfg: TrainConfig,
+    plan: Plan,
+    products: torch.dtype,
+    compiler: Compiler,
+    shard: Shard = ALONE,
+) -> Loss:
     """The loss of one SAE."""
     targeted = plan.l0_target is not None
     if plan.architecture == "gated":
-        return GatedLoss(targeted=targeted, products=products, compiler=compiler)
+        return GatedLoss(targeted=targeted, products=products, compiler=compiler, shard=shard)
     if plan.architecture == "standard":
-        return ReLULoss(targeted=targeted, products=products, compiler=compiler)
+        return ReLULoss(targeted=targeted, products=products, compiler=compiler, shard=shard)
     if plan.architecture == "topk":
         assert plan.l0_target is not None
         return TopKLoss(
@@ -104,6 +122,7 @@ def make_loss(cfg: TrainConfig, plan: Plan, products: torch.dtype, compiler: Com
             dead_tokens=min(cfg.dead_after, LONGEST_SILENCE),
             products=products,
             compiler=compiler,
+            shard=shard,
         )
     return JumpReLULoss(
         bandwidth=cfg.bandwidth,
@@ -116,6 +135,7 @@ def make_loss(cfg: TrainConfig, plan: Plan, products: torch.dtype, compiler: Com
         ),
         products=products,
         compiler=compiler,
+        shard=shard,
     )
 
 

@@ -26,8 +26,10 @@ from sae_core.stream import check_stream
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
 from training.config import TrainConfig
+from training.processes import together
 from training.results import TrainResult, save_and_measure
 from training.run import CHECKPOINTS, Interrupted, Run
+from training.shard import Shard
 from training.text import Text
 from training.trainee import Trainee
 
@@ -45,22 +47,46 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
     each SAE, OUT/bundle.json, OUT/metrics.jsonl, OUT/config.json and OUT/checkpoints/. Raises
     ValueError with one sentence for a mistake of the user's, and `Interrupted` after SIGINT or
     SIGTERM, having saved.
+
+    Under torchrun, every process calls this (`training.processes`); the first one writes, measures
+    and returns the results, the others return none.
     """
+    with together(cfg.run.device) as shard:
+        model, tokenizer = _prepared(cfg, shard)
+        with _float32_sums(), _memory_explained():
+            # The buffer's memory is free again when the SAEs are measured.
+            trainees, facts = _trained(cfg, model, tokenizer, shard)
+    if not shard.first:
+        return []
+    with _float32_sums(), _memory_explained():
+        return save_and_measure(cfg, model, tokenizer, trainees, facts)
+
+
+def _prepared(cfg: TrainConfig, shard: Shard) -> tuple[Any, Any]:
+    """Model and tokenizer, all that can be wrong with the settings having been checked."""
     device, dtype = _place(cfg)
+    if cfg.d_sae % shard.world:
+        raise ValueError(
+            f"d_sae is {cfg.d_sae} but must be a multiple of {shard.world}, the number of "
+            "processes that share the features."
+        )
+    if cfg.run.compile == "cuda-graph" and not shard.alone:
+        raise ValueError("compile is cuda-graph, which is for one process: use auto.")
     for corpus in (cfg.corpus, cfg.eval_corpus):
         if corpus:
             expand(corpus)
     model, tokenizer = load_language_model(cfg.model, dtype, device)
     _check_model(cfg, model)
-    _claim(cfg)
-    with _float32_sums(), _memory_explained():
-        # The buffer's memory is free again when the SAEs are measured.
-        trainees, facts = _trained(cfg, model, tokenizer)
-        return save_and_measure(cfg, model, tokenizer, trainees, facts)
+    if shard.first:
+        _claim(cfg)
+    shard.barrier()
+    return model, tokenizer
 
 
-def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee], dict[str, Any]]:
-    """The SAEs after their last step, and `Run.facts` of how they came to be."""
+def _trained(
+    cfg: TrainConfig, model: Any, tokenizer: Any, shard: Shard
+) -> tuple[list[Trainee], dict[str, Any]]:
+    """The SAEs after their last step, whole, and `Run.facts` of how they came to be."""
     sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
     text = Text(
         corpus=cfg.corpus,
@@ -69,12 +95,16 @@ def _trained(cfg: TrainConfig, model: Any, tokenizer: Any) -> tuple[list[Trainee
         rows=rows_per_forward(cfg.context_size, cfg.buffer_tokens),
         seed=cfg.seed,
     )
-    buffer = ActivationBuffer(model, sites, text, capacity=cfg.buffer_tokens, batch=cfg.batch)
+    buffer = ActivationBuffer(
+        model, sites, text, capacity=cfg.buffer_tokens, batch=cfg.batch, shard=shard
+    )
     with closing(buffer):
-        run = Run(cfg, buffer)
+        run = Run(cfg, buffer, shard)
         run.start()
         with _stoppable() as stopped:
             run.loop(stopped)
+        for trainee in run.trainees:
+            trainee.collect()
         return run.trainees, run.facts
 
 

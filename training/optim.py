@@ -20,6 +20,7 @@ from training.config import TrainConfig
 from training.losses import Parameters
 from training.parameters import THRESHOLD_FLOOR
 from training.recipes import RECIPES, Rule
+from training.shard import ALONE, Shard, features_dim
 
 BETA2 = 0.999
 EPS = 1e-8
@@ -48,10 +49,12 @@ def update(
     control: Control,
     rule: Rule = RECIPES["jumprelu"].rule,
     first: Parameters | None = None,
+    shard: Shard = ALONE,
 ) -> None:
     """Move `parameters` and moments `second` (and `first`, if the rule has any) by one step.
 
-    In place: tensors must not require a gradient (pass detached views of those that do).
+    In place: tensors must not require a gradient (pass detached views of those that do). `shard`:
+    the part of the features that they hold.
     """
     lr, _, correction, step = control.unbind()
     held = {"W_dec"} if rule.unit_norm else set()
@@ -60,7 +63,10 @@ def update(
         for name, p in parameters.items()
     }
     if rule.clip is not None:
-        norm = torch.stack([g.square().sum() for g in gradients.values()]).sum().sqrt()
+        squares = {name: g.square().sum() for name, g in gradients.items()}
+        mine = [square for name, square in squares.items() if features_dim(name) is not None]
+        whole = [square for name, square in squares.items() if features_dim(name) is None]
+        norm = (shard.sum(torch.stack(mine).sum()) + sum(whole)).sqrt()
         factor = (rule.clip / norm.clamp(min=EPS)).clamp(max=1)
         gradients = {name: factor * g for name, g in gradients.items()}
     for name, p in parameters.items():

@@ -18,6 +18,7 @@ from sae_core.config import SAEConfig
 from sae_core.sae import SAE
 from training.losses import Parameters
 from training.recipes import RECIPES, Recipe
+from training.shard import ALONE, Shard, features_dim
 
 THRESHOLD_FLOOR = 1e-6
 """Thresholds stay at or above this, in units of the scaled input, so that they are positive."""
@@ -31,10 +32,12 @@ def initial_parameters(
     device: torch.device | str = "cpu",
     recipe: Recipe = RECIPES["jumprelu"],
     mean: Float[Tensor, " d_model"] | None = None,
+    shard: Shard = ALONE,
 ) -> Parameters:
     """Float32 leaves: W_dec with He-uniform rows scaled to norm 1, W_enc its transpose, biases 0.
 
-    `mean`: of the scaled activations, where a recipe's b_dec starts there. A threshold is a
+    `mean`: of the scaled activations, where a recipe's b_dec starts there; `shard`: the part of the
+    features to return. A threshold is a
     parameter itself, not its logarithm: Adam moves a parameter by about lr a step, which for a
     logarithm is lr times the threshold and freezes small ones. It is float32 because in bfloat16 a
     step of 1e-4 on a threshold of 0.04 is rounded away.
@@ -54,7 +57,8 @@ def initial_parameters(
     }
     if "threshold" in start:
         start["threshold"] = torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR))
-    return {name: tensor.to(device).requires_grad_() for name, tensor in start.items()}
+    mine = {name: shard.mine(tensor, features_dim(name)) for name, tensor in start.items()}
+    return {name: tensor.to(device).requires_grad_() for name, tensor in mine.items()}
 
 
 def folded(parameters: Parameters, scale: float, cfg: SAEConfig) -> SAE:

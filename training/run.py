@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.graph import Recorded
 from training.optim import Controls, controls
 from training.progress import Progress
 from training.provenance import software
+from training.shard import ALONE, Shard
 from training.trainee import Trainee, compiler
 
 log = logging.getLogger(__name__)
@@ -25,6 +27,11 @@ log = logging.getLogger(__name__)
 CHECKPOINTS = "checkpoints"
 MOST_LOG_STEPS = 100
 """Metrics are written every 100 steps, or every hundredth of a shorter run."""
+
+
+AGREE = 16
+"""Steps after which several processes ask each other whether one was told to stop: asking takes
+them a tenth of a millisecond."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -38,8 +45,11 @@ class Run:
         self,
         cfg: TrainConfig,
         buffer: ActivationBuffer,
+        shard: Shard = ALONE,
     ) -> None:
-        """`buffer`: of the activations at every site of `cfg`."""
+        """`buffer`: of the activations at every site of `cfg`; `shard`: of several processes, which
+        do everything together but log, write metrics and answer to the user.
+        """
         self.cfg = cfg
         self.step = 0
         self.trainees: list[Trainee] = []
@@ -47,6 +57,7 @@ class Run:
         """Where, with what and at which cost the SAEs were trained; known after the last step and
         kept in its checkpoint, so that another process does not say its own."""
         self._buffer = buffer
+        self._shard = shard
         self._sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
         self._device = buffer.device
         self._dtype = buffer.dtype
@@ -61,7 +72,7 @@ class Run:
 
     def start(self) -> None:
         """From the newest checkpoint, or else from the beginning."""
-        loaded = checkpoint.load_newest(self._folder)
+        loaded = checkpoint.load_newest(self._folder, self._shard)
         if loaded is None:
             log.info("filling the buffer with %s activations", f"{self._buffer.tokens_held:,}")
             self._buffer.begin()
@@ -91,19 +102,12 @@ class Run:
     def _make_trainees(self) -> None:
         cfg = self.cfg
         compile_ = compiler(cfg.run.compile, self._device)
-        self.trainees = make_trainees(cfg, self._moments, self._dtype, compile_)
+        self.trainees = make_trainees(cfg, self._moments, self._dtype, compile_, self._shard)
 
     def loop(self, stopped: threading.Event) -> None:
         """The remaining steps, with a checkpoint after the last."""
         cfg = self.cfg
-        with Progress(
-            Path(cfg.out),
-            [Asked(cfg, trainee.plan, trainee.limits) for trainee in self.trainees],
-            start=self.step,
-            steps=cfg.steps,
-            batch=cfg.batch,
-            board=cfg.run.tensorboard,
-        ) as progress:
+        with self._progress() as progress:
             timed = self.step
             clock = time.monotonic()
             take = Recorded(self._take) if cfg.run.compile == "cuda-graph" else self._take
@@ -112,7 +116,8 @@ class Run:
                 batch = self._buffer.batch()
                 take(batch, control)
                 self.step += 1
-                progress.step()
+                if progress is not None:
+                    progress.step()
                 if self.step % self._log_every == 0 or self.step == cfg.steps:
                     now = time.monotonic()
                     # Steps of a process before this one took none of these seconds.
@@ -120,15 +125,36 @@ class Run:
                     self._report(progress, batch, control, rate)
                     timed, clock = self.step, now
                 due = cfg.run.checkpoint_every and self.step % cfg.run.checkpoint_every == 0
-                if stopped.is_set() or self.step == cfg.steps:
+                stop = self._stops(stopped)
+                if stop or self.step == cfg.steps:
                     self.save()
                 elif due:
                     self._try_to_save()
-                if stopped.is_set() and self.step < cfg.steps:
+                if stop and self.step < cfg.steps:
                     raise Interrupted(
                         f"interrupted at step {self.step:,} of {cfg.steps:,}, saved: "
                         "give the same command again to continue."
                     )
+
+    def _progress(self) -> AbstractContextManager[Progress | None]:
+        """Of the first process; the others say nothing."""
+        if not self._shard.first:
+            return nullcontext()
+        cfg = self.cfg
+        return Progress(
+            Path(cfg.out),
+            [Asked(cfg, trainee.plan, trainee.limits) for trainee in self.trainees],
+            start=self.step,
+            steps=cfg.steps,
+            batch=cfg.batch,
+            board=cfg.run.tensorboard,
+        )
+
+    def _stops(self, stopped: threading.Event) -> bool:
+        """Whether to stop after this step; several processes agree on it, every `AGREE` steps."""
+        if self._shard.alone:
+            return stopped.is_set()
+        return self.step % AGREE == 0 and self._shard.any(stopped.is_set())
 
     def _take(self, batch: dict[Site, Tensor], control: Controls) -> None:
         """One step of every SAE."""
@@ -137,7 +163,11 @@ class Run:
             trainee.step(batch[trainee.plan.site], control[row])
 
     def _report(
-        self, progress: Progress, batch: dict[Site, Tensor], control: Controls, rate: float
+        self,
+        progress: Progress | None,
+        batch: dict[Site, Tensor],
+        control: Controls,
+        rate: float,
     ) -> None:
         cfg = self.cfg
         steps = self.step - self._logged
@@ -146,12 +176,15 @@ class Run:
         norms = {site: _norms(x, self._moments[site][0]) for site, x in batch.items()}
         for trainee in self.trainees:
             lr, share, *_ = rows[self._lrs.index(trainee.plan.lr)]
+            measured = trainee.measured(steps, cfg.batch, seen)
+            if progress is None:
+                continue
             found = progress.log(
                 self.step,
                 trainee.plan.name,
                 {
                     "tokens": seen,
-                    **trainee.measured(steps, cfg.batch, seen),
+                    **measured,
                     **norms[trainee.plan.site],
                     "lr": lr,
                     "sparsity_coefficient": share * trainee.coefficient,
@@ -163,7 +196,8 @@ class Run:
                 if finding.check == "loss-not-finite":
                     raise ValueError(finding.sentence)
         self._logged = self.step
-        progress.show()
+        if progress is not None:
+            progress.show()
 
     def save(self) -> None:
         """Write a checkpoint of this step."""
@@ -179,7 +213,7 @@ class Run:
         }
         if self.step == self.cfg.steps:
             self.facts = state["facts"] = {**self._cost(), **software(self._device)}
-        checkpoint.save(self._folder, self.step, tensors, state)
+        checkpoint.save(self._folder, self.step, tensors, state, self._shard)
 
     def _try_to_save(self) -> None:
         """Write a checkpoint, or go on without: a full disk may have room again at the next."""
@@ -200,6 +234,7 @@ class Run:
             "tokens": self.step * self.cfg.batch,
             "seconds": round(self.seconds(), 1),
             "scale_tokens": self._buffer.tokens_held,
+            **({} if self._shard.alone else {"processes": self._shard.world}),
         }
 
 

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.kernels.entries import Entries, Objective, Weights, room
+from training.kernels.shards import ShardKernels
 from training.losses import JumpReLULoss, Loss, Parameters
 from training.optim import BETA2, Control
 from training.recipes import RECIPES, Rule
@@ -67,7 +68,7 @@ class SparseStep:
         setting: Setting,
         dense: Step,
         *,
-        kernels: ModuleType | None = None,
+        kernels: ModuleType | ShardKernels | None = None,
         most: float | None = None,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;

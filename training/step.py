@@ -12,6 +12,7 @@ from training.losses import BatchStats, Loss, Parameters, Penalty, steered
 from training.losses.base import Limits
 from training.optim import Control, update
 from training.recipes import RECIPES, Rule
+from training.shard import ALONE, Shard
 
 DEAD_TOKENS = 1_000_000
 """A feature is called dead in the metrics when it was not active for this many tokens."""
@@ -118,12 +119,12 @@ def update_and_count(
     batch: int,
     rule: Rule,
     limits: Limits,
+    shard: Shard = ALONE,
 ) -> None:
     """`optim.update`, `count` and the next multiplier, all in place."""
-    update(parameters, gradients, second, control, rule, first)
+    update(parameters, gradients, second, control, rule, first, shard)
     count(totals, stats, batch)
-    l0 = stats.active.sum() / batch
-    multiplier.copy_(steered(multiplier, l0, target, gain, control[1], limits))
+    multiplier.copy_(steered(multiplier, stats.l0, target, gain, control[1], limits))
 
 
 class DenseStep:
@@ -139,13 +140,17 @@ class DenseStep:
         setting: Setting,
         compiler: Callable[[Callable[..., Any]], Any] = lambda function: function,
         rule: Rule = RECIPES["jumprelu"].rule,
+        shard: Shard = ALONE,
     ) -> None:
-        """`compiler`: for the update; `loss` has been given its own."""
+        """`compiler`: for the update; `loss` has been given its own. `shard`: the part of the
+        features that `state` holds.
+        """
         self._state = state
         self._loss = loss
         self._setting = setting
         self._plain = state.plain
         self._rule = rule
+        self._shard = shard
         # Inductor's C++ backend (PyTorch 2.13) fails on two row sums in one loop, Triton's doesn't.
         on_cuda = setting.mean.device.type == "cuda"
         self._update = compiler(update_and_count) if on_cuda else update_and_count
@@ -172,4 +177,5 @@ class DenseStep:
                 batch=len(raw),
                 rule=self._rule,
                 limits=self._loss.limits,
+                shard=self._shard,
             )

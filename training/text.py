@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Int
 from torch import Tensor
 
@@ -96,6 +97,7 @@ class Ahead:
         """`depth` batches wait at most; `pin` puts them into page-locked memory."""
         self._text = text
         self._pin = pin
+        self._device = torch.cuda.current_device() if pin else None
         self._queue: queue.Queue[Prompts | Exception] = queue.Queue(maxsize=depth)
         self._stop = threading.Event()
         self._thread = threading.Thread(
@@ -105,6 +107,8 @@ class Ahead:
 
     def _work(self, start: Cursor) -> None:
         try:
+            if self._device is not None:
+                torch.cuda.set_device(self._device)  # each thread has one of its own
             for prompts in self._text.stream(start):
                 if self._pin:
                     prompts = Prompts(

@@ -8,10 +8,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.config import Compile, Plan
+from training.kernels.shards import ShardKernels
 from training.losses import Loss, Parameters
 from training.optim import Control
 from training.recipes import RECIPES, Rule
-from training.sparse_step import SparseStep, applies, feature_rows, settle
+from training.shard import ALONE, Shard, features_dim
+from training.sparse_step import SparseStep, applies, feature_rows, kernels_for, settle
 from training.step import DEAD_TOKENS, DenseStep, Setting, State, Step
 
 __all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "Trainee", "compiler"]
@@ -44,16 +46,19 @@ class Trainee:
         rule: Rule | None = None,
         sparse: bool = False,
         compiler: Callable[[Callable[..., Any]], Any] = lambda function: function,
+        shard: Shard = ALONE,
     ) -> None:
         """`coefficient`: strength of the penalty; `scale`: C; `mean`: of the raw activations;
         `gain`: of the multiplier (`training.losses.base`); `rule`: the architecture's unless given;
-        `sparse`: takes sparse steps (`training.sparse_step`, which must apply).
+        `sparse`: takes sparse steps (`training.sparse_step`, which must apply); `shard`: the part
+        of the features that `parameters` hold.
         """
         self.plan = plan
         self.parameters = parameters = feature_rows(parameters) if sparse else parameters
         self.scale = scale
         self.coefficient = coefficient
         self.limits = loss.limits
+        self._shard = shard
         rule = rule or RECIPES[plan.architecture].rule
         self._state = State.of(parameters, rule.beta1)
         device = mean.device
@@ -68,11 +73,12 @@ class Trainee:
             target=constant(plan.l0_target or 1.0),
             gain=constant(gain),
         )
-        dense = DenseStep(self._state, loss, setting, compiler, rule)
+        dense = DenseStep(self._state, loss, setting, compiler, rule, shard)
         self._sparse: SparseStep | None = None
         if sparse:
             assert applies(loss, rule)
-            self._sparse = SparseStep(self._state, loss, setting, dense)
+            kernels = None if shard.alone else ShardKernels(shard, kernels_for(device))
+            self._sparse = SparseStep(self._state, loss, setting, dense, kernels=kernels)
         self._step: Step = self._sparse or dense
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
@@ -83,23 +89,26 @@ class Trainee:
     def measured(self, steps: int, batch: int, seen: int) -> dict[str, Any]:
         """Means over the last `steps` steps of `batch` tokens, then reset; `seen`: tokens so far.
 
-        Waits for the device.
+        Waits for the device. All processes must ask together; ValueError if what they hold in
+        common is no longer the same.
         """
-        totals = self._state.totals
+        shard, totals = self._shard, self._state.totals
+        shard.check_same(f"b_dec of {self.plan.name}", self._state.plain["b_dec"])
+        of_all = {name: shard.gather(totals[name]) for name in ("active", "in_window", "silent")}
         loss, squared_error, spread = totals["scalars"].tolist()
         tokens = steps * batch
         found: dict[str, Any] = {
             "loss": loss / steps,
             "fvu": squared_error / spread,
-            "l0": float(totals["active"].sum(dtype=torch.float64)) / tokens,
-            "dead": float((totals["silent"] >= min(DEAD_TOKENS, seen)).float().mean()),
-            "high_frequency": float((totals["active"] >= 0.1 * tokens).float().mean()),
-            "frequencies": self._frequencies(totals["active"] / tokens),
+            "l0": float(of_all["active"].sum(dtype=torch.float64)) / tokens,
+            "dead": float((of_all["silent"] >= min(DEAD_TOKENS, seen)).float().mean()),
+            "high_frequency": float((of_all["active"] >= 0.1 * tokens).float().mean()),
+            "frequencies": self._frequencies(of_all["active"] / tokens),
         }
         if self.plan.l0_target is not None:
             found["multiplier"] = float(self._state.multiplier)
         if "threshold" in self._state.parameters:
-            found["in_window"] = float(totals["in_window"].mean(dtype=torch.float64)) / tokens
+            found["in_window"] = float(of_all["in_window"].mean(dtype=torch.float64)) / tokens
             found |= self._thresholds()
         for name in ("scalars", "active", "in_window"):
             totals[name].zero_()
@@ -114,15 +123,26 @@ class Trainee:
     def _thresholds(self) -> dict[str, float]:
         """Quantiles over features, for decoder rows of norm 1."""
         p = self._state.parameters
-        threshold = p["threshold"] * p["W_dec"].norm(dim=1)
+        threshold = self._shard.gather(p["threshold"] * p["W_dec"].norm(dim=1))
         quantiles = threshold.quantile(torch.tensor(_SHARES, device=threshold.device)).tolist()
         return {
             f"threshold_p{round(100 * share):02d}": value
             for share, value in zip(_SHARES, quantiles, strict=True)
         }
 
+    def collect(self) -> None:
+        """Put the features of all processes into the first one's `parameters`, on the processor.
+        After the last step; all call this together.
+        """
+        if self._shard.alone:
+            return
+        for name, p in self._state.plain.items():
+            dim = features_dim(name)
+            p = p.cpu()
+            self.parameters[name] = p if dim is None else self._shard.collect(p, dim)
+
     def state(self) -> dict[str, Tensor]:
-        """Everything a step changes; the tensors themselves, not copies."""
+        """Everything a step changes, of this process's features; the tensors themselves."""
         touched = {} if self._sparse is None else {"touched": self._sparse.touched}
         return {**self._state.tensors, **touched}
 

@@ -39,12 +39,14 @@ class Train(TrainConfig):
             "Train", changes, bases=(Train,), frozen=True, kw_only=True
         )
 
-    def execute(self) -> str:
-        """Train, save, measure."""
+    def execute(self) -> str | None:
+        """Train, save, measure; of several processes under torchrun, the first one speaks."""
         from training.loop import train
 
         names = [field.name for field in dataclasses.fields(TrainConfig)]
         results = train(TrainConfig(**{name: getattr(self, name) for name in names}))
+        if not results:
+            return None
         if self.json:
             return to_json({"saes": [result.as_dict() for result in results]})
         rows = [["SAE", "L0", "FVU", "delta LM loss", "folder"]]

@@ -41,7 +41,9 @@ NOT_RUN = ("docker", "pip", "python3", "ssh")
 def commands(page: Path) -> list[str]:
     """Lines after `$ ` in the console blocks of a page."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
-    return [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+    # Under torchrun the command goes by its module's name.
+    return [re.sub(r"^torchrun .*? -m app\.cli ", "jumpscope ", line) for line in lines]
 
 
 ALL = [(page.name, command) for page in PAGES for command in commands(page)]

@@ -20,6 +20,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from training.shard import ALONE, Shard
+
 Parameters = dict[str, Tensor]
 
 
@@ -44,6 +46,8 @@ class BatchStats(NamedTuple):
     in_window: Float[Tensor, " d_sae"]
     """Tokens on which each pre-activation is within half a bandwidth of its threshold; 0 where
     there are no thresholds."""
+    l0: Float[Tensor, ""]
+    """Mean active features per token, those of other processes included."""
 
 
 class Limits(NamedTuple):
@@ -93,9 +97,13 @@ class AutogradLoss:
         *,
         products: torch.dtype = torch.float32,
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
     ) -> None:
-        """`products`: number format of the matrix products, all else being in float32."""
+        """`products`: number format of the matrix products, all else being in float32; `shard`:
+        this process's part of the features, which `parameters` hold.
+        """
         self.products = products
+        self.shard = shard
         self._forward = compiler(self.forward)
 
     def forward(
@@ -130,12 +138,8 @@ class AutogradLoss:
         gradients = dict(zip(parameters, found, strict=True))
         with torch.no_grad():
             # The encoder reads (x - b_dec) @ W_enc.
-            gradients["b_dec"] = torch.addmv(
-                gradients["b_dec"],
-                parameters["W_enc"],
-                self.through_projection(parameters, gradients),
-                alpha=-1,
-            )
+            through = parameters["W_enc"] @ self.through_projection(parameters, gradients)
+            gradients["b_dec"] = gradients["b_dec"] - self.shard.sum(through)
         return gradients, stats
 
     def through_projection(
@@ -154,8 +158,12 @@ class AutogradLoss:
     def decode(
         self, acts: Float[Tensor, "batch d_sae"], W_dec: Float[Tensor, "d_sae d_model"]
     ) -> Float[Tensor, "batch d_model"]:
-        """`acts @ W_dec` in float32."""
-        return (acts.to(self.products) @ W_dec.to(self.products)).float()
+        """`acts @ W_dec` in float32, over the features of all processes."""
+        return self.shard.sum((acts.to(self.products) @ W_dec.to(self.products)).float())
+
+    def l0(self, on: Float[Tensor, "batch d_sae"]) -> Float[Tensor, ""]:
+        """Mean active features per token, from the 0-1 tensor `on`."""
+        return self.shard.sum(on.sum()) / len(on)
 
 
 def l0_penalty(l0: Float[Tensor, ""], penalty: Penalty) -> Float[Tensor, ""]:
@@ -198,6 +206,7 @@ def batch_stats(
     x: Float[Tensor, "batch d_model"],
     mean: Float[Tensor, " d_model"],
     on: Float[Tensor, "batch d_sae"],
+    l0: Float[Tensor, ""],
     near: Float[Tensor, "batch d_sae"] | None = None,
 ) -> BatchStats:
     """The statistics from 0-1 tensors: `on` where a feature is active, `near` where in window."""
@@ -207,4 +216,5 @@ def batch_stats(
             torch.stack([loss, squared_error, (x - mean).square().sum()]),
             active,
             torch.zeros_like(active) if near is None else near.sum(dim=0),
+            l0.detach(),
         )

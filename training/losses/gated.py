@@ -30,6 +30,7 @@ from training.losses.base import (
     surrogate_weight,
     unchanged,
 )
+from training.shard import ALONE, Shard
 
 
 class GatedLoss(AutogradLoss):
@@ -41,10 +42,11 @@ class GatedLoss(AutogradLoss):
         targeted: bool = True,
         products: torch.dtype = torch.float32,
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
     ) -> None:
-        """`targeted`: lambda is steered to an L0; `products` as in `AutogradLoss`."""
+        """`targeted`: lambda is steered to an L0; all else as in `AutogradLoss`."""
         self.targeted = targeted
-        super().__init__(products=products, compiler=compiler)
+        super().__init__(products=products, compiler=compiler, shard=shard)
 
     def forward(
         self,
@@ -66,10 +68,11 @@ class GatedLoss(AutogradLoss):
         by_gate = self.decode(opened, p["W_dec"].detach()) + p["b_dec"].detach()
         auxiliary = (x - by_gate).square().sum()
         on = (acts > 0).float()
-        weight = surrogate_weight(on.sum() / len(x), penalty, self.targeted, self.limits)
-        lengths = (opened * p["W_dec"].norm(dim=1)).sum()
+        l0 = self.l0(on)
+        weight = surrogate_weight(l0, penalty, self.targeted, self.limits)
+        lengths = self.shard.sum((opened * p["W_dec"].norm(dim=1)).sum())
         loss = (squared_error + auxiliary + weight * lengths) / len(x)
-        return loss, batch_stats(loss, squared_error, x, mean, on)
+        return loss, batch_stats(loss, squared_error, x, mean, on, l0)
 
     def through_projection(
         self, parameters: Parameters, gradients: Parameters

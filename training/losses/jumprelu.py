@@ -50,6 +50,7 @@ from training.losses.base import (
     target_l0_penalty,
     unchanged,
 )
+from training.shard import ALONE, Shard
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,16 +77,17 @@ class JumpReLULoss(AutogradLoss):
         extras: Extras = Extras(),
         products: torch.dtype = torch.float32,
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
     ) -> None:
         """`bandwidth` in units of the scaled pre-activations; `targeted`: an L0 is to be reached;
-        `products` as in `AutogradLoss`.
+        all else as in `AutogradLoss`.
         """
         self.bandwidth = bandwidth
         self.kernel: Kernel = kernel
         self.targeted = targeted
         self.extras = extras
         self.limits = AutogradLoss.limits if extras.tanh else Limits(most=0.1, bound=1.0)
-        super().__init__(products=products, compiler=compiler)
+        super().__init__(products=products, compiler=compiler, shard=shard)
 
     @property
     def plain(self) -> bool:
@@ -110,27 +112,28 @@ class JumpReLULoss(AutogradLoss):
         recon = self.decode(acts, p["W_dec"]) + p["b_dec"]
         squared_error = (x - recon).square().sum()
         on = step(z, threshold, self.bandwidth, self.kernel)
-        loss = squared_error / len(x) + self._price(p, z, acts, on, penalty)
+        l0 = self.l0(on)
+        loss = squared_error / len(x) + self._price(p, z, acts, on, l0, penalty)
         near = ((z - threshold).abs() < self.bandwidth / 2).float()
-        return loss, batch_stats(loss, squared_error, x, mean, on, near)
+        return loss, batch_stats(loss, squared_error, x, mean, on, l0, near)
 
     def _price(
-        self, p: Parameters, z: Tensor, acts: Tensor, on: Tensor, penalty: Penalty
+        self, p: Parameters, z: Tensor, acts: Tensor, on: Tensor, l0: Tensor, penalty: Penalty
     ) -> Tensor:
-        batch, d_model, extras = len(z), p["W_dec"].shape[1], self.extras
-        l0 = on.sum() / batch
+        batch, d_model, extras, shard = len(z), p["W_dec"].shape[1], self.extras, self.shard
         if extras.tanh:
             norms = p["W_dec"].norm(dim=1)
             weight = surrogate_weight(l0.detach(), penalty, self.targeted, self.limits)
-            price = weight * (extras.tanh * d_model**0.5 * acts * norms).tanh().sum() / batch
+            bent = (extras.tanh * d_model**0.5 * acts * norms).tanh()
+            price = weight * shard.sum(bent.sum()) / batch
         else:
             price = (target_l0_penalty if self.targeted else l0_penalty)(l0, penalty)
         if extras.frequency:
-            frequency = on.sum(dim=0) / batch  # [d_sae]
-            price = price + self._slope(l0, penalty) * frequency.square().sum() / extras.frequency
+            squares = shard.sum((on.sum(dim=0) / batch).square().sum())
+            price = price + self._slope(l0, penalty) * squares / extras.frequency
         if extras.pre_act:
             below = (p["threshold"] - z).relu() * p["W_dec"].norm(dim=1)
-            price = price + extras.pre_act / d_model**0.5 * below.sum() / batch
+            price = price + extras.pre_act / d_model**0.5 * shard.sum(below.sum()) / batch
         return price
 
     def _slope(self, l0: Tensor, penalty: Penalty) -> Tensor:

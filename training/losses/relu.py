@@ -27,6 +27,7 @@ from training.losses.base import (
     surrogate_weight,
     unchanged,
 )
+from training.shard import ALONE, Shard
 
 
 class ReLULoss(AutogradLoss):
@@ -38,10 +39,11 @@ class ReLULoss(AutogradLoss):
         targeted: bool = True,
         products: torch.dtype = torch.float32,
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
     ) -> None:
-        """`targeted`: lambda is steered to an L0; `products` as in `AutogradLoss`."""
+        """`targeted`: lambda is steered to an L0; all else as in `AutogradLoss`."""
         self.targeted = targeted
-        super().__init__(products=products, compiler=compiler)
+        super().__init__(products=products, compiler=compiler, shard=shard)
 
     def forward(
         self,
@@ -59,7 +61,8 @@ class ReLULoss(AutogradLoss):
         recon = self.decode(acts, p["W_dec"]) + p["b_dec"]
         squared_error = (x - recon).square().sum()
         on = (acts > 0).float()
-        weight = surrogate_weight(on.sum() / len(x), penalty, self.targeted, self.limits)
-        lengths = (acts * p["W_dec"].norm(dim=1)).sum() / len(x)
+        l0 = self.l0(on)
+        weight = surrogate_weight(l0, penalty, self.targeted, self.limits)
+        lengths = self.shard.sum((acts * p["W_dec"].norm(dim=1)).sum()) / len(x)
         loss = squared_error / len(x) + weight * lengths
-        return loss, batch_stats(loss, squared_error, x, mean, on)
+        return loss, batch_stats(loss, squared_error, x, mean, on, l0)

@@ -29,6 +29,7 @@ from training.losses.base import (
     batch_stats,
     unchanged,
 )
+from training.shard import ALONE, Shard
 
 AUX_WEIGHT = 1 / 32
 
@@ -43,11 +44,12 @@ class TopKLoss(AutogradLoss):
         dead_tokens: float,
         products: torch.dtype = torch.float32,
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
     ) -> None:
-        """`dead_tokens`: silence after which AuxK uses a feature; `products` as `AutogradLoss`."""
+        """`dead_tokens`: silence after which AuxK uses a feature; all else as `AutogradLoss`."""
         self.k = k
         self.dead_tokens = dead_tokens
-        super().__init__(products=products, compiler=compiler)
+        super().__init__(products=products, compiler=compiler, shard=shard)
 
     def forward(
         self,
@@ -62,28 +64,37 @@ class TopKLoss(AutogradLoss):
         p = parameters
         x = raw.float() / scale
         positive = (self.project(x, p) + p["b_enc"]).relu()  # [batch, d_sae]
-        acts = _largest(positive, self.k)
+        acts = self._largest(positive, self.k)
         recon = self.decode(acts, p["W_dec"]) + p["b_dec"]
         squared_error = (x - recon).square().sum()
         loss = squared_error / len(x)
         if silent is not None:
             dead = silent >= self.dead_tokens
             loss = loss + AUX_WEIGHT * self._auxiliary((x - recon).detach(), positive, dead, p)
-        return loss, batch_stats(loss, squared_error, x, mean, (acts > 0).float())
+        on = (acts > 0).float()
+        return loss, batch_stats(loss, squared_error, x, mean, on, self.l0(on))
 
     def _auxiliary(
         self, residual: Tensor, positive: Tensor, dead: Tensor, p: Parameters
     ) -> Float[Tensor, ""]:
-        d_sae, d_model = p["W_dec"].shape
+        part, d_model = p["W_dec"].shape
+        d_sae = part * self.shard.world
         # Fixed in size whatever the number of dead features: zeros in `acts` change nothing.
-        acts = _largest(torch.where(dead, positive, 0.0), min(max(1, d_model // 2), d_sae))
+        acts = self._largest(torch.where(dead, positive, 0.0), min(max(1, d_model // 2), d_sae))
         left = (residual - self.decode(acts, p["W_dec"])).square().sum()
         spread = (residual - residual.mean(dim=0)).square().sum()
-        counts = dead.any() & (spread > 0)
+        counts = (self.shard.sum(dead.sum()) > 0) & (spread > 0)
         return torch.where(counts, left / torch.where(counts, spread, 1.0), 0.0)
 
-
-def _largest(positive: Float[Tensor, "batch d_sae"], k: int) -> Float[Tensor, "batch d_sae"]:
-    """The k largest of each row, the others 0."""
-    top = positive.topk(k, dim=-1, sorted=False)
-    return torch.zeros_like(positive).scatter(-1, top.indices, top.values)
+    def _largest(
+        self, positive: Float[Tensor, "batch d_sae"], k: int
+    ) -> Float[Tensor, "batch d_sae"]:
+        """Those among the k largest of each row, of all processes' features, the others 0."""
+        top = positive.topk(min(k, positive.shape[1]), dim=-1, sorted=False)
+        values = top.values
+        if not self.shard.alone:
+            # No process has more than k of the k largest.
+            every = self.shard.gather(values, dim=1)
+            chosen = torch.zeros_like(every).scatter(-1, every.topk(k, dim=-1).indices, 1.0)
+            values = values * self.shard.mine(chosen, 1)
+        return torch.zeros_like(positive).scatter(-1, top.indices, values)

@@ -1,0 +1,101 @@
+"""Runs in several processes, as torchrun starts them, but each one in the test's own hands."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from training import checkpoint
+from training.config import TrainConfig
+
+ROOT = Path(__file__).parents[1]
+
+# Starting costs most of a small run: a process takes one configuration after another.
+PROGRAM = """
+import json, logging, sys
+import torch
+import training.sparse_step
+from training.config import TrainConfig
+from training.loop import train
+from training.processes import together
+
+# So narrow SAEs are too dense for sparse steps otherwise.
+training.sparse_step.MOST = 0.5
+torch.set_num_threads(1)
+logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+try:
+    with together(sys.argv[2]):
+        for settings in json.loads(sys.argv[1]):
+            train(TrainConfig.from_json(settings))
+except ValueError as error:
+    sys.stderr.write(f"{error}\\n")
+    sys.exit(2)
+"""
+
+
+def start(
+    cfgs: Sequence[TrainConfig], world: int, device: str = "cpu"
+) -> list[subprocess.Popen[str]]:
+    """`world` processes that train `cfgs`, one after another; `device`: that of the settings."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "WORLD_SIZE": str(world),
+    }
+    settings = json.dumps([asdict(cfg) for cfg in cfgs])
+    return [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM, settings, device],
+            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+
+
+def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status and stderr of each."""
+    try:
+        return [(said := p.communicate(timeout=100)[1], (p.returncode, said))[1] for p in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def finish(cfgs: Sequence[TrainConfig], world: int, device: str = "cpu") -> str:
+    """Run to the end; returns what the first process said on stderr."""
+    found = ended(start(cfgs, world, device))
+    assert [status for status, _ in found] == [0] * world, found
+    return found[0][1]
+
+
+def kill_one(cfg: TrainConfig, world: int, rank: int, step: int) -> list[tuple[int, str]]:
+    """Start `cfg` and kill -9 one process once `step` or a later one is saved."""
+    folder = Path(cfg.out) / "checkpoints"
+    processes = start([cfg], world)
+    deadline = time.monotonic() + 120
+    try:
+        while not (saved := checkpoint.found(folder)) or saved[0][0] < step:
+            for process in processes:
+                assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        processes[rank].send_signal(signal.SIGKILL)
+        return ended(processes)
+    finally:
+        for process in processes:
+            process.kill()
