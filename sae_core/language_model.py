@@ -87,7 +87,8 @@ def check_context(model: Any, context_size: int) -> None:
     longest = getattr(model.config, "max_position_embeddings", None)
     if longest and context_size > longest:
         raise ValueError(
-            f"context_size is {context_size} but the model reads {longest} tokens at most."
+            f"context_size is {context_size} but the model reads {longest} tokens at most: give "
+            "that or less."
         )
 
 

@@ -43,7 +43,12 @@ class ListSAEs:
             and (width is None or offer.width == width)
         ]
         if not kept:
-            raise ValueError(f"{self.source} offers {len(found)} SAEs, but none of this kind.")
+            there = sorted({offer.site.layer for offer in found if offer.site is not None})
+            widths = sorted({offer.width for offer in found if offer.width is not None})
+            raise ValueError(
+                f"{self.source} offers {len(found)} SAEs, but none of this kind: of layers "
+                f"{', '.join(map(str, there))} and widths {', '.join(f'{w:,}' for w in widths)}."
+            )
         if self.json:
             saes = [_as_json(offer) for offer in kept]
             return to_json({"source": self.source, "commit": kept[0].commit or None, "saes": saes})

@@ -117,7 +117,9 @@ def _hopeless(outcome: Outcome) -> str:
 def _expected(reading: Reading, numbers: Numbers) -> str:
     scaled = {
         "none": "activations",
-        "unit": f"activations divided by {numbers.divisor:.3g}, so that their mean square is 1",
+        "unit": (
+            f"activations divided by {numbers.divisor:.3g}, so that their mean squared norm is 1"
+        ),
         "sqrt_d": (
             f"activations divided by {numbers.divisor:.3g}, so that their mean norm is the root of "
             "their width"

@@ -174,7 +174,7 @@ def test_a_scale_that_was_not_folded_in(lm: SplicedLM, name: str) -> None:
     scale = float(sae.cfg.metadata["training"]["scale"])
     where = str(sae.cfg.site)
     found = red(lm, planted(sae, unscaled(scale)), f"{where}, scaled to mean square 1")
-    assert "so that their mean square is 1: read so, L0 is" in found.sentence
+    assert "so that their mean squared norm is 1: read so, L0 is" in found.sentence
     fold = "multiply b_enc, threshold and b_dec by the scale of its training, about "
     *_, about = found.sentence.rstrip(".").split(fold)
     assert float(about) == pytest.approx(scale, rel=0.1)

@@ -249,7 +249,7 @@ def test_list_as_json_with_filters(hub, client, capsys):
         "whole": True,
     }
     assert main(["list", "gemma-scope-2b-pt-res", "--layer", "9"]) == 2
-    assert "offers 9 SAEs, but none of this kind" in capsys.readouterr().err
+    assert "offers 9 SAEs, but none of this kind: of layers 0, 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
