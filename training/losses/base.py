@@ -166,6 +166,26 @@ class AutogradLoss:
         return self.shard.sum(on.sum()) / len(on)
 
 
+class SurrogateLoss(AutogradLoss):
+    """A loss in which lambda times a differentiable sum stands in for the price of L0."""
+
+    def __init__(
+        self,
+        *,
+        targeted: bool = True,
+        products: torch.dtype = torch.float32,
+        compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
+        shard: Shard = ALONE,
+    ) -> None:
+        """`targeted`: lambda is steered to an L0; all else as in `AutogradLoss`."""
+        self.targeted = targeted
+        super().__init__(products=products, compiler=compiler, shard=shard)
+
+    def weight(self, l0: Float[Tensor, ""], penalty: Penalty) -> Float[Tensor, ""]:
+        """The sum's factor, `surrogate_weight`."""
+        return surrogate_weight(l0, penalty, self.targeted, self.limits)
+
+
 def l0_penalty(l0: Float[Tensor, ""], penalty: Penalty) -> Float[Tensor, ""]:
     """`coefficient * l0`."""
     return penalty.coefficient * l0

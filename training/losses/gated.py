@@ -14,39 +14,15 @@ are scaled (arXiv 2407.14435, "Gated (RI-L1)"), so decoder rows d_i have any nor
 lambda is steered towards it (`training.losses.base`).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import (
-    AutogradLoss,
-    BatchStats,
-    Parameters,
-    Penalty,
-    batch_stats,
-    surrogate_weight,
-    unchanged,
-)
-from training.shard import ALONE, Shard
+from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, batch_stats
 
 
-class GatedLoss(AutogradLoss):
+class GatedLoss(SurrogateLoss):
     """Loss of Gated SAEs; parameters W_enc, b_gate, b_mag, r_mag, W_dec, b_dec."""
-
-    def __init__(
-        self,
-        *,
-        targeted: bool = True,
-        products: torch.dtype = torch.float32,
-        compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
-        shard: Shard = ALONE,
-    ) -> None:
-        """`targeted`: lambda is steered to an L0; all else as in `AutogradLoss`."""
-        self.targeted = targeted
-        super().__init__(products=products, compiler=compiler, shard=shard)
 
     def forward(
         self,
@@ -69,7 +45,7 @@ class GatedLoss(AutogradLoss):
         auxiliary = (x - by_gate).square().sum()
         on = (acts > 0).float()
         l0 = self.l0(on)
-        weight = surrogate_weight(l0, penalty, self.targeted, self.limits)
+        weight = self.weight(l0, penalty)
         lengths = self.shard.sum((opened * p["W_dec"].norm(dim=1)).sum())
         loss = (squared_error + auxiliary + weight * lengths) / len(x)
         return loss, batch_stats(loss, squared_error, x, mean, on, l0)

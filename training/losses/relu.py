@@ -11,39 +11,14 @@ April 2024; called RI-L1 in arXiv 2407.14435). With a target L0, lambda is steer
 (`training.losses.base`).
 """
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import (
-    AutogradLoss,
-    BatchStats,
-    Parameters,
-    Penalty,
-    batch_stats,
-    surrogate_weight,
-    unchanged,
-)
-from training.shard import ALONE, Shard
+from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, batch_stats
 
 
-class ReLULoss(AutogradLoss):
+class ReLULoss(SurrogateLoss):
     """Loss of ReLU SAEs; parameters W_enc, b_enc, W_dec, b_dec."""
-
-    def __init__(
-        self,
-        *,
-        targeted: bool = True,
-        products: torch.dtype = torch.float32,
-        compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
-        shard: Shard = ALONE,
-    ) -> None:
-        """`targeted`: lambda is steered to an L0; all else as in `AutogradLoss`."""
-        self.targeted = targeted
-        super().__init__(products=products, compiler=compiler, shard=shard)
 
     def forward(
         self,
@@ -62,7 +37,7 @@ class ReLULoss(AutogradLoss):
         squared_error = (x - recon).square().sum()
         on = (acts > 0).float()
         l0 = self.l0(on)
-        weight = surrogate_weight(l0, penalty, self.targeted, self.limits)
+        weight = self.weight(l0, penalty)
         lengths = self.shard.sum((acts * p["W_dec"].norm(dim=1)).sum()) / len(x)
         loss = squared_error / len(x) + weight * lengths
         return loss, batch_stats(loss, squared_error, x, mean, on, l0)

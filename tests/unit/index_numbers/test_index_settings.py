@@ -11,37 +11,9 @@ from sae_core.config import SAEConfig, Site
 from sae_core.index import Index, Target, build_index, build_indexes
 from sae_core.sae import SAE
 from tests import tiny
-from tests.index_reference import CONTEXT, Reference, at, clear_of_ties, config, group, reference
+from tests.index_reference import CONTEXT, Reference, at, config, group
 
 FEATURES = range(tiny.D_SAE)
-
-
-@pytest.fixture(scope="module")
-def sae(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> SAE:
-    return clear_of_ties(tiny_sae, tiny_model, tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_model: Any, tiny_tokenizer: Any, sae: SAE) -> Reference:
-    return reference(tiny_model, tiny_tokenizer, sae)
-
-
-@pytest.fixture(scope="module")
-def index(
-    tiny_model: Any,
-    tiny_tokenizer: Any,
-    sae: SAE,
-    tiny_corpus: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Index:
-    path = tmp_path_factory.mktemp("index") / "index.duckdb"
-    build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), path)
-    return Index.open(path)
-
-
-@pytest.fixture(scope="module")
-def pages(index: Index) -> list[dict[str, Any]]:
-    return [index.feature(i) for i in FEATURES]
 
 
 def same(a: Any, b: Any, path: str = "") -> None:

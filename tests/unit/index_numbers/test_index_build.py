@@ -18,41 +18,11 @@ from tests.index_reference import (
     Reference,
     Token,
     at,
-    clear_of_ties,
     config,
     group,
-    reference,
 )
 
 FEATURES = range(tiny.D_SAE)
-
-
-@pytest.fixture(scope="module")
-def sae(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> SAE:
-    return clear_of_ties(tiny_sae, tiny_model, tiny_tokenizer)
-
-
-@pytest.fixture(scope="module")
-def dense(tiny_model: Any, tiny_tokenizer: Any, sae: SAE) -> Reference:
-    return reference(tiny_model, tiny_tokenizer, sae)
-
-
-@pytest.fixture(scope="module")
-def index(
-    tiny_model: Any,
-    tiny_tokenizer: Any,
-    sae: SAE,
-    tiny_corpus: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Index:
-    path = tmp_path_factory.mktemp("index") / "index.duckdb"
-    build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), path)
-    return Index.open(path)
-
-
-@pytest.fixture(scope="module")
-def pages(index: Index) -> list[dict[str, Any]]:
-    return [index.feature(i) for i in FEATURES]
 
 
 def test_counts_sizes_and_totals(
