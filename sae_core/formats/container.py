@@ -44,6 +44,14 @@ class Header:
         return count
 
 
+class DamagedError(ValueError):
+    """What is wrong with the container at `path`: it is empty, damaged or cut short."""
+
+    def __init__(self, path: Path, wrong: str) -> None:
+        super().__init__(f"{path} is {wrong}: copy or download it again.")
+        self.path, self.wrong = path, wrong
+
+
 class Container(ABC):
     """A file of named tensors; making one reads and checks its headers."""
 
@@ -139,7 +147,7 @@ def refuse_placeholder(path: Path) -> None:
     with open(path, "rb") as file:
         start = file.read(256)
     if not start:
-        raise ValueError(f"{path} is empty: copy or download it again.")
+        raise DamagedError(path, "empty")
     if start.startswith(b"version https://git-lfs"):
         raise ValueError(f"{path} is a Git LFS pointer, not the weights: run git lfs pull.")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
@@ -148,10 +156,10 @@ def refuse_placeholder(path: Path) -> None:
         )
 
 
-def damaged(path: Path, reason: object) -> ValueError:
-    """The sentence for a container that cannot be read."""
+def damaged(path: Path, reason: object) -> DamagedError:
+    """The error for a container that cannot be read."""
     said = " ".join(str(reason).split()).rstrip(".")
-    return ValueError(f"{path} is damaged or cut short ({said}): copy or download it again.")
+    return DamagedError(path, f"damaged or cut short ({said})")
 
 
 def block(numbers: bytearray, dtype: torch.dtype, header: Header) -> Tensor:

@@ -46,6 +46,8 @@ class Origin:
     """Folder in the repository."""
     revision: str = ""
     """Commit of the repository."""
+    bytes: int | None = None
+    """Size of its weights file there; None if that is not known."""
 
     @property
     def is_embedding(self) -> bool:

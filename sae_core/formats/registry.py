@@ -1,5 +1,7 @@
 """All formats by name: which one a path holds, reading it, writing it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -9,7 +11,7 @@ import torch
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_folder, keep_others, sha256
 from sae_core.formats import dictionary_learning, gemma_scope, gemma_scope_2, saelens, sparsify
-from sae_core.formats.container import refuse_placeholder
+from sae_core.formats.container import DamagedError, refuse_placeholder
 from sae_core.formats.origin import Origin, origin_of_path
 from sae_core.formats.plan import Plan
 from sae_core.formats.safetensors_file import SafetensorsFile
@@ -61,7 +63,8 @@ def weights_file(path: Path) -> Path:
 
 def read_config(path: Path, *, origin: Origin | None = None) -> SAEConfig:
     """The configuration of an SAE of any format from its headers, without reading its weights."""
-    return _plan(path, origin).cfg
+    with _naming_the_culprit(origin):
+        return _plan(path, origin).cfg
 
 
 def read_sae(
@@ -73,7 +76,8 @@ def read_sae(
     folders around it. The metadata's `content_hash` is the SHA-256 of the weights file. ValueError
     with one sentence for anything that is not a whole SAE.
     """
-    return _plan(path, origin).carry_out(device)
+    with _naming_the_culprit(origin):
+        return _plan(path, origin).carry_out(device)
 
 
 def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float32) -> SAEConfig:
@@ -97,6 +101,22 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
         if folder.is_dir():
             keep_others(folder, temporary)
     return replace(sae.cfg, metadata={**sae.cfg.metadata, "content_hash": digest})
+
+
+@contextmanager
+def _naming_the_culprit(origin: Origin | None) -> Iterator[None]:
+    """Inside the block the error for a damaged file says so if the file is as long as the hub's
+    own: then to download it again would not help.
+    """
+    try:
+        yield
+    except DamagedError as error:
+        if origin is None or error.path.stat().st_size != origin.bytes:
+            raise
+        raise ValueError(
+            f"{error.path} is {error.wrong}, and as long as on the hub: {origin.repo}'s own file "
+            "is not whole, so choose another folder of it, or tell its owner."
+        ) from error
 
 
 def _in_folder(folder: Path) -> str | None:

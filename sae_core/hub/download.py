@@ -1,6 +1,7 @@
 """Fetching one SAE: just the files it needs, all of the same commit, into the client's cache."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 from posixpath import normpath
 
@@ -35,7 +36,8 @@ def fetch(sae_id: SAEId) -> tuple[Path, Origin]:
     # Small files first: what they say may stop the user before the wait for the large one.
     for path in (*_beside(weights, listing), weights):
         local = _download(sae_id, path, listing.commit)
-    return local.parent, origin(sae_id.within(folder), listing.commit)
+    said = origin(sae_id.within(folder), listing.commit)
+    return local.parent, replace(said, bytes=listing.files[weights])
 
 
 def _beside(weights: str, listing: Listing) -> list[str]:

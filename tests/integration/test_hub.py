@@ -1,6 +1,7 @@
 """The real client against the tests' hub: fetching, offline, revisions, gates, and listing."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -198,9 +199,23 @@ def test_every_layout_loads_by_its_id(text, site, site_out, l0, hub, client):
 
 
 def test_a_file_cut_short_on_the_hub_itself_is_pointed_out(hub, client, caplog):
-    with pytest.raises(ValueError, match=r"params\.npz is damaged or cut short"):
-        load_sae(f"gemma-scope-2b-pt-res/{TRUNCATED}")
+    sentence = (
+        r"params\.npz is damaged or cut short \(.*\), and as long as on the hub: "
+        r"google/gemma-scope-2b-pt-res's own file is not whole, so choose another folder"
+    )
+    for read in (load_sae, sae_config):
+        with pytest.raises(ValueError, match=sentence):
+            read(f"gemma-scope-2b-pt-res/{TRUNCATED}")
     assert "smaller on the hub than others of its kind" in caplog.text
+
+
+@pytest.mark.parametrize("kept", [50_000, 0])
+def test_a_file_that_is_shorter_than_the_hubs_is_to_be_downloaded_again(kept, hub, client):
+    folder, _ = fetch(sae_id(ID))
+    os.truncate(folder / "params.npz", kept)
+    for read in (load_sae, sae_config):
+        with pytest.raises(ValueError, match=r"params\.npz is .*: copy or download it again\.$"):
+            read(ID)
 
 
 def test_a_path_that_exists_wins_over_an_id(hub, client, tiny_sae_folder, tmp_path, monkeypatch):
