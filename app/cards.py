@@ -19,46 +19,45 @@ with the group's name and the number of the context in it (from 0), as `Service.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from app import checks, prompting, reproduce
 from app.engine import Engine
+from app.planning import planned_run
 from app.reproduce import QUANTITIES, TOTAL_QUANTITIES, SAESource, Setup
+from app.served import Served
 from sae_core.bundle import Bundle
-
-if TYPE_CHECKING:
-    from app.service import Service
 
 ARMS = ("base", "steered")
 _SETTINGS = ("prompt", "messages", "edits", "sae", "max_new_tokens", "temperature", "seed")
 
 
-def card(service: "Service", asked: object) -> dict[str, Any]:
+def card(served: Served, asked: object) -> dict[str, Any]:
     """The card of the number that is asked for; ValueError with one sentence if there is none."""
     if not isinstance(asked, Mapping):
         raise ValueError("Say which number: an object with a quantity, or a run's settings.")
     if "settings" in asked:
-        return _of_run(service, asked)
-    return _of_context(service, asked) if "group" in asked else _of_analysis(service, asked)
+        return _of_run(served, asked)
+    return _of_context(served, asked) if "group" in asked else _of_analysis(served, asked)
 
 
-def _of_analysis(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
-    name = service.sae_name(asked.get("sae"))
+def _of_analysis(served: Served, asked: Mapping[str, Any]) -> dict[str, Any]:
+    name = served.sae_name(asked.get("sae"))
     quantity = checks.choice(asked.get("quantity"), "The quantity", QUANTITIES)
-    engine = service.load()
+    engine = served.load()
     prompt = engine.prompt(asked.get("text", ""), asked.get("messages"))
-    analysis = engine.analyse(prompt.ids, name, service.known.mean(name))
+    analysis = engine.analyse(prompt.ids, name, served.known.mean(name))
     token = feature = 0
     if quantity not in TOTAL_QUANTITIES:
         # Nothing predicts the first token.
         first = 0 if quantity == "activation" else 1
         token = checks.whole(asked.get("token"), "The token", first, len(prompt.ids) - 1)
     if quantity == "activation":
-        feature = service.feature_number(name, asked.get("feature"))
+        feature = served.feature_number(name, asked.get("feature"))
     value = reproduce.analysed(analysis, quantity, token, feature)
     return reproduce.analysis_card(
-        setup_of(engine, service.bundle),
-        source_of(engine, service.bundle, name),
+        setup_of(engine, served.bundle),
+        source_of(engine, served.bundle, name),
         prompt.ids,
         quantity,
         prompting.finite(value),
@@ -67,13 +66,13 @@ def _of_analysis(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]
     )
 
 
-def _of_run(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
+def _of_run(served: Served, asked: Mapping[str, Any]) -> dict[str, Any]:
     run = asked["settings"]
     if not isinstance(run, Mapping):
         raise ValueError("The settings must be those that a steering run answered.")
     if unknown := sorted(set(map(str, run)) - set(_SETTINGS)):
         raise ValueError(f"The settings have the unknown entry {checks.shown(unknown[0])}.")
-    planned = service.planned_run(**run)
+    planned = planned_run(served, **run)
     arm = checks.choice(asked.get("arm"), "The arm", ARMS)
     edits = [
         {
@@ -85,11 +84,11 @@ def _of_run(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
         }
         for plan in planned.edits
     ]
-    engine = service.load()
+    engine = served.load()
     return reproduce.generation_card(
-        setup_of(engine, service.bundle),
+        setup_of(engine, served.bundle),
         [
-            source_of(engine, service.bundle, name)
+            source_of(engine, served.bundle, name)
             for name in dict.fromkeys(plan.sae for plan in planned.edits)
         ],
         planned.prompt.ids,
@@ -102,10 +101,10 @@ def _of_run(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
     )
 
 
-def _of_context(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
-    name = service.sae_name(asked.get("sae"))
-    feature = service.feature_number(name, asked.get("feature"))
-    index = service.index(name)
+def _of_context(served: Served, asked: Mapping[str, Any]) -> dict[str, Any]:
+    name = served.sae_name(asked.get("sae"))
+    feature = served.feature_number(name, asked.get("feature"))
+    index = served.index(name)
     known = index.feature(feature)
     groups = {each["name"]: each["contexts"] for each in known["groups"] if each["contexts"]}
     if not groups:
@@ -117,10 +116,10 @@ def _of_context(service: "Service", asked: Mapping[str, Any]) -> dict[str, Any]:
     # docs/format.md: a share of the largest activation in 16 bits; a distance in 11 of precision.
     gap = known["threshold"] - context["value"]
     within = gap / 2**11 if near_miss else known["max_act"] / 65535 / 2
-    engine = service.load()
+    engine = served.load()
     return reproduce.context_card(
-        setup_of(engine, service.bundle),
-        source_of(engine, service.bundle, name),
+        setup_of(engine, served.bundle),
+        source_of(engine, served.bundle, name),
         context,
         feature=feature,
         near_miss=near_miss,
