@@ -36,6 +36,7 @@ SCRIPTS: Final = (
     "badge",
     "card",
     "steps",
+    "memory",
     "documents",
     "prompt-colours",
     "prompt-tables",

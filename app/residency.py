@@ -77,6 +77,11 @@ class Residents:
                 if resident.loaded
             }
 
+    def loading(self) -> bool:
+        """Whether an SAE is being loaded."""
+        with self._changed:
+            return any(not resident.loaded for resident in self._residents.values())
+
     def _bytes(self, name: str) -> int:
         resident = self._residents.get(name)
         return resident.bytes if resident else self._size(name)

@@ -94,6 +94,12 @@ class Served:
         """Bytes on the model's device, as `Engine.memory` has them; None before it is loaded."""
         return None if self._engine is None else self._engine.memory()
 
+    def is_loading(self) -> bool:
+        """Whether `memory` is about to change: the model or an SAE is being loaded."""
+        if self._engine is None:
+            return self._engine_lock.locked()
+        return self._engine.residents.loading()
+
     def chat(self) -> dict[str, Any] | None:
         """How the model's conversations are written; None if it has no chat template.
 

@@ -5,7 +5,7 @@ from typing import Any
 from app.pages.channel import Ask, add_channel
 from app.pages.layout import OVERVIEW, add_frame
 from app.pages.query import parsed
-from app.render import overview_html
+from app.render import memory_html, overview_html
 from app.service import Service
 
 
@@ -21,5 +21,12 @@ def build(service: Service) -> None:
             "sae": data["sae"],
         }
 
+    def memory(_ask: Ask) -> dict[str, Any]:
+        """The part about memory alone, and whether it is about to change."""
+        # Asked first: what has been loaded by now is in the answer.
+        loading = service.is_loading()
+        return {"html": memory_html(service.memory(), service.saes()), "loading": loading}
+
     add_frame(OVERVIEW, service, "")
     add_channel("show", show)
+    add_channel("memory", memory)

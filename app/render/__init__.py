@@ -2,6 +2,7 @@
 
 from app.render.feature import feature_html, own_text_html
 from app.render.feature_list import list_html
+from app.render.memory import memory_html
 from app.render.overview import overview_html
 from app.render.text import address, escape, link
 
@@ -11,6 +12,7 @@ __all__ = [
     "feature_html",
     "link",
     "list_html",
+    "memory_html",
     "overview_html",
     "own_text_html",
 ]

@@ -41,7 +41,7 @@ def overview_html(data: Data, *, default_sae: str) -> str:
             '<details class="loaded"><summary>What is loaded</summary>'
             f'<div class="panel">{loaded_html(row)}</div></details>'
         )
-    parts += [memory_html(data["memory"], data["saes"]), "</div>"]
+    parts.append(f'<div id="memory">{memory_html(data["memory"], data["saes"])}</div></div>')
     return "".join(parts)
 
 

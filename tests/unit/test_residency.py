@@ -65,6 +65,19 @@ def held(device: Device, *names: str) -> Iterator[None]:
             job.result(10)
 
 
+def test_it_is_known_whether_one_is_being_loaded() -> None:
+    device, seen = Device(), []
+    device.before_load = lambda _name: seen.append(device.residents.loading())
+    assert not device.residents.loading()
+    with device.residents.leased(["a"]):
+        assert seen == [True]
+        assert not device.residents.loading()
+    device.damaged.add("b")
+    with pytest.raises(ValueError, match="damaged"), device.residents.leased(["b"]):
+        pass
+    assert not device.residents.loading()
+
+
 def test_the_least_recently_used_makes_room() -> None:
     device = Device()
     for name in ("a", "b", "a", "c"):

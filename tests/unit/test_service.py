@@ -211,6 +211,24 @@ def test_overview_needs_no_model_in_memory(tiny_bundle: Bundle) -> None:
     assert fresh._engine is None
 
 
+def test_it_is_known_whether_the_model_is_being_loaded(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = Service(SETTINGS, tiny_bundle)
+    seen: list[bool] = []
+
+    def refused(*_: Any) -> None:
+        seen.append(fresh.is_loading())
+        raise ValueError("no model")
+
+    monkeypatch.setattr("app.served.Engine", refused)
+    assert not fresh.is_loading()
+    with pytest.raises(ValueError, match="no model"):
+        fresh.load()
+    assert seen == [True]
+    assert not fresh.is_loading()
+
+
 # Bundles
 
 

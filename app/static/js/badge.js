@@ -39,7 +39,10 @@
       if (answer.error) return;
       found = answer.checks;
       draw();
-      if (!Object.values(found).some((check) => check.state === "checking")) return;
+      if (!Object.values(found).some((check) => check.state === "checking")) {
+        document.dispatchEvent(new Event("jumpscope:checked"));
+        return;
+      }
       timer = setTimeout(() => ask(saes, times + 1), PAUSES[Math.min(times, PAUSES.length - 1)]);
     };
     js.ask("check", question, take, { quiet: true });

@@ -120,6 +120,7 @@
   }
 
   js.pages.overview = (main) => {
+    js.followMemory(main);
     documents(main);
     // Gradio's page of the API, which lists what this page of the app brings: all endpoints.
     const showApi = () => document.querySelector("footer .show-api")?.click();

@@ -1,0 +1,48 @@
+"""The overview's line about memory in a browser: it follows what is loaded and released."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app import served
+from app.engine import Engine
+from sae_core.bundle import Bundle
+from tests.browser.conftest import served as serving
+
+Opened = Callable[..., Page]
+LOOK_AGAIN = "window.dispatchEvent(new Event('focus'))"
+
+
+def test_the_line_follows_the_model_and_its_saes(
+    chat_bundle: Bundle, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = threading.Event()
+
+    def later(*args: Any) -> Engine:
+        assert go.wait(60)
+        return Engine(*args)
+
+    monkeypatch.setattr(served, "Engine", later)
+    with serving(chat_bundle) as site:
+        loading = site.service.load_in_background()
+        page = opened(site.url)
+        line = page.locator("#memory")
+        expect(line).to_have_text("Memory: the model is not loaded yet.")
+        go.set()
+        expect(line.locator("summary")).to_contain_text("1 SAE ")
+        loading.join(60)
+        page.get_by_label("SAE", exact=True).select_option("late")
+        expect(line.locator("summary")).to_contain_text("2 SAEs")
+        # What is unfolded stays so, and the focus where it is.
+        line.locator("summary").click()
+        engine = site.service.load()
+        engine.residents.limit = engine.memory()["saes"][0]["bytes"]
+        with engine.spliced(["early"]):
+            page.evaluate(LOOK_AGAIN)
+            expect(line.locator("summary")).to_contain_text("1 SAE ")
+        expect(line.locator(".panel")).to_contain_text("in use now")
+        expect(line.locator("summary")).to_be_focused()
+        page.close()  # before its server, whose end it would report
