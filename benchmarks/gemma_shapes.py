@@ -93,6 +93,8 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }
 
+PARTS = ("memory", "analysis", "generation", "long_prompt", "from_disk")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
@@ -105,6 +107,8 @@ class Sizes:
     long_tokens: int
     """Of a prompt that is analysed once."""
     new_tokens: int
+    parts: Sequence[str] = PARTS
+    """Which of them are measured."""
 
 
 class Bench:
@@ -129,13 +133,13 @@ class Bench:
             name = f"sae_{width}"
             self.run.part((self.shape, name, "load"), partial(self.load_sae, width))
             if "sae" in self.lm.sae_names:
-                self.run.part((self.shape, name, "memory"), self.memory)
-                self.run.part((self.shape, name, "analysis"), self.analysis)
-                self.run.part((self.shape, name, "generation"), self.generation)
-                self.run.part((self.shape, name, "long_prompt"), self.long_prompt)
+                for part in ("memory", "analysis", "generation", "long_prompt"):
+                    if part in self.sizes.parts:
+                        self.run.part((self.shape, name, part), getattr(self, part))
                 self.lm.remove("sae")
         # Last, because it may take long where the disk is slow.
-        self.run.part((self.shape, "from_disk"), self.from_disk)
+        if "from_disk" in self.sizes.parts:
+            self.run.part((self.shape, "from_disk"), self.from_disk)
 
     def _random_model(self) -> Any:
         attention.register()
@@ -341,6 +345,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--models", nargs="+", default=["2b", "9b"], choices=["2b", "9b"])
     parser.add_argument("--widths", nargs="+", type=int, default=[16_384, 131_072])
+    parser.add_argument("--parts", nargs="+", default=PARTS, choices=PARTS)
     parser.add_argument("--prompt-tokens", type=int, default=512)
     parser.add_argument("--long-tokens", type=int, default=8192)
     parser.add_argument("--new-tokens", type=int, default=32)
@@ -364,6 +369,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         prompt_tokens=given.prompt_tokens,
         long_tokens=given.long_tokens,
         new_tokens=given.new_tokens,
+        parts=given.parts,
     )
     if given.tiny:
         sizes = Sizes(widths=[64, 256], prompt_tokens=32, long_tokens=64, new_tokens=3)

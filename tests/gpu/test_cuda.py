@@ -23,7 +23,8 @@ from sae_core.tokens import encode_text
 from training.config import RunOptions, short_run
 from training.loop import train
 
-pytestmark = pytest.mark.gpu
+# The compiler warns about what it does itself.
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
 
 def on(device: Any, model: Any, tokenizer: Any, sae: SAE) -> SplicedLM:
