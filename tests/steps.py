@@ -2,20 +2,31 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from types import ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from sae_core.config import Architecture
 from sae_core.jumprelu import Kernel
-from training.losses import JumpReLULoss
+from training.kernels.shards import ShardKernels
+from training.listed_step import ListedStep
+from training.losses import GatedLoss, JumpReLULoss, Loss, Parameters, ReLULoss, TopKLoss
+from training.losses.base import FeatureLoss
 from training.optim import BETA2, Control
 from training.parameters import initial_parameters
+from training.recipes import RECIPES, Recipe
+from training.shard import ALONE, Shard, features_dim
 from training.sparse_step import SparseStep, feature_rows, settle
 from training.step import DenseStep, Setting, State
 
 SCALE = 3.0
+TOP = 5
+"""k of TopK."""
+DEAD_AFTER = 500
+"""Tokens after which AuxK takes a feature for dead."""
 
 
 @dataclass(frozen=True)
@@ -37,26 +48,37 @@ class Toy:
         self,
         shape: Shape,
         *,
+        architecture: Architecture = "jumprelu",
         products: torch.dtype = torch.float32,
         kernel: Kernel = "rectangle",
         targeted: bool = True,
         device: str = "cpu",
         compiler: Callable[..., Any] = lambda function: function,
+        shard: Shard = ALONE,
     ) -> None:
-        generator = torch.Generator().manual_seed(0)
-        parameters = initial_parameters(shape.d_model, shape.d_sae, 0.1, 0)
-        with torch.no_grad():
-            for name in ("W_enc", "b_enc", "b_dec"):
-                noise = torch.randn(parameters[name].shape, generator=generator)
-                parameters[name].add_(0.03 * noise)
-            # From 0.2 to 0.6: some features are active often, and most only now and then.
-            parameters["threshold"].add_(0.1 + 0.4 * torch.rand(shape.d_sae, generator=generator))
-        moved = {n: p.detach().to(device).requires_grad_() for n, p in parameters.items()}
-        self.state = State.of(feature_rows(moved))
-        self.start = {name: p.clone() for name, p in self.state.plain.items()}
-        self.loss = JumpReLULoss(
-            bandwidth=0.1, kernel=kernel, targeted=targeted, products=products, compiler=compiler
+        self._remade = partial(
+            Toy,
+            shape,
+            architecture=architecture,
+            products=products,
+            kernel=kernel,
+            targeted=targeted,
         )
+        recipe = RECIPES[architecture]
+        parameters = _start(shape, recipe)
+        mine = {n: shard.mine(p, features_dim(n)) for n, p in parameters.items()}
+        moved = {n: p.clone().to(device).requires_grad_() for n, p in mine.items()}
+        self.state = State.of(feature_rows(moved), recipe.rule.beta1)
+        self.start = {name: p.clone() for name, p in self.state.plain.items()}
+        how: dict[str, Any] = {"products": products, "compiler": compiler, "shard": shard}
+        self.loss: Loss
+        if architecture == "jumprelu":
+            self.loss = JumpReLULoss(bandwidth=0.1, kernel=kernel, targeted=targeted, **how)
+        elif architecture == "topk":
+            self.loss = TopKLoss(k=TOP, dead_tokens=DEAD_AFTER, **how)
+        else:
+            kind = GatedLoss if architecture == "gated" else ReLULoss
+            self.loss = kind(targeted=targeted, **how)
 
         def constant(value: float) -> Tensor:
             return torch.tensor(value, device=device)
@@ -64,16 +86,67 @@ class Toy:
         self.setting = Setting(
             scale=constant(SCALE),
             mean=torch.full((shape.d_model,), 0.01, device=device),
-            coefficient=constant(0.7),
+            coefficient=constant(0.7 if architecture == "jumprelu" else 0.05),
             target=constant(6.0),
             gain=constant(0.01 if targeted else 0.0),
         )
-        self.dense = DenseStep(self.state, self.loss, self.setting, compiler)
+        self.dense = DenseStep(
+            self.state, self.loss, self.setting, compiler, recipe.rule, shard=shard
+        )
+        self._shard = shard
 
-    def sparse(self, kernels: ModuleType | None = None, most: float = 0.5) -> SparseStep:
+    def part(self, shard: Shard) -> "Toy":
+        """At its start, with the shard's part of the features."""
+        part = self._remade(shard=shard)
+        for name, p in part.state.plain.items():
+            p.copy_(shard.mine(self.start[name], features_dim(name)))
+        return part
+
+    def sparse(
+        self, kernels: ModuleType | ShardKernels | None = None, most: float = 0.5
+    ) -> SparseStep:
+        assert isinstance(self.loss, JumpReLULoss)
         return SparseStep(
             self.state, self.loss, self.setting, self.dense, kernels=kernels, most=most
         )
+
+    def listed(self, kernels: ModuleType | None = None, most: float = 0.5) -> ListedStep:
+        """For all architectures but JumpReLU."""
+        assert isinstance(self.loss, FeatureLoss)
+        return ListedStep(
+            self.state,
+            self.loss,
+            self.setting,
+            self.dense,
+            kernels=kernels,
+            most=most,
+            shard=self._shard,
+        )
+
+    def bury(self, count: int) -> None:
+        """Make the first `count` features dead, to be revived by AuxK."""
+        self.state.totals["silent"][:count] = DEAD_AFTER
+
+
+def _start(shape: Shape, recipe: Recipe) -> Parameters:
+    generator = torch.Generator().manual_seed(0)
+    parameters = {
+        n: p.detach()
+        for n, p in initial_parameters(shape.d_model, shape.d_sae, 0.1, 0, recipe=recipe).items()
+    }
+    for name in ("W_enc", *recipe.biases, "b_dec"):
+        if name != "threshold":
+            noise = torch.randn(parameters[name].shape, generator=generator)
+            parameters[name].add_(0.03 * noise)
+    # From 0.2 to 0.6: some features are active often, and most only now and then.
+    apart = 0.1 + 0.4 * torch.rand(shape.d_sae, generator=generator)
+    if "threshold" in parameters:
+        parameters["threshold"].add_(apart)
+    elif not recipe.rule.unit_norm:  # active where above 0, with rows of many norms
+        parameters[recipe.biases[0]].sub_(0.1 + apart)
+        norms = 0.5 + torch.rand(shape.d_sae, 1, generator=generator)
+        parameters["W_dec"].mul_(norms)
+    return parameters
 
 
 def raw(shape: Shape, step: int, device: str = "cpu") -> Tensor:

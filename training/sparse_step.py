@@ -18,10 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.kernels.entries import Entries, Objective, Weights, room
+from training.kernels.entries import Objective, Weights, room
 from training.kernels.shards import ShardKernels
 from training.losses import JumpReLULoss, Loss, Parameters
 from training.optim import BETA2, Control
+from training.readback import Readback
 from training.recipes import RECIPES, Rule
 from training.step import Setting, State, Step
 
@@ -35,6 +36,17 @@ def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     """Whether `SparseStep` is the step of an SAE with this loss and rule."""
     known = isinstance(loss, JumpReLULoss) and loss.plain
     return known and rule == RECIPES["jumprelu"].rule
+
+
+def report(before: bool, now: bool, entries: int, space: int) -> None:
+    """Say so in the log where steps become sparse (`now`), or dense."""
+    if now != before:
+        log.info(
+            "%s steps from here on: %s entries in a batch, room for %s",
+            "sparse" if now else "dense",
+            f"{entries:,}",
+            f"{space:,}",
+        )
 
 
 def feature_rows(parameters: Parameters) -> Parameters:
@@ -100,8 +112,7 @@ class SparseStep:
         self._kernels = kernels_for(device) if kernels is None else kernels
         self._most = MOST if most is None else most
         self._fitted = True
-        self._count = torch.empty(1, dtype=torch.int32, pin_memory=device.type == "cuda")
-        self._counted = torch.cuda.Event() if device.type == "cuda" else None
+        self._count = Readback(device)
 
     def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """Train on one batch of raw activations."""
@@ -119,7 +130,7 @@ class SparseStep:
         z = centred @ weights.enc_products.T  # [batch, d_sae]
         entries = k.select(z, self._b_enc, self._threshold, objective, space)
         del z
-        self._copy_count(entries)
+        self._count.ask(entries.column_start[-1:])
         if not self._fitted and not self._fits(space):
             return False
         W_dec, scale, mean = weights.dec_products, setting.scale, setting.mean
@@ -138,24 +149,11 @@ class SparseStep:
         k.finish(state, setting, objective, weights, entries, residual, gathered, control)
         return self._fits(space)
 
-    def _copy_count(self, entries: Entries) -> None:
-        self._count.copy_(entries.column_start[-1:], non_blocking=True)
-        if self._counted is not None:
-            self._counted.record()
-
     def _fits(self, space: int) -> bool:
         """Whether there is room for the entries counted last; waits for their number."""
-        if self._counted is not None:
-            self._counted.synchronize()
-        listed = int(self._count)
+        listed = self._count.answer()
         fits = listed <= space
-        if fits != self._fitted:
-            log.info(
-                "%s steps from here on: %s entries in a batch, room for %s",
-                "sparse" if fits else "dense",
-                f"{listed:,}",
-                f"{space:,}",
-            )
+        report(self._fitted, fits, listed, space)
         self._fitted = fits
         return fits
 

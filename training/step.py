@@ -158,24 +158,40 @@ class DenseStep:
     def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """As `Step`."""
         setting, state = self._setting, self._state
-        penalty = Penalty(setting.coefficient * control[1], setting.target, state.multiplier)
         gradients, stats = self._loss.gradients(
-            state.parameters, raw, setting.scale, setting.mean, penalty, state.totals["silent"]
+            state.parameters,
+            raw,
+            setting.scale,
+            setting.mean,
+            self.penalty(control),
+            state.totals["silent"],
         )
-        with torch.no_grad():
-            self._update(
-                self._plain,
-                gradients,
-                state.second,
-                state.first,
-                state.totals,
-                state.multiplier,
-                control,
-                stats,
-                setting.target,
-                setting.gain,
-                batch=len(raw),
-                rule=self._rule,
-                limits=self._loss.limits,
-                shard=self._shard,
-            )
+        self.update(gradients, stats, control, len(raw))
+
+    def penalty(self, control: Control) -> Penalty:
+        """How sparsity is paid for in this step."""
+        setting = self._setting
+        return Penalty(setting.coefficient * control[1], setting.target, self._state.multiplier)
+
+    @torch.no_grad()
+    def update(
+        self, gradients: Parameters, stats: BatchStats, control: Control, batch: int
+    ) -> None:
+        """Move everything by the gradients on a batch, and count it."""
+        setting, state = self._setting, self._state
+        self._update(
+            self._plain,
+            gradients,
+            state.second,
+            state.first,
+            state.totals,
+            state.multiplier,
+            control,
+            stats,
+            setting.target,
+            setting.gain,
+            batch=batch,
+            rule=self._rule,
+            limits=self._loss.limits,
+            shard=self._shard,
+        )

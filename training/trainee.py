@@ -7,8 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from training import listed_step
 from training.config import Compile, Plan
 from training.kernels.shards import ShardKernels
+from training.listed_step import ListedStep
 from training.losses import Loss, Parameters
 from training.optim import Control
 from training.recipes import RECIPES, Rule
@@ -50,8 +52,8 @@ class Trainee:
     ) -> None:
         """`coefficient`: strength of the penalty; `scale`: C; `mean`: of the raw activations;
         `gain`: of the multiplier (`training.losses.base`); `rule`: the architecture's unless given;
-        `sparse`: takes sparse steps (`training.sparse_step`, which must apply); `shard`: the part
-        of the features that `parameters` hold.
+        `sparse`: takes sparse steps (`training.sparse_step` or `training.listed_step`, of which one
+        must apply); `shard`: the part of the features that `parameters` hold.
         """
         self.plan = plan
         self.parameters = parameters = feature_rows(parameters) if sparse else parameters
@@ -75,11 +77,15 @@ class Trainee:
         )
         dense = DenseStep(self._state, loss, setting, compiler, rule, shard)
         self._sparse: SparseStep | None = None
-        if sparse:
+        self._step: Step = dense
+        if sparse and listed_step.applies(loss, shard):
+            self._step = ListedStep(self._state, loss, setting, dense, shard=shard)
+        elif sparse:
             assert applies(loss, rule)
             kernels = None if shard.alone else ShardKernels(shard, kernels_for(device))
-            self._sparse = SparseStep(self._state, loss, setting, dense, kernels=kernels)
-        self._step: Step = self._sparse or dense
+            self._step = self._sparse = SparseStep(
+                self._state, loss, setting, dense, kernels=kernels
+            )
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """Train on one batch of raw activations."""

@@ -4,50 +4,39 @@ import pytest
 import torch
 from torch import Tensor
 
+from sae_core.config import Architecture
 from sae_core.jumprelu import KERNELS, Kernel
 from tests.shards import in_threads
-from tests.steps import Shape, Toy, control, distance, raw
-from training.kernels import plain
+from tests.steps import Shape, Toy, control, distance, raw, settled
+from training.kernels import plain, plain_lists
 from training.kernels.shards import ShardKernels
-from training.losses import JumpReLULoss, TopKLoss
+from training.losses.features import Every
 from training.shard import ALONE, Shard, features_dim
-from training.sparse_step import SparseStep, feature_rows, settle
-from training.step import DenseStep, State
+from training.sparse_step import SparseStep
+from training.step import DenseStep
 
 SHAPE = Shape(37, 120, 61)
 TOLERANCE = 2e-6
 """Of float32 sums that are split otherwise, in the norm."""
 
 
-def _state(toy: Toy, shard: Shard) -> State:
-    """The shard's part of a toy's state."""
-    mine = {
-        n: shard.mine(p, features_dim(n)).clone().requires_grad_() for n, p in toy.start.items()
-    }
-    return State.of(feature_rows(mine))
-
-
 def _steps(toy: Toy, kind: str, most: float, count: int) -> tuple[dict[str, Tensor], list[bool]]:
     """The state after `count` steps in parts, put together, and which steps were sparse."""
 
     def work(shard: Shard) -> tuple[dict[str, Tensor], list[bool]]:
-        state = _state(toy, shard)
-        known = toy.loss
-        loss = JumpReLULoss(
-            bandwidth=known.bandwidth, kernel=known.kernel, targeted=known.targeted, shard=shard
-        )
-        dense = step = DenseStep(state, loss, toy.setting, shard=shard)
+        mine = toy.part(shard)
+        step = mine.dense
         kinds = []
         if kind == "sparse":
-            kernels = ShardKernels(shard, plain)
-            step = SparseStep(state, loss, toy.setting, dense, kernels=kernels, most=most)
+            step = mine.sparse(ShardKernels(shard, plain), most)
+        elif kind == "listed":
+            step = mine.listed(plain_lists, most)
         for i in range(count):
             step(raw(SHAPE, i), control(i))
-            kinds.append(isinstance(step, SparseStep) and step._fitted)
+            kinds.append(not isinstance(step, DenseStep) and step._fitted)
         if isinstance(step, SparseStep):
-            second = state.second
-            settle(second["W_enc"].T, second["W_dec"], step.touched, count)
-        return state.tensors, kinds
+            settled(mine, step, count)
+        return mine.state.tensors, kinds
 
     parts = in_threads(3, work)
     whole = {}
@@ -88,6 +77,30 @@ def test_sparse_steps(kernel: Kernel) -> None:
     _assert_close(found, toy.state.tensors)
 
 
+@pytest.mark.parametrize("architecture", ["gated", "standard"])
+def test_listed_steps(architecture: Architecture) -> None:
+    toy = Toy(SHAPE, architecture=architecture)
+    found, kinds = _steps(toy, "listed", 0.5, 3)
+    assert kinds == [True] * 3
+    for i in range(3):
+        toy.dense(raw(SHAPE, i), control(i))
+    _assert_close(found, toy.state.tensors)
+
+
+def test_listed_steps_are_dense_where_one_part_is_too_full() -> None:
+    toy = Toy(SHAPE, architecture="standard")
+    with torch.no_grad():
+        toy.start["b_enc"][:40] -= 1
+        toy.start["b_enc"][80:] += 0.5
+        for name, p in toy.state.plain.items():
+            p.copy_(toy.start[name])
+    found, kinds = _steps(toy, "listed", 0.2, 2)
+    assert kinds == [False] * 2
+    for i in range(2):
+        toy.dense(raw(SHAPE, i), control(i))
+    _assert_close(found, toy.state.tensors)
+
+
 def test_where_one_part_is_too_full_all_take_the_dense_step() -> None:
     toy = Toy(SHAPE)
     with torch.no_grad():
@@ -115,14 +128,14 @@ def _entries(toy: Toy) -> list[float]:
 
 
 def test_the_largest_of_all_parts() -> None:
-    positive = torch.randn(50, 60, generator=torch.Generator().manual_seed(0)).relu()
+    z = torch.randn(50, 60, generator=torch.Generator().manual_seed(0))
     # More than a part has, and fewer.
     for k in (4, 35):
-        alone = TopKLoss(k=k, dead_tokens=10)._largest(positive, k)
+        alone = Every(z, torch.float32, ALONE).largest(torch.zeros(60), k).values
 
         def work(shard: Shard, k: int = k) -> Tensor:
-            loss = TopKLoss(k=k, dead_tokens=10, shard=shard)
-            return loss._largest(shard.mine(positive, 1), k)
+            mine = Every(shard.mine(z, 1), torch.float32, shard)
+            return mine.largest(torch.zeros(20), k).values
 
         assert torch.equal(torch.cat(in_threads(3, work), dim=1), alone)
 

@@ -40,6 +40,40 @@ class Entries:
 
 
 @dataclass(frozen=True)
+class Lists:
+    """A batch's entries in two orders, for losses that calculate with numbers of each entry
+    (`training.listed`): those numbers are in the order of the list by feature.
+
+    As in `Entries`, there may be more entries than there is room for. What is not used of a list is
+    0, so that calculating with all of it does no harm.
+    """
+
+    row_start: Int[Tensor, " batch_1"]
+    """Where each token's entries begin in `feature` and `place`; then their number."""
+    feature: Int[Tensor, " room"]
+    place: Int[Tensor, " room"]
+    """Of each entry of the list by token, its place in the list by feature."""
+    column_start: Int[Tensor, " d_sae_1"]
+    """Where each feature's entries begin in `owner`, `token` and `z`; then their number."""
+    owner: Int[Tensor, " room"]
+    """The feature of each entry."""
+    token: Int[Tensor, " room"]
+    """Ascending for each feature. A few entries may have a z of just below 0, and are not in the
+    list by token."""
+    z: Float[Tensor, " room"]
+    """Pre-activation with its bias, float32."""
+    order: Int[Tensor, " d_sae"]
+    """Features by their number of entries, most first."""
+
+    def entries(self, act: Float[Tensor, " room"]) -> Entries:
+        """With these activations."""
+        by_token = act.index_select(0, self.place)
+        return Entries(
+            self.row_start, self.feature, by_token, self.column_start, self.token, self.z
+        )
+
+
+@dataclass(frozen=True)
 class Objective:
     """What a kernel is compiled for, of the loss."""
 

@@ -45,25 +45,27 @@ def select(
     column, token = near.T.nonzero().unbind(dim=1)
     act = value[row, feature].to(z.dtype)
     return Entries(
-        row_start=_starts(row, len(z)),
-        feature=_padded(feature.int(), room),
-        act=_padded(act, room),
-        column_start=_starts(column, len(b_enc)),
-        token=_padded(token.int(), room),
-        z=_padded(value[token, column], room),
+        row_start=sorted_starts(row, len(z)),
+        feature=padded(feature.int(), room),
+        act=padded(act, room),
+        column_start=sorted_starts(column, len(b_enc)),
+        token=padded(token.int(), room),
+        z=padded(value[token, column], room),
     )
 
 
-def _starts(sorted_ids: Tensor, n: int) -> Tensor:
+def sorted_starts(sorted_ids: Tensor, n: int) -> Tensor:
+    """Where the entries of each of `n` ids begin, and their number."""
     counts = torch.zeros(n + 1, dtype=torch.int32, device=sorted_ids.device)
     counts[1:] = torch.bincount(sorted_ids, minlength=n)
     return starts(counts)
 
 
-def _padded(values: Tensor, room: int) -> Tensor:
-    padded = values.new_zeros(room)
-    padded[: len(values)] = values[:room]
-    return padded
+def padded(values: Tensor, room: int) -> Tensor:
+    """As many of `values` as there is room for, and zeros."""
+    out = values.new_zeros(room)
+    out[: len(values)] = values[:room]
+    return out
 
 
 def decode(
@@ -75,7 +77,7 @@ def decode(
     mean: Float[Tensor, " d_model"],
 ) -> Residual:
     """The reconstruction's error; `W_dec` in the number format of the products."""
-    row, feature, act = _listed(entries.row_start, entries.feature, entries.act)
+    row, feature, act = listed(entries.row_start, entries.feature, entries.act)
     x = raw.float() / scale
     recon = torch.zeros_like(x).index_add_(
         0, row, act.float()[:, None] * W_dec[feature.long()].float()
@@ -85,7 +87,7 @@ def decode(
     return Residual((2 / len(x) * error).to(W_dec.dtype), sums[None])
 
 
-def _listed(start: Tensor, *lists: Tensor) -> list[Tensor]:
+def listed(start: Tensor, *lists: Tensor) -> list[Tensor]:
     """The row or column of each entry of `lists`, and `lists` without what is not used."""
     ids = torch.arange(len(start) - 1, device=start.device)
     owner = ids.repeat_interleave(start.diff())
@@ -108,7 +110,7 @@ def update_rows(
     `weights.touched`, and only if the entries fit into their lists.
     """
     batch, products = len(centred), centred.dtype
-    column, token, z = _listed(entries.column_start, entries.token, entries.z)
+    column, token, z = listed(entries.column_start, entries.token, entries.z)
     theta = threshold[column]
     rows = residual.gradient[token.long()].float()
     on = z > theta

@@ -9,13 +9,17 @@ of features: what comes out, and all that is summed in its order, is the same ev
 
 # pyright: reportMissingImports=false, reportIndexIssue=false
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
 from jaxtyping import Float
 from torch import Tensor
 
-from training.kernels.entries import SLACK, Entries, Objective, starts
+from training.kernels.entries import SLACK, Entries, Lists, Objective, starts
+from training.kernels.order import longest_first
 
 # Features of a program; a word of each.
 _MARK = {"BLOCK": 512, "num_warps": 4}
@@ -134,8 +138,22 @@ def _list(
 
 
 @triton.jit
-def _scatter(total, owner, token, value, slot, row_start, feature, act, room, BLOCK: tl.constexpr):
-    """The active ones of BLOCK entries, each to its slot in its token's list."""
+def _scatter(
+    total,
+    owner,
+    token,
+    value,
+    slot,
+    row_start,
+    feature,
+    act,
+    room,
+    PLACES: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """The active ones of BLOCK entries, each to its slot in its token's list: activations, or with
+    PLACES where the entries are in the list by feature.
+    """
     entry = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     listed = entry < tl.minimum(tl.load(total), room)
     mine = tl.load(slot + entry, mask=listed, other=-1)
@@ -143,8 +161,10 @@ def _scatter(total, owner, token, value, slot, row_start, feature, act, room, BL
     t = tl.load(token + entry, mask=active, other=0)
     at = tl.load(row_start + t, mask=active, other=0) + mine
     tl.store(feature + at, tl.load(owner + entry, mask=active, other=0), mask=active)
-    z = tl.load(value + entry, mask=active, other=0.0)
-    tl.store(act + at, z.to(act.dtype.element_ty), mask=active)
+    kept = entry
+    if not PLACES:
+        kept = tl.load(value + entry, mask=active, other=0.0)
+    tl.store(act + at, kept.to(act.dtype.element_ty), mask=active)
 
 
 @triton.jit
@@ -175,20 +195,73 @@ def select(
     room: int,
 ) -> Entries:
     """As `plain.select`; entries beyond `room` are left out of the lists but counted."""
+    # Nobody looks at what is not used of the lists.
+    found = _lists(z, b_enc, threshold, objective.reach, room, z.dtype, torch.empty)
+    return Entries(
+        row_start=found.row_start,
+        feature=found.feature,
+        act=found.kept,
+        column_start=found.column_start,
+        token=found.token,
+        z=found.value,
+    )
+
+
+def above(
+    z: Float[Tensor, "batch d_sae"],
+    bias: Float[Tensor, " d_sae"],
+    threshold: Float[Tensor, " d_sae"],
+    room: int,
+) -> Lists:
+    """As `plain_lists.above`; entries beyond `room` are left out of the lists but counted."""
+    found = _lists(z, bias, threshold, 0.0, room, torch.int32, torch.zeros)
+    return Lists(
+        row_start=found.row_start,
+        feature=found.feature,
+        place=found.kept,
+        column_start=found.column_start,
+        owner=found.owner,
+        token=found.token,
+        z=found.value,
+        order=longest_first(found.column_start),
+    )
+
+
+class _Found(NamedTuple):
+    row_start: Tensor
+    feature: Tensor
+    kept: Tensor
+    """By token: activations, or as integers places in the lists by feature."""
+    column_start: Tensor
+    owner: Tensor
+    token: Tensor
+    value: Tensor
+
+
+def _lists(
+    z: Tensor,
+    bias: Tensor,
+    threshold: Tensor,
+    reach: float,
+    room: int,
+    kept: torch.dtype,
+    new: Callable[..., Tensor],
+) -> _Found:
+    """Both lists; `kept`: format of what is kept of an entry by token; `new` makes them."""
     batch, d_sae = z.shape
     assert batch * d_sae < 2**31, "the number of entries must fit into 32 bits"
     words_per_column = triton.cdiv(batch, 32)
     segments = triton.cdiv(words_per_column, _SEGMENT)
 
-    def integers(n: int) -> Tensor:
-        return torch.empty(n, dtype=torch.int32, device=z.device)
-
     def features(launch: dict[str, int]) -> int:
         return triton.cdiv(d_sae, launch["BLOCK"])
 
-    words = integers(words_per_column * d_sae)
+    def listed(dtype: torch.dtype = torch.int32) -> Tensor:
+        return new(room, dtype=dtype, device=z.device)
+
+    words = torch.empty(words_per_column * d_sae, dtype=torch.int32, device=z.device)
     _mark[features(_MARK), words_per_column](
-        z, b_enc, threshold, words, batch, d_sae, objective.reach, SLACK, **_MARK
+        z, bias, threshold, words, batch, d_sae, reach, SLACK, **_MARK
     )
     counts = torch.zeros(d_sae * segments + 1 + batch + 1, dtype=torch.int32, device=z.device)
     in_segment, in_row = counts.split([d_sae * segments + 1, batch + 1])
@@ -196,11 +269,11 @@ def select(
         words, in_segment[1:], d_sae, words_per_column, segments, **_COUNT
     )
     start = starts(in_segment)
-    owner, token, slot = integers(room), integers(room), integers(room)
-    value = torch.empty(room, device=z.device)
+    owner, token, slot = listed(), listed(), listed()
+    value = listed(torch.float32)
     _list[features(_LIST), segments](
         z,
-        b_enc,
+        bias,
         threshold,
         words,
         start,
@@ -216,17 +289,28 @@ def select(
         **_LIST,
     )
     row_start = starts(in_row)
-    feature, ranked_feature = integers(room), integers(room)
-    act, ranked_act = z.new_empty(room), z.new_empty(room)
+    feature, ranked_feature = listed(), listed()
+    unranked, ranked = listed(kept), listed(kept)
     _scatter[(triton.cdiv(room, _SCATTER["BLOCK"]),)](
-        start[-1:], owner, token, value, slot, row_start, feature, act, room, **_SCATTER
+        start[-1:],
+        owner,
+        token,
+        value,
+        slot,
+        row_start,
+        feature,
+        unranked,
+        room,
+        PLACES=kept == torch.int32,
+        **_SCATTER,
     )
-    _rank[batch, _SHARES](row_start, feature, act, ranked_feature, ranked_act, **_RANK)
-    return Entries(
+    _rank[batch, _SHARES](row_start, feature, unranked, ranked_feature, ranked, **_RANK)
+    return _Found(
         row_start=row_start,
         feature=ranked_feature,
-        act=ranked_act,
+        kept=ranked,
         column_start=start[::segments].contiguous(),
+        owner=owner,
         token=token,
-        z=value,
+        value=value,
     )

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from training.losses.features import Every, Features
 from training.shard import ALONE, Shard
 
 Parameters = dict[str, Tensor]
@@ -134,13 +135,17 @@ class AutogradLoss:
     ) -> tuple[Parameters, BatchStats]:
         """As `Loss.gradients`."""
         loss, stats = self._forward(parameters, raw, scale, mean, penalty, silent)
+        return self.derivatives(parameters, loss), stats
+
+    def derivatives(self, parameters: Parameters, loss: Tensor) -> Parameters:
+        """The gradients of a loss that `forward` returned."""
         found = torch.autograd.grad(loss, list(parameters.values()))
         gradients = dict(zip(parameters, found, strict=True))
         with torch.no_grad():
             # The encoder reads (x - b_dec) @ W_enc.
             through = parameters["W_enc"] @ self.through_projection(parameters, gradients)
             gradients["b_dec"] = gradients["b_dec"] - self.shard.sum(through)
-        return gradients, stats
+        return gradients
 
     def through_projection(
         self, parameters: Parameters, gradients: Parameters
@@ -166,7 +171,39 @@ class AutogradLoss:
         return self.shard.sum(on.sum()) / len(on)
 
 
-class SurrogateLoss(AutogradLoss):
+class FeatureLoss(AutogradLoss):
+    """A loss written over `Features`, so that lists of active features do as well as matrices."""
+
+    def forward(
+        self,
+        parameters: Parameters,
+        raw: Float[Tensor, "batch d_model"],
+        scale: Float[Tensor, ""],
+        mean: Float[Tensor, " d_model"],
+        penalty: Penalty,
+        silent: Float[Tensor, " d_sae"] | None = None,
+    ) -> tuple[Tensor, BatchStats]:
+        """As `AutogradLoss.forward`, of every pair of token and feature."""
+        x = raw.float() / scale
+        features = Every(self.project(x, parameters), self.products, self.shard)
+        return self.on(features, parameters, x, mean, penalty, silent)
+
+    def on(
+        self,
+        features: Features,
+        parameters: Parameters,
+        x: Float[Tensor, "batch d_model"],
+        mean: Float[Tensor, " d_model"],
+        penalty: Penalty,
+        silent: Float[Tensor, " d_sae"] | None = None,
+    ) -> tuple[Tensor, BatchStats]:
+        """The loss and the batch's statistics from the features on scaled activations `x`; all else
+        as in `AutogradLoss.forward`.
+        """
+        raise NotImplementedError
+
+
+class SurrogateLoss(FeatureLoss):
     """A loss in which lambda times a differentiable sum stands in for the price of L0."""
 
     def __init__(
@@ -231,10 +268,24 @@ def batch_stats(
 ) -> BatchStats:
     """The statistics from 0-1 tensors: `on` where a feature is active, `near` where in window."""
     with torch.no_grad():
-        active = on.sum(dim=0)
+        in_window = None if near is None else near.sum(dim=0)
+        return stats_of(loss, squared_error, x, mean, on.sum(dim=0), l0, in_window)
+
+
+def stats_of(
+    loss: Tensor,
+    squared_error: Tensor,
+    x: Float[Tensor, "batch d_model"],
+    mean: Float[Tensor, " d_model"],
+    active: Float[Tensor, " d_sae"],
+    l0: Float[Tensor, ""],
+    in_window: Float[Tensor, " d_sae"] | None = None,
+) -> BatchStats:
+    """The statistics, with tokens already counted for each feature."""
+    with torch.no_grad():
         return BatchStats(
             torch.stack([loss, squared_error, (x - mean).square().sum()]),
             active,
-            torch.zeros_like(active) if near is None else near.sum(dim=0),
+            torch.zeros_like(active) if in_window is None else in_window,
             l0.detach(),
         )

@@ -18,37 +18,40 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, batch_stats
+from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, stats_of
+from training.losses.features import Features
 
 
 class GatedLoss(SurrogateLoss):
     """Loss of Gated SAEs; parameters W_enc, b_gate, b_mag, r_mag, W_dec, b_dec."""
 
-    def forward(
+    def on(
         self,
+        features: Features,
         parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
+        x: Float[Tensor, "batch d_model"],
         mean: Float[Tensor, " d_model"],
         penalty: Penalty,
         silent: Float[Tensor, " d_sae"] | None = None,
     ) -> tuple[Tensor, BatchStats]:
-        """As `AutogradLoss.forward`; `silent` is not used."""
+        """As `FeatureLoss.on`; `silent` is not used."""
         p = parameters
-        x = raw.float() / scale
-        z = self.project(x, p)  # [batch, d_sae]
-        gate = z + p["b_gate"]
-        acts = torch.where(gate > 0, (p["r_mag"].exp() * z + p["b_mag"]).relu(), 0.0)
-        squared_error = (x - self.decode(acts, p["W_dec"]) - p["b_dec"]).square().sum()
+        part = features.above(p["b_gate"])
+        gate = part.values
+        z = gate - part.each(p["b_gate"])
+        magnitude = (part.each(p["r_mag"].exp()) * z + part.each(p["b_mag"])).relu()
+        acts = torch.where(gate > 0, magnitude, 0.0)
+        recon, norms = part.decode_and_norms(acts, p["W_dec"])
+        squared_error = (x - recon - p["b_dec"]).square().sum()
         opened = gate.relu()
-        by_gate = self.decode(opened, p["W_dec"].detach()) + p["b_dec"].detach()
+        by_gate = part.decode(opened, p["W_dec"].detach()) + p["b_dec"].detach()
         auxiliary = (x - by_gate).square().sum()
         on = (acts > 0).float()
-        l0 = self.l0(on)
+        l0 = self.shard.sum(on.sum()) / len(x)
         weight = self.weight(l0, penalty)
-        lengths = self.shard.sum((opened * p["W_dec"].norm(dim=1)).sum())
+        lengths = self.shard.sum((opened * part.each(norms)).sum())
         loss = (squared_error + auxiliary + weight * lengths) / len(x)
-        return loss, batch_stats(loss, squared_error, x, mean, on, l0)
+        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)
 
     def through_projection(
         self, parameters: Parameters, gradients: Parameters

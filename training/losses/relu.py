@@ -14,30 +14,31 @@ April 2024; called RI-L1 in arXiv 2407.14435). With a target L0, lambda is steer
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, batch_stats
+from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, stats_of
+from training.losses.features import Features
 
 
 class ReLULoss(SurrogateLoss):
     """Loss of ReLU SAEs; parameters W_enc, b_enc, W_dec, b_dec."""
 
-    def forward(
+    def on(
         self,
+        features: Features,
         parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
+        x: Float[Tensor, "batch d_model"],
         mean: Float[Tensor, " d_model"],
         penalty: Penalty,
         silent: Float[Tensor, " d_sae"] | None = None,
     ) -> tuple[Tensor, BatchStats]:
-        """As `AutogradLoss.forward`; `silent` is not used."""
+        """As `FeatureLoss.on`; `silent` is not used."""
         p = parameters
-        x = raw.float() / scale
-        acts = (self.project(x, p) + p["b_enc"]).relu()  # [batch, d_sae]
-        recon = self.decode(acts, p["W_dec"]) + p["b_dec"]
-        squared_error = (x - recon).square().sum()
+        part = features.above(p["b_enc"])
+        acts = part.values.relu()
+        recon, norms = part.decode_and_norms(acts, p["W_dec"])
+        squared_error = (x - recon - p["b_dec"]).square().sum()
         on = (acts > 0).float()
-        l0 = self.l0(on)
+        l0 = self.shard.sum(on.sum()) / len(x)
         weight = self.weight(l0, penalty)
-        lengths = self.shard.sum((acts * p["W_dec"].norm(dim=1)).sum()) / len(x)
-        loss = squared_error / len(x) + weight * lengths
-        return loss, batch_stats(loss, squared_error, x, mean, on, l0)
+        lengths = self.shard.sum((acts * part.each(norms)).sum())
+        loss = (squared_error + weight * lengths) / len(x)
+        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)

@@ -22,19 +22,20 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.losses.base import (
-    AutogradLoss,
     BatchStats,
+    FeatureLoss,
     Parameters,
     Penalty,
-    batch_stats,
+    stats_of,
     unchanged,
 )
+from training.losses.features import Features, Subset
 from training.shard import ALONE, Shard
 
 AUX_WEIGHT = 1 / 32
 
 
-class TopKLoss(AutogradLoss):
+class TopKLoss(FeatureLoss):
     """Loss of TopK SAEs; parameters W_enc, b_enc, W_dec, b_dec."""
 
     def __init__(
@@ -51,50 +52,40 @@ class TopKLoss(AutogradLoss):
         self.dead_tokens = dead_tokens
         super().__init__(products=products, compiler=compiler, shard=shard)
 
-    def forward(
+    def on(
         self,
+        features: Features,
         parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
+        x: Float[Tensor, "batch d_model"],
         mean: Float[Tensor, " d_model"],
         penalty: Penalty,
         silent: Float[Tensor, " d_sae"] | None = None,
     ) -> tuple[Tensor, BatchStats]:
-        """As `AutogradLoss.forward`; without `silent` no feature is dead."""
+        """As `FeatureLoss.on`; without `silent` no feature is dead."""
         p = parameters
-        x = raw.float() / scale
-        positive = (self.project(x, p) + p["b_enc"]).relu()  # [batch, d_sae]
-        acts = self._largest(positive, self.k)
-        recon = self.decode(acts, p["W_dec"]) + p["b_dec"]
-        squared_error = (x - recon).square().sum()
+        dead = None if silent is None else features.subset(silent >= self.dead_tokens)
+        part = features.largest(p["b_enc"], self.k)
+        acts = part.values.relu()
+        error = x - part.decode(acts, p["W_dec"]) - p["b_dec"]
+        squared_error = error.square().sum()
         loss = squared_error / len(x)
-        if silent is not None:
-            dead = silent >= self.dead_tokens
-            loss = loss + AUX_WEIGHT * self._auxiliary((x - recon).detach(), positive, dead, p)
+        if dead is not None and not dead.surely_empty():
+            loss = loss + AUX_WEIGHT * self._auxiliary(error.detach(), features, dead, p)
         on = (acts > 0).float()
-        return loss, batch_stats(loss, squared_error, x, mean, on, self.l0(on))
+        l0 = self.shard.sum(on.sum()) / len(x)
+        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)
 
     def _auxiliary(
-        self, residual: Tensor, positive: Tensor, dead: Tensor, p: Parameters
+        self,
+        residual: Float[Tensor, "batch d_model"],
+        features: Features,
+        dead: Subset,
+        p: Parameters,
     ) -> Float[Tensor, ""]:
-        part, d_model = p["W_dec"].shape
-        d_sae = part * self.shard.world
-        # Fixed in size whatever the number of dead features: zeros in `acts` change nothing.
-        acts = self._largest(torch.where(dead, positive, 0.0), min(max(1, d_model // 2), d_sae))
-        left = (residual - self.decode(acts, p["W_dec"])).square().sum()
+        mine, d_model = p["W_dec"].shape
+        k = min(max(1, d_model // 2), mine * self.shard.world)
+        part = features.largest(p["b_enc"], k, among=dead)
+        left = (residual - part.decode(part.values.relu(), p["W_dec"])).square().sum()
         spread = (residual - residual.mean(dim=0)).square().sum()
-        counts = (self.shard.sum(dead.sum()) > 0) & (spread > 0)
+        counts = (self.shard.sum(dead.mask.sum()) > 0) & (spread > 0)
         return torch.where(counts, left / torch.where(counts, spread, 1.0), 0.0)
-
-    def _largest(
-        self, positive: Float[Tensor, "batch d_sae"], k: int
-    ) -> Float[Tensor, "batch d_sae"]:
-        """Those among the k largest of each row, of all processes' features, the others 0."""
-        top = positive.topk(min(k, positive.shape[1]), dim=-1, sorted=False)
-        values = top.values
-        if not self.shard.alone:
-            # No process has more than k of the k largest.
-            every = self.shard.gather(values, dim=1)
-            chosen = torch.zeros_like(every).scatter(-1, every.topk(k, dim=-1).indices, 1.0)
-            values = values * self.shard.mine(chosen, 1)
-        return torch.zeros_like(positive).scatter(-1, top.indices, values)

@@ -1,0 +1,106 @@
+"""A training step whose loss and gradients come from lists of active features: `ListedStep`.
+
+The encoder's product is computed in full, and all else for the entries of `training.listed`; the
+update is the dense step's, of every row: these rules have a first moment, which moves rows that are
+not active as well, or cut the gradient, for which all of it must be known before. The state is
+always that of the dense step, so that either may follow the other.
+"""
+
+from types import ModuleType
+from typing import TypeGuard
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from training.kernels.entries import room
+from training.listed import Listed, TooManyError
+from training.losses import BatchStats, Loss, Parameters, TopKLoss
+from training.losses.base import FeatureLoss
+from training.optim import Control
+from training.shard import ALONE, Shard
+from training.sparse_step import MOST, report
+from training.step import DenseStep, Setting, State
+
+
+def applies(loss: Loss, shard: Shard = ALONE) -> TypeGuard[FeatureLoss]:
+    """Whether `ListedStep` is the step of an SAE with this loss: of all but JumpReLU's, but for the
+    k largest of features that are shared out between processes.
+    """
+    return isinstance(loss, FeatureLoss) and (shard.alone or not isinstance(loss, TopKLoss))
+
+
+def lists_for(device: torch.device) -> ModuleType:
+    """The kernels in Triton on CUDA, plain PyTorch elsewhere."""
+    if device.type == "cuda":
+        from training.kernels import fused_lists
+
+        return fused_lists
+    from training.kernels import plain_lists
+
+    return plain_lists
+
+
+class ListedStep:
+    """The step of an SAE with a `FeatureLoss`, its parameters held in `feature_rows`.
+
+    Where a batch has more entries than the lists have room for, the dense step is taken. Waits for
+    the device once a step, for the number of entries, with the gradients already on their way.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        loss: FeatureLoss,
+        setting: Setting,
+        dense: DenseStep,
+        *,
+        kernels: ModuleType | None = None,
+        most: float | None = None,
+        shard: Shard = ALONE,
+    ) -> None:
+        """`dense`: the dense step of the same state; `kernels`: `lists_for` the device if None;
+        `most`: `MOST` if None.
+        """
+        assert state.plain["W_enc"].T.is_contiguous(), "see feature_rows"
+        self._state = state
+        self._loss = loss
+        self._setting = setting
+        self._dense = dense
+        self._kernels = lists_for(setting.mean.device) if kernels is None else kernels
+        self._most = MOST if most is None else most
+        self._shard = shard
+        self._fitted = True
+
+    def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
+        """As `Step`."""
+        space = room(len(raw), len(self._state.parameters["W_dec"]), self._most)
+        try:
+            found = self._gradients(raw, control, space)
+        except TooManyError as error:
+            report(self._fitted, False, error.entries, space)
+            self._fitted = False
+        else:
+            self._fitted = True
+            self._dense.update(*found, control, len(raw))
+            return
+        # The lists and pre-activations are gone by now: this takes memory of its own.
+        self._dense(raw, control)
+
+    def _gradients(
+        self, raw: Tensor, control: Control, space: int
+    ) -> tuple[Parameters, BatchStats]:
+        state, setting, loss = self._state, self._setting, self._loss
+        p = state.parameters
+        with torch.no_grad():
+            b_dec = p["b_dec"].detach()
+            centred = self._kernels.centre(raw, setting.scale, b_dec, loss.products)
+            x = raw.float() / setting.scale
+        features = Listed(p, centred, self._kernels, space, self._shard, at_once=not self._fitted)
+        penalty = self._dense.penalty(control)
+        value, stats = loss.on(features, p, x, setting.mean, penalty, state.totals["silent"])
+        features.forget()
+        gradients = loss.derivatives(p, value)
+        entries = features.check()
+        report(self._fitted, True, entries, space)
+        return gradients, stats
