@@ -25,7 +25,7 @@ from training.step import DenseStep, Setting, State
 SCALE = 3.0
 TOP = 5
 """k of TopK."""
-DEAD_AFTER = 500
+DEAD_AFTER = 100_000
 """Tokens after which AuxK takes a feature for dead."""
 
 
@@ -143,7 +143,8 @@ def _start(shape: Shape, recipe: Recipe) -> Parameters:
     if "threshold" in parameters:
         parameters["threshold"].add_(apart)
     elif not recipe.rule.unit_norm:  # active where above 0, with rows of many norms
-        parameters[recipe.biases[0]].sub_(0.1 + apart)
+        # Projections shrink as the width grows.
+        parameters[recipe.biases[0]].sub_((0.1 + apart) * min(1.0, 6 / shape.d_model**0.5))
         norms = 0.5 + torch.rand(shape.d_sae, 1, generator=generator)
         parameters["W_dec"].mul_(norms)
     return parameters
