@@ -9,6 +9,9 @@ matched. The arms:
     copy                    a large copy on the device: its bandwidth
     sparse                  our step (training.sparse_step)
     dense, dense-compiled   our dense step, eager and with torch.compile
+    topk-sparse, topk-dense-compiled
+                            the same of our TopK (training.listed_step)
+    gated-..., relu-...     the same of our Gated and ReLU, with --more
     saelens, saelens-compiled, dictionary-learning, sparsify, sparsify-adam
                             other trainers in their own loops (see train_step_peers.py)
 
@@ -38,17 +41,20 @@ from train_step_peers import (
     Feed,
     dictionary_learning,
     matching_threshold,
-    mean_l0,
     saelens,
     sparsify,
     stubs,
 )
 
-from training.losses import JumpReLULoss
+from sae_core.config import Architecture
+from training.listed_step import ListedStep
+from training.losses import GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
+from training.losses.base import FeatureLoss
 from training.optim import BETA2
 from training.parameters import initial_parameters
+from training.recipes import RECIPES
 from training.sparse_step import SparseStep, feature_rows
-from training.step import DenseStep, Setting, State
+from training.step import LONGEST_SILENCE, DenseStep, Setting, State, Step
 from training.trainee import compiler
 
 SHAPES = {"small": (2304, 16_384), "middle": (2304, 65_536), "large": (3584, 131_072)}
@@ -66,6 +72,8 @@ class Options:
     """Of (2304, 16384) small, (2304, 65536) middle and (3584, 131072) large."""
     only: tuple[str, ...] = ()
     """Arms to run; none runs all."""
+    more: bool = False
+    """Also our Gated and ReLU steps."""
     batch: int = 4096
     """Tokens of a step."""
     l0: int = 64
@@ -94,52 +102,80 @@ def random_activations(batch: int, d_model: int, count: int = 4) -> list[Tensor]
 
 
 def ours(
-    batches: Sequence[Tensor], d_sae: int, l0: int, feed: Feed, *, kind: str, bandwidth: float
+    batches: Sequence[Tensor],
+    d_sae: int,
+    l0: int,
+    feed: Feed,
+    *,
+    kind: str,
+    bandwidth: float,
+    architecture: Architecture = "jumprelu",
 ) -> dict[str, Any]:
     """Our step: `sparse`, `dense` or `dense-compiled`."""
     device = torch.device("cuda")
-    parameters = initial_parameters(batches[0].shape[1], d_sae, 0.01, 0, device)
+    recipe = RECIPES[architecture]
+    parameters = initial_parameters(batches[0].shape[1], d_sae, 0.01, 0, device, recipe)
     with torch.no_grad():
         threshold = matching_threshold(batches[0], parameters["W_enc"], l0)
-        parameters["threshold"].fill_(threshold)
+        if architecture == "jumprelu":
+            parameters["threshold"].fill_(threshold)
+        elif architecture != "topk":  # active where the first bias lifts them above 0
+            parameters[recipe.biases[0]].fill_(-threshold)
     if kind == "sparse":
         parameters = feature_rows(parameters)
 
     def constant(value: float) -> Tensor:
         return torch.tensor(value, device=device)
 
-    state = State.of(parameters)
+    state = State.of(parameters, recipe.rule.beta1)
     setting = Setting(
         scale=constant(1.0),
         mean=torch.zeros_like(parameters["b_dec"]).detach(),
-        coefficient=constant(1.0),
+        coefficient=constant(1.0 if architecture == "jumprelu" else 0.0),
         target=constant(float(l0)),
-        gain=constant(0.01),
+        gain=constant(0.01 if architecture == "jumprelu" else 0.0),
     )
-    compile_ = compiler("default" if kind == "dense-compiled" else "off", device)
-    loss = JumpReLULoss(bandwidth=bandwidth, products=torch.bfloat16, compiler=compile_)
-    step = dense = DenseStep(state, loss, setting, compile_)
-    if kind == "sparse":
-        step = SparseStep(state, loss, setting, dense)
+    # Of a sparse step, the update alone is compiled, if it is the dense one's.
+    eager = kind == "dense" or (kind == "sparse" and architecture == "jumprelu")
+    compile_ = compiler("off" if eager else "default", device)
+    loss = _loss(architecture, l0, bandwidth, compile_)
+    step: Step = DenseStep(state, loss, setting, compile_, recipe.rule)
+    if kind == "sparse" and isinstance(loss, JumpReLULoss):
+        step = SparseStep(state, loss, setting, step)
+    elif kind == "sparse":
+        assert isinstance(loss, FeatureLoss)
+        step = ListedStep(state, loss, setting, step)
     rows = [(1e-9, 1.0, 1 - BETA2 ** (t + 1), t + 1.0) for t in range(feed.total)]
     controls = torch.tensor(rows, device=device)
     for control, raw in zip(controls, feed, strict=True):
         step(raw, control)
     milliseconds = feed.milliseconds()
+    tokens = feed.total * len(batches[0])
     totals = state.totals
-    in_window = float(totals["in_window"].sum()) / (feed.total * len(batches[0]))
-    p = state.plain
-    with torch.no_grad():
-        found = {
-            "settings": f"bfloat16 products, bandwidth {bandwidth:g}, lr 1e-9",
-            "milliseconds": milliseconds,
-            "l0": mean_l0(batches[0], p["W_enc"], p["b_enc"], p["threshold"]),
-            "in_window_per_token": round(in_window, 1),
-        }
-        assert bool(torch.isfinite(totals["scalars"]).all())
+    assert bool(torch.isfinite(totals["scalars"]).all())
+    found = {
+        "settings": f"bfloat16 products, {architecture}, lr 1e-9",
+        "milliseconds": milliseconds,
+        "l0": float(totals["active"].sum()) / tokens,
+    }
+    if architecture == "jumprelu":
+        found["settings"] += f", bandwidth {bandwidth:g}"
+        found["in_window_per_token"] = round(float(totals["in_window"].sum()) / tokens, 1)
         if kind == "sparse":
-            found["active_rows"] = _active_rows(batches, p)
+            with torch.no_grad():
+                found["active_rows"] = _active_rows(batches, state.plain)
     return found
+
+
+def _loss(
+    architecture: Architecture, l0: int, bandwidth: float, compile_: Callable[..., Any]
+) -> Loss:
+    how: dict[str, Any] = {"products": torch.bfloat16, "compiler": compile_}
+    if architecture == "jumprelu":
+        return JumpReLULoss(bandwidth=bandwidth, **how)
+    if architecture == "topk":
+        return TopKLoss(k=l0, dead_tokens=LONGEST_SILENCE, **how)
+    return (GatedLoss if architecture == "gated" else ReLULoss)(targeted=False, **how)
 
 
 def _active_rows(batches: Sequence[Tensor], p: dict[str, Tensor]) -> int:
@@ -187,9 +223,16 @@ def arms(options: Options) -> dict[str, Callable[..., dict[str, Any]]]:
         "saelens-compiled": partial(saelens, compiled=True),
         "saelens": partial(saelens, compiled=False),
         "dictionary-learning": dictionary_learning,
+        "topk-sparse": partial(ours_, kind="sparse", architecture="topk"),
+        "topk-dense-compiled": partial(ours_, kind="dense-compiled", architecture="topk"),
         "sparsify": partial(sparsify, optimizer="signum"),
         "sparsify-adam": partial(sparsify, optimizer="adam"),
     }
+    for name in ("gated", "relu"):
+        architecture = "standard" if name == "relu" else name
+        for kind in ("sparse", "dense-compiled"):
+            if options.more or f"{name}-{kind}" in options.only:
+                found[f"{name}-{kind}"] = partial(ours_, kind=kind, architecture=architecture)
     unknown = sorted(set(options.only) - set(found))
     if unknown:
         raise ValueError(f"unknown arm {', '.join(unknown)}: use {', '.join(found)}.")
@@ -228,10 +271,18 @@ def measured(
 
 
 def summary(rows: list[dict[str, Any]], d_model: int, d_sae: int) -> dict[str, Any]:
-    """The floor, and our step as a multiple of it, of our compiled one and of peers' JumpReLU."""
+    """The floor, and our step as a multiple of it, of our compiled one and of peers' JumpReLU; our
+    TopK, Gated and ReLU likewise."""
     by_arm = {row["arm"]: row for row in rows if "failed" not in row}
     ms = {name: row["median_ms"] for name, row in by_arm.items()}
     found: dict[str, Any] = {}
+    for name in ("topk", "gated", "relu"):
+        if {f"{name}-sparse", f"{name}-dense-compiled"} <= ms.keys():
+            times = ms[f"{name}-dense-compiled"] / ms[f"{name}-sparse"]
+            found[f"{name}_times_own_compiled"] = round(times, 3)
+    others = [ms[n] for n in ("sparsify", "sparsify-adam") if n in ms]
+    if others and "topk-sparse" in ms:
+        found["topk_times_sparsify"] = round(min(others) / ms["topk-sparse"], 3)
     if "sparse" not in ms:
         return found
     if "gemm" in ms and "copy" in ms:
