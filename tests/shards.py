@@ -52,6 +52,9 @@ class ThreadShard(Shard):
         # As all-reduced integers stay what they are.
         return _Total.apply(tensor, total.to(tensor.dtype))  # pyright: ignore[reportReturnType]
 
+    def sum_(self, tensor: Tensor) -> Tensor:
+        return tensor.copy_(self.sum(tensor))
+
     def gather(self, tensor: Tensor, dim: int = 0) -> Tensor:
         return torch.cat(self.meeting.all(self.rank, tensor.detach().clone()), dim=dim)
 

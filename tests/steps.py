@@ -103,11 +103,20 @@ class Toy:
         return part
 
     def sparse(
-        self, kernels: ModuleType | ShardKernels | None = None, most: float = 0.5
+        self,
+        kernels: ModuleType | ShardKernels | None = None,
+        most: float = 0.5,
+        replay: bool = True,
     ) -> SparseStep:
         assert isinstance(self.loss, JumpReLULoss)
         return SparseStep(
-            self.state, self.loss, self.setting, self.dense, kernels=kernels, most=most
+            self.state,
+            self.loss,
+            self.setting,
+            self.dense,
+            kernels=kernels,
+            most=most,
+            replay=replay,
         )
 
     def listed(self, kernels: ModuleType | None = None, most: float = 0.5) -> ListedStep:

@@ -1,4 +1,4 @@
-"""A training step recorded as one CUDA graph: `Recorded`.
+"""Training steps recorded as CUDA graphs: `Recorded` as one, `RecordedHalves` as two.
 
 A step of a small SAE is some fifty short kernels, and starting them from Python takes longer than
 they run. Recorded once and replayed, the same kernels run in the same order on the same memory, so
@@ -6,12 +6,14 @@ the results are those of the step that was recorded, bit for bit.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.config import Site
-from training.optim import Controls
+from training.optim import Control, Controls
 
 WARM_UP = 3
 """Steps taken as they are before one is recorded: by then everything is compiled."""
@@ -48,7 +50,55 @@ class Recorded:
     def _recorded(self) -> torch.cuda.CUDAGraph:
         """The graph of a step; recording takes none."""
         graph = torch.cuda.CUDAGraph()
-        # thread_local: the thread that tokenises may use the device's allocator meanwhile.
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with _recording(graph):
             self._step(self._batch, self._control)
         return graph
+
+
+class RecordedHalves:
+    """A step of one SAE in two halves, so that the device can be asked for a number between them.
+
+    Their graphs share one memory with those of the other SAEs of a run, which take their steps one
+    after another: what a step leaves there is gone with the next one.
+    """
+
+    _pool: Any = None
+
+    def __init__(
+        self,
+        first: Callable[[Tensor], tuple[Tensor, Any]],
+        second: Callable[[Tensor, Control, Any], None],
+        raw: Float[Tensor, "batch d_model"],
+        control: Control,
+    ) -> None:
+        """Record both without taking them. `first` gives the number and what `second` takes. Both
+        must have run before, and wait for nothing; batches will be of the shape of `raw`.
+        """
+        self._raw, self._control = raw.clone(), control.clone()
+        if RecordedHalves._pool is None:
+            RecordedHalves._pool = torch.cuda.graph_pool_handle()
+        self._first, self._second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
+        with _recording(self._first, RecordedHalves._pool):
+            self._number, found = first(self._raw)
+        with _recording(self._second, RecordedHalves._pool):
+            second(self._raw, self._control, found)
+
+    def takes(self, raw: Float[Tensor, "batch d_model"]) -> bool:
+        """Whether a batch is of the shape and format that was recorded."""
+        return raw.shape == self._raw.shape and raw.dtype == self._raw.dtype
+
+    def first(self, raw: Float[Tensor, "batch d_model"]) -> Tensor:
+        """The first half of a step; returns the number."""
+        self._raw.copy_(raw)
+        self._first.replay()
+        return self._number
+
+    def second(self, control: Control) -> None:
+        """The second half."""
+        self._control.copy_(control)
+        self._second.replay()
+
+
+def _recording(graph: torch.cuda.CUDAGraph, pool: Any = None) -> torch.cuda.graph:
+    # thread_local: the thread that tokenises may use the device's allocator meanwhile.
+    return torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local")

@@ -75,6 +75,12 @@ class Shard:
         """The sum over processes, equal to the bit on all of them; see `_Sum` for its gradient."""
         return tensor if self.alone else _Sum.apply(tensor)  # pyright: ignore[reportReturnType]
 
+    def sum_(self, tensor: Tensor) -> Tensor:
+        """As `sum`, in place and without gradient."""
+        if not self.alone:
+            dist.all_reduce(tensor)
+        return tensor
+
     def gather(self, tensor: Tensor, dim: int = 0) -> Tensor:
         """The processes' tensors of one shape, one after another along `dim`; without gradient."""
         if self.alone:

@@ -18,7 +18,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.kernels.entries import Objective, Weights, room
+from training.graph import WARM_UP, RecordedHalves
+from training.kernels.entries import Entries, Objective, Weights, room
 from training.kernels.shards import ShardKernels
 from training.losses import JumpReLULoss, Loss, Parameters
 from training.optim import BETA2, Control
@@ -70,7 +71,9 @@ class SparseStep:
     """The step of a JumpReLU SAE with unit-norm decoder, its parameters held in `feature_rows`.
 
     Waits for the device once a step, for the number of entries, with the rest of the step already
-    on its way: where there are too many entries, it changes nothing.
+    on its way: where there are too many entries, it changes nothing. On CUDA, steps are replayed
+    (`training.graph`) after the first few: starting their kernels from Python can take longer than
+    they run, above all with features shared out between devices.
     """
 
     def __init__(
@@ -82,9 +85,10 @@ class SparseStep:
         *,
         kernels: ModuleType | ShardKernels | None = None,
         most: float | None = None,
+        replay: bool = True,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
-        `most`: `MOST` if None.
+        `most`: `MOST` if None; `replay`: whether to on CUDA.
         """
         assert loss.plain, "extras have gradients that the kernels do not know"
         plain = state.plain
@@ -113,6 +117,10 @@ class SparseStep:
         self._most = MOST if most is None else most
         self._fitted = True
         self._count = Readback(device)
+        self._replay = replay and device.type == "cuda"
+        self._taken = 0
+        """Sparse steps since the last dense one."""
+        self._recorded: RecordedHalves | None = None
 
     def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """Train on one batch of raw activations."""
@@ -123,16 +131,45 @@ class SparseStep:
     @torch.no_grad()
     def _take(self, raw: Tensor, control: Control) -> bool:
         """The step; False, with nothing changed, if there are too many entries."""
+        space = self._space(raw)
+        recorded = self._recording(raw, control)
+        if recorded is not None:
+            self._count.ask(recorded.first(raw))
+            recorded.second(control)
+        else:
+            listed, found = self._find(raw)
+            self._count.ask(listed)
+            if not self._fitted and not self._fits(space):
+                return False
+            self._learn(raw, control, found)
+        fits = self._fits(space)
+        self._taken = self._taken + 1 if fits else 0
+        return fits
+
+    def _recording(self, raw: Tensor, control: Control) -> RecordedHalves | None:
+        """The recorded step, made where it is due; None if this one is to be taken as it is."""
+        if not self._replay or self._taken < WARM_UP:
+            self._recorded = None
+        elif self._recorded is None:
+            self._recorded = RecordedHalves(self._find, self._learn, raw, control)
+        return self._recorded if self._recorded is not None and self._recorded.takes(raw) else None
+
+    def _space(self, raw: Tensor) -> int:
+        return room(len(raw), len(self._weights.W_dec), self._most)
+
+    def _find(self, raw: Tensor) -> tuple[Tensor, tuple[Entries, Tensor]]:
+        """The number of entries; they, and the centred inputs."""
+        k, products = self._kernels, self._weights.enc_products
+        centred = k.centre(raw, self._setting.scale, self._b_dec, self._products)
+        z = centred @ products.T  # [batch, d_sae]
+        entries = k.select(z, self._b_enc, self._threshold, self._objective, self._space(raw))
+        return entries.column_start[-1:], (entries, centred)
+
+    def _learn(self, raw: Tensor, control: Control, found: tuple[Entries, Tensor]) -> None:
+        """Everything from the reconstruction on."""
         setting, objective, state = self._setting, self._objective, self._state
         weights, k = self._weights, self._kernels
-        space = room(len(raw), len(weights.W_dec), self._most)
-        centred = k.centre(raw, setting.scale, self._b_dec, self._products)
-        z = centred @ weights.enc_products.T  # [batch, d_sae]
-        entries = k.select(z, self._b_enc, self._threshold, objective, space)
-        del z
-        self._count.ask(entries.column_start[-1:])
-        if not self._fitted and not self._fits(space):
-            return False
+        entries, centred = found
         W_dec, scale, mean = weights.dec_products, setting.scale, setting.mean
         residual = k.decode(entries, W_dec, self._b_dec, raw, scale, mean)
         gathered = k.update_rows(
@@ -147,7 +184,6 @@ class SparseStep:
             control,
         )
         k.finish(state, setting, objective, weights, entries, residual, gathered, control)
-        return self._fits(space)
 
     def _fits(self, space: int) -> bool:
         """Whether there is room for the entries counted last; waits for their number."""

@@ -65,7 +65,7 @@ class ShardKernels:
         active entries is that of all processes.
         """
         partial_recon, residual = self._parts
-        recon = self._shard.sum(partial_recon(entries, W_dec))
+        recon = self._shard.sum_(partial_recon(entries, W_dec))
         entries.row_start[-1].copy_(self._active)
         return residual(recon, b_dec, raw, scale, mean, W_dec.dtype)
 
@@ -93,7 +93,7 @@ class ShardKernels:
             multiplier,
             control,
         )
-        through = self._shard.sum(gathered.through_encoder.sum(dim=0))
+        through = self._shard.sum_(gathered.through_encoder.sum(dim=0))
         return replace(gathered, through_encoder=through[None])
 
 
