@@ -14,7 +14,7 @@ import os
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 # Before NCCL starts: sums in the switch need a permission that not every container has.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -37,8 +37,6 @@ from training.sparse_step import SparseStep, feature_rows, kernels_for
 from training.step import DenseStep, Setting, State, Step
 from training.trainee import compiler
 
-STEPS = ("sparse", "dense")
-
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -56,6 +54,8 @@ class Options:
     """Of the threshold's window, for inputs of mean squared norm 1."""
     steps: int = 60
     """Of one measurement, a quarter of which warms up."""
+    kinds: tuple[Literal["sparse", "dense"], ...] = ("sparse", "dense")
+    """Steps that are measured."""
     turns: int = 3
     """Times that each is measured."""
     out: Path | None = None
@@ -118,7 +118,7 @@ def main(options: Options) -> None:
             raise SystemExit("start it under torchrun, with a process for each GPU.")
         batches = random_activations(options.batch, options.d_model)
         found: dict[str, Any] = {}
-        for kind in STEPS:
+        for kind in options.kinds:
             times: dict[str, list[float]] = {"one": [], "all": []}
             for _ in range(options.turns):
                 for name, part in (("one", ALONE), ("all", shard)):
