@@ -27,6 +27,9 @@ GOOD_FVU = 0.5
 """Where nothing is declared, the largest FVU that is taken for a right reading."""
 CLEARLY = 1.25
 """A reading is clearly better if its L0 and FVU are nearer by this factor on the same tokens."""
+FACTOR_GAIN = 2.0
+"""A factor on the input counts if FVU falls by so much: some factor brings any L0 where it should
+be, and the FVU of a mediocre SAE down a little."""
 FEW_TOKENS = 500
 """On fewer tokens nothing is called wrong."""
 SILENT_L0 = 0.1
@@ -90,9 +93,11 @@ class Declared:
         """The distance, by which the best reading is chosen.
 
         Where norms hardly differ from token to token, dividing by one number for all is as good as
-        a norm for each, and can be folded into the weights: the latter must be clearly better.
+        a norm for each, and can be folded into the weights: the latter must be clearly better. So
+        must a factor, which was chosen to fit.
         """
-        return self.distance(found) + (reading.scale == "layer_norm") * math.log(CLEARLY)
+        handicapped = reading.scale == "layer_norm" or reading.factor != 1
+        return self.distance(found) + handicapped * math.log(CLEARLY)
 
     def clearly_better(self, one: Numbers, other: Numbers) -> bool:
         """Whether `one` is nearer than `other`, both measured on the same tokens."""

@@ -143,7 +143,7 @@ def _of_input(
     counted = sample.counted(reading.bos)
     x = sample.at[reading.site][counted]
     y = {r: sample.at[r.target][counted] for r in same}
-    divisor = _divisor(x, reading.scale)
+    divisor = _divisor(x, reading.scale) / reading.factor
     stats = {
         r: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_enc.device) for r in same
     }
@@ -180,7 +180,7 @@ def _apply(sae: SAE, x: Tensor, reading: Reading, divisor: float) -> tuple[Tenso
     """Activations, and the reconstruction in the model's own units."""
     shift, spread = torch.zeros(()).to(x), torch.tensor(divisor).to(x)
     if reading.scale == "layer_norm":
-        shift, spread = x.mean(-1, keepdim=True), x.std(-1, keepdim=True) + _EPS
+        shift, spread = x.mean(-1, keepdim=True), (x.std(-1, keepdim=True) + _EPS) * divisor
     read = (x - shift) / spread
     if reading.minus_b_dec:
         read = read - sae.b_dec

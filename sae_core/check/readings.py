@@ -52,6 +52,8 @@ class Reading:
     target: Site
     """The activation that should come out; `site` but for transcoders."""
     scale: Scale = "none"
+    factor: float = 1.0
+    """What the input is multiplied by, after `scale`."""
     minus_b_dec: bool = False
     """Whether `b_dec` is subtracted from the (scaled) input."""
     bos: Bos = "out"
@@ -63,7 +65,12 @@ class Reading:
         return str(self.site) if one else f"{self.site} to {self.target}"
 
     def __str__(self) -> str:
-        extras = (_SCALES[self.scale], "minus b_dec" if self.minus_b_dec else "", _BOS[self.bos])
+        extras = (
+            _SCALES[self.scale],
+            "" if self.factor == 1 else f"multiplied by {self.factor:.2g}",
+            "minus b_dec" if self.minus_b_dec else "",
+            _BOS[self.bos],
+        )
         return ", ".join([self.where, *(extra for extra in extras if extra)])
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sae_core.check.judge import FEW_TOKENS, Declared, Outcome, Verdict
+from sae_core.check.judge import FACTOR_GAIN, FEW_TOKENS, Declared, Outcome, Verdict
 from sae_core.check.measure import Numbers, measure
 from sae_core.check.readings import Reading, Readings, as_declared
+from sae_core.check.scale import best_factor
 from sae_core.check.words import sentence
 from sae_core.config import SAEConfig
 from sae_core.corpus import Document, TokenRow, token_rows
@@ -174,7 +175,7 @@ class _Search:
             # BOS's huge norm makes any FVU small: counting it can only explain a declared number.
             near += readings.other_bos(here, counted=something)
         yield near
-        yield [*readings.other_layers(here), *readings.everywhere()]
+        yield [*readings.other_layers(here), *readings.everywhere(), *self._scaled(here)]
 
     def _first_fitting(
         self, here: Reading, found: Numbers, stages: Iterable[list[Reading]]
@@ -194,6 +195,18 @@ class _Search:
                     return (best, full), None
             nearer = (best, numbers) if self.declared.clearly_better(numbers, base) else None
         return None, nearer
+
+    def _scaled(self, here: Reading) -> list[Reading]:
+        """`here` with the factor on its input under which the numbers fit best, if it counts."""
+
+        def distances(factors: Sequence[float]) -> list[float]:
+            readings = [replace(here, factor=factor) for factor in factors]
+            numbers = measure(self._lm, self._sae, self._screen, readings)
+            return [self.declared.distance(each) for each in numbers.values()]
+
+        scaled = replace(here, factor=best_factor(distances))
+        found = measure(self._lm, self._sae, self._screen, [here, scaled])
+        return [scaled] if found[scaled].fvu * FACTOR_GAIN < found[here].fvu else []
 
     def _try(self, readings: Iterable[Reading]) -> None:
         """Measure readings that were not seen before, the most promising if they are many."""

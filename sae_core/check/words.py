@@ -79,6 +79,12 @@ def _another(
             f"Jumpscope puts before every prompt, {ours}. Its features are less exact here than "
             "where they were trained."
         )
+    if reading.factor != 1:
+        return (
+            "The activations look as if they had been multiplied by about "
+            f"{_number(reading.factor)} before training: read so, {there}; at {here.where} as it "
+            f"is, {ours}. {_fold(cfg, reading, numbers)}"
+        )
     if reading.scale == "none" and not reading.minus_b_dec:
         return (
             f"These look like {_kind(reading)} of {_described(model, reading)}: there {there}; at "
@@ -140,7 +146,7 @@ def _fold(cfg: SAEConfig, reading: Reading, numbers: Numbers) -> str:
     if reading.minus_b_dec:
         also = " and exp(r_mag) times that from b_mag" if gated else ""
         steps.append(f"subtract b_dec @ W_enc from {'b_gate' if gated else 'b_enc'}{also}")
-    if reading.scale != "none":
+    if reading.scale != "none" or reading.factor != 1:
         names = ["b_gate", "b_mag"] if gated else ["b_enc"]
         names += ["threshold", "b_dec"] if cfg.architecture == "jumprelu" else ["b_dec"]
         listed = f"{', '.join(names[:-1])} and {names[-1]}"

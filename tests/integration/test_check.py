@@ -188,6 +188,52 @@ def test_a_scale_that_was_not_folded_in(lm: SplicedLM, name: str) -> None:
     red(lm, planted(sae, both), f"{where}, scaled to mean square 1, minus b_dec")
 
 
+@pytest.mark.parametrize(
+    ("name", "by", "metadata"),
+    [
+        (RESID, 2.3, None),
+        (RESID, 1 / 2.3, {"declared": {"l0": 32.0}}),  # of which layer 7's stream makes sense, too
+        (MLP, 10.0, {}),
+        (MLP, 1 / 2.3, None),
+    ],
+)
+def test_a_factor_that_no_convention_explains(
+    lm: SplicedLM, name: str, by: float, metadata: Any
+) -> None:
+    sae = planted(lm.sae(name), unscaled(by))
+    if metadata is not None:
+        sae = planted(sae, metadata=metadata)
+    found = check_sae(lm, sae, tokens=TOKENS)
+    start = "The activations look as if they had been multiplied by about "
+    assert found.sentence.startswith(start), found.sentence
+    assert found.verdict == "red"
+    # By FVU alone, where nothing is declared, more fires than the training wanted.
+    factor = float(found.sentence.removeprefix(start).partition(" ")[0])
+    assert factor == pytest.approx(1 / by, rel=0.05 if metadata != {} else 0.15)
+    fold = "To fold that in, multiply b_enc, threshold and b_dec by the scale of its training, "
+    *_, about = found.sentence.rstrip(".").split(f"{fold}about ")
+    assert float(about) == pytest.approx(1 / factor, rel=0.05)
+    assert found.reading == f"{sae.cfg.site}, multiplied by {factor:.2g}"
+
+
+@pytest.mark.parametrize(("l0", "text"), [(60.0, None), (8.0, None), (14.0, PASSAGES[17:])])
+def test_no_factor_is_named_because_it_brings_l0_where_it_is_declared(
+    lm: SplicedLM, l0: float, text: Any
+) -> None:
+    innocent = planted(lm.sae(MLP), metadata={"declared": {"l0": l0}})
+    found = check_sae(lm, innocent, text=text, tokens=TOKENS)
+    assert (found.verdict, found.reading) == ("amber", None), found.sentence
+
+
+def test_no_factor_makes_up_for_weights_in_the_wrong_order(lm: SplicedLM) -> None:
+    def mixed_up(sae: Any) -> None:
+        sae.W_dec.data = sae.W_dec.data.roll(1, dims=0)
+
+    for name, metadata in ((RESID, {}), (MLP, {"declared": {"l0": 32.0}})):
+        found = check_sae(lm, planted(lm.sae(name), mixed_up, metadata=metadata), tokens=TOKENS)
+        assert (found.verdict, found.reading) == ("red", None), found.sentence
+
+
 @pytest.mark.parametrize("metadata", [None, {}, {"declared": {"l0": 32.0}}])
 @pytest.mark.parametrize("name", [RESID, MLP])
 def test_b_dec_that_should_have_been_subtracted(lm: SplicedLM, name: str, metadata: Any) -> None:

@@ -1,6 +1,7 @@
 """Which numbers fit, and what verdict they get."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from sae_core.check.judge import Declared, Outcome
 from sae_core.check.measure import Numbers
 from sae_core.check.readings import Reading
+from sae_core.check.scale import best_factor
 from sae_core.config import SAEConfig
 from tests import tiny
 
@@ -76,6 +78,21 @@ def test_the_nearer_reading_is_the_one_nearer_the_declared_numbers() -> None:
     assert not declared.clearly_better(numbers(32, math.nan), numbers(33, 0.15))
     # Where no FVU is declared, the lower one is the nearer.
     assert declares(32).clearly_better(numbers(32, 0.1), numbers(32, 0.2))
+
+
+def test_what_was_chosen_to_fit_must_be_clearly_better() -> None:
+    declared, plain = declares(32, 0.13), declares(32, 0.13).rank(HERE, numbers(32, 0.165))
+    for chosen in (replace(HERE, factor=2.3), replace(HERE, scale="layer_norm")):
+        assert declared.rank(chosen, numbers(32, 0.135)) > plain
+        assert declared.rank(chosen, numbers(32, 0.13)) < plain
+
+
+@pytest.mark.parametrize("factor", [1.0, 2.3, 0.0143, 800.0])
+def test_the_best_factor_is_found_to_a_few_percent(factor: float) -> None:
+    def distances(factors: Sequence[float]) -> list[float]:
+        return [abs(math.log(each / factor)) for each in factors]
+
+    assert best_factor(distances) == pytest.approx(factor, rel=0.03)
 
 
 @pytest.mark.parametrize(
