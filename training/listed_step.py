@@ -13,13 +13,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from training import sparse_step
 from training.kernels.entries import room
 from training.listed import Listed, TooManyError
 from training.losses import BatchStats, Loss, Parameters, TopKLoss
 from training.losses.base import FeatureLoss
 from training.optim import Control
 from training.shard import ALONE, Shard
-from training.sparse_step import MOST, report
+from training.sparse_step import report
 from training.step import DenseStep, Setting, State
 
 
@@ -60,7 +61,7 @@ class ListedStep:
         shard: Shard = ALONE,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `lists_for` the device if None;
-        `most`: `MOST` if None.
+        `most`: `sparse_step.MOST` if None.
         """
         assert state.plain["W_enc"].T.is_contiguous(), "see feature_rows"
         self._state = state
@@ -68,7 +69,7 @@ class ListedStep:
         self._setting = setting
         self._dense = dense
         self._kernels = lists_for(setting.mean.device) if kernels is None else kernels
-        self._most = MOST if most is None else most
+        self._most = sparse_step.MOST if most is None else most
         self._shard = shard
         self._fitted = True
 

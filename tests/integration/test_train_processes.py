@@ -114,14 +114,15 @@ def test_two_processes_learn_what_one_does(
     penalised = LossOptions(frequency_scale=0.1)
     runs = {
         "dense": cfg,
-        "sparse": replace(cfg, architectures=("jumprelu",), run=replace(cfg.run, step="sparse")),
+        "sparse": replace(cfg, run=replace(cfg.run, step="sparse")),
         "tanh": replace(cfg, architectures=("jumprelu",), loss=extras),
         "frequency": replace(cfg, architectures=("jumprelu",), loss=penalised),
     }
     for name, run in runs.items():
         train(to(run, f"{name}-1"))
     said = processes.finish([to(run, f"{name}-2") for name, run in runs.items()], 2)
-    assert ": sparse steps" in said
+    for architecture, step in (("gated", "sparse"), ("topk", "dense"), ("standard", "sparse")):
+        assert f"{architecture}-l0_4: {step} steps" in said
     for name, run in runs.items():
         assert_close(to(run, f"{name}-1"), to(run, f"{name}-2"))
 

@@ -8,7 +8,7 @@ import pytest
 from tests.integration.test_train_resume import assert_equal, cfg
 from training.config import RunOptions, TrainConfig
 from training.loop import train
-from training.sparse_step import SparseStep
+from training.trainee import Trainee
 
 __all__ = ["cfg"]  # a fixture
 
@@ -19,18 +19,18 @@ class PowerCutError(Exception):
     """Not caught by the run."""
 
 
-@pytest.fixture
-def jumprelu(cfg: TrainConfig) -> TrainConfig:
-    """Two JumpReLU SAEs."""
-    return replace(cfg, architectures=("jumprelu",))
+@pytest.fixture(params=[("jumprelu",), ("gated", "topk", "standard")], ids="-".join)
+def sparse_cfg(cfg: TrainConfig, request: pytest.FixtureRequest) -> TrainConfig:
+    """SAEs of two sites."""
+    return replace(cfg, architectures=request.param)
 
 
 def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> None:
     """Run until `steps` steps of the run's SAEs have been taken, then end without a word."""
     taken = 0
-    whole = SparseStep.__call__
+    whole = Trainee.step
 
-    def step(self: SparseStep, *args: object) -> None:
+    def step(self: Trainee, *args: object) -> None:
         nonlocal taken
         taken += 1
         if taken > steps * len(cfg.plans):
@@ -38,13 +38,13 @@ def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> Non
         whole(self, *args)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(SparseStep, "__call__", step)
+        patch.setattr(Trainee, "step", step)
         with pytest.raises(PowerCutError):
             train(cfg)
 
 
 def test_sparse_runs_learn_what_dense_ones_do(
-    jumprelu: TrainConfig,
+    sparse_cfg: TrainConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -53,10 +53,10 @@ def test_sparse_runs_learn_what_dense_ones_do(
     monkeypatch.setattr("training.sparse_step.MOST", 0.2)
     runs = {
         run.step: replace(
-            jumprelu,
+            sparse_cfg,
             out=str(tmp_path / run.step),
             run=run,
-            eval_corpus=jumprelu.corpus,
+            eval_corpus=sparse_cfg.corpus,
             eval_tokens=2_000,
         )
         for run in (replace(SPARSE, step="dense"), SPARSE)
@@ -64,7 +64,7 @@ def test_sparse_runs_learn_what_dense_ones_do(
     with caplog.at_level("INFO", "training"):
         results = {kind: train(run) for kind, run in runs.items()}
     for kind in runs:
-        assert f"{jumprelu.plans[0].name}: {kind} steps" in caplog.messages
+        assert f"{sparse_cfg.plans[0].name}: {kind} steps" in caplog.messages
         assert any(f"{kind} steps from here on" in message for message in caplog.messages)
     for dense, sparse in zip(results["dense"], results["sparse"], strict=True):
         assert dense.measured is not None
@@ -74,9 +74,9 @@ def test_sparse_runs_learn_what_dense_ones_do(
 
 
 def test_an_interrupted_sparse_run_goes_on_bit_for_bit(
-    jumprelu: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sparse_cfg: TrainConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cut = replace(jumprelu, run=SPARSE)
+    cut = replace(sparse_cfg, run=SPARSE)
     whole = replace(cut, out=str(tmp_path / "whole"))
     monkeypatch.setattr("training.sparse_step.MOST", 0.2)
     train(whole)

@@ -14,9 +14,10 @@ if os.environ.get("TRITON_INTERPRET") != "1":
 
 import torch
 
+from sae_core.config import Architecture
 from sae_core.jumprelu import KERNELS, Kernel
 from tests.steps import Shape, Toy, control, distance, raw
-from training.kernels import fused, plain
+from training.kernels import fused, fused_lists, plain, plain_lists
 
 # The interpreter's own, about how it uses numpy.
 pytestmark = [
@@ -57,3 +58,32 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit() -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_window(kernel: Kernel) -> None:
     _compare(Shape(8, 20, 33), kernel, False, 1)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2]])
+@pytest.mark.parametrize("architecture", ["standard", "gated", "topk"])
+def test_steps_over_lists_equal_those_in_plain_pytorch(
+    architecture: Architecture, shape: Shape
+) -> None:
+    toys = [Toy(shape, architecture=architecture) for _ in range(2)]
+    for toy, kernels in zip(toys, (plain_lists, fused_lists), strict=True):
+        toy.bury(7)
+        step = toy.listed(kernels, most=1.0)
+        for i in range(2):
+            step(raw(shape, i), control(i))
+    for name, expected in toys[0].state.tensors.items():
+        assert distance(toys[1].state.tensors[name], expected) < 1e-5, name
+
+
+def test_lists_and_maxima_are_the_same() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, bias = torch.randn(61, 101, generator=generator), torch.randn(101, generator=generator)
+    threshold = torch.rand(101, generator=generator)
+    threshold[::10] = 1e30
+    lists = [m.above(z, bias, threshold, 5000) for m in (plain_lists, fused_lists)]
+    for name, expected in vars(lists[0]).items():
+        if name != "order":  # whatever it is among equals
+            assert torch.equal(getattr(lists[1], name), expected), name
+    for size in (4, 32):
+        maxima = [m.group_maxima(z, bias, size) for m in (plain_lists, fused_lists)]
+        assert torch.equal(*maxima)
