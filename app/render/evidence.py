@@ -1,7 +1,7 @@
 """What stands beside a feature's contexts: histograms, logits, tokens, sources, neighbours."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from app.render.charts import histogram, linear_ticks
 from app.render.numbers import count, fixed, number, percent, signed
@@ -9,6 +9,11 @@ from app.render.tables import cell, head, table
 from app.render.text import escape, link, signature_html
 
 Data = Mapping[str, Any]
+
+NO_LOGITS: Final = (
+    "Nothing directly: this SAE writes what the MLP reads, and what that makes of it differs from "
+    "token to token."
+)
 
 
 def evidence_html(data: Data, sae: str) -> str:
@@ -75,10 +80,11 @@ def _activations(data: Data) -> str:
 
 def _logits(data: Data) -> str:
     raises, lowers = data["logits"]["raises"], data["logits"]["lowers"]
+    title = "What it does to the next token"
     if not raises and not lowers:
-        return ""
+        return _panel(title, f'<p class="quiet">{NO_LOGITS}</p>', "logits")
     columns = _logit_column(raises, "raises", "up") + _logit_column(lowers, "lowers", "down")
-    return _panel("What it does to the next token", f'<div class="pair">{columns}</div>', "logits")
+    return _panel(title, f'<div class="pair">{columns}</div>', "logits")
 
 
 def _logit_column(rows: Sequence[Data], words: str, side: str) -> str:

@@ -7,7 +7,8 @@
 token; so are a final soft cap, which keeps the order, and the layers in between. At `attn_out` the
 row first goes through the attention's output projection and, where the model has one, the gain of
 the norm that follows it, before it is scaled to unit length; likewise the gain at `attn_proj` and
-`mlp_proj`. A transcoder's rows are taken at the site that it writes.
+`mlp_proj`. A transcoder's rows are taken at the site that it writes. What is written at `mlp_in` or
+`mlp_in_unit` reaches the stream through the MLP alone, which is not linear: there are no logits.
 """
 
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _ROWS = 512
 """Features looked at together."""
 _TOKENS = 2**15
 """Rows of the unembedding taken to float32 together."""
+_BEFORE_THE_MLP = ("mlp_in", "mlp_in_unit")
 _FINAL_NORMS = (
     "model.norm",
     "model.language_model.norm",
@@ -91,8 +93,13 @@ def top_logits(
     model: Any, sae: SAE, k: int, leave_out: frozenset[int], features: Tensor | None = None
 ) -> "TopLogits":
     """The `k` tokens that each feature, or each of those given, raises and lowers most, but for
-    those to `leave_out`.
+    those to `leave_out`; none (k is 0) where the SAE writes what the MLP reads.
     """
+    assert sae.cfg.target is not None
+    if sae.cfg.target.kind in _BEFORE_THE_MLP:
+        count = sae.cfg.d_sae if features is None else len(features)
+        ids, logits = torch.zeros(count, 0, dtype=torch.long), torch.zeros(count, 0)
+        return TopLogits(ids, logits, ids, logits, torch.zeros(count))
     unembedding: Tensor = model.get_output_embeddings().weight.detach()
     gain = _final_gain(model)
     directions = stream_directions(model, sae, features).to(gain.device) * gain

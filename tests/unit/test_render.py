@@ -164,6 +164,8 @@ def test_a_dead_feature_has_a_page() -> None:
         neighbours=[],
     )
     page = Document(feature_html(dead, default_sae="first"))
+    # Without logits, the page says why there are none.
+    assert "Nothing directly: this SAE writes what the MLP reads" in page.text
     assert f"never fired on 3{NB}M tokens" in page.text
     assert "holds no context" in page.text
 

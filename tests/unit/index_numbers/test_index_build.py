@@ -6,9 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from sae_core.config import Site
 from sae_core.index import Index, build_index
 from sae_core.sae import SAE
 from sae_core.tokens import token_texts, vocabulary
@@ -220,70 +218,6 @@ def test_tokens_and_sources_it_fires_on(
             assert row["lift"] == pytest.approx(share / (base_sources[row["source"]] / total))
         shares = [row["share"] for row in sources]
         assert shares == sorted(shares, reverse=True)
-
-
-def expected_logits(model: Any, direction: np.ndarray) -> np.ndarray:
-    gain = 1 + model.model.norm.weight.double().numpy()
-    unembedding = model.lm_head.weight.double().numpy()
-    logits = unembedding @ (gain * direction / np.linalg.norm(direction))
-    return logits - logits.mean()
-
-
-def check_logits(page: dict[str, Any], logits: np.ndarray, specials: set[int]) -> None:
-    allowed = [i for i in range(len(logits)) if i not in specials]
-    ranked = sorted(allowed, key=lambda i: -logits[i])
-    for rows, expected in (
-        (page["logits"]["raises"], ranked[:10]),
-        (page["logits"]["lowers"], ranked[::-1][:10]),
-    ):
-        assert [row["id"] for row in rows] == expected
-        found = [row["logit"] for row in rows]
-        assert found == pytest.approx(logits[expected].tolist(), rel=2e-3, abs=2e-3)
-
-
-def test_logits(
-    pages: list[dict[str, Any]], tiny_model: Any, tiny_tokenizer: Any, sae: SAE
-) -> None:
-    rows = sae.W_dec.double().numpy()
-    specials = set(tiny_tokenizer.all_special_ids)
-    for i, page in enumerate(pages):
-        check_logits(page, expected_logits(tiny_model, rows[i]), specials)
-
-
-def test_logits_at_attn_out_go_through_the_output_projection_and_its_norm(
-    tiny_model: Any, tiny_tokenizer: Any, tiny_corpus: Path, tmp_path: Path
-) -> None:
-    site = Site("attn_out", 1)
-    sae = tiny.make_sae(tiny_model, tiny_tokenizer, site)
-    block = tiny_model.model.layers[1]
-    gain = block.post_attention_layernorm.weight
-    before = gain.detach().clone()
-    # A gain that is not 1 everywhere, or leaving it out would go unnoticed.
-    gain.copy_(torch.linspace(-0.5, 0.5, len(gain)))
-    try:
-        build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), tmp_path / "i.duckdb")
-        scale = 1 + gain.double().numpy()
-        projection = block.self_attn.o_proj.weight.double().numpy()
-        found = Index.open(tmp_path / "i.duckdb")
-        for i in (0, 5, 40):
-            direction = scale * (projection @ sae.W_dec[i].double().numpy())
-            logits = expected_logits(tiny_model, direction)
-            check_logits(found.feature(i), logits, set(tiny_tokenizer.all_special_ids))
-    finally:
-        gain.copy_(before)
-
-
-def test_neighbours(pages: list[dict[str, Any]], sae: SAE) -> None:
-    rows = sae.W_dec.double().numpy()
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    cosine = unit @ unit.T
-    np.fill_diagonal(cosine, -np.inf)
-    for i, page in enumerate(pages):
-        order = np.argsort(-cosine[i])[:10]
-        found = page["neighbours"]
-        assert [row["feature"] for row in found] == order.tolist()
-        assert [row["cosine"] for row in found] == pytest.approx(cosine[i][order], abs=2e-5)
-        assert [row["signature"] for row in found] == [pages[j]["signature"] for j in order]
 
 
 def test_a_dead_feature(pages: list[dict[str, Any]], dense: Reference) -> None:
