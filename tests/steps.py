@@ -119,7 +119,9 @@ class Toy:
             replay=replay,
         )
 
-    def listed(self, kernels: ModuleType | None = None, most: float = 0.5) -> ListedStep:
+    def listed(
+        self, kernels: ModuleType | None = None, most: float = 0.5, pause: int = 0
+    ) -> ListedStep:
         """For all architectures but JumpReLU."""
         assert isinstance(self.loss, FeatureLoss)
         return ListedStep(
@@ -129,6 +131,7 @@ class Toy:
             self.dense,
             kernels=kernels,
             most=most,
+            pause=pause,
             shard=self._shard,
         )
 

@@ -23,6 +23,10 @@ from training.shard import ALONE, Shard
 from training.sparse_step import report
 from training.step import DenseStep, Setting, State
 
+PAUSE = 15
+"""Dense steps that follow one whose entries were too many, before they are counted again: it takes
+the encoder's product to count them, of which a dense step has five and more."""
+
 
 def applies(loss: Loss, shard: Shard = ALONE) -> TypeGuard[FeatureLoss]:
     """Whether `ListedStep` is the step of an SAE with this loss: of all but JumpReLU's, but for the
@@ -45,8 +49,9 @@ def lists_for(device: torch.device) -> ModuleType:
 class ListedStep:
     """The step of an SAE with a `FeatureLoss`, its parameters held in `feature_rows`.
 
-    Where a batch has more entries than the lists have room for, the dense step is taken. Waits for
-    the device once a step, for the number of entries, with the gradients already on their way.
+    Where a batch has more entries than the lists have room for, the dense step is taken, and
+    `PAUSE` more of them. Waits for the device once a step, for the number of entries, with the
+    gradients already on their way.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class ListedStep:
         *,
         kernels: ModuleType | None = None,
         most: float | None = None,
+        pause: int = PAUSE,
         shard: Shard = ALONE,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `lists_for` the device if None;
@@ -72,15 +78,22 @@ class ListedStep:
         self._most = sparse_step.MOST if most is None else most
         self._shard = shard
         self._fitted = True
+        self._pause = pause
+        self._paused = 0
 
     def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """As `Step`."""
+        if self._paused:
+            self._paused -= 1
+            self._dense(raw, control)
+            return
         space = room(len(raw), len(self._state.parameters["W_dec"]), self._most)
         try:
             found = self._gradients(raw, control, space)
         except TooManyError as error:
             report(self._fitted, False, error.entries, space)
             self._fitted = False
+            self._paused = self._pause
         else:
             self._fitted = True
             self._dense.update(*found, control, len(raw))
@@ -105,3 +118,14 @@ class ListedStep:
         entries = features.check()
         report(self._fitted, True, entries, space)
         return gradients, stats
+
+    @property
+    def paused(self) -> Tensor:
+        """How many dense steps are to be taken before entries are counted again, so that a resumed
+        run takes them as well; part of what a checkpoint keeps.
+        """
+        return torch.tensor(self._paused, dtype=torch.int32)
+
+    def restored(self, paused: Tensor | int) -> None:
+        """Go on from a state that was changed from outside; `paused`: as the property was."""
+        self._paused = int(paused)

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed import _functional_collectives as collectives
 
-WHOLE = ("b_dec", "multiplier", "scalars")
+WHOLE = ("b_dec", "multiplier", "scalars", "paused")
 """Tensors of an SAE in training that every process holds whole."""
 
 

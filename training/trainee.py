@@ -77,9 +77,10 @@ class Trainee:
         )
         dense = DenseStep(self._state, loss, setting, compiler, rule, shard)
         self._sparse: SparseStep | None = None
+        self._listed: ListedStep | None = None
         self._step: Step = dense
         if sparse and listed_step.applies(loss, shard):
-            self._step = ListedStep(self._state, loss, setting, dense, shard=shard)
+            self._step = self._listed = ListedStep(self._state, loss, setting, dense, shard=shard)
         elif sparse:
             assert applies(loss, rule)
             kernels = None if shard.alone else ShardKernels(shard, kernels_for(device))
@@ -150,13 +151,16 @@ class Trainee:
     def state(self) -> dict[str, Tensor]:
         """Everything a step changes, of this process's features; the tensors themselves."""
         touched = {} if self._sparse is None else {"touched": self._sparse.touched}
-        return {**self._state.tensors, **touched}
+        paused = {} if self._listed is None else {"paused": self._listed.paused}
+        return {**self._state.tensors, **touched, **paused}
 
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         """Take over what `state` returned after `step` steps, of either kind."""
         for name, tensor in self._state.tensors.items():
             tensor.copy_(state[name])
+        if self._listed is not None:
+            self._listed.restored(state.get("paused", 0))
         touched = state.get("touched")
         if self._sparse is not None:
             self._sparse.restored(step if touched is None else touched)

@@ -6,6 +6,7 @@ rounding moves a weight by up to lr.
 """
 
 import logging
+from types import ModuleType
 
 import pytest
 import torch
@@ -114,6 +115,34 @@ def test_switching_back_and_forth_changes_nothing(
     assert said == ["dense", "sparse"] * 4
     for name, tensor in dense.state.tensors.items():
         assert distance(sparse.state.tensors[name], tensor) < 1e-4, name
+
+
+def test_after_too_many_entries_some_steps_are_dense_unasked() -> None:
+    asked = []
+
+    def above(*args: object) -> Lists:
+        asked.append(len(kinds))
+        return plain_lists.above(*args)  # pyright: ignore[reportArgumentType]
+
+    kernels = ModuleType("counted")
+    vars(kernels).update({**vars(plain_lists), "above": above})
+    toy = Toy(SMALL, architecture="standard")
+    step = toy.listed(kernels, most=1e-3, pause=3)
+    kinds: list[bool] = []
+    for i in range(6):
+        step(raw(SMALL, i), control(i))
+        kinds.append(step._fitted)
+    assert asked == [0, 4]
+    assert int(step.paused) == 2
+    step._most = 1.0
+    again = Toy(SMALL, architecture="standard").listed(kernels, most=1.0)
+    again.restored(step.paused)
+    for i in range(6, 10):
+        for one in (step, again):
+            one(raw(SMALL, i), control(i))
+        kinds.append(step._fitted)
+    assert kinds == [False] * 8 + [True] * 2
+    assert asked == [0, 4, 8, 8, 9, 9]
 
 
 def test_more_dead_features_than_auxk_takes_are_a_dense_step(
