@@ -6,7 +6,8 @@ the results are those of the step that was recorded, bit for bit.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
+from weakref import WeakSet
 
 import torch
 from jaxtyping import Float
@@ -62,7 +63,7 @@ class RecordedHalves:
     after another: what a step leaves there is gone with the next one.
     """
 
-    _pool: Any = None
+    _all: ClassVar[WeakSet["RecordedHalves"]] = WeakSet()
 
     def __init__(
         self,
@@ -75,13 +76,25 @@ class RecordedHalves:
         must have run before, and wait for nothing; batches will be of the shape of `raw`.
         """
         self._raw, self._control = raw.clone(), control.clone()
-        if RecordedHalves._pool is None:
-            RecordedHalves._pool = torch.cuda.graph_pool_handle()
+        # A memory lives as long as some graph does: the last one's end is its end.
+        other = next(iter(self._all), None)
+        pool = torch.cuda.graph_pool_handle() if other is None else other._first.pool()
         self._first, self._second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
-        with _recording(self._first, RecordedHalves._pool):
+        with _recording(self._first, pool):
             self._number, found = first(self._raw)
-        with _recording(self._second, RecordedHalves._pool):
+        with _recording(self._second, pool):
             second(self._raw, self._control, found)
+        self._all.add(self)
+
+    @classmethod
+    def forget_all(cls) -> None:
+        """Give up every recording: none can be replayed any more. Processes must do so before they
+        part, because NCCL waits for the graphs that hold its kernels.
+        """
+        for each in cls._all:
+            each._first.reset()
+            each._second.reset()
+        cls._all.clear()
 
     def takes(self, raw: Float[Tensor, "batch d_model"]) -> bool:
         """Whether a batch is of the shape and format that was recorded."""

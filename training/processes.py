@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
 from sae_core.placement import Device, chosen_device
+from training.graph import RecordedHalves
 from training.shard import ALONE, Shard
 
 LOST = (
@@ -51,6 +52,7 @@ def together(device: Device) -> Iterator[Shard]:
             dist.init_process_group(backend, store=store, rank=rank, world_size=world)
             yield Shard(rank, world)
             # Not after an error: this waits for processes that are gone.
+            RecordedHalves.forget_all()
             dist.destroy_process_group()
         except KeyboardInterrupt:
             if rank:
