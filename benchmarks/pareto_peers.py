@@ -9,8 +9,8 @@ their own functions. Settings are those that the libraries recommend, times bein
                          lr falling over the last fifth
 
 and as in ours the penalty grows over the first fifth, after a tenth at most of lr warm-up. With
-the window `wide`, bandwidth (and SAELens' first threshold) are those of our `short_run`, which
-SAELens' documentation advises for short runs.
+the window `wide`, the bandwidth is that of our `short_run`, and SAELens' first threshold is as
+wide: its documentation advises both for short runs.
 """
 
 import tempfile
@@ -117,7 +117,7 @@ class SAELensPeer:
         d_model, device = sample[0].shape[1], str(sample[0].device)
         wide = {
             "jumprelu_bandwidth": SHORT_RUN["bandwidth"] * d_model**0.5,
-            "jumprelu_init_threshold": SHORT_RUN["threshold_init"] * d_model**0.5,
+            "jumprelu_init_threshold": SHORT_RUN["bandwidth"] * d_model**0.5,
         }
         assert member.coefficient is not None
         self._site = member.site

@@ -162,6 +162,8 @@ def priced_l0(cfg: TrainConfig, plan: Plan) -> bool:
 def rule(cfg: TrainConfig, plan: Plan) -> Rule:
     """How an SAE's parameters are updated."""
     published = RECIPES[plan.architecture].rule
+    if cfg.loss.beta1 is not None:
+        published = replace(published, beta1=cfg.loss.beta1)
     if cfg.loss.decoder == "auto":
         return published
     return replace(published, unit_norm=cfg.loss.decoder == "unit")

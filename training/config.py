@@ -53,7 +53,9 @@ class TrainConfig:
     """JumpReLU: width of the threshold gradient's window, for inputs scaled to a mean squared norm
     of 1."""
     threshold_init: float = 0.001
-    """JumpReLU: first threshold of every feature, in the same units."""
+    """JumpReLU: first threshold of every feature, in the same units. 0: the one with which the
+    first reconstruction is of its input's size, b_dec starting at the activations' mean and not
+    at 0."""
     lrs: tuple[float, ...] = ()
     """Adam's learning rates, each trained; none: the one that each architecture was published
     with (7e-5 jumprelu, 5e-5 gated and standard, 2e-4 topk)."""
@@ -108,13 +110,14 @@ class TrainConfig:
             if target > self.d_sae:
                 raise ValueError(f"an L0 target of {target:g} is above d_sae ({self.d_sae}).")
         self._check_architectures()
-        for name in ("bandwidth", "threshold_init"):
-            positive(name, getattr(self, name))
+        positive("bandwidth", self.bandwidth)
         for lr in self.lrs:
             positive("lr", lr)
-        for name in ("lr_warmup", "lr_decay", "sparsity_warmup", "seed", "eval_tokens"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)} but must be 0 or more.")
+        from_0 = ("threshold_init", "lr_warmup", "lr_decay", "sparsity_warmup", "seed")
+        for name in (*from_0, "eval_tokens"):
+            value = getattr(self, name)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name} is {value} but must be 0 or more, and finite.")
         if self.seed >= 2**31:
             raise ValueError(f"seed is {self.seed} but must be below {2**31}.")
         for name, low in (("d_sae", 1), ("batch", 1), ("context_size", 2)):
@@ -207,7 +210,7 @@ GEMMA_SCOPE: dict[str, Any] = {}
 
 SHORT_RUN: dict[str, Any] = {
     "bandwidth": 0.01,
-    "threshold_init": 0.01,
+    "threshold_init": 0.0,
     "lrs": (2.5e-3,),
     "lr_warmup": 500,
     "lr_decay": 0.9,
@@ -252,9 +255,10 @@ def gemma_scope(**changes: Any) -> TrainConfig:
 def short_run(**changes: Any) -> TrainConfig:
     """A recipe for about 100 million tokens, with `changes` as in `gemma_scope`.
 
-    A learning rate some 35 times Gemma Scope's, a wider window and larger first thresholds, because
-    a threshold moves by about lr a step. It falls over the last nine tenths: kept up, such a rate
-    kills features (LOG.md). The rate was found for JumpReLU.
+    A learning rate some 35 times Gemma Scope's and a wider window, because a threshold moves by
+    about lr a step, and a start at which gradients are no larger than later ones. The rate falls
+    over the last nine tenths: kept up, such a rate kills features (LOG.md). It was found for
+    JumpReLU.
     """
     return _preset(SHORT_RUN, changes)
 

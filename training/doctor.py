@@ -86,10 +86,12 @@ def not_finite(lines: Sequence[Line], asked: Asked) -> str | None:
 
 def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
     """Thresholds that are where they began."""
-    line, start = lines[-1], asked.cfg.threshold_init
+    line = lines[-1]
     if asked.plan.architecture != "jumprelu" or asked.cfg.loss.decoder == "free":
         return None
     quantiles = [line[f"threshold_{q}"] for q in ("p05", "p50", "p95")]
+    # A fitted start is not known here, but is the same for every feature.
+    start = asked.cfg.threshold_init or quantiles[1]
     moved = any(abs(q - start) > FROZEN * start for q in quantiles)
     if moved or line["step"] < LEAST_DRIFT:
         return None

@@ -25,7 +25,7 @@ from sae_core.sites import module_path
 from sae_core.stream import check_stream
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
-from training.config import TrainConfig
+from training.config import LossOptions, TrainConfig
 from training.processes import together
 from training.results import TrainResult, save_and_measure
 from training.run import CHECKPOINTS, Interrupted, Run
@@ -134,6 +134,8 @@ def _claim(cfg: TrainConfig) -> None:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is damaged: choose another out folder.") from error
+        # Options that came later were at their defaults.
+        before["loss"] = asdict(LossOptions()) | before.get("loss", {})
         differing = [k for k, v in settings.items() if k not in FREE and before.get(k) != v]
         if differing:
             raise ValueError(

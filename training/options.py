@@ -73,6 +73,9 @@ class LossOptions:
     decoder: Decoder = "auto"
     """Norms of decoder rows: held at 1, or free and folded into the encoder when saved. `auto`:
     free for gated and standard, 1 for jumprelu and topk."""
+    beta1: float | None = None
+    """Adam's decay of its first moment; none: as each architecture was published (0 jumprelu and
+    gated, 0.9 topk and standard). JumpReLU's sparse steps are for 0 alone."""
     frequency_scale: float = 0.0
     """JumpReLU: frequency w_0 of a penalty on features active on a large share of the tokens,
     price * sum of w^2 / w_0; 0: none. Google DeepMind tried 0.1 and 0.01 (March 2025)."""
@@ -92,6 +95,8 @@ class LossOptions:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"{name} is {value} but must be 0 or more.")
+        if self.beta1 is not None and not 0 <= self.beta1 < 1:
+            raise ValueError(f"beta1 is {self.beta1} but must be at least 0 and below 1.")
         if self.frequency_scale and self.tanh_scale:
             raise ValueError(
                 "frequency_scale adds to the L0 penalty, which tanh_scale replaces: give one."

@@ -10,6 +10,8 @@ so that the tensors take raw activations and give raw ones, and decoder rows hav
 SAE, b_gate becomes what b_enc does, and b_mag' = C n (b_mag - exp(r_mag) * (b_dec @ W_enc)).
 """
 
+from statistics import NormalDist
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -36,19 +38,23 @@ def initial_parameters(
 ) -> Parameters:
     """Float32 leaves: W_dec with He-uniform rows scaled to norm 1, W_enc its transpose, biases 0.
 
-    `mean`: of the scaled activations, where a recipe's b_dec starts there; `shard`: the part of the
-    features to return. A threshold is a
-    parameter itself, not its logarithm: Adam moves a parameter by about lr a step, which for a
-    logarithm is lr times the threshold and freezes small ones. It is float32 because in bfloat16 a
-    step of 1e-4 on a threshold of 0.04 is rounded away.
+    `mean`: of the scaled activations, where b_dec starts if the recipe says so or `threshold` is 0,
+    which stands for the `fitted_threshold`; `shard`: the part of the features to return.
+
+    A threshold is a parameter itself, not its logarithm: Adam moves a parameter by about lr a step,
+    which for a logarithm is lr times the threshold and freezes small ones. It is float32 because in
+    bfloat16 a step of 1e-4 on a threshold of 0.04 is rounded away.
     """
     generator = torch.Generator().manual_seed(seed)
     bound = (6 / d_model) ** 0.5
     W_dec = torch.empty(d_sae, d_model).uniform_(-bound, bound, generator=generator)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
     b_dec = torch.zeros(d_model)
-    if recipe.starts_at_mean and mean is not None:
+    fitted = threshold == 0 and "threshold" in recipe.biases
+    if mean is not None and (recipe.starts_at_mean or fitted):
         b_dec = mean.detach().float().clone()
+    if fitted:
+        threshold = fitted_threshold(d_model, d_sae, 1 - float(b_dec.square().sum()))
     start = {
         "W_enc": W_dec.T.contiguous(),
         "W_dec": W_dec,
@@ -59,6 +65,25 @@ def initial_parameters(
         start["threshold"] = torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR))
     mine = {name: shard.mine(tensor, features_dim(name)) for name, tensor in start.items()}
     return {name: tensor.to(device).requires_grad_() for name, tensor in mine.items()}
+
+
+def fitted_threshold(d_model: int, d_sae: int, spread: float) -> float:
+    """The threshold at which the first reconstruction is as large as what it reconstructs.
+
+    `spread`: mean squared distance of the scaled activations from b_dec. Along a random direction
+    they are about normal with variance spread / d_model. With W_enc the transpose of W_dec, the
+    reconstruction's part along the input is d_sae / d_model times the share of that variance which
+    lies above the threshold, and this is made 1. With all that is positive active it would be
+    d_sae / (2 d_model): errors, and gradients, many times those of later steps, which Adam's second
+    moments remember for some thousand steps, dividing what they learn.
+    """
+    normal = NormalDist()
+    low, high = 0.0, 10.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = normal.cdf(-middle) + middle * normal.pdf(middle)
+        low, high = (middle, high) if above * d_sae > d_model else (low, middle)
+    return low * (max(spread, 0.0) / d_model) ** 0.5
 
 
 def folded(parameters: Parameters, scale: float, cfg: SAEConfig) -> SAE:

@@ -80,6 +80,14 @@ def test_full_disk_at_the_end_is_one_sentence_and_nothing_is_lost(
 def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path) -> None:
     cfg = replace(base, out=str(tmp_path / "run"))
     train(cfg)
+    path = tmp_path / "run" / "config.json"
+    settings = json.loads(path.read_text())
+    # A version that did not know an option did as its default says.
+    del settings["loss"]["beta1"]
+    path.write_text(json.dumps(settings))
+    assert len(train(cfg)) == 2
+    with pytest.raises(ValueError, match="holds a run with another loss: choose another out"):
+        train(replace(cfg, loss=replace(cfg.loss, beta1=0.9)))
     with pytest.raises(ValueError, match="holds a run with another d_sae, lrs: choose another out"):
         train(replace(cfg, lrs=(1e-4,), d_sae=32))
 

@@ -20,7 +20,7 @@ STEPS, BATCH = 150, 128
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "thresholds-frozen": (
-        {"lrs": (1e-9,)},
+        {"lrs": (1e-9,), "threshold_init": 0.01},
         "thresholds are where they began (0.01): raise lrs or bandwidth",
     ),
     "lambda-saturated": (
@@ -106,6 +106,13 @@ def test_a_run_without_mistakes_ends_without_findings(
     assert result.findings == ()
     assert _lines(here)[-1]["findings"] == {}
     assert "doctor" not in caplog.text
+
+
+def test_fitted_thresholds_that_stay_are_found_frozen(cfg: TrainConfig, tmp_path: Path) -> None:
+    assert cfg.threshold_init == 0
+    (result,) = train(replace(cfg, out=str(tmp_path), lrs=(1e-9,), d_sae=512))
+    (found,) = [f for f in result.findings if f.check == "thresholds-frozen"]
+    assert "thresholds are where they began (0." in found.sentence
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(cfg: TrainConfig, tmp_path: Path) -> None:

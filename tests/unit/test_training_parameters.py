@@ -5,7 +5,7 @@ import torch
 
 from sae_core.config import SAEConfig
 from training.losses import JumpReLULoss, Penalty
-from training.parameters import folded, initial_parameters
+from training.parameters import fitted_threshold, folded, initial_parameters
 
 SCALE = 7.3
 
@@ -22,6 +22,31 @@ def test_start_is_gemma_scopes() -> None:
     again, other = initial_parameters(24, 96, 0.001, 5), initial_parameters(24, 96, 0.001, 6)
     assert torch.equal(p["W_dec"], again["W_dec"])
     assert not torch.equal(p["W_dec"], other["W_dec"])
+
+
+@pytest.mark.parametrize("d_sae", [96, 384, 1_536])
+def test_fitted_start_reconstructs_at_the_inputs_size(d_sae: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    mean = torch.randn(24, generator=generator)
+    mean *= 0.6**0.5 / mean.norm()
+    x = mean + 0.4**0.5 * torch.randn(4_000, 24, generator=generator) / 24**0.5
+    with torch.no_grad():
+        p = initial_parameters(24, d_sae, 0, seed=1, mean=mean)
+        assert torch.equal(p["b_dec"], mean)
+        assert len(p["threshold"].unique()) == 1
+        rest = x - p["b_dec"]
+        z = rest @ p["W_enc"]
+        found = (z * (z > p["threshold"])) @ p["W_dec"]
+    along = (found * rest).sum() / rest.square().sum()
+    assert float(along) == pytest.approx(1, abs=0.05)
+
+
+def test_fitted_threshold_is_not_negative() -> None:
+    # With fewer than 2 d_model features, all that is positive is not too much.
+    assert fitted_threshold(24, 40, 1.0) == pytest.approx(0, abs=1e-9)
+    assert fitted_threshold(24, 96, 0.0) == 0
+    p = initial_parameters(24, 40, 0, seed=0, mean=torch.zeros(24))
+    assert bool((p["threshold"] > 0).all())
 
 
 def test_folded_sae_does_to_raw_input_what_was_trained_on_scaled_input() -> None:
