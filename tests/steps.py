@@ -100,6 +100,7 @@ class Toy:
         part = self._remade(shard=shard)
         for name, p in part.state.plain.items():
             p.copy_(shard.mine(self.start[name], features_dim(name)))
+        part.state.totals["silent"].copy_(shard.mine(self.state.totals["silent"], 0))
         return part
 
     def sparse(

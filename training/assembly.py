@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from training import listed_step
 from training.config import Plan, TrainConfig
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
+from training.losses.base import FeatureLoss
 from training.parameters import initial_parameters
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard
@@ -98,7 +98,7 @@ def sparse(
         and cfg.d_sae // shard.world >= SPARSE_FROM
         and importlib.util.find_spec("triton") is not None
     )
-    chosen = chosen and (applies(loss, rule(cfg, plan)) or listed_step.applies(loss, shard))
+    chosen = chosen and (applies(loss, rule(cfg, plan)) or isinstance(loss, FeatureLoss))
     log.info("%s: %s steps", plan.name, "sparse" if chosen else "dense")
     return chosen
 

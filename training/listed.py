@@ -147,23 +147,28 @@ class Listed:
         """As `Features.largest`. Of a subset, all that is above 0 is listed: where that is more
         than k for some token, there are too many.
         """
-        assert self._shard.alone
         with torch.no_grad():
             lists = self._top(bias, k) if among is None else self._among(bias, k, among.mask)
         return self._part(bias, lists)
 
     def _top(self, bias: Tensor, k: int) -> Lists:
-        number = k * len(self._centred)
+        mine = min(k, len(bias))
+        number = mine * len(self._centred)
         if number > self._room:
             raise TooManyError(number)
-        found = largest(self._product(), bias, k, self._kernels.group_maxima)
-        return lists_of(*found, len(bias))
+        features, values = largest(self._product(), bias, mine, self._kernels.group_maxima)
+        if not self._shard.alone:
+            # No process has more than k of the k largest; what is none of them is as if at 0.
+            every = self._shard.gather(values, dim=1)
+            chosen = torch.zeros_like(every).scatter(1, every.topk(k, dim=1).indices, 1.0)
+            values = torch.where(self._shard.mine(chosen, 1) > 0, values, 0.0)
+        return lists_of(features, values, len(bias))
 
     def _among(self, bias: Tensor, k: int, mask: Tensor) -> Lists:
         threshold = torch.where(mask, 0.0, _NEVER)
         lists = self._kernels.above(self._product(), bias, threshold, self._room)
         number = lists.column_start[-1:]
-        more = (lists.row_start.diff() > k).any()
+        more = (self._shard.sum(lists.row_start.diff()) > k).any()
         self._ask(torch.where(more, number.clamp(min=self._room + 1), number))
         return lists
 

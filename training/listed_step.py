@@ -7,7 +7,6 @@ always that of the dense step, so that either may follow the other.
 """
 
 from types import ModuleType
-from typing import TypeGuard
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,7 @@ from torch import Tensor
 from training import sparse_step
 from training.kernels.entries import room
 from training.listed import Listed, TooManyError
-from training.losses import BatchStats, Loss, Parameters, TopKLoss
+from training.losses import BatchStats, Parameters
 from training.losses.base import FeatureLoss
 from training.optim import Control
 from training.shard import ALONE, Shard
@@ -26,13 +25,6 @@ from training.step import DenseStep, Setting, State
 PAUSE = 15
 """Dense steps that follow one whose entries were too many, before they are counted again: it takes
 the encoder's product to count them, of which a dense step has five and more."""
-
-
-def applies(loss: Loss, shard: Shard = ALONE) -> TypeGuard[FeatureLoss]:
-    """Whether `ListedStep` is the step of an SAE with this loss: of all but JumpReLU's, but for the
-    k largest of features that are shared out between processes.
-    """
-    return isinstance(loss, FeatureLoss) and (shard.alone or not isinstance(loss, TopKLoss))
 
 
 def lists_for(device: torch.device) -> ModuleType:

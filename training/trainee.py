@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training import listed_step
 from training.config import Compile, Plan
 from training.kernels.shards import ShardKernels
 from training.listed_step import ListedStep
 from training.losses import Loss, Parameters
+from training.losses.base import FeatureLoss
 from training.optim import Control
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard, features_dim
@@ -79,7 +79,7 @@ class Trainee:
         self._sparse: SparseStep | None = None
         self._listed: ListedStep | None = None
         self._step: Step = dense
-        if sparse and listed_step.applies(loss, shard):
+        if sparse and isinstance(loss, FeatureLoss):
             self._step = self._listed = ListedStep(self._state, loss, setting, dense, shard=shard)
         elif sparse:
             assert applies(loss, rule)

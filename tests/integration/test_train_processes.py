@@ -121,8 +121,8 @@ def test_two_processes_learn_what_one_does(
     for name, run in runs.items():
         train(to(run, f"{name}-1"))
     said = processes.finish([to(run, f"{name}-2") for name, run in runs.items()], 2)
-    for architecture, step in (("gated", "sparse"), ("topk", "dense"), ("standard", "sparse")):
-        assert f"{architecture}-l0_4: {step} steps" in said
+    for architecture in ("gated", "topk", "standard"):
+        assert f"{architecture}-l0_4: sparse steps" in said
     for name, run in runs.items():
         assert_close(to(run, f"{name}-1"), to(run, f"{name}-2"))
 

@@ -16,7 +16,6 @@ from tests.steps import ODD, TOP, Shape, Toy, control, distance, raw
 from training.kernels import plain_lists
 from training.kernels.entries import Lists
 from training.kernels.largest import largest, lists_of
-from training.losses import TopKLoss
 
 ARCHITECTURES: tuple[Architecture, ...] = ("standard", "gated", "topk")
 STEERED: tuple[Architecture, ...] = ("standard", "gated")
@@ -207,12 +206,3 @@ def _check(lists: Lists, dense: torch.Tensor) -> None:
     assert torch.equal(again, dense)
     counts = lists.column_start.diff()[lists.order]
     assert bool((counts.diff() <= 0).all())
-
-
-def test_topk_is_not_listed_where_features_are_shared_out() -> None:
-    from training.listed_step import applies
-    from training.shard import Shard
-
-    loss = TopKLoss(k=TOP, dead_tokens=10)
-    assert applies(loss)
-    assert not applies(loss, Shard(0, 2))

@@ -77,9 +77,10 @@ def test_sparse_steps(kernel: Kernel) -> None:
     _assert_close(found, toy.state.tensors)
 
 
-@pytest.mark.parametrize("architecture", ["gated", "standard"])
+@pytest.mark.parametrize("architecture", ["gated", "standard", "topk"])
 def test_listed_steps(architecture: Architecture) -> None:
     toy = Toy(SHAPE, architecture=architecture)
+    toy.bury(9)
     found, kinds = _steps(toy, "listed", 0.5, 3)
     assert kinds == [True] * 3
     for i in range(3):
