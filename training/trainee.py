@@ -22,6 +22,8 @@ __all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "Trainee", "compiler"]
 
 FREQUENCY_BINS = [10.0**e for e in (-6, -5.5, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5)]
 """Edges of the histogram of frequencies; below the first are those that were not active at all."""
+_VARIANTS = 64
+"""In which one function may be compiled; PyTorch allows 8, then fails."""
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -29,6 +31,8 @@ def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any
     """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes."""
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return lambda function: function
+    # The update serves every architecture and width, after dense steps and after sparse ones.
+    torch._dynamo.config.recompile_limit = _VARIANTS
     return lambda function: torch.compile(function, fullgraph=True, dynamic=False)
 
 
