@@ -128,6 +128,7 @@ class Listed:
         self._shard = shard
         self._at_once = at_once
         self._asked: list[Readback] = []
+        self._entries = 0
         self._projected: Tensor | None = None
         W_dec = parameters["W_dec"].detach()
         self._copy = W_dec.to(centred.dtype)
@@ -156,6 +157,7 @@ class Listed:
         number = mine * len(self._centred)
         if number > self._room:
             raise TooManyError(number)
+        self._entries += number
         features, values = largest(self._product(), bias, mine, self._kernels.group_maxima)
         if not self._shard.alone:
             # No process has more than k of the k largest; what is none of them is as if at 0.
@@ -174,11 +176,13 @@ class Listed:
 
     def check(self) -> int:
         """The number of entries; raises TooManyError if there is no room for them."""
-        numbers = [asked.answer() for asked in self._asked]
+        for asked in self._asked:
+            number = asked.answer()
+            if number > self._room:
+                raise TooManyError(number)
+            self._entries += number
         self._asked.clear()
-        if any(number > self._room for number in numbers):
-            raise TooManyError(max(numbers))
-        return sum(numbers)
+        return self._entries
 
     def forget(self) -> None:
         """Let go of the encoder's product: no further part will be asked for."""

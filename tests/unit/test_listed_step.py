@@ -112,6 +112,10 @@ def test_switching_back_and_forth_changes_nothing(
             step(x, control(i))
     said = [record.message.split()[0] for record in caplog.records]
     assert said == ["dense", "sparse"] * 4
+    for record in caplog.records:
+        entries = int(record.message.split(": ")[1].split(" entries")[0].replace(",", ""))
+        assert (entries > 400) == ("dense" in record.message)
+        assert entries > 100
     for name, tensor in dense.state.tensors.items():
         assert distance(sparse.state.tensors[name], tensor) < 1e-4, name
 
