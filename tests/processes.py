@@ -20,13 +20,13 @@ ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import json, logging, sys
 import torch
-import training.sparse_step
+from training import listed_step, sparse_step
 from training.config import TrainConfig
 from training.loop import train
 from training.processes import together
 
 # So narrow SAEs are too dense for sparse steps otherwise.
-training.sparse_step.MOST = 0.5
+listed_step.MOST = sparse_step.MOST = 0.5
 torch.set_num_threads(1)
 logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 try:

@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training import sparse_step
 from training.kernels.entries import room
 from training.listed import Listed, TooManyError
 from training.losses import BatchStats, Parameters
@@ -22,6 +21,9 @@ from training.shard import ALONE, Shard
 from training.sparse_step import report
 from training.step import DenseStep, Setting, State
 
+MOST = 1 / 128
+"""Share of a batch's (token, feature) pairs above which the dense step is taken: half of
+JumpReLU's, because an entry costs as much, and there is less to be saved."""
 PAUSE = 15
 """Dense steps that follow one whose entries were too many, before they are counted again: it takes
 the encoder's product to count them, of which a dense step has five and more."""
@@ -59,7 +61,7 @@ class ListedStep:
         shard: Shard = ALONE,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `lists_for` the device if None;
-        `most`: `sparse_step.MOST` if None.
+        `most`: `MOST` if None.
         """
         assert state.plain["W_enc"].T.is_contiguous(), "see feature_rows"
         self._state = state
@@ -67,7 +69,7 @@ class ListedStep:
         self._setting = setting
         self._dense = dense
         self._kernels = lists_for(setting.mean.device) if kernels is None else kernels
-        self._most = sparse_step.MOST if most is None else most
+        self._most = MOST if most is None else most
         self._shard = shard
         self._fitted = True
         self._pause = pause

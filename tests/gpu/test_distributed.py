@@ -28,10 +28,10 @@ def test_two_gpus_learn_what_one_does(
     cfg: TrainConfig, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("NCCL_NVLS_ENABLE", "0")
-    monkeypatch.setattr("training.sparse_step.MOST", 0.5)
+    for module in ("sparse_step", "listed_step"):
+        monkeypatch.setattr(f"training.{module}.MOST", 0.5)
     options = RunOptions(checkpoint_every=10, device="cuda", step=step)  # pyright: ignore[reportArgumentType]
-    architectures = ("jumprelu",) if step == "sparse" else cfg.architectures
-    one = replace(cfg, architectures=architectures, run=options, precision="float32")
+    one = replace(cfg, run=options, precision="float32")
     two = to(one, "two")
     train(one)
     said = processes.finish([two], 2, device="cuda")

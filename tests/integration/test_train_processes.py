@@ -109,7 +109,8 @@ def cut_at_20(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_two_processes_learn_what_one_does(
     cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("training.sparse_step.MOST", 0.5)
+    for step in ("sparse_step", "listed_step"):
+        monkeypatch.setattr(f"training.{step}.MOST", 0.5)
     extras = LossOptions(decoder="free", tanh_scale=4.0, pre_act=1e-3)
     penalised = LossOptions(frequency_scale=0.1)
     runs = {

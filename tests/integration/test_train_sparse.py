@@ -25,6 +25,14 @@ def sparse_cfg(cfg: TrainConfig, request: pytest.FixtureRequest) -> TrainConfig:
     return replace(cfg, architectures=request.param)
 
 
+def _make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So narrow a layer is dense for long: at first there is no room for its entries, then there
+    is.
+    """
+    for step in ("sparse_step", "listed_step"):
+        monkeypatch.setattr(f"training.{step}.MOST", 0.2)
+
+
 def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> None:
     """Run until `steps` steps of the run's SAEs have been taken, then end without a word."""
     taken = 0
@@ -49,8 +57,7 @@ def test_sparse_runs_learn_what_dense_ones_do(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    # So narrow a layer is dense for long: at first there is no room for its entries, then there is.
-    monkeypatch.setattr("training.sparse_step.MOST", 0.2)
+    _make_room(monkeypatch)
     runs = {
         run.step: replace(
             sparse_cfg,
@@ -78,7 +85,7 @@ def test_an_interrupted_sparse_run_goes_on_bit_for_bit(
 ) -> None:
     cut = replace(sparse_cfg, run=SPARSE)
     whole = replace(cut, out=str(tmp_path / "whole"))
-    monkeypatch.setattr("training.sparse_step.MOST", 0.2)
+    _make_room(monkeypatch)
     train(whole)
     _until(monkeypatch, cut, 150)
     train(cut)
