@@ -1,4 +1,4 @@
-"""Prompt: what fires on a text, and what splicing the SAE in costs, token by token.
+"""Prompt: what fires on a text or a conversation, and what the SAE costs there, token by token.
 
 The server analyses a text once; colouring, choosing, sorting and hiding are the browser's
 (static/js/prompt.js), so that they answer at once.
@@ -10,6 +10,7 @@ from app import api
 from app.pages.cards import add_cards
 from app.pages.channel import Ask, add_channel
 from app.pages.examples import prompts
+from app.pages.given import add_chat, fields_html
 from app.pages.layout import PROMPT, add_frame
 from app.render import escape
 from app.service import Service
@@ -25,16 +26,21 @@ _SORTS: Final = (
     ("frequency", "rarity"),
 )
 _DIGITS: Final = 4
+_TEXT_FIELD: Final = """<label class="vh" for="prompt-text">Text to analyse</label>
+        <textarea id="prompt-text" rows="3" spellcheck="false"
+          placeholder="Paste or type a text" aria-describedby="prompt-hint"></textarea>"""
 
 
 def build(service: Service) -> None:
     """Add the page to the Blocks that is being built."""
 
     def analyse(ask: Ask) -> dict[str, Any]:
-        return {"analysis": _compact(service.prompt_features(ask["text"], ask["sae"]))}
+        found = service.prompt_features(ask["text"], ask["sae"], messages=ask["messages"])
+        return {"analysis": _compact(found)}
 
     add_frame(PROMPT, service, _content(service), limit=service.settings.max_prompt_tokens)
     add_channel("analyse", analyse, group=api.ANALYSE)
+    add_chat(service)
     add_cards(service)
 
 
@@ -63,10 +69,7 @@ def _content(service: Service) -> str:
     )
     return f"""
 <h1>What fires on this text</h1>
-<form id="prompt-form" class="ask">
-  <label class="vh" for="prompt-text">Text to analyse</label>
-  <textarea id="prompt-text" rows="3" spellcheck="false"
-    placeholder="Paste or type a text" aria-describedby="prompt-hint"></textarea>
+<form id="prompt-form" class="ask">{fields_html(_TEXT_FIELD)}
   <button class="primary" aria-keyshortcuts="Control+Enter">Analyse</button>
 </form>
 <div id="problem"></div>

@@ -9,6 +9,7 @@ from app import api
 from app.pages.cards import add_cards
 from app.pages.channel import Ask, add_channel, add_stream
 from app.pages.examples import steerings
+from app.pages.given import add_chat, fields_html
 from app.pages.layout import STEER, add_frame
 from app.service import Service
 
@@ -17,6 +18,9 @@ FRAME_SECONDS: Final = 0.05
 
 DEFAULT_PROMPT: Final = "The old man walked into the"
 DEFAULT_QUESTION: Final = "What is the best way to spend a Sunday?"
+
+_TEXT_FIELD: Final = """<label for="steer-prompt">Prompt</label>
+        <textarea id="steer-prompt" rows="3" spellcheck="false"></textarea>"""
 
 
 def build(service: Service) -> None:
@@ -43,10 +47,6 @@ def build(service: Service) -> None:
     def ideas(ask: Ask) -> dict[str, Any]:
         return {"ideas": steerings(service) or _from_features(service, ask["sae"])}
 
-    def chat(_ask: Ask) -> dict[str, Any]:
-        """Whether prompts may be conversations, which the loaded tokenizer says."""
-        return {"chat": service.chat()}
-
     prompts = [run["prompt"] for run in steerings(service) if "prompt" in run]
     add_frame(
         STEER,
@@ -59,7 +59,7 @@ def build(service: Service) -> None:
     add_stream("steer", steer, group=api.GENERATE)
     add_channel("look-up", look_up)
     add_channel("ideas", ideas)
-    add_channel("chat", chat)
+    add_chat(service)
     add_cards(service)
 
 
@@ -119,16 +119,7 @@ def _content(service: Service) -> str:
 <h1>Clamp features and read on</h1>
 <div class="two reversed">
   <form id="steer-form" class="panel" novalidate>
-    <fieldset class="segments" id="kinds" hidden><legend class="vh">The prompt is</legend>
-      <label><input type="radio" name="kind" value="text" checked><span>Text</span></label>
-      <label><input type="radio" name="kind" value="chat"><span>Chat</span></label></fieldset>
-    <div id="prompt-fields">
-      <div id="as-text"><label for="steer-prompt">Prompt</label>
-        <textarea id="steer-prompt" rows="3" spellcheck="false"></textarea></div>
-      <div id="as-chat" hidden><div id="turns"></div>
-        <div class="buttons"><button type="button" id="add-turn">+ Add a turn</button>
-          <button type="button" id="add-system">+ System text</button></div></div>
-    </div>
+    {fields_html(_TEXT_FIELD)}
     <h2>Edits</h2>
     <div id="edits"></div>
     <button type="button" id="add-edit">+ Add a feature</button>

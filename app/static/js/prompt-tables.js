@@ -151,7 +151,7 @@
         el("caption", { class: "vh" }, "Tokens of the selected feature"),
         el("tbody", {}, ...rows),
       ),
-      links(row, data.of, reproduceFeature(data, row, tokens.slice(0, TOKENS))),
+      links(row, data, reproduceFeature(data, row, tokens.slice(0, TOKENS))),
     );
   };
 
@@ -204,18 +204,21 @@
     return js.reproduceButton(choices, "activations of this feature");
   }
 
-  function links({ feature, max_act: largest, peak }, text, reproduce) {
+  function links({ feature, max_act: largest, peak }, data, reproduce) {
     const sae = js.saeInAddress(js.sae());
     // As strong as it ever was in the index, or as it is here.
     const much = largest === null ? { value: Number(peak.toPrecision(3)) } : { strength: 1 };
     const edits = JSON.stringify([{ feature, mode: "set", ...much, positions: "all" }]);
     // A long text would make a link that no browser opens.
-    const prompt = text.length < 2000 ? text : "";
+    const short = (text) => (text.length < 2000 ? text : "");
+    const read = data.messages
+      ? { messages: short(JSON.stringify(data.messages)) }
+      : { prompt: short(data.text) };
     return el(
       "p",
       { class: "links" },
       el("a", { href: js.address("features", { sae, feature }) }, "Open its page"),
-      el("a", { href: js.address("steer", { sae, prompt, edits }) }, "Steer with it"),
+      el("a", { href: js.address("steer", { sae, ...read, edits }) }, "Steer with it"),
       reproduce,
     );
   }

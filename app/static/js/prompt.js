@@ -14,6 +14,7 @@
   js.pages.prompt = (main) => {
     const form = at("prompt-form");
     const field = at("prompt-text");
+    const given = js.given(main, { field, changed: () => {} });
     let spans = [];
     let most = FEW; // rows of the long table
     const page = {
@@ -32,6 +33,7 @@
       const hide = Number(q.hide);
       return {
         text: q.text ?? "",
+        messages: js.listInAddress("messages", js.messagesProblem).value ?? null,
         view: VIEWS.includes(q.view) ? q.view : "cost",
         token: whole(q.token),
         feature: whole(q.feature),
@@ -40,11 +42,15 @@
       };
     }
 
+    /* All that the model reads, to compare. */
+    const reading = ({ text, messages }) => (messages ? JSON.stringify(messages) : text);
+
     function write(push) {
-      const { text, view, token, feature, sort, hide } = page.state;
+      const { text, messages, view, token, feature, sort, hide } = page.state;
       const values = {
         sae: js.saeInAddress(js.sae()),
         text,
+        messages: messages && JSON.stringify(messages),
         view: view === "cost" ? "" : view,
         token,
         feature,
@@ -70,10 +76,12 @@
     /* The analysis */
 
     function analyse({ push }) {
-      page.state.text = field.value;
+      const messages = given.messages();
+      const text = messages ? "" : field.value;
+      Object.assign(page.state, { text, messages });
       write(push);
       at("problem").replaceChildren();
-      js.ask("analyse", { text: page.state.text, sae: js.sae() }, (answer) => {
+      js.ask("analyse", { text, messages, sae: js.sae() }, (answer) => {
         if (answer.error) refuse(answer.error);
         else take(answer.analysis);
       });
@@ -89,7 +97,7 @@
 
     function take(analysis) {
       const { state } = page;
-      page.data = { ...analysis, of: state.text };
+      page.data = { ...analysis, of: reading(state) };
       page.byId = new Map(analysis.features.map((row) => [row.feature, row]));
       page.byToken = analysis.tokens.map(() => []);
       for (const row of analysis.features) {
@@ -106,7 +114,8 @@
       at("tokens").replaceChildren(...spans);
       at("start").hidden = true;
       at("result").hidden = false;
-      js.title(`Prompt: ${state.text.trim().slice(0, 40)}`);
+      const said = state.messages?.at(-1).content ?? state.text;
+      js.title(`Prompt: ${said.trim().slice(0, 40)}`);
       draw();
     }
 
@@ -209,7 +218,7 @@
 
     const CLICKS = {
       "[data-example]": (node) => {
-        field.value = node.dataset.example;
+        given.set(null, node.dataset.example);
         form.requestSubmit();
       },
       "#tokens [data-i]": (node) => chooseToken(Number(node.dataset.i)),
@@ -235,7 +244,7 @@
       Object.assign(page.state, withoutFeature(), { token: null });
       analyse({ push: true });
     });
-    field.addEventListener("keydown", (event) => {
+    at("prompt-fields").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
 
@@ -265,7 +274,7 @@
     at("sae").addEventListener("change", (event) => {
       Object.assign(page.state, withoutFeature());
       js.setQuery({ ...js.query(), sae: js.saeInAddress(event.target.value) }, { push: true });
-      if (field.value.trim()) analyse({ push: false });
+      if (given.isChat() || field.value.trim()) analyse({ push: false });
       else write(false);
     });
 
@@ -273,11 +282,11 @@
     function restore() {
       js.carrySae();
       page.state = read();
-      field.value = page.state.text;
-      if (!page.state.text) {
+      given.set(page.state.messages, page.state.text);
+      if (!reading(page.state)) {
         js.forget("analyse");
-        refuse("");
-      } else if (page.data?.of === page.state.text && page.data.sae === js.sae()) {
+        refuse(js.listInAddress("messages", js.messagesProblem).problem ?? "");
+      } else if (page.data?.of === reading(page.state) && page.data.sae === js.sae()) {
         draw();
       } else {
         analyse({ push: false });
@@ -286,5 +295,6 @@
 
     addEventListener("popstate", restore);
     restore();
+    js.ask("chat", {}, ({ chat }) => chat && given.offer(chat), { quiet: true });
   };
 })();

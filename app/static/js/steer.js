@@ -16,25 +16,25 @@
     const usual = Object.fromEntries(
       Object.entries(fields).map(([name, field]) => [name, Number(field.value)]),
     );
-    const kinds = [...main.querySelectorAll("[name=kind]")];
     const edits = js.editList(at("edits"), {
       most: Number(main.dataset.mostEdits),
       add: at("add-edit"),
       changed: () => changed(),
     });
-    const turns = js.turnList(at("turns"), {
-      add: at("add-turn"),
-      addSystem: at("add-system"),
-      changed: () => changed(),
+    const given = js.given(main, {
+      field: at("steer-prompt"),
+      changed: () => {
+        changed();
+        drawIdeas();
+      },
     });
+    const { isChat, turns } = given;
     const view = js.runView({ carryOn });
     let asked = null; // the settings of the run on the page
     let started = 0;
     let ideas = [];
 
     /* Settings: the form, the address and the JSON say the same. */
-
-    const isChat = () => kinds.find((radio) => radio.checked).value === "chat";
 
     function settings() {
       const numbers = Object.fromEntries(
@@ -43,37 +43,16 @@
           field.value === "" ? null : Number(field.value),
         ]),
       );
-      const read = isChat() ? { messages: turns.get() } : { prompt: at("steer-prompt").value };
+      const messages = given.messages();
+      const read = messages ? { messages } : { prompt: at("steer-prompt").value };
       return { sae: js.sae(), ...read, edits: edits.get(), ...numbers };
     }
 
-    function fill(given) {
-      if (given.messages) turns.set(given.messages);
-      else at("steer-prompt").value = given.prompt ?? "";
-      show(given.messages ? "chat" : "text");
-      for (const [name, field] of Object.entries(fields)) field.value = given[name] ?? usual[name];
-      edits.set(given.edits ?? []);
+    function fill(wanted) {
+      given.set(wanted.messages, wanted.prompt ?? "");
+      for (const [name, field] of Object.entries(fields)) field.value = wanted[name] ?? usual[name];
+      edits.set(wanted.edits ?? []);
       at("json-text").value = JSON.stringify(settings(), null, 2);
-    }
-
-    /* Text or chat. */
-    function show(kind) {
-      for (const radio of kinds) radio.checked = radio.value === kind;
-      at("as-text").hidden = kind !== "text";
-      at("as-chat").hidden = kind !== "chat";
-      // A link may bring a conversation to a model that has none: then this is the way back.
-      if (kind === "chat") at("kinds").hidden = false;
-    }
-
-    /* From one to the other, with what is there. */
-    function change(kind) {
-      const { prompt, question } = main.dataset;
-      const written = at("steer-prompt").value;
-      if (kind === "chat" && !turns.get().some((turn) => turn.content.trim()))
-        turns.set([{ role: "user", content: written === prompt ? question : written }]);
-      show(kind);
-      changed();
-      drawIdeas();
     }
 
     function write(push) {
@@ -102,32 +81,17 @@
     function read() {
       const q = js.query();
       const number = (text) => (text === undefined ? undefined : Number(text));
-      const given = {
+      const messages = js.listInAddress("messages", js.messagesProblem);
+      const listed = js.listInAddress("edits", js.editProblem);
+      return {
         prompt: q.prompt,
-        edits: [],
+        messages: messages.value,
+        edits: listed.value ?? [],
         max_new_tokens: number(q.tokens),
         temperature: number(q.temperature),
         seed: number(q.seed),
+        problem: messages.problem ?? listed.problem,
       };
-      for (const [name, why] of [
-        ["messages", js.messagesProblem],
-        ["edits", js.editProblem],
-      ]) {
-        if (!q[name]) continue;
-        let value;
-        try {
-          value = JSON.parse(q[name]);
-        } catch {
-          given.problem = `The ${name} in this link cannot be read: it may have been cut off.`;
-          return given;
-        }
-        if (why(value)) {
-          given.problem = `The ${name} in this link cannot be used: ${why(value)}.`;
-          return given;
-        }
-        given[name] = value;
-      }
-      return given;
     }
 
     /* Running */
@@ -174,12 +138,11 @@
 
     /* The conversation that was asked, with an answer to it, and the next turn to write. */
     function carryOn(answer) {
-      turns.set([
+      given.set([
         ...asked.messages,
         { role: "model", content: answer },
         { role: "user", content: "" },
       ]);
-      show("chat");
       write(true);
       changed();
       turns.focusLast();
@@ -214,12 +177,12 @@
           "div",
           { class: "cards" },
           ideas.map((idea) => {
-            const given = idea.messages?.at(-1)?.content ?? (isChat() ? "" : `${idea.prompt}…`);
+            const words = idea.messages?.at(-1)?.content ?? (isChat() ? "" : `${idea.prompt}…`);
             return el(
               "button",
               { type: "button", class: "panel card idea", onclick: () => use(tried(idea)) },
-              el("b", {}, idea.title ?? given),
-              given ? el("span", { class: "mono given" }, given) : null,
+              el("b", {}, idea.title ?? words),
+              words ? el("span", { class: "mono given" }, words) : null,
               el("span", { class: "quiet" }, (idea.edits ?? []).map(wish).join("; ")),
             );
           }),
@@ -240,19 +203,19 @@
 
     /* Settings written by hand; returns why they cannot be used, or "". */
     function useJson(text) {
-      let given;
+      let wanted;
       try {
-        given = JSON.parse(text);
+        wanted = JSON.parse(text);
       } catch {
         return "it is not JSON";
       }
-      if (given === null || typeof given !== "object" || Array.isArray(given))
+      if (wanted === null || typeof wanted !== "object" || Array.isArray(wanted))
         return "it must be an object with prompt or messages, and edits";
       const why =
-        js.editProblem(given.edits ?? []) || (given.messages && js.messagesProblem(given.messages));
+        js.editProblem(wanted.edits ?? []) || (wanted.messages && js.messagesProblem(wanted.messages));
       if (why) return why;
-      if (given.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(given.sae)) });
-      fill(given);
+      if (wanted.sae) js.setQuery({ ...js.query(), sae: js.saeInAddress(String(wanted.sae)) });
+      fill(wanted);
       write(true);
       return "";
     }
@@ -273,7 +236,6 @@
     at("steer-form").addEventListener("input", (event) => {
       if (!event.target.closest("#json, #edits, #kinds")) changed();
     });
-    for (const radio of kinds) radio.addEventListener("change", () => change(radio.value));
     at("prompt-fields").addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate({ push: true });
     });
@@ -305,30 +267,28 @@
       js.forget("steer");
       finished();
       js.carrySae();
-      const given = read();
-      const { messages, prompt } = given;
+      const wanted = read();
+      const { messages, prompt } = wanted;
       const complete = messages ? messages.at(-1).content.trim() : prompt;
-      if (!messages && prompt === undefined) given.prompt = main.dataset.prompt;
-      fill(given);
+      if (!messages && prompt === undefined) wanted.prompt = main.dataset.prompt;
+      fill(wanted);
       view.begin();
       view.hide();
       at("ideas").hidden = false;
-      complain(given.problem ?? "");
-      if (complete && given.edits.length && !given.problem) generate({ push: false });
+      complain(wanted.problem ?? "");
+      if (complete && wanted.edits.length && !wanted.problem) generate({ push: false });
     }
 
     /* The model is there and says whether it chats; one that does begins so, unless somebody has
        begun already. */
     function meet(chat) {
       if (!chat) return;
-      turns.knows(chat.system);
+      given.offer(chat);
       view.endsWith(chat.end);
-      at("kinds").hidden = false;
       const { prompt, messages } = js.query();
       const untouched = at("steer-prompt").value === main.dataset.prompt && !asked;
       if (prompt === undefined && !messages && untouched) {
-        turns.set([{ role: "user", content: main.dataset.question }]);
-        show("chat");
+        given.set([{ role: "user", content: main.dataset.question }]);
         at("json-text").value = JSON.stringify(settings(), null, 2);
         drawIdeas();
       }
