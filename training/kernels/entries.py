@@ -51,6 +51,7 @@ class Lists:
     row_start: Int[Tensor, " batch_1"]
     """Where each token's entries begin in `feature` and `place`; then their number."""
     feature: Int[Tensor, " room"]
+    """Ascending for each token."""
     place: Int[Tensor, " room"]
     """Of each entry of the list by token, its place in the list by feature."""
     column_start: Int[Tensor, " d_sae_1"]

@@ -40,9 +40,11 @@ def largest(
 def lists_of(
     features: Int[Tensor, "batch k"], values: Float[Tensor, "batch k"], d_sae: int
 ) -> Lists:
-    """The lists of these entries, for which there is room."""
+    """The lists of these entries, for which there is room; the same in whatever order they come."""
     batch, k = features.shape
     device = features.device
+    features, ranked = features.sort(dim=1)
+    values = values.gather(1, ranked)
     feature = features.flatten().int()
     owner, by_feature = feature.sort(stable=True)
     place = torch.empty_like(owner)
