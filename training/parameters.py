@@ -39,7 +39,8 @@ def initial_parameters(
     """Float32 leaves: W_dec with He-uniform rows scaled to norm 1, W_enc its transpose, biases 0.
 
     `mean`: of the scaled activations, where b_dec starts if the recipe says so or `threshold` is 0,
-    which stands for the `fitted_threshold`; `shard`: the part of the features to return.
+    which stands for the `fitted_threshold`, W_enc being half of the transpose then; `shard`: the
+    part of the features to return.
 
     A threshold is a parameter itself, not its logarithm: Adam moves a parameter by about lr a step,
     which for a logarithm is lr times the threshold and freezes small ones. It is float32 because in
@@ -49,14 +50,16 @@ def initial_parameters(
     bound = (6 / d_model) ** 0.5
     W_dec = torch.empty(d_sae, d_model).uniform_(-bound, bound, generator=generator)
     W_dec /= W_dec.norm(dim=1, keepdim=True)
+    W_enc = W_dec.T.contiguous()
     b_dec = torch.zeros(d_model)
     fitted = threshold == 0 and "threshold" in recipe.biases
     if mean is not None and (recipe.starts_at_mean or fitted):
         b_dec = mean.detach().float().clone()
     if fitted:
-        threshold = fitted_threshold(d_model, d_sae, 1 - float(b_dec.square().sum()))
+        W_enc = W_enc / 2
+        threshold = fitted_threshold(d_model, d_sae, 1 - float(b_dec.square().sum())) / 2
     start = {
-        "W_enc": W_dec.T.contiguous(),
+        "W_enc": W_enc,
         "W_dec": W_dec,
         "b_dec": b_dec,
         **{name: torch.zeros(d_sae) for name in recipe.biases},
@@ -68,14 +71,17 @@ def initial_parameters(
 
 
 def fitted_threshold(d_model: int, d_sae: int, spread: float) -> float:
-    """The threshold at which the first reconstruction is as large as what it reconstructs.
+    """The threshold with which W_dec's transpose gives back its input at the input's size.
 
     `spread`: mean squared distance of the scaled activations from b_dec. Along a random direction
     they are about normal with variance spread / d_model. With W_enc the transpose of W_dec, the
     reconstruction's part along the input is d_sae / d_model times the share of that variance which
-    lies above the threshold, and this is made 1. With all that is positive active it would be
-    d_sae / (2 d_model): errors, and gradients, many times those of later steps, which Adam's second
-    moments remember for some thousand steps, dividing what they learn.
+    lies above the threshold, and this is made 1. The part across it has then the same squared norm,
+    so that half of the whole is nearest to the input.
+
+    With all that is positive active, the part along the input would be d_sae / (2 d_model): errors,
+    and gradients, many times those of later steps, which Adam's second moments remember for some
+    thousand steps, dividing what they learn.
     """
     normal = NormalDist()
     low, high = 0.0, 10.0
