@@ -17,13 +17,13 @@ from training.options import Compile
 OURS = ("jumprelu", "gated", "topk", "standard")
 PEERS = ("saelens", "dictionary_learning")
 CURVES = (*OURS, *PEERS)
-SLOPE = 0.5
+SLOPE = 0.7
 """FVU falls about as L0 to this power: how FVUs at slightly different L0 are compared."""
 FURTHEST = 4
 """Largest quotient of two L0 that are so compared."""
 MOST_EXTENSIONS = 2
 """Further rates tried where the best one was the sweep's first or last."""
-COEFFICIENT = 1e-3
+COEFFICIENT = 8.3e-4
 """SAELens' first l0_coefficient over d_model (its inputs have a mean norm of sqrt(d_model)), for an
 L0 of some 60; later ones follow from the L0 that it led to."""
 COEFFICIENT_SLOPE = 1.5
@@ -57,9 +57,9 @@ class Options:
     temporary one."""
     minutes: float = 60.0
     """No group starts that is not expected to end within them."""
-    tokens: int = 20_480_000
+    tokens: int = 16_384_000
     """Tokens each SAE is trained on."""
-    sweep_tokens: int = 8_192_000
+    sweep_tokens: int = 6_553_600
     """The same for the sweep of learning rates."""
     d_sae: int = 4_096
     """Features of each SAE."""
@@ -69,7 +69,7 @@ class Options:
     """L0 of each curve's points."""
     point: int = 64
     """L0 of the sweep and of the seeds."""
-    lrs: tuple[float, ...] = (3e-4, 6e-4, 1.25e-3, 2.5e-3, 5e-3)
+    lrs: tuple[float, ...] = (6.25e-4, 1.25e-3, 2.5e-3, 5e-3)
     """Learning rates of the sweep, ascending; a best one at an end is looked for beyond it."""
     seeds: tuple[int, ...] = (1, 2)
     """Further seeds at the point."""

@@ -269,6 +269,7 @@ def page(results: Results, pictures: str) -> str:
         sweep_tokens=count(settings["sweep_tokens"]),
         d_sae=f"{settings['d_sae']:,}",
         point=settings["point"],
+        slope=SLOPE,
         validation_tokens=count(settings["validation_tokens"]),
         targets=", ".join(map(str, l0s)),
         sweep="\n".join(chosen_rates(results)),

@@ -39,8 +39,7 @@ def initial_parameters(
     """Float32 leaves: W_dec with He-uniform rows scaled to norm 1, W_enc its transpose, biases 0.
 
     `mean`: of the scaled activations, where b_dec starts if the recipe says so or `threshold` is 0,
-    which stands for the `fitted_threshold`, W_enc being half of the transpose then; `shard`: the
-    part of the features to return.
+    which stands for the `fitted_start`; `shard`: the part of the features to return.
 
     A threshold is a parameter itself, not its logarithm: Adam moves a parameter by about lr a step,
     which for a logarithm is lr times the threshold and freezes small ones. It is float32 because in
@@ -52,12 +51,13 @@ def initial_parameters(
     W_dec /= W_dec.norm(dim=1, keepdim=True)
     W_enc = W_dec.T.contiguous()
     b_dec = torch.zeros(d_model)
-    fitted = threshold == 0 and "threshold" in recipe.biases
+    fitted = threshold == 0 and recipe.opener is not None
     if mean is not None and (recipe.starts_at_mean or fitted):
         b_dec = mean.detach().float().clone()
     if fitted:
-        W_enc = W_enc / 2
-        threshold = fitted_threshold(d_model, d_sae, 1 - float(b_dec.square().sum())) / 2
+        spread = 1 - float(b_dec.square().sum())
+        threshold, factor = fitted_start(d_model, d_sae, spread, shrinks=recipe.shrinks)
+        W_enc = W_enc * factor
     start = {
         "W_enc": W_enc,
         "W_dec": W_dec,
@@ -66,30 +66,47 @@ def initial_parameters(
     }
     if "threshold" in start:
         start["threshold"] = torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR))
+    elif fitted:
+        start[str(recipe.opener)] -= threshold
     mine = {name: shard.mine(tensor, features_dim(name)) for name, tensor in start.items()}
     return {name: tensor.to(device).requires_grad_() for name, tensor in mine.items()}
 
 
-def fitted_threshold(d_model: int, d_sae: int, spread: float) -> float:
-    """The threshold with which W_dec's transpose gives back its input at the input's size.
+def fitted_start(
+    d_model: int, d_sae: int, spread: float, *, shrinks: bool = False
+) -> tuple[float, float]:
+    """A threshold, and a factor on W_dec's transpose for W_enc, that give back the input as well as
+    random directions can.
 
-    `spread`: mean squared distance of the scaled activations from b_dec. Along a random direction
-    they are about normal with variance spread / d_model. With W_enc the transpose of W_dec, the
-    reconstruction's part along the input is d_sae / d_model times the share of that variance which
-    lies above the threshold, and this is made 1. The part across it has then the same squared norm,
-    so that half of the whole is nearest to the input.
+    `spread`: mean squared distance of the scaled activations from b_dec; `shrinks`: whether an
+    activation is what is above the threshold, and not the whole.
+
+    Along a random direction activations are about normal with variance spread / d_model. With W_enc
+    the transpose, the reconstruction's part along the input is d_sae / d_model times the mean of
+    pre-activation times activation over that variance, and the threshold makes this 1. The squared
+    norm of the part across the input is d_sae / d_model times the mean squared activation over that
+    variance (1 where nothing shrinks), and the factor is the one that is nearest to the input.
 
     With all that is positive active, the part along the input would be d_sae / (2 d_model): errors,
     and gradients, many times those of later steps, which Adam's second moments remember for some
     thousand steps, dividing what they learn.
     """
     normal = NormalDist()
+
+    def along(t: float) -> float:
+        return d_sae / d_model * (normal.cdf(-t) + (0 if shrinks else t * normal.pdf(t)))
+
+    def across(t: float) -> float:
+        if not shrinks:
+            return along(t)
+        return d_sae / d_model * ((1 + t**2) * normal.cdf(-t) - t * normal.pdf(t))
+
     low, high = 0.0, 10.0
     for _ in range(60):
         middle = (low + high) / 2
-        above = normal.cdf(-middle) + middle * normal.pdf(middle)
-        low, high = (middle, high) if above * d_sae > d_model else (low, middle)
-    return low * (max(spread, 0.0) / d_model) ** 0.5
+        low, high = (middle, high) if along(middle) > 1 else (low, middle)
+    factor = along(low) / (along(low) ** 2 + across(low))
+    return factor * low * (max(spread, 0.0) / d_model) ** 0.5, factor
 
 
 def folded(parameters: Parameters, scale: float, cfg: SAEConfig) -> SAE:

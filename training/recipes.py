@@ -28,6 +28,10 @@ class Recipe:
     """Its vectors of d_sae beside the decoder's; they start at 0."""
     starts_at_mean: bool = False
     """Whether b_dec starts at the activations' mean, and not at 0."""
+    opener: str | None = None
+    """The vector that a fitted start sets: the threshold, or the bias that is minus one."""
+    shrinks: bool = False
+    """Whether an activation is what is above the threshold, and not the whole."""
     first_lambda: float | None = None
     """Where lambda starts when it is steered to an L0; None: targets have another penalty."""
     has_lambda: bool = True
@@ -38,12 +42,13 @@ class Recipe:
 
 RECIPES: dict[Architecture, Recipe] = {
     # Gemma Scope (arXiv 2408.05147, section 3 and appendix A).
-    "jumprelu": Recipe(lr=7e-5, rule=Rule(), biases=("b_enc", "threshold")),
+    "jumprelu": Recipe(lr=7e-5, rule=Rule(), biases=("b_enc", "threshold"), opener="threshold"),
     # dictionary_learning's trainer of arXiv 2404.16014; the norms are free because of RI-L1.
     "gated": Recipe(
         lr=5e-5,
         rule=Rule(unit_norm=False),
         biases=("b_gate", "b_mag", "r_mag"),
+        opener="b_gate",
         first_lambda=0.1,
     ),
     # Gao et al. (arXiv 2406.04093): lr 2e-4 at 2^14 features, falling as 1/sqrt(d_sae); there b_dec
@@ -61,6 +66,8 @@ RECIPES: dict[Architecture, Recipe] = {
         lr=5e-5,
         rule=Rule(beta1=0.9, unit_norm=False, clip=1.0),
         biases=("b_enc",),
+        opener="b_enc",
+        shrinks=True,
         first_lambda=0.1,
     ),
 }

@@ -63,7 +63,7 @@ def test_only_sweeps_come_before_the_first_result() -> None:
         "sweep-dictionary_learning",
     ]
     # Both windows of a peer are tried at each rate.
-    assert [group.count for group in found] == [5, 5, 5, 5, 10, 10]
+    assert [group.count for group in found] == [4, 4, 4, 4, 8, 8]
 
 
 def test_the_sweep_chooses_the_rate_of_everything_else() -> None:

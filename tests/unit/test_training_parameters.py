@@ -5,7 +5,7 @@ import torch
 
 from sae_core.config import SAEConfig
 from training.losses import JumpReLULoss, Penalty
-from training.parameters import fitted_threshold, folded, initial_parameters
+from training.parameters import fitted_start, folded, initial_parameters
 
 SCALE = 7.3
 
@@ -44,10 +44,12 @@ def test_fitted_start_is_as_near_as_its_directions_allow(d_sae: int) -> None:
     assert float(best) == pytest.approx(1, abs=0.15)
 
 
-def test_fitted_threshold_is_not_negative() -> None:
+def test_fitted_start_is_never_below_0() -> None:
     # With fewer than 2 d_model features, all that is positive is not too much.
-    assert fitted_threshold(24, 40, 1.0) == pytest.approx(0, abs=1e-9)
-    assert fitted_threshold(24, 96, 0.0) == 0
+    threshold, factor = fitted_start(24, 40, 1.0)
+    assert threshold == pytest.approx(0, abs=1e-9)
+    assert factor == pytest.approx(1 / (40 / 48 + 1))
+    assert fitted_start(24, 96, 0.0)[0] == 0
     p = initial_parameters(24, 40, 0, seed=0, mean=torch.zeros(24))
     assert bool((p["threshold"] > 0).all())
 
