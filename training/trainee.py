@@ -1,11 +1,13 @@
 """One SAE while it is trained: what a step of it changes, and what it says of itself."""
 
 from collections.abc import Callable
+from functools import wraps
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._dynamo.exc import BackendCompilerFailed
 
 from training.config import Compile, Plan
 from training.kernels.shards import ShardKernels
@@ -28,12 +30,30 @@ _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any]], Any]:
-    """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes."""
+    """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes. What is compiled
+    raises ValueError where PyTorch's compiler fails on it.
+    """
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return lambda function: function
     # The update serves every architecture and width, after dense steps and after sparse ones.
     torch._dynamo.config.recompile_limit = _VARIANTS
-    return lambda function: torch.compile(function, fullgraph=True, dynamic=False)
+    return _compiled
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    fast = torch.compile(function, fullgraph=True, dynamic=False)
+
+    @wraps(function)
+    def call(*args: Any, **named: Any) -> Any:
+        try:
+            return fast(*args, **named)
+        except BackendCompilerFailed as error:
+            raise ValueError(
+                "PyTorch's compiler failed on the training step, which happens with some widths on "
+                f"some versions: give --compile off. ({error.inner_exception})"
+            ) from error
+
+    return call
 
 
 class Trainee:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._dynamo.exc import BackendCompilerFailed
 
 from sae_core.config import Architecture
 from training.assembly import make_trainees
@@ -90,3 +91,18 @@ def test_compiler_follows_the_options() -> None:
     assert compiler("auto", processor)(function) is function
     for mode, device in (("auto", gpu), ("default", processor), ("cuda-graph", gpu)):
         assert compiler(mode, device)(function) is not function  # pyright: ignore[reportArgumentType]
+
+
+def test_a_compiler_that_fails_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(_function: Callable[..., Any], **_options: Any) -> Callable[..., Any]:
+        def call() -> None:
+            raise BackendCompilerFailed(
+                failing, RuntimeError("PassManager::run failed\nmore"), None
+            )
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", failing)
+    compiled = compiler("default", torch.device("cpu"))(lambda: None)
+    with pytest.raises(ValueError, match=r"--compile off\. \(.*PassManager::run failed\)$"):
+        compiled()
