@@ -30,8 +30,8 @@ _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any]], Any]:
-    """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes. What is compiled
-    raises ValueError where PyTorch's compiler fails on it.
+    """torch.compile as `RunOptions.compile` asks for it; whole graphs, fixed shapes. What it
+    compiles raises ValueError where PyTorch fails to.
     """
     if mode == "off" or (mode == "auto" and device.type != "cuda"):
         return lambda function: function
@@ -48,9 +48,10 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return fast(*args, **named)
         except BackendCompilerFailed as error:
+            why = str(error.inner_exception).partition("\n")[0]
             raise ValueError(
                 "PyTorch's compiler failed on the training step, which happens with some widths on "
-                f"some versions: give --compile off. ({error.inner_exception})"
+                f"some versions: give --compile off. ({why})"
             ) from error
 
     return call
