@@ -1,7 +1,7 @@
 """SAEs in training for tests of the step: made away from their symmetric start, on sparse data."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -90,8 +90,11 @@ class Toy:
             target=constant(6.0),
             gain=constant(0.01 if targeted else 0.0),
         )
+        # Another rate for vectors, where sparse steps have one.
+        rate = 0.3 if architecture == "jumprelu" else 1.0
+        self.rule = replace(recipe.rule, vector_rate=rate)
         self.dense = DenseStep(
-            self.state, self.loss, self.setting, compiler, recipe.rule, shard=shard
+            self.state, self.loss, self.setting, compiler, self.rule, shard=shard
         )
         self._shard = shard
 
@@ -118,6 +121,7 @@ class Toy:
             kernels=kernels,
             most=most,
             replay=replay,
+            vector_rate=self.rule.vector_rate,
         )
 
     def listed(

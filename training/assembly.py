@@ -164,6 +164,8 @@ def rule(cfg: TrainConfig, plan: Plan) -> Rule:
     published = RECIPES[plan.architecture].rule
     if cfg.loss.beta1 is not None:
         published = replace(published, beta1=cfg.loss.beta1)
+    if plan.architecture == "jumprelu":
+        published = replace(published, vector_rate=cfg.loss.vector_rate)
     if cfg.loss.decoder == "auto":
         return published
     return replace(published, unit_norm=cfg.loss.decoder == "unit")

@@ -76,7 +76,8 @@ def update(
             new_m = rule.beta1 * first[name] + (1 - rule.beta1) * g
             first[name].copy_(new_m)
             g = new_m / (1 - rule.beta1**step)
-        new = p - lr * g / ((new_v / correction).sqrt() + EPS)
+        rate = lr * rule.vector_rate if p.dim() == 1 else lr
+        new = p - rate * g / ((new_v / correction).sqrt() + EPS)
         if name in held:
             new = new / new.norm(dim=1, keepdim=True)
         elif name == "threshold":

@@ -75,6 +75,8 @@ class LossOptions:
     beta1: float | None = None
     """Adam's decay of its first moment; none: as each architecture was published (0 jumprelu and
     gated, 0.9 topk and standard). JumpReLU's sparse steps are for 0 alone."""
+    vector_rate: float = 1.0
+    """JumpReLU: learning rate of biases and thresholds, as a share of that of the weights."""
     frequency_scale: float = 0.0
     """JumpReLU: frequency w_0 of a penalty on features active on a large share of the tokens,
     price * sum of w^2 / w_0; 0: none. Google DeepMind tried 0.1 and 0.01 (March 2025)."""
@@ -88,7 +90,7 @@ class LossOptions:
     def __post_init__(self) -> None:
         known("kernel", self.kernel, KERNELS)
         known("decoder", self.decoder, get_args(Decoder))
-        for name in ("target_coefficient", "dead_after"):
+        for name in ("target_coefficient", "vector_rate", "dead_after"):
             positive(name, getattr(self, name))
         for name in ("frequency_scale", "tanh_scale", "pre_act"):
             value = getattr(self, name)

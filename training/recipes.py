@@ -11,6 +11,8 @@ class Rule:
 
     beta1: float = 0.0
     """Adam's; 0 keeps no first moment."""
+    vector_rate: float = 1.0
+    """Learning rate of vectors (biases, thresholds), as a share of that of matrices."""
     unit_norm: bool = True
     """Whether decoder rows are held at norm 1."""
     clip: float | None = None

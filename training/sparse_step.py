@@ -11,6 +11,7 @@ decides as the first one did.
 """
 
 import logging
+from dataclasses import replace
 from types import ModuleType
 from typing import TypeGuard
 
@@ -36,7 +37,7 @@ MOST = 1 / 64
 def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     """Whether `SparseStep` is the step of an SAE with this loss and rule."""
     known = isinstance(loss, JumpReLULoss) and loss.plain
-    return known and rule == RECIPES["jumprelu"].rule
+    return known and replace(rule, vector_rate=1.0) == RECIPES["jumprelu"].rule
 
 
 def report(before: bool, now: bool, entries: int, space: int) -> None:
@@ -86,9 +87,10 @@ class SparseStep:
         kernels: ModuleType | ShardKernels | None = None,
         most: float | None = None,
         replay: bool = True,
+        vector_rate: float = 1.0,
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
-        `most`: `MOST` if None; `replay`: whether to on CUDA.
+        `most`: `MOST` if None; `replay`: whether to on CUDA; `vector_rate`: as in `Rule`.
         """
         assert loss.plain, "extras have gradients that the kernels do not know"
         plain = state.plain
@@ -110,6 +112,8 @@ class SparseStep:
         )
         self._objective = Objective(loss.bandwidth, loss.kernel, loss.targeted, loss.limits)
         self._products = loss.products
+        # What turns a `Control` into that of the vectors.
+        self._vectors = torch.tensor([vector_rate, 1.0, 1.0, 1.0], device=device)
         self._state = state
         self._setting = setting
         self._dense = dense
@@ -183,7 +187,8 @@ class SparseStep:
             state.multiplier,
             control,
         )
-        k.finish(state, setting, objective, weights, entries, residual, gathered, control)
+        slower = control * self._vectors
+        k.finish(state, setting, objective, weights, entries, residual, gathered, slower)
 
     def _fits(self, space: int) -> bool:
         """Whether there is room for the entries counted last; waits for their number."""

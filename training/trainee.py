@@ -110,7 +110,12 @@ class Trainee:
             assert applies(loss, rule)
             kernels = None if shard.alone else ShardKernels(shard, kernels_for(device))
             self._step = self._sparse = SparseStep(
-                self._state, loss, setting, dense, kernels=kernels
+                self._state,
+                loss,
+                setting,
+                dense,
+                kernels=kernels,
+                vector_rate=rule.vector_rate,
             )
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:

@@ -116,6 +116,7 @@ def test_mistakes_get_one_sentence(changes: dict[str, Any], message: str) -> Non
         ({"target_coefficient": 0.0}, "target_coefficient is 0.0 but must be a positive number"),
         ({"dead_after": -1}, "dead_after is -1"),
         ({"beta1": 1.0}, "beta1 is 1.0 but must be at least 0 and below 1"),
+        ({"vector_rate": 0.0}, "vector_rate is 0.0 but must be a positive number"),
         ({"frequency_scale": -0.1}, "frequency_scale is -0.1 but must be 0 or more"),
         ({"frequency_scale": 0.1, "tanh_scale": 4.0}, "which tanh_scale replaces: give one"),
     ],

@@ -77,6 +77,17 @@ def test_gradients_are_clipped_together(norm: float) -> None:
     assert total**0.5 == pytest.approx(min(1.0, norm), rel=1e-3)
 
 
+def test_vectors_have_a_rate_of_their_own() -> None:
+    ours = {"W_enc": torch.zeros(2, 3), "b_enc": torch.zeros(3), "threshold": torch.ones(3)}
+    gradients = {name: torch.ones_like(p) for name, p in ours.items()}
+    second = {name: torch.zeros_like(p) for name, p in ours.items()}
+    control = torch.tensor([0.1, 1.0, 1 - BETA2, 1.0])
+    update(ours, gradients, second, control, Rule(vector_rate=0.25))
+    torch.testing.assert_close(ours["W_enc"], torch.full((2, 3), -0.1))
+    torch.testing.assert_close(ours["b_enc"], torch.full((3,), -0.025))
+    torch.testing.assert_close(ours["threshold"], torch.full((3,), 0.975))
+
+
 def test_decoder_rows_are_free_where_the_rule_says_so() -> None:
     W_dec, gradient = torch.eye(3), torch.eye(3)
     second = {"W_dec": torch.zeros(3, 3)}

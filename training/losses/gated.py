@@ -6,12 +6,16 @@
     recon = f @ W_dec + b_dec
     loss  = mean over tokens of ||x - recon||^2
             + lambda * sum_i relu(gate_i) ||d_i||
-            + ||x - (relu(gate) @ W_dec* + b_dec*)||^2
+            + ||x - (relu(gate) @ W_dec + b_dec)||^2
 
-The starred decoder is a copy that gets no gradient: the last term teaches the gate alone, which the
-Heaviside function H keeps from learning by the first. The penalty does not depend on how latents
-are scaled (arXiv 2407.14435, "Gated (RI-L1)"), so decoder rows d_i have any norm. With a target L0,
-lambda is steered towards it (`training.losses.base`).
+The last term teaches the gate, which the Heaviside function H keeps from learning by the first. The
+penalty does not depend on how latents are scaled (arXiv 2407.14435, "Gated (RI-L1)"), so decoder
+rows d_i have any norm. With a target L0, lambda is steered towards it (`training.losses.base`).
+
+The original loss holds the last term's decoder constant, with rows of norm 1. Where the penalty has
+a gradient for the norms, that term must have one as well (the authors, in a comment on their
+post): else nothing answers the penalty, which shrinks the rows without end while the encoder and
+r_mag grow, and the gate, whose reconstruction then is too small, never settles.
 """
 
 import torch
@@ -44,7 +48,7 @@ class GatedLoss(SurrogateLoss):
         recon, norms = part.decode_and_norms(acts, p["W_dec"])
         squared_error = (x - recon - p["b_dec"]).square().sum()
         opened = gate.relu()
-        by_gate = part.decode(opened, p["W_dec"].detach()) + p["b_dec"].detach()
+        by_gate = part.decode(opened, p["W_dec"]) + p["b_dec"]
         auxiliary = (x - by_gate).square().sum()
         on = (acts > 0).float()
         l0 = self.shard.sum(on.sum()) / len(x)
