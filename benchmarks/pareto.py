@@ -6,9 +6,10 @@
 Everything is trained by `training.loop.train` (peers: `benchmarks.pareto_peers`) on the same
 activations in the same order, for the same number of tokens, in this order:
 
-1. a sweep of learning rates for each curve at one site and L0; the rate with the lowest FVU is used
-   from there on (`pareto_plan.at_target`), and a rate beyond is tried where the best was the last;
-2. the residual stream of the middle layer, at five sparsities;
+1. a sweep of learning rates for each curve at one site and L0 (`pareto_plan.better` says which one
+   is best); a rate beyond is tried where the best was the last;
+2. the residual stream of the middle layer, at five sparsities, each at the best rate and at half of
+   it: what is best there may break down in a longer run, or with more active features;
 3. peers there, after the same sweep, with two widths of window;
 4. two more seeds of one point of each curve;
 5. the other sites and layers, our architectures alone.

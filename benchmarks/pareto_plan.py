@@ -26,8 +26,13 @@ MOST_EXTENSIONS = 2
 COEFFICIENT = 8.3e-4
 """SAELens' first l0_coefficient over d_model (its inputs have a mean norm of sqrt(d_model)), for an
 L0 of some 60; later ones follow from the L0 that it led to."""
-COEFFICIENT_SLOPE = 1.5
+COEFFICIENT_SLOPE = 0.9
 """The coefficient goes about as L0 to minus this power."""
+MOST_DEAD = 0.05
+"""Share of dead features above which a rate of the sweep is passed over: it is close to breaking
+down, which it would do in a longer run or with more active features."""
+SLOWER = 0.5
+"""The curves are trained at the sweep's best rate and at this share of it."""
 FIXED_SECONDS = 25.0
 """Of a group, for loading and compiling."""
 SAE_SECONDS = 3.0
@@ -69,7 +74,7 @@ class Options:
     """L0 of each curve's points."""
     point: int = 64
     """L0 of the sweep and of the seeds."""
-    lrs: tuple[float, ...] = (6.25e-4, 1.25e-3, 2.5e-3, 5e-3)
+    lrs: tuple[float, ...] = (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
     """Learning rates of the sweep, ascending; a best one at an end is looked for beyond it."""
     seeds: tuple[int, ...] = (1, 2)
     """Further seeds at the point."""
@@ -199,11 +204,20 @@ def _curve(
     stage: Stage = "curve",
     seed: int = 0,
 ) -> list[Group]:
-    """A curve's points at some sites, or with a seed its one point; none before its sweep."""
+    """A curve's points at some sites, each at two rates, or with a seed its one point, at the rate
+    that was the better one there; none before what decides on the rates.
+    """
     best = best_rate(groups, curve)
     if best is None or not swept(options, curve, groups):
         return []
     targets = (options.point,) if seed else options.targets
+    rates = (best["lr"], SLOWER * best["lr"])
+    if seed:
+        trained = groups.get(f"{curve}-{sites[0]}")
+        if trained is None:
+            return []
+        at_point = [row for row in trained["rows"] if row["target"] == options.point]
+        rates = (better(at_point)["lr"],)
     where = sites[0] if len(sites) == 1 else "+".join(sites)
     factor = best.get("coefficient")
     return [
@@ -213,7 +227,7 @@ def _curve(
             curve=curve,
             sites=sites,
             targets=targets,
-            rates=((best["lr"], best["window"]),),
+            rates=tuple((lr, best["window"]) for lr in rates),
             tokens=options.tokens,
             seed=seed,
             coefficients=()
@@ -229,8 +243,8 @@ def swept(options: Options, curve: str, groups: Mapping[str, Mapping[str, Any]])
 
 
 def best_rate(groups: Mapping[str, Mapping[str, Any]], curve: str) -> Row | None:
-    """The row of a curve's sweep with the lowest FVU at the swept L0; None before the sweep, and
-    if nothing in it came near that L0.
+    """The `better` row of a curve's sweep; None before the sweep, and if nothing in it came near
+    the swept L0.
     """
     rows = [
         row
@@ -238,7 +252,14 @@ def best_rate(groups: Mapping[str, Mapping[str, Any]], curve: str) -> Row | None
         for row in group["rows"]
         if group["stage"] == "sweep" and row["curve"] == curve and math.isfinite(at_target(row))
     ]
-    return min(rows, key=at_target, default=None)
+    return better(rows) if rows else None
+
+
+def better(rows: Sequence[Row]) -> Row:
+    """Of rows that were to have one L0, that with the lowest FVU there; one with more than
+    `MOST_DEAD` dead features only where all have more.
+    """
+    return min(rows, key=lambda row: (row["dead"] > MOST_DEAD, at_target(row)))
 
 
 def at_target(row: Row) -> float:

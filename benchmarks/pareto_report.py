@@ -20,7 +20,7 @@ import tyro
 
 from app.render.numbers import count, percent
 from app.render.pareto import CURVES, METRICS, lines_of, plot
-from benchmarks.pareto_plan import OURS, PEERS, SLOPE, at_target, best_rate
+from benchmarks.pareto_plan import MOST_DEAD, OURS, PEERS, SLOPE, at_target, best_rate, better
 
 TEXT = Path(__file__).with_name("pareto_text.md")
 DEMO_FORMAT = "jumpscope-comparison"
@@ -63,7 +63,7 @@ def curves_of(results: Results) -> dict[str, Any]:
     for group in results["groups"].values():
         if group["stage"] == "sweep":
             continue
-        for row in group["rows"]:
+        for row in _kept(group["rows"]):
             key = (row["site"], row["curve"])
             curve = found.setdefault(
                 key, {"site": row["site"], "curve": row["curve"], "points": [], "seeds": []}
@@ -89,6 +89,14 @@ def curves_of(results: Results) -> dict[str, Any]:
             key=lambda c: (_place(c["site"], settings), order.index(c["curve"])),
         ),
     }
+
+
+def _kept(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of a group's rows the better one of each site and target, which are trained at two rates."""
+    alike: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for row in rows:
+        alike.setdefault((row["site"], row["target"]), []).append(dict(row))
+    return [better(each) for each in alike.values()]
 
 
 def _place(site: str, settings: Mapping[str, Any]) -> tuple[int, int, str]:
@@ -270,6 +278,7 @@ def page(results: Results, pictures: str) -> str:
         d_sae=f"{settings['d_sae']:,}",
         point=settings["point"],
         slope=SLOPE,
+        dead=percent(MOST_DEAD),
         validation_tokens=count(settings["validation_tokens"]),
         targets=", ".join(map(str, l0s)),
         sweep="\n".join(chosen_rates(results)),

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks.pareto_plan import (
     COEFFICIENT,
+    COEFFICIENT_SLOPE,
+    MOST_DEAD,
     Group,
     Options,
     best_rate,
@@ -14,6 +16,8 @@ from benchmarks.pareto_plan import (
     plan,
     swept,
 )
+
+STAGES = ("curve", "seeds", "sites")
 
 
 def options(**changes: Any) -> Options:
@@ -33,6 +37,7 @@ def done(group: Group, fvu: dict[float, float], l0: float = 64.0) -> dict[str, A
             "window": window,
             "fvu": fvu[lr] + 0.01 * (window == "wide"),
             "l0": l0,
+            "dead": 0.0,
             "coefficient": factors[0],
         }
         for site in group.sites
@@ -63,13 +68,16 @@ def test_only_sweeps_come_before_the_first_result() -> None:
         "sweep-dictionary_learning",
     ]
     # Both windows of a peer are tried at each rate.
-    assert [group.count for group in found] == [4, 4, 4, 4, 8, 8]
+    assert [group.count for group in found] == [5, 5, 5, 5, 10, 10]
 
 
 def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
     chosen = options(curves=("jumprelu", "saelens"), lrs=(1e-3, 2e-3, 4e-3))
     fvu = {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25}
     groups = {name: done(g, fvu) for name, g in sweeps(plan(chosen, {})).items()}
+    for group in plan(chosen, groups):
+        if group.stage == "curve":
+            groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14})
     found = {group.name: group for group in plan(chosen, groups)}
     assert list(found) == [
         "sweep-jumprelu",
@@ -84,8 +92,10 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
         "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
     ]
-    others = [group for group in found.values() if group.stage != "sweep"]
-    assert {group.rates for group in others} == {((2e-3, "own"),)}
+    # Curves are trained at half of the rate as well, and seeds at the better of the two.
+    rates = {stage: {g.rates for g in found.values() if g.stage == stage} for stage in STAGES}
+    assert rates["curve"] == rates["sites"] == {((2e-3, "own"), (1e-3, "own"))}
+    assert rates["seeds"] == {((1e-3, "own"),)}
     assert found["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
     assert found["jumprelu-resid_post/4-seed_2"].targets == (64,)
     # The swept coefficient led to the L0 asked for: it stays there, and is larger for fewer.
@@ -97,7 +107,7 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         )
     )
     assert coefficients[64] == pytest.approx(COEFFICIENT)
-    assert coefficients[16] == pytest.approx(8 * COEFFICIENT)
+    assert coefficients[16] == pytest.approx(4**COEFFICIENT_SLOPE * COEFFICIENT)
 
 
 @pytest.mark.parametrize(("slope", "further"), [(-1, ["8e-3", "1.6e-2"]), (1, ["5e-4", "2.5e-4"])])
@@ -132,6 +142,19 @@ def test_rates_are_compared_at_the_same_l0() -> None:
     found["rows"][1] |= {"l0": 2.0, "fvu": 1.0}  # broken down: what 64 features would do is unknown
     assert best_rate({group.name: found}, "jumprelu") is None
     assert [g.stage for g in plan(chosen, {group.name: found})] == ["sweep"]
+
+
+def test_a_rate_that_kills_features_is_passed_over() -> None:
+    chosen = options(curves=("jumprelu",), lrs=(1e-3, 2e-3))
+    group = plan(chosen, {})[0]
+    found = done(group, {1e-3: 0.2, 2e-3: 0.1})
+    for dead, lr in ((MOST_DEAD, 2e-3), (MOST_DEAD + 0.01, 1e-3)):
+        found["rows"][1]["dead"] = dead
+        best = best_rate({group.name: found}, "jumprelu")
+        assert best is not None
+        assert best["lr"] == lr
+    found["rows"][0]["dead"] = 0.9  # where none is without, FVU decides
+    assert best_rate({group.name: found}, "jumprelu") == found["rows"][1]
 
 
 def test_time_is_expected_from_what_was_measured() -> None:

@@ -85,6 +85,14 @@ def test_curves_are_ordered_and_have_their_seeds(results: dict[str, Any]) -> Non
     assert curves[1]["seeds"] == []  # one alone shows no spread
 
 
+def test_a_point_is_the_better_of_its_rates(results: dict[str, Any]) -> None:
+    slow = [row("topk", target, 0.3, lr=1e-3) for target in (16, 64)]
+    results["groups"]["topk"]["rows"] += slow
+    results["groups"]["topk"]["rows"][1]["dead"] = 0.3  # of an L0 of 64, at the higher rate
+    points = curves_of(results)["curves"][1]["points"]
+    assert [(p["l0"], p["lr"], p["fvu"]) for p in points] == [(16, 1e-3, 0.3), (64, 1e-3, 0.3)]
+
+
 def test_values_between_points_are_on_a_power_law(results: dict[str, Any]) -> None:
     points = curves_of(results)["curves"][0]["points"]
     assert value_at(points, "fvu", 32) == pytest.approx(0.4 * 2**-0.5)
