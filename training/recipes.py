@@ -45,7 +45,7 @@ class Recipe:
 RECIPES: dict[Architecture, Recipe] = {
     # Gemma Scope (arXiv 2408.05147, section 3 and appendix A).
     "jumprelu": Recipe(lr=7e-5, rule=Rule(), biases=("b_enc", "threshold"), opener="threshold"),
-    # dictionary_learning's trainer of arXiv 2404.16014; the norms are free because of RI-L1.
+    # dictionary_learning's trainer of arXiv 2404.16014, but for RI-L1 and its free norms.
     "gated": Recipe(
         lr=5e-5,
         rule=Rule(unit_norm=False),

@@ -84,10 +84,10 @@ def _plain(architecture: Architecture, p: Parameters) -> Tensor:
     if architecture == "gated":
         gate = z + p["b_gate"]
         acts = (gate > 0) * (p["r_mag"].exp() * z + p["b_mag"]).relu()
-        copy = gate.relu() @ frozen["W_dec"] + frozen["b_dec"]
+        by_gate = gate.relu() @ p["W_dec"] + p["b_dec"]
         sparsity = LAMBDA * (gate.relu() * norms).sum() / BATCH
         recon = acts @ p["W_dec"] + p["b_dec"]
-        return squared(x - recon) + sparsity + squared(x - copy)
+        return squared(x - recon) + sparsity + squared(x - by_gate)
     z = z + p["b_enc"]
     if architecture == "standard":
         recon = z.relu() @ p["W_dec"] + p["b_dec"]
@@ -152,6 +152,22 @@ def test_folded_sae_does_to_raw_input_what_was_trained(architecture: Architectur
         error = (raw - sae(raw)).square().sum() / SCALE**2
     assert float(error) == pytest.approx(float(stats.scalars[1]), rel=1e-4)
     torch.testing.assert_close(sae.W_dec.norm(dim=1), torch.ones(D_SAE))
+
+
+@pytest.mark.parametrize("architecture", ["gated", "standard"])
+def test_gradients_do_not_prefer_a_scale_of_latents(architecture: Architecture) -> None:
+    """Longer decoder rows with as much shorter encoder rows and biases are the same SAE: that way
+    the gradients are 0. Were a part of the loss to hold the decoder constant and another not, one
+    would shrink it without end.
+    """
+    parameters = _parameters(architecture)
+    found, _ = LOSSES[architecture]().gradients(parameters, *_arguments(), _penalty())
+    along = {name: (found[name] * p.detach()) for name, p in parameters.items()}
+    shorter = sum(along[name] for name in ("b_gate", "b_mag", "b_enc") if name in along)
+    shorter = along["W_enc"].sum(dim=0) + shorter
+    longer = along["W_dec"].sum(dim=1)
+    assert longer.abs().max() > 0.01
+    torch.testing.assert_close(longer, shorter, atol=1e-5, rtol=1e-4)
 
 
 def test_nothing_is_revived_where_nothing_is_dead_or_left() -> None:
