@@ -60,6 +60,8 @@ FORMAT = "jumpscope-pareto"
 PACKAGES = ("sae-lens", "dictionary-learning")
 LOSS = replace(SHORT_RUN["loss"], beta1=0.9)
 """Of all of ours: with a first moment, which lowers FVU in runs as short as these."""
+LR_DECAY = 0.5
+"""Of all of ours: in runs as short as these, a rate that is kept up for longer does no harm."""
 
 
 class Results:
@@ -163,6 +165,7 @@ class Bench:
             l0_targets=group.targets,
             lrs=tuple(lr for lr, _ in group.rates),
             lr_warmup=min(500, group.tokens // options.batch // 10),
+            lr_decay=LR_DECAY,
             tokens=group.tokens,
             batch=options.batch,
             context_size=options.context_size,

@@ -218,7 +218,7 @@ SHORT_RUN: dict[str, Any] = {
     "tokens": 100_000_000,
     "context_size": 512,
     "buffer_tokens": 2**19,
-    "loss": LossOptions(target_coefficient=3.0, dead_after=0.05),
+    "loss": LossOptions(target_coefficient=3.0, vector_rate=0.1, dead_after=0.05),
 }
 """Changes that the preset `short_run` makes to the defaults."""
 
@@ -255,10 +255,10 @@ def gemma_scope(**changes: Any) -> TrainConfig:
 def short_run(**changes: Any) -> TrainConfig:
     """A recipe for about 100 million tokens, with `changes` as in `gemma_scope`.
 
-    A learning rate some 35 times Gemma Scope's and a wider window, because a threshold moves by
-    about lr a step, and a start at which gradients are no larger than later ones. The rate falls
-    over the last nine tenths: kept up, such a rate kills features (LOG.md). It was found for
-    JumpReLU.
+    A learning rate some 35 times Gemma Scope's and a wider window, because a parameter moves by
+    about lr a step, a tenth of it for thresholds and biases, whose steps all go the same way when
+    the L0 is off, and a start at which gradients are no larger than later ones. The rate falls over
+    the last nine tenths: kept up, such a rate kills features (LOG.md). It was found for JumpReLU.
     """
     return _preset(SHORT_RUN, changes)
 

@@ -71,13 +71,13 @@ def test_a_comparison_is_gone_on_with(
     ]
     assert json.loads(options.out.read_text()) == found
     rows = found["groups"]["topk-resid_post/1"]["rows"]
-    assert [row["target"] for row in rows] == [4, 8]
+    assert [row["target"] for row in rows] == [4, 4, 8, 8]
     for row in rows:
         assert row.keys() >= MEASURED
         assert row["l0"] == pytest.approx(row["target"], rel=0.05)  # less where fewer are positive
         assert 0 < row["fvu"] < 1.2
-    chosen = {row["lr"] for row in rows}
-    assert len(chosen) == 1
+    low, high = sorted({row["lr"] for row in rows})
+    assert low == pytest.approx(high / 2)
     capsys.readouterr()
     # With all of it there, nothing is trained; with other settings the file is left alone.
     assert pareto.main(replace(options, stages=("sweep", "curve", "seeds"))) == found
