@@ -147,11 +147,13 @@ def price(cfg: TrainConfig, plan: Plan) -> tuple[float, float]:
     recipe = RECIPES[plan.architecture]
     if not recipe.has_lambda:
         return 0.0, 0.0
-    steps = max(FEWEST_SETTLING, SETTLE * cfg.steps)
+    gain = 2 / max(FEWEST_SETTLING, SETTLE * cfg.steps)
+    # The slope of e^2 is 2 e: so that the multiplier takes its place within these steps. Where
+    # lambda is steered, the gain is as fast: its L0 answers sooner than it would oscillate, and
+    # lags behind, while lambda has to move, by what it moves in a step over the gain.
     if priced_l0(cfg, plan):
-        # The slope of e^2 is 2 e: so that the multiplier takes its place within these steps.
-        return cfg.loss.target_coefficient, 2 / steps
-    return recipe.first_lambda or TANH_LAMBDA, 1 / steps
+        return cfg.loss.target_coefficient, gain
+    return recipe.first_lambda or TANH_LAMBDA, gain
 
 
 def priced_l0(cfg: TrainConfig, plan: Plan) -> bool:

@@ -45,10 +45,11 @@ class Recipe:
 RECIPES: dict[Architecture, Recipe] = {
     # Gemma Scope (arXiv 2408.05147, section 3 and appendix A).
     "jumprelu": Recipe(lr=7e-5, rule=Rule(), biases=("b_enc", "threshold"), opener="threshold"),
-    # dictionary_learning's trainer of arXiv 2404.16014, but for RI-L1 and its free norms.
+    # dictionary_learning's trainer of arXiv 2404.16014, but for RI-L1 with its free norms, and the
+    # cut: without it, features die at rates of short runs (LOG.md).
     "gated": Recipe(
         lr=5e-5,
-        rule=Rule(unit_norm=False),
+        rule=Rule(unit_norm=False, clip=1.0),
         biases=("b_gate", "b_mag", "r_mag"),
         opener="b_gate",
         first_lambda=0.1,
