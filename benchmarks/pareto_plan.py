@@ -204,16 +204,16 @@ def _curve(
     stage: Stage = "curve",
     seed: int = 0,
 ) -> list[Group]:
-    """A curve's points at some sites, each at two rates, or with a seed its one point, at the rate
-    that was the better one there; none before what decides on the rates.
+    """A curve's points, each at two rates; at other sites and with other seeds (its one point) at
+    the rate that was the better one at the point. None before what decides on the rates.
     """
     best = best_rate(groups, curve)
     if best is None or not swept(options, curve, groups):
         return []
     targets = (options.point,) if seed else options.targets
     rates = (best["lr"], SLOWER * best["lr"])
-    if seed:
-        trained = groups.get(f"{curve}-{sites[0]}")
+    if stage != "curve" or seed:
+        trained = groups.get(f"{curve}-resid_post/{options.layers[1]}")
         if trained is None:
             return []
         at_point = [row for row in trained["rows"] if row["target"] == options.point]
@@ -275,9 +275,11 @@ def at_target(row: Row) -> float:
 def expected_seconds(
     group: Group, options: Options, groups: Mapping[str, Mapping[str, Any]]
 ) -> float:
-    """How long a group will take, from the last one of its curve if there was one."""
+    """How long a group will take, from those of its curve before. SAEs share the pass over the
+    text, so that a step of one among many is the better guide.
+    """
     before = [g for g in groups.values() if g["curve"] == group.curve]
-    step = before[-1]["step_seconds"] if before else STEP_SECONDS.get(group.curve, 1e-3)
+    step = min((g["step_seconds"] for g in before), default=STEP_SECONDS.get(group.curve, 1e-3))
     measure = before[-1]["measuring_seconds"] if before else SAE_SECONDS
     steps = group.tokens // options.batch
     return FIXED_SECONDS + group.count * (steps * step + measure)

@@ -92,10 +92,10 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
         "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
     ]
-    # Curves are trained at half of the rate as well, and seeds at the better of the two.
+    # Curves are trained at half of the rate as well, seeds and sites at the better of the two.
     rates = {stage: {g.rates for g in found.values() if g.stage == stage} for stage in STAGES}
-    assert rates["curve"] == rates["sites"] == {((2e-3, "own"), (1e-3, "own"))}
-    assert rates["seeds"] == {((1e-3, "own"),)}
+    assert rates["curve"] == {((2e-3, "own"), (1e-3, "own"))}
+    assert rates["seeds"] == rates["sites"] == {((1e-3, "own"),)}
     assert found["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
     assert found["jumprelu-resid_post/4-seed_2"].targets == (64,)
     # The swept coefficient led to the L0 asked for: it stays there, and is larger for fewer.
