@@ -62,7 +62,7 @@ class Options:
     temporary one."""
     minutes: float = 60.0
     """No group starts that is not expected to end within them."""
-    tokens: int = 16_384_000
+    tokens: int = 12_288_000
     """Tokens each SAE is trained on."""
     sweep_tokens: int = 6_553_600
     """The same for the sweep of learning rates."""
