@@ -279,7 +279,15 @@ def expected_seconds(
     text, so that a step of one among many is the better guide.
     """
     before = [g for g in groups.values() if g["curve"] == group.curve]
-    step = min((g["step_seconds"] for g in before), default=STEP_SECONDS.get(group.curve, 1e-3))
+    step = min(map(_seconds_of_a_step, before), default=STEP_SECONDS.get(group.curve, 1e-3))
     measure = before[-1]["measuring_seconds"] if before else SAE_SECONDS
-    steps = group.tokens // options.batch
-    return FIXED_SECONDS + group.count * (steps * step + measure)
+    return FIXED_SECONDS + group.count * (group.tokens // options.batch * step + measure)
+
+
+def _seconds_of_a_step(found: Mapping[str, Any]) -> float:
+    """Of one SAE in a group that was trained, less what a group takes in any case; for a short
+    group, of which that leaves little, half of what was measured.
+    """
+    measured = found["step_seconds"]
+    training = found["seconds"] - len(found["rows"]) * found["measuring_seconds"]
+    return measured * max(0.5, 1 - FIXED_SECONDS / training)

@@ -161,8 +161,12 @@ def test_time_is_expected_from_what_was_measured() -> None:
     chosen = options(curves=("jumprelu",), tokens=4_096_000)
     group = plan(chosen, {})[0]
     first = expected_seconds(group, chosen, {})
-    found = done(group, dict.fromkeys(chosen.lrs, 0.2)) | {"step_seconds": 10e-3}
-    assert expected_seconds(group, chosen, {group.name: found}) > 2 * first
+    found = done(group, dict.fromkeys(chosen.lrs, 0.2)) | {"step_seconds": 10e-3, "seconds": 500.0}
+    slow = expected_seconds(group, chosen, {group.name: found})
+    assert slow > 2 * first
+    # Of a short group, much was what any group takes.
+    found["seconds"] = 60.0
+    assert first < expected_seconds(group, chosen, {group.name: found}) < slow
 
 
 def test_settings_that_decide_the_numbers_are_kept_and_others_are_not() -> None:
