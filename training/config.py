@@ -54,8 +54,8 @@ class TrainConfig:
     of 1."""
     threshold_init: float = 0.001
     """JumpReLU: first threshold of every feature, in the same units. 0: the one with which the
-    first reconstruction is of its input's size; b_dec starts at the activations' mean then, and
-    W_enc at half of W_dec's transpose."""
+    first reconstruction is of its input's size (Gated, ReLU: a bias of minus that); b_dec starts at
+    the activations' mean then, and W_enc smaller than W_dec's transpose."""
     lrs: tuple[float, ...] = ()
     """Adam's learning rates, each trained; none: the one that each architecture was published
     with (7e-5 jumprelu, 5e-5 gated and standard, 2e-4 topk)."""
