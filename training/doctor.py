@@ -108,7 +108,8 @@ def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
         return None
     strong = line["multiplier"] > 0
     if priced_l0(asked.cfg, asked.plan):
-        change = "raise target_coefficient" if strong else "lower target_coefficient"
+        more = f"raise {_rates(asked)}, or target_coefficient"
+        change = more if strong else "lower target_coefficient"
     else:
         change = "choose other lrs, or a target nearer to this"
     return (
@@ -141,7 +142,7 @@ def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
         change = "raise lambdas, or give l0_targets instead"
     else:
         wanted = asked.plan.l0_target > ALL_DENSE * asked.cfg.d_sae
-        change = "lower l0_targets" if wanted else "raise lrs or target_coefficient"
+        change = "lower l0_targets" if wanted else f"raise {_rates(asked)}"
     return (
         f"{l0:.4g} of {asked.cfg.d_sae} features are active per token, "
         f"which is not sparse: {change}."
@@ -176,11 +177,12 @@ def outliers(lines: Sequence[Line], asked: Asked) -> str | None:
 def l0_far(lines: Sequence[Line], asked: Asked) -> str | None:
     """An L0 that has settled away from its target, or one that a run ends with."""
     line, target = lines[-1], asked.plan.l0_target
-    if target is None or not asked.settled(line):
+    over = line["step"] == asked.cfg.steps
+    if target is None or not (over or asked.settled(line)):
         return None
     l0 = _recent_l0(lines)
     distance = l0 / target - 1
-    if abs(distance) <= (FAR_AT_END if line["step"] == asked.cfg.steps else FAR):
+    if abs(distance) <= (FAR_AT_END if over else FAR):
         return None
     return (
         f"the L0 is {l0:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
@@ -198,8 +200,14 @@ def _nearer(line: Line, asked: Asked) -> str:
     if asked.plan.architecture == "topk":
         return "fewer than k pre-activations are positive; lower k"
     if recent < FAR and line["step"] < asked.cfg.steps:
-        return "lr is nearly 0 by now; train longer or raise lrs"
-    return "train longer, raise lrs or shorten sparsity_warmup"
+        return f"lr is nearly 0 by now; train longer or raise {_rates(asked)}"
+    return f"train longer, raise {_rates(asked)} or shorten sparsity_warmup"
+
+
+def _rates(asked: Asked) -> str:
+    """What moves an L0 faster: no coefficient does, Adam's steps being of one size anyway."""
+    slower = asked.plan.architecture == "jumprelu" and asked.cfg.loss.vector_rate < 1
+    return "lrs or vector_rate" if slower else "lrs"
 
 
 def _pressure(asked: Asked) -> str:

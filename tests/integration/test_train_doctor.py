@@ -108,6 +108,23 @@ def test_a_run_without_mistakes_ends_without_findings(
     assert "doctor" not in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("changes", "check", "change"),
+    [
+        ({"loss": LossOptions(vector_rate=0.01)}, "l0-far", "raise lrs or vector_rate or shorten"),
+        ({"architectures": ("gated",), "lrs": (1e-6,)}, "all-dense", "not sparse: raise lrs."),
+        ({"sparsity_warmup": 10_000, "lrs": (1e-4,)}, "l0-far", "or shorten sparsity_warmup"),
+    ],
+    ids=["slow vectors", "a coefficient that gated has not", "a warm-up longer than the run"],
+)
+def test_what_to_change_is_what_the_run_has(
+    cfg: TrainConfig, tmp_path: Path, changes: dict[str, Any], check: str, change: str
+) -> None:
+    (result,) = train(replace(cfg, out=str(tmp_path), **changes))
+    (found,) = [finding.sentence for finding in result.findings if finding.check == check]
+    assert change in found
+
+
 def test_fitted_thresholds_that_stay_are_found_frozen(cfg: TrainConfig, tmp_path: Path) -> None:
     assert cfg.threshold_init == 0
     (result,) = train(replace(cfg, out=str(tmp_path), lrs=(1e-9,), d_sae=512))
