@@ -98,7 +98,13 @@ def sparse(
         and cfg.d_sae // shard.world >= SPARSE_FROM
         and importlib.util.find_spec("triton") is not None
     )
-    chosen = chosen and (applies(loss, rule(cfg, plan)) or isinstance(loss, FeatureLoss))
+    if chosen and not (applies(loss, rule(cfg, plan)) or isinstance(loss, FeatureLoss)):
+        log.info(
+            "%s: dense steps, since sparse ones know no other terms, no free decoder rows and no "
+            "beta1 above 0",
+            plan.name,
+        )
+        return False
     log.info("%s: %s steps", plan.name, "sparse" if chosen else "dense")
     return chosen
 

@@ -27,5 +27,8 @@ def test_a_report_opens_from_its_file(
     box = charts.first.bounding_box()
     assert box is not None
     assert box["height"] > 100
+    lines = shown.locator(".y span").evaluate_all("all => all.map(e => e.offsetHeight)")
+    assert lines
+    assert max(lines) <= 14  # one line each, "7.5e-4" too
     dark = "rgb(18, 20, 22)" if scheme == "dark" else "rgb(251, 251, 250)"
     expect(shown.locator("body")).to_have_css("background-color", dark)

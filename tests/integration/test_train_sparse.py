@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_train_resume import assert_equal, cfg
-from training.config import RunOptions, TrainConfig
+from training.config import LossOptions, RunOptions, TrainConfig
 from training.loop import train
 from training.trainee import Trainee
 
@@ -90,3 +90,13 @@ def test_an_interrupted_sparse_run_goes_on_bit_for_bit(
     _until(monkeypatch, cut, 150)
     train(cut)
     assert_equal(whole, cut)
+
+
+def test_what_sparse_steps_do_not_know_takes_dense_ones_and_says_so(
+    cfg: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    few = replace(cfg, run=SPARSE, loss=LossOptions(beta1=0.9), tokens=4 * cfg.batch)
+    with caplog.at_level("INFO", "training"):
+        train(few)
+    (said,) = [m for m in caplog.messages if m.startswith(f"{few.plans[0].name}: dense steps")]
+    assert "no beta1 above 0" in said
