@@ -58,7 +58,7 @@ from training.text import Text
 
 FORMAT = "jumpscope-pareto"
 PACKAGES = ("sae-lens", "dictionary-learning")
-LOSS = replace(SHORT_RUN["loss"], beta1=0.9, target_coefficient=0.5)
+LOSS = replace(SHORT_RUN["loss"], beta1=0.9, target_coefficient=1.0)
 """Of all of ours: with a first moment, which lowers FVU in runs as short as these, and for JumpReLU
 a weaker square around the target, which is better where many features are active."""
 LR_DECAY = 0.5

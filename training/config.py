@@ -212,13 +212,13 @@ SHORT_RUN: dict[str, Any] = {
     "bandwidth": 0.01,
     "threshold_init": 0.0,
     "lrs": (2.5e-3,),
-    "lr_warmup": 500,
+    "lr_warmup": 0.02,
     "lr_decay": 0.9,
     "sparsity_warmup": 0.2,
     "tokens": 100_000_000,
     "context_size": 512,
     "buffer_tokens": 2**19,
-    "loss": LossOptions(target_coefficient=3.0, vector_rate=0.1, dead_after=0.05),
+    "loss": LossOptions(target_coefficient=3.0, vector_rate=0.3, dead_after=0.05),
 }
 """Changes that the preset `short_run` makes to the defaults."""
 

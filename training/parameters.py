@@ -25,6 +25,10 @@ from training.shard import ALONE, Shard, features_dim
 THRESHOLD_FLOOR = 1e-6
 """Thresholds stay at or above this, in units of the scaled input, so that they are positive."""
 
+EASE = 0.85
+"""JumpReLU's first thresholds over those of a `fitted_start`. Activations spread less along some
+directions than along a random one: these features would be silent from the start, and stay so."""
+
 
 def initial_parameters(
     d_model: int,
@@ -65,7 +69,8 @@ def initial_parameters(
         **{name: torch.zeros(d_sae) for name in recipe.biases},
     }
     if "threshold" in start:
-        start["threshold"] = torch.full((d_sae,), max(threshold, THRESHOLD_FLOOR))
+        first = EASE * threshold if fitted else threshold
+        start["threshold"] = torch.full((d_sae,), max(first, THRESHOLD_FLOOR))
     elif fitted:
         start[str(recipe.opener)] -= threshold
     mine = {name: shard.mine(tensor, features_dim(name)) for name, tensor in start.items()}

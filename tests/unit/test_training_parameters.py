@@ -5,7 +5,7 @@ import torch
 
 from sae_core.config import SAEConfig
 from training.losses import JumpReLULoss, Penalty
-from training.parameters import fitted_start, folded, initial_parameters
+from training.parameters import EASE, fitted_start, folded, initial_parameters
 
 SCALE = 7.3
 
@@ -36,7 +36,7 @@ def test_fitted_start_is_as_near_as_its_directions_allow(d_sae: int) -> None:
         assert len(p["threshold"].unique()) == 1
         rest = x - p["b_dec"]
         z = rest @ p["W_enc"]
-        found = (z * (z > p["threshold"])) @ p["W_dec"]
+        found = (z * (z > p["threshold"] / EASE)) @ p["W_dec"]
     along = (found * rest).sum() / rest.square().sum()
     assert float(along) == pytest.approx(0.5, abs=0.03)
     # Nothing else than what W_enc starts at is nearer to the input.
