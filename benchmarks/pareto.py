@@ -28,7 +28,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from importlib.metadata import PackageNotFoundError, version
 from itertools import product
 from pathlib import Path
@@ -41,7 +41,7 @@ from torch import Tensor
 from benchmarks import pareto_peers
 from benchmarks.gemma_shapes import machine
 from benchmarks.measuring import rounded
-from benchmarks.pareto_plan import PEERS, Group, Options, Row, expected_seconds, plan
+from benchmarks.pareto_plan import PEERS, RECIPE, Group, Options, Row, expected_seconds, plan
 from benchmarks.train_step_peers import stubs
 from sae_core.config import Site
 from sae_core.corpus import documents, token_rows
@@ -58,11 +58,11 @@ from training.text import Text
 
 FORMAT = "jumpscope-pareto"
 PACKAGES = ("sae-lens", "dictionary-learning")
-LOSS = replace(SHORT_RUN["loss"], beta1=0.9, target_coefficient=1.0)
-"""Of all of ours: with a first moment, which lowers FVU in runs as short as these, and for JumpReLU
-a weaker square around the target, which is better where many features are active."""
-LR_DECAY = 0.5
-"""Of all of ours: in runs as short as these, a rate that is kept up for longer does no harm."""
+LOSS = replace(
+    SHORT_RUN["loss"],
+    beta1=RECIPE["beta1"],
+    target_coefficient=RECIPE["target_coefficient"],
+)
 
 
 class Results:
@@ -71,7 +71,10 @@ class Results:
     def __init__(self, options: Options) -> None:
         """Reads the file if it is there; ValueError if it holds results of other settings."""
         self._path = options.out
-        settings = options.settings | {"model": _hash(Path(options.model))}
+        ours = SHORT_RUN | {"loss": asdict(LOSS), "lr_decay": RECIPE["lr_decay"]}
+        # As JSON gives it back, to compare with what was written.
+        ours = json.loads(json.dumps(ours))
+        settings = options.settings | {"model": _hash(Path(options.model)), "ours": ours}
         self.data: dict[str, Any] = {"format": FORMAT, "settings": settings, "groups": {}}
         if self._path.is_file():
             self.data = json.loads(self._path.read_text())
@@ -166,7 +169,7 @@ class Bench:
             l0_targets=group.targets,
             lrs=tuple(lr for lr, _ in group.rates),
             lr_warmup=min(500, group.tokens // options.batch // 10),
-            lr_decay=LR_DECAY,
+            lr_decay=RECIPE["lr_decay"],
             tokens=group.tokens,
             batch=options.batch,
             context_size=options.context_size,

@@ -20,7 +20,16 @@ import tyro
 
 from app.render.numbers import count, percent
 from app.render.pareto import CURVES, METRICS, lines_of, plot
-from benchmarks.pareto_plan import MOST_DEAD, OURS, PEERS, SLOPE, at_target, best_rate, better
+from benchmarks.pareto_plan import (
+    MOST_DEAD,
+    OURS,
+    PEERS,
+    RECIPE,
+    SLOPE,
+    at_target,
+    best_rate,
+    better,
+)
 
 TEXT = Path(__file__).with_name("pareto_text.md")
 DEMO_FORMAT = "jumpscope-comparison"
@@ -278,6 +287,7 @@ def page(results: Results, pictures: str) -> str:
         d_sae=f"{settings['d_sae']:,}",
         point=settings["point"],
         slope=SLOPE,
+        **RECIPE,
         dead=percent(MOST_DEAD),
         validation_tokens=count(settings["validation_tokens"]),
         targets=", ".join(map(str, l0s)),

@@ -84,6 +84,9 @@ def test_a_comparison_is_gone_on_with(
     assert "0 groups to train" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds results with another tokens: choose another out"):
         pareto.main(replace(options, tokens=64))
+    monkeypatch.setattr(pareto, "LOSS", replace(pareto.LOSS, target_coefficient=7.0))
+    with pytest.raises(ValueError, match="holds results with another ours: choose another out"):
+        pareto.main(options)
 
 
 def test_no_group_starts_that_would_not_end_in_time(options: Options) -> None:
