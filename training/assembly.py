@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sae_core.config import Architecture
 from training.config import Plan, TrainConfig
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
@@ -30,7 +31,12 @@ FEWEST_SETTLING = 50
 TANH_LAMBDA = 0.005
 """Where lambda starts that is steered under a tanh penalty: about 10 / d_model at 2,304."""
 
-SPARSE_FROM = 8_192
+SPARSE_FROM: dict[Architecture, int] = {
+    "jumprelu": 8_192,
+    "topk": 8_192,
+    "gated": 32_768,
+    "standard": 32_768,
+}
 """Features of a process from which on the sparse step is the faster one: below, its many small
 kernels take longer to start than they save."""
 
@@ -95,7 +101,7 @@ def sparse(
         cfg.run.step == "auto"
         and cfg.run.compile != "cuda-graph"
         and device.type == "cuda"
-        and cfg.d_sae // shard.world >= SPARSE_FROM
+        and cfg.d_sae // shard.world >= SPARSE_FROM[plan.architecture]
         and importlib.util.find_spec("triton") is not None
     )
     if chosen and not (applies(loss, rule(cfg, plan)) or isinstance(loss, FeatureLoss)):
