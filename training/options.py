@@ -37,8 +37,8 @@ class RunOptions:
     step: StepKind = "auto"
     """`sparse` computes only the encoder's product in full and all else for the active features,
     for those SAEs that it applies to: all but JumpReLU with terms beyond the paper's loss, free
-    decoder rows or a beta1 above 0. `auto` is `sparse` on CUDA for 8,192 features and more (Gated and
-    ReLU: 32,768), and `dense` elsewhere."""
+    decoder rows or a beta1 above 0. `auto` is `sparse` on CUDA for 8,192 features and more
+    (Gated and ReLU: 32,768), and `dense` elsewhere."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
     tensorboard: bool = False

@@ -85,11 +85,11 @@ def plot(lines: Sequence[Line], *, title: str, y_name: str, standalone: bool = F
             )
             for point in line.seeds
         )
-        top = _TOP + 10 + 15 * row
+        # Lower left: quality falls with sparsity, so the lines run from the upper left down.
+        base = HEIGHT - _BOTTOM - 8 - 15 * (len(lines) - 1 - row)
         legend = (
-            f'<path d="M{WIDTH - 32} {top - 4}h18" stroke="currentColor" stroke-width="2"/>'
-            f'<text x="{WIDTH - 38}" y="{top}" text-anchor="end">'
-            f"{escape(CURVES[line.curve])}</text>"
+            f'<path d="M{_LEFT + 8} {base - 4}h18" stroke="currentColor" stroke-width="2"/>'
+            f'<text x="{_LEFT + 32}" y="{base}">{escape(CURVES[line.curve])}</text>'
         )
         parts.append(
             f'<g class="{kind}"><path d="{path}" fill="none" stroke="currentColor" '

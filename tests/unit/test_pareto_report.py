@@ -11,7 +11,8 @@ from app import about
 from app.render import overview_html
 from app.render.pareto import Line, comparison_html, plot
 from benchmarks import pareto_report
-from benchmarks.pareto_report import curves_of, noise, value_at, verdicts
+from benchmarks.pareto_report import curves_of
+from benchmarks.pareto_tables import dead, in_short, noise, value_at, verdicts
 from sae_core.bundle import Bundle
 from tests.unit.render_support import Document, overview
 
@@ -108,6 +109,21 @@ def test_a_difference_within_the_seeds_spread_is_none(results: dict[str, Any]) -
         "- JumpReLU against TopK: lower at an L0 of 16 by 9.1 %; the same at an L0 of 64."
     ]
     assert verdicts(curves, "mlp_out/1", "fvu", [16, 64]) == []
+
+
+def test_the_short_table_counts_places(results: dict[str, Any]) -> None:
+    curves = curves_of(results)
+    assert in_short(curves, "fvu", [16, 64])[2:] == [
+        "| TopK | 2 | 1, by 9.1 % | 1 | 0 | resid_post/4 at 64 |"
+    ]
+    results["groups"]["topk"]["rows"][0]["fvu"] = 0.3  # at an L0 of 16: JumpReLU has 0.4
+    results["groups"]["topk"]["rows"][1]["dead"] = 0.25
+    curves = curves_of(results)
+    assert in_short(curves, "fvu", [16, 64])[2:] == [
+        "| TopK | 2 | 0 | 1 | 1, by 33.3 % | resid_post/4 at 16, 64 |"
+    ]
+    shares = [line.replace("\u00a0", " ") for line in dead(curves)[2:]]
+    assert shares == ["| resid_post/4 | 1.0 % | 25 % |", "| mlp_out/1 |  |  |"]
 
 
 def test_everything_is_written_and_found_again(results: dict[str, Any], tmp_path: Path) -> None:
