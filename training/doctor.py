@@ -26,6 +26,8 @@ SATURATED = 0.99
 """Share of its bound at which a multiplier is as far as it goes."""
 ALL_DEAD = 0.9
 """Share of features without activity at which hardly anything is learned any more."""
+MANY_DEAD = 0.25
+"""The same at which a run is worth repeating with other settings."""
 FEWEST_ACTIVE = 0.5
 """Active features per token below which a reconstruction is little more than its bias."""
 ALL_DENSE = 0.25
@@ -89,15 +91,29 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
     line = lines[-1]
     if asked.plan.architecture != "jumprelu" or asked.cfg.loss.decoder == "free":
         return None
-    quantiles = [line[f"threshold_{q}"] for q in ("p05", "p50", "p95")]
-    # A fitted start is not known here, but is the same for every feature.
-    start = asked.cfg.threshold_init or quantiles[1]
-    moved = any(abs(q - start) > FROZEN * start for q in quantiles)
-    if moved or line["step"] < LEAST_DRIFT:
+    names = [f"threshold_{q}" for q in ("p05", "p50", "p95")]
+    # A fitted start is not known here: the first line is as near to it as can be seen.
+    given = asked.cfg.threshold_init
+    start = dict.fromkeys(names, given) if given else {name: lines[0][name] for name in names}
+    moved = any(abs(line[name] - start[name]) > FROZEN * start[name] for name in names)
+    seen = line["step"] - (0 if given else lines[0]["step"])
+    if moved or seen < LEAST_DRIFT:
         return None
     return (
-        f"thresholds are where they began ({start:g}): raise lrs or bandwidth, "
+        f"thresholds are where they began ({start['threshold_p50']:g}): raise lrs or bandwidth, "
         "or begin with larger ones (threshold_init)."
+    )
+
+
+def ends_in_warm_up(lines: Sequence[Line], asked: Asked) -> str | None:
+    """A run that is over before the penalty has reached its full strength."""
+    line = lines[-1]
+    if line["step"] < asked.cfg.steps or asked.full(line):
+        return None
+    warmup = asked.cfg.in_steps(asked.cfg.sparsity_warmup)
+    return (
+        f"the run ends after {line['step']:,} steps, before its penalty is at full strength (after "
+        f"{warmup:,}): train longer or shorten sparsity_warmup."
     )
 
 
@@ -128,6 +144,17 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     return (
         f"{line['dead']:.0%} of the features are dead and {l0:.3g} are active per token: "
         f"lower {_pressure(asked)} or lrs, or lengthen sparsity_warmup."
+    )
+
+
+def many_dead(lines: Sequence[Line], asked: Asked) -> str | None:
+    """A good part of the features is dead, and will stay so."""
+    line = lines[-1]
+    over = line["step"] == asked.cfg.steps
+    if line["dead"] < MANY_DEAD or not (over or asked.settled(line)) or all_dead(lines, asked):
+        return None
+    return (
+        f"{line['dead']:.0%} of the features are dead: lower lrs, or have fewer features (d_sae)."
     )
 
 
@@ -201,7 +228,7 @@ def _nearer(line: Line, asked: Asked) -> str:
         return "fewer than k pre-activations are positive; lower k"
     if recent < FAR and line["step"] < asked.cfg.steps:
         return f"lr is nearly 0 by now; train longer or raise {_rates(asked)}"
-    return f"train longer, raise {_rates(asked)} or shorten sparsity_warmup"
+    return f"train longer, or raise {_rates(asked)}"
 
 
 def _rates(asked: Asked) -> str:
@@ -219,20 +246,27 @@ def _pressure(asked: Asked) -> str:
 CHECKS: dict[str, Check] = {
     "loss-not-finite": not_finite,
     "thresholds-frozen": thresholds_frozen,
+    "ends-in-warm-up": ends_in_warm_up,
     "lambda-saturated": lambda_saturated,
     "all-dead": all_dead,
+    "many-dead": many_dead,
     "all-dense": all_dense,
     "bandwidth-narrow": bandwidth_narrow,
     "outliers": outliers,
     "l0-far": l0_far,
 }
 """Name -> check, the gravest first."""
+OF_L0 = ("ends-in-warm-up", "lambda-saturated", "all-dense", "l0-far")
+"""Checks that see one L0 from several sides: of these, only the first that finds something says
+so."""
 
 
 def examine(lines: Sequence[Line], asked: Asked) -> list[Finding]:
     """What the checks find in the lines so far; after a loss that is not finite, only that."""
-    findings = []
+    findings: list[Finding] = []
     for name, check in CHECKS.items():
+        if name in OF_L0 and any(finding.check in OF_L0 for finding in findings):
+            continue
         if sentence := check(lines, asked):
             findings.append(Finding(name, sentence))
             if check is not_finite:

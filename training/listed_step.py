@@ -59,9 +59,10 @@ class ListedStep:
         most: float | None = None,
         pause: int = PAUSE,
         shard: Shard = ALONE,
+        name: str = "SAE",
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `lists_for` the device if None;
-        `most`: `MOST` if None.
+        `most`: `MOST` if None; `name`: of the SAE, for the log.
         """
         assert state.plain["W_enc"].T.is_contiguous(), "see feature_rows"
         self._state = state
@@ -70,6 +71,7 @@ class ListedStep:
         self._dense = dense
         self._kernels = lists_for(setting.mean.device) if kernels is None else kernels
         self._most = MOST if most is None else most
+        self._name = name
         self._shard = shard
         self._fitted = True
         self._pause = pause
@@ -85,7 +87,7 @@ class ListedStep:
         try:
             found = self._gradients(raw, control, space)
         except TooManyError as error:
-            report(self._fitted, False, error.entries, space)
+            report(self._name, self._fitted, False, error.entries, space)
             self._fitted = False
             self._paused = self._pause
         else:
@@ -110,7 +112,7 @@ class ListedStep:
         features.forget()
         gradients = loss.derivatives(p, value)
         entries = features.check()
-        report(self._fitted, True, entries, space)
+        report(self._name, self._fitted, True, entries, space)
         return gradients, stats
 
     @property

@@ -40,11 +40,12 @@ def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     return known and replace(rule, vector_rate=1.0) == RECIPES["jumprelu"].rule
 
 
-def report(before: bool, now: bool, entries: int, space: int) -> None:
-    """Say so in the log where steps become sparse (`now`), or dense."""
+def report(name: str, before: bool, now: bool, entries: int, space: int) -> None:
+    """Say so in the log where an SAE's steps become sparse (`now`), or dense."""
     if now != before:
         log.info(
-            "%s steps from here on: %s entries in a batch, room for %s",
+            "%s: %s steps from here on: %s entries in a batch, room for %s",
+            name,
             "sparse" if now else "dense",
             f"{entries:,}",
             f"{space:,}",
@@ -88,9 +89,11 @@ class SparseStep:
         most: float | None = None,
         replay: bool = True,
         vector_rate: float = 1.0,
+        name: str = "SAE",
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
-        `most`: `MOST` if None; `replay`: whether to on CUDA; `vector_rate`: as in `Rule`.
+        `most`: `MOST` if None; `replay`: whether to on CUDA; `vector_rate`: as in `Rule`;
+        `name`: of the SAE, for the log.
         """
         assert loss.plain, "extras have gradients that the kernels do not know"
         plain = state.plain
@@ -119,6 +122,7 @@ class SparseStep:
         self._dense = dense
         self._kernels = kernels_for(device) if kernels is None else kernels
         self._most = MOST if most is None else most
+        self._name = name
         self._fitted = True
         self._count = Readback(device)
         self._replay = replay and device.type == "cuda"
@@ -194,7 +198,7 @@ class SparseStep:
         """Whether there is room for the entries counted last; waits for their number."""
         listed = self._count.answer()
         fits = listed <= space
-        report(self._fitted, fits, listed, space)
+        report(self._name, self._fitted, fits, listed, space)
         self._fitted = fits
         return fits
 

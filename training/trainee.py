@@ -105,7 +105,9 @@ class Trainee:
         self._listed: ListedStep | None = None
         self._step: Step = dense
         if sparse and isinstance(loss, FeatureLoss):
-            self._step = self._listed = ListedStep(self._state, loss, setting, dense, shard=shard)
+            self._step = self._listed = ListedStep(
+                self._state, loss, setting, dense, shard=shard, name=plan.name
+            )
         elif sparse:
             assert applies(loss, rule)
             kernels = None if shard.alone else ShardKernels(shard, kernels_for(device))
@@ -116,6 +118,7 @@ class Trainee:
                 dense,
                 kernels=kernels,
                 vector_rate=rule.vector_rate,
+                name=plan.name,
             )
 
     def step(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:

@@ -72,7 +72,7 @@ def test_sparse_runs_learn_what_dense_ones_do(
         results = {kind: train(run) for kind, run in runs.items()}
     for kind in runs:
         assert f"{sparse_cfg.plans[0].name}: {kind} steps" in caplog.messages
-        assert any(f"{kind} steps from here on" in message for message in caplog.messages)
+        assert any(f": {kind} steps from here on" in message for message in caplog.messages)
     for dense, sparse in zip(results["dense"], results["sparse"], strict=True):
         assert dense.measured is not None
         assert sparse.measured is not None

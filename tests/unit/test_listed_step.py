@@ -110,10 +110,10 @@ def test_switching_back_and_forth_changes_nothing(
             x = raw(SMALL, i) * (0.7 if i % 3 else 1.4)
             dense.dense(x, control(i))
             step(x, control(i))
-    said = [record.message.split()[0] for record in caplog.records]
+    said = [record.message.split()[1] for record in caplog.records]
     assert said == ["dense", "sparse"] * 4
     for record in caplog.records:
-        entries = int(record.message.split(": ")[1].split(" entries")[0].replace(",", ""))
+        entries = int(record.message.split(": ")[2].split(" entries")[0].replace(",", ""))
         assert (entries > 400) == ("dense" in record.message)
         assert entries > 100
     for name, tensor in dense.state.tensors.items():
@@ -159,7 +159,7 @@ def test_more_dead_features_than_auxk_takes_are_a_dense_step(
                 toy.state.totals["silent"].zero_()
                 toy.bury(dead)
                 take(raw(SMALL, i), control(i))
-    assert [record.message.split()[0] for record in caplog.records] == ["dense", "sparse"]
+    assert [record.message.split()[1] for record in caplog.records] == ["dense", "sparse"]
     for name, tensor in dense.state.tensors.items():
         assert distance(sparse.state.tensors[name], tensor) < 1e-4, name
 

@@ -257,21 +257,6 @@ def steered(
     return (multiplier + gain * (share >= 1) * e).clamp(-limits.bound, limits.bound)
 
 
-def batch_stats(
-    loss: Tensor,
-    squared_error: Tensor,
-    x: Float[Tensor, "batch d_model"],
-    mean: Float[Tensor, " d_model"],
-    on: Float[Tensor, "batch d_sae"],
-    l0: Float[Tensor, ""],
-    near: Float[Tensor, "batch d_sae"] | None = None,
-) -> BatchStats:
-    """The statistics from 0-1 tensors: `on` where a feature is active, `near` where in window."""
-    with torch.no_grad():
-        in_window = None if near is None else near.sum(dim=0)
-        return stats_of(loss, squared_error, x, mean, on.sum(dim=0), l0, in_window)
-
-
 def stats_of(
     loss: Tensor,
     squared_error: Tensor,

@@ -44,8 +44,8 @@ from training.losses.base import (
     Limits,
     Parameters,
     Penalty,
-    batch_stats,
     l0_penalty,
+    stats_of,
     surrogate_weight,
     target_l0_penalty,
     unchanged,
@@ -114,8 +114,10 @@ class JumpReLULoss(AutogradLoss):
         on = step(z, threshold, self.bandwidth, self.kernel)
         l0 = self.l0(on)
         loss = squared_error / len(x) + self._price(p, z, acts, on, l0, penalty)
-        near = ((z - threshold).abs() < self.bandwidth / 2).float()
-        return loss, batch_stats(loss, squared_error, x, mean, on, l0, near)
+        with torch.no_grad():
+            near = ((z - threshold).abs() < self.bandwidth / 2).float()
+            active, in_window = on.sum(dim=0), near.sum(dim=0)
+        return loss, stats_of(loss, squared_error, x, mean, active, l0, in_window)
 
     def _price(
         self, p: Parameters, z: Tensor, acts: Tensor, on: Tensor, l0: Tensor, penalty: Penalty
