@@ -204,8 +204,12 @@ def _settings(run: "RunRecord") -> str:
     flat: dict[str, str] = {}
     for name, value in run.settings.items():
         for inner, deep in value.items() if isinstance(value, dict) else ((name, value),):
-            flat[inner] = ", ".join(map(str, deep)) if isinstance(deep, list) else str(deep)
+            flat[inner] = _written(deep)
     return f"<h2>Settings</h2>{_pairs(flat)}"
+
+
+def _written(value: Any) -> str:
+    return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)
 
 
 def _pairs(facts: Mapping[str, str]) -> str:

@@ -114,7 +114,8 @@ def test_the_page_says_what_the_run_wrote(tmp_path: Path) -> None:
     assert "In window" not in html  # no line has it
     assert "thresholds: median over features" in html
     assert html.count("features by the share of tokens") == 2
-    for setting, value in (("frequency_scale", "0.1"), ("architectures", "jumprelu, topk")):
+    settings = {"frequency_scale": "0.1", "architectures": "jumprelu, topk", "lambdas": "none"}
+    for setting, value in settings.items():
         assert f"<td>{setting}</td><td>{value}</td>" in html
 
 
