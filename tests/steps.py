@@ -90,9 +90,15 @@ class Toy:
             target=constant(6.0),
             gain=constant(0.01 if targeted else 0.0),
         )
-        # Another rate for vectors, where sparse steps have one.
-        rate = 0.3 if architecture == "jumprelu" else 1.0
-        self.rule = replace(recipe.rule, vector_rate=rate)
+        self.rule = recipe.rule
+        if architecture == "jumprelu":  # what else a sparse step knows of a rule
+            self.rule = replace(
+                recipe.rule,
+                vector_rate=0.3,
+                b_dec_rate=0.1,
+                revive=10.0,
+                dead_tokens=4 * shape.batch,
+            )
         self.dense = DenseStep(
             self.state, self.loss, self.setting, compiler, self.rule, shard=shard
         )
@@ -121,7 +127,7 @@ class Toy:
             kernels=kernels,
             most=most,
             replay=replay,
-            vector_rate=self.rule.vector_rate,
+            rule=self.rule,
         )
 
     def listed(

@@ -179,7 +179,13 @@ def rule(cfg: TrainConfig, plan: Plan) -> Rule:
     if cfg.loss.beta1 is not None:
         published = replace(published, beta1=cfg.loss.beta1)
     if plan.architecture == "jumprelu":
-        published = replace(published, vector_rate=cfg.loss.vector_rate)
+        published = replace(
+            published,
+            vector_rate=cfg.loss.vector_rate,
+            b_dec_rate=cfg.loss.b_dec_rate,
+            revive=cfg.loss.revive,
+            dead_tokens=min(cfg.dead_after, LONGEST_SILENCE),
+        )
     if cfg.loss.decoder == "auto":
         return published
     return replace(published, unit_norm=cfg.loss.decoder == "unit")

@@ -176,7 +176,7 @@ class TrainConfig:
 
     @property
     def dead_after(self) -> float:
-        """Tokens of silence after which AuxK revives a feature."""
+        """Tokens of silence after which a feature is to be revived."""
         amount = self.loss.dead_after
         return amount * self.steps * self.batch if amount <= 1 else amount
 
@@ -218,7 +218,9 @@ SHORT_RUN: dict[str, Any] = {
     "tokens": 100_000_000,
     "context_size": 512,
     "buffer_tokens": 2**19,
-    "loss": LossOptions(target_coefficient=3.0, vector_rate=0.3, dead_after=0.05),
+    "loss": LossOptions(
+        target_coefficient=3.0, vector_rate=0.3, b_dec_rate=0.03, revive=10.0, dead_after=0.02
+    ),
 }
 """Changes that the preset `short_run` makes to the defaults."""
 

@@ -5,6 +5,8 @@
 is Adam with beta1 = 0 (Gemma Scope: betas (0, 0.999), eps 1e-8); no first moment is kept or moved.
 With another beta1, m / (1 - beta1^t) takes the place of g, m being its moving average.
 
+The learning rate of vectors may be a share of that of matrices (`Rule.vector_rate`, `b_dec_rate`).
+
 Where decoder rows are held at norm 1, the part of their gradient parallel to them is removed before
 the update (it would only be undone, but not before it has entered v), and they are rescaled after.
 """
@@ -76,14 +78,36 @@ def update(
             new_m = rule.beta1 * first[name] + (1 - rule.beta1) * g
             first[name].copy_(new_m)
             g = new_m / (1 - rule.beta1**step)
-        rate = lr * rule.vector_rate if p.dim() == 1 else lr
-        new = p - rate * g / ((new_v / correction).sqrt() + EPS)
+        new = p - lr * share_of(name, p, rule) * g / ((new_v / correction).sqrt() + EPS)
         if name in held:
             new = new / new.norm(dim=1, keepdim=True)
         elif name == "threshold":
             new = new.clamp(min=THRESHOLD_FLOOR)
         v.copy_(new_v)
         p.copy_(new)
+
+
+def share_of(name: str, parameter: Tensor, rule: Rule) -> float:
+    """Share of the learning rate that a parameter has."""
+    if name == "b_dec":
+        return rule.b_dec_rate
+    return rule.vector_rate if parameter.dim() == 1 else 1.0
+
+
+def revived(
+    threshold: Float[Tensor, " d_sae"],
+    silent: Float[Tensor, " d_sae"],
+    lr: Float[Tensor, ""],
+    rule: Rule,
+) -> Float[Tensor, " d_sae"]:
+    """Thresholds after a step, those of dead features a little lower; `silent`: tokens since each
+    was last active.
+
+    A JumpReLU feature that is never active has no gradient but its threshold's, and that only from
+    inside the window: left alone, it stays dead.
+    """
+    lower = threshold * (1 - rule.revive * rule.vector_rate * lr)
+    return torch.where(silent >= rule.dead_tokens, lower.clamp(min=THRESHOLD_FLOOR), threshold)
 
 
 def rate_share(cfg: TrainConfig, step: int) -> float:

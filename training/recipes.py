@@ -1,6 +1,7 @@
 """What differs between architectures in training, as data: `RECIPES`."""
 
 from dataclasses import dataclass
+from math import inf
 
 from sae_core.config import Architecture
 
@@ -12,7 +13,13 @@ class Rule:
     beta1: float = 0.0
     """Adam's; 0 keeps no first moment."""
     vector_rate: float = 1.0
-    """Learning rate of vectors (biases, thresholds), as a share of that of matrices."""
+    """Learning rate of vectors (biases, thresholds) but b_dec, as a share of that of matrices."""
+    b_dec_rate: float = 1.0
+    """Learning rate of b_dec, as a share of that of matrices."""
+    revive: float = 0.0
+    """Share of its threshold, times the threshold's learning rate, that a dead feature loses."""
+    dead_tokens: float = inf
+    """Tokens of silence after which a feature is dead for `revive`."""
     unit_norm: bool = True
     """Whether decoder rows are held at norm 1."""
     clip: float | None = None

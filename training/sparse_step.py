@@ -11,7 +11,6 @@ decides as the first one did.
 """
 
 import logging
-from dataclasses import replace
 from types import ModuleType
 from typing import TypeGuard
 
@@ -37,7 +36,7 @@ MOST = 1 / 64
 def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     """Whether `SparseStep` is the step of an SAE with this loss and rule."""
     known = isinstance(loss, JumpReLULoss) and loss.plain
-    return known and replace(rule, vector_rate=1.0) == RECIPES["jumprelu"].rule
+    return known and rule.beta1 == 0 and rule.unit_norm and rule.clip is None
 
 
 def report(name: str, before: bool, now: bool, entries: int, space: int) -> None:
@@ -88,14 +87,14 @@ class SparseStep:
         kernels: ModuleType | ShardKernels | None = None,
         most: float | None = None,
         replay: bool = True,
-        vector_rate: float = 1.0,
+        rule: Rule = RECIPES["jumprelu"].rule,
         name: str = "SAE",
     ) -> None:
         """`dense`: the dense step of the same state; `kernels`: `kernels_for` the device if None;
-        `most`: `MOST` if None; `replay`: whether to on CUDA; `vector_rate`: as in `Rule`;
-        `name`: of the SAE, for the log.
+        `most`: `MOST` if None; `replay`: whether to on CUDA; `rule`: one that `applies`; `name`:
+        of the SAE, for the log.
         """
-        assert loss.plain, "extras have gradients that the kernels do not know"
+        assert applies(loss, rule)
         plain = state.plain
         W_enc, v_enc, W_dec = plain["W_enc"].T, state.second["W_enc"].T, plain["W_dec"]
         assert W_enc.is_contiguous(), "see feature_rows"
@@ -115,8 +114,7 @@ class SparseStep:
         )
         self._objective = Objective(loss.bandwidth, loss.kernel, loss.targeted, loss.limits)
         self._products = loss.products
-        # What turns a `Control` into that of the vectors.
-        self._vectors = torch.tensor([vector_rate, 1.0, 1.0, 1.0], device=device)
+        self._rule = rule
         self._state = state
         self._setting = setting
         self._dense = dense
@@ -191,8 +189,9 @@ class SparseStep:
             state.multiplier,
             control,
         )
-        slower = control * self._vectors
-        k.finish(state, setting, objective, weights, entries, residual, gathered, slower)
+        k.finish(
+            state, setting, objective, weights, entries, residual, gathered, control, self._rule
+        )
 
     def _fits(self, space: int) -> bool:
         """Whether there is room for the entries counted last; waits for their number."""

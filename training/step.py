@@ -10,7 +10,7 @@ from torch import Tensor
 
 from training.losses import BatchStats, Loss, Parameters, Penalty, steered
 from training.losses.base import Limits
-from training.optim import Control, update
+from training.optim import Control, revived, update
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard
 
@@ -121,9 +121,12 @@ def update_and_count(
     limits: Limits,
     shard: Shard = ALONE,
 ) -> None:
-    """`optim.update`, `count` and the next multiplier, all in place."""
+    """`optim.update`, `count`, `revived` thresholds and the next multiplier, all in place."""
     update(parameters, gradients, second, control, rule, first, shard)
     count(totals, stats, batch)
+    if rule.revive:
+        threshold = parameters["threshold"]
+        threshold.copy_(revived(threshold, totals["silent"], control[0], rule))
     multiplier.copy_(steered(multiplier, stats.l0, target, gain, control[1], limits))
 
 

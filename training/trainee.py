@@ -117,7 +117,7 @@ class Trainee:
                 setting,
                 dense,
                 kernels=kernels,
-                vector_rate=rule.vector_rate,
+                rule=rule,
                 name=plan.name,
             )
 

@@ -18,7 +18,7 @@ jumpscope train --preset short_run --model "$out/demo/model" \
     --corpus "$corpus/train-0[0-6]-of-12.parquet" \
     --eval-corpus "$corpus/validation.parquet" --eval-tokens 400000 \
     --sites resid_post/4 mlp_out/6 --d-sae 4096 --l0-targets 32 \
-    --threshold-init 0.01 --vector-rate 1 --lr-warmup 500 \
+    --threshold-init 0.01 --vector-rate 1 --b-dec-rate 1 --revive 0 --lr-warmup 500 \
     --tokens 102400000 --save-dtype bfloat16 --out "$out/trained"
 
 cp -r "$out"/trained/saes/* "$out/demo/saes/"

@@ -79,13 +79,38 @@ def test_gradients_are_clipped_together(norm: float) -> None:
 
 def test_vectors_have_a_rate_of_their_own() -> None:
     ours = {"W_enc": torch.zeros(2, 3), "b_enc": torch.zeros(3), "threshold": torch.ones(3)}
+    ours["b_dec"] = torch.zeros(2)
     gradients = {name: torch.ones_like(p) for name, p in ours.items()}
     second = {name: torch.zeros_like(p) for name, p in ours.items()}
     control = torch.tensor([0.1, 1.0, 1 - BETA2, 1.0])
-    update(ours, gradients, second, control, Rule(vector_rate=0.25))
+    update(ours, gradients, second, control, Rule(vector_rate=0.25, b_dec_rate=0.5))
+    torch.testing.assert_close(ours["b_dec"], torch.full((2,), -0.05))
     torch.testing.assert_close(ours["W_enc"], torch.full((2, 3), -0.1))
     torch.testing.assert_close(ours["b_enc"], torch.full((3,), -0.025))
     torch.testing.assert_close(ours["threshold"], torch.full((3,), 0.975))
+
+
+def test_thresholds_of_dead_features_come_down_until_they_are_active() -> None:
+    plan = Plan(name="toy", site=Site("resid_post", 0), l0_target=4.0, lambda_=None)
+    start = initial_parameters(16, 32, 0.05, seed=0)
+    with torch.no_grad():
+        start["threshold"][:5] = 3.0  # of inputs of norm 1: never active, and out of the window
+    rule = Rule(vector_rate=0.5, revive=2.0, dead_tokens=300)
+    loss = JumpReLULoss(bandwidth=0.05)
+    trainee = Trainee(
+        plan, start, loss, coefficient=1.0, scale=4.0, mean=torch.zeros(16), rule=rule
+    )
+    generator, seen = _generator(), []
+    for step in range(90):
+        control = torch.tensor([0.05, 1.0, 1 - BETA2 ** (step + 1), step + 1.0])
+        trainee.step(torch.randn(100, 16, generator=generator), control)
+        seen.append(trainee.parameters["threshold"].detach()[:5].clone())
+    assert torch.equal(seen[1], torch.full((5,), 3.0))  # 200 tokens: not dead yet
+    for step, powers in ((2, 1), (3, 2), (20, 19)):
+        expected = torch.full((5,), 3 * (1 - 2.0 * 0.5 * 0.05) ** powers)
+        torch.testing.assert_close(seen[step], expected)
+    silent = trainee.measured(90, 100, 9_000)["dead"]
+    assert silent == 0
 
 
 def test_decoder_rows_are_free_where_the_rule_says_so() -> None:

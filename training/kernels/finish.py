@@ -9,6 +9,7 @@ from training.kernels.decoder import adam
 from training.kernels.entries import Entries, Gathered, Objective, Residual, Weights
 from training.optim import BETA2, EPS, Control
 from training.parameters import THRESHOLD_FLOOR
+from training.recipes import Rule
 from training.step import LONGEST_SILENCE, Setting, State
 
 _FEATURES = 256
@@ -33,6 +34,9 @@ def _per_feature(
     batch,
     d_sae,
     room,
+    vector_rate,
+    revive,
+    dead_tokens,
     FLOOR: tl.constexpr,
     LONGEST: tl.constexpr,
     BETA2: tl.constexpr,
@@ -45,7 +49,7 @@ def _per_feature(
         return
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = f < d_sae
-    lr = tl.load(control)
+    lr = tl.load(control) * vector_rate
     correction = tl.load(control + 2)
 
     g = tl.load(gathered + f, mask=inside, other=0.0)
@@ -54,13 +58,6 @@ def _per_feature(
     p, v = adam(p, v, g, BETA2, lr, correction, BETA2, EPS)
     tl.store(b_enc + f, p, mask=inside)
     tl.store(v_b_enc + f, v, mask=inside)
-
-    g = tl.load(gathered + d_sae + f, mask=inside, other=0.0)
-    p = tl.load(threshold + f, mask=inside, other=0.0)
-    v = tl.load(v_threshold + f, mask=inside, other=0.0)
-    p, v = adam(p, v, g, BETA2, lr, correction, BETA2, EPS)
-    tl.store(threshold + f, tl.maximum(p, FLOOR), mask=inside)
-    tl.store(v_threshold + f, v, mask=inside)
 
     now = tl.load(gathered + 2 * d_sae + f, mask=inside, other=0.0)
     before = tl.load(active + f, mask=inside, other=0.0)
@@ -73,6 +70,16 @@ def _per_feature(
         tl.zeros([BLOCK], tl.int32) + tl.load(control + 3).to(tl.int32),
         mask=inside & (now > 0),
     )
+
+    g = tl.load(gathered + d_sae + f, mask=inside, other=0.0)
+    p = tl.load(threshold + f, mask=inside, other=0.0)
+    v = tl.load(v_threshold + f, mask=inside, other=0.0)
+    p, v = adam(p, v, g, BETA2, lr, correction, BETA2, EPS)
+    p = tl.maximum(p, FLOOR)
+    lower = tl.maximum(p * (1 - revive * lr), FLOOR)
+    tl.store(threshold + f, tl.where(since >= dead_tokens, lower, p), mask=inside)
+    tl.store(v_threshold + f, v, mask=inside)
+
     now = tl.load(gathered + 3 * d_sae + f, mask=inside, other=0.0)
     before = tl.load(in_window + f, mask=inside, other=0.0)
     tl.store(in_window + f, before + now, mask=inside)
@@ -98,6 +105,7 @@ def _per_dimension(
     sum_parts,
     d_model,
     room,
+    b_dec_rate,
     TARGETED: tl.constexpr,
     MOST: tl.constexpr,
     BOUND: tl.constexpr,
@@ -151,7 +159,7 @@ def _per_dimension(
             total -= tl.load(through_encoder + at, mask=here, other=0.0)
         p = tl.load(b_dec + d, mask=inside, other=0.0)
         v = tl.load(v_b_dec + d, mask=inside, other=0.0)
-        lr, correction = tl.load(control), tl.load(control + 2)
+        lr, correction = tl.load(control) * b_dec_rate, tl.load(control + 2)
         p, v = adam(p, v, tl.sum(total, axis=0), BETA2, lr, correction, BETA2, EPS)
         tl.store(b_dec + d, p, mask=inside)
         tl.store(v_b_dec + d, v, mask=inside)
@@ -166,6 +174,7 @@ def finish(
     residual: Residual,
     gathered: Gathered,
     control: Control,
+    rule: Rule,
 ) -> None:
     """As `plain.finish`."""
     p, v, totals = state.plain, state.second, state.totals
@@ -186,6 +195,9 @@ def finish(
         batch,
         d_sae,
         room,
+        float(rule.vector_rate),
+        float(rule.revive),
+        float(rule.dead_tokens),
         FLOOR=THRESHOLD_FLOOR,
         LONGEST=LONGEST_SILENCE,
         BETA2=BETA2,
@@ -211,6 +223,7 @@ def finish(
         len(residual.sums),
         d_model,
         room,
+        float(rule.b_dec_rate),
         TARGETED=objective.targeted,
         MOST=objective.limits.most,
         BOUND=objective.limits.bound,

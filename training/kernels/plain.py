@@ -15,8 +15,9 @@ from training.kernels.entries import (
     starts,
 )
 from training.losses.base import Penalty, l0_penalty, steered, target_l0_penalty
-from training.optim import BETA2, EPS, Control
+from training.optim import BETA2, EPS, Control, revived, share_of
 from training.parameters import THRESHOLD_FLOOR
+from training.recipes import Rule
 from training.step import LONGEST_SILENCE, Setting, State
 
 
@@ -154,11 +155,16 @@ def _slope(
 
 
 def _adam(
-    p: Tensor, v: Tensor, g: Tensor, shrunk: Tensor | float, control: Control
+    p: Tensor,
+    v: Tensor,
+    g: Tensor,
+    shrunk: Tensor | float,
+    control: Control,
+    share: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """The new weights and second moments."""
+    """The new weights and second moments; `share`: of the learning rate."""
     new_v = shrunk * v + (1 - BETA2) * g.square()
-    return p - control[0] * g / ((new_v / control[2]).sqrt() + EPS), new_v
+    return p - control[0] * share * g / ((new_v / control[2]).sqrt() + EPS), new_v
 
 
 def _move_rows(
@@ -185,6 +191,7 @@ def finish(
     residual: Residual,
     gathered: Gathered,
     control: Control,
+    rule: Rule,
 ) -> None:
     """Move vectors and multiplier by one step, note which rows were touched, and count; nothing of
     it unless the entries fit into their lists.
@@ -201,7 +208,7 @@ def finish(
     }
     for name, g in gradients.items():
         p, v = state.plain[name], state.second[name]
-        new, new_v = _adam(p, v, g, BETA2, control)
+        new, new_v = _adam(p, v, g, BETA2, control, share_of(name, p, rule))
         p.copy_(new.clamp(min=THRESHOLD_FLOOR) if name == "threshold" else new)
         v.copy_(new_v)
 
@@ -215,5 +222,7 @@ def finish(
     totals["in_window"] += gathered.in_window
     silent = torch.where(active, 0.0, totals["silent"] + batch)
     totals["silent"].copy_(silent.clamp(max=LONGEST_SILENCE))
+    threshold = state.plain["threshold"]
+    threshold.copy_(revived(threshold, totals["silent"], control[0], rule))
     m = steered(state.multiplier, l0, setting.target, setting.gain, control[1], objective.limits)
     state.multiplier.copy_(m)
