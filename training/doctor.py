@@ -153,8 +153,10 @@ def many_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     over = line["step"] == asked.cfg.steps
     if line["dead"] < MANY_DEAD or not (over or asked.settled(line)) or all_dead(lines, asked):
         return None
+    unused = asked.plan.architecture == "jumprelu" and not asked.cfg.loss.revive
     return (
-        f"{line['dead']:.0%} of the features are dead: lower lrs, or have fewer features (d_sae)."
+        f"{line['dead']:.0%} of the features are dead: "
+        f"{'set revive (10), ' if unused else ''}lower lrs, or have fewer features (d_sae)."
     )
 
 

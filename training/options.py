@@ -79,7 +79,7 @@ class LossOptions:
     vector_rate: float = 1.0
     """JumpReLU: learning rate of b_enc and thresholds, as a share of that of the weights."""
     b_dec_rate: float = 1.0
-    """JumpReLU: learning rate of b_dec, as a share of that of the weights."""
+    """Learning rate of b_dec, as a share of that of the weights."""
     revive: float = 0.0
     """JumpReLU: share of its threshold, times the threshold's learning rate, that a feature loses
     at each step while it is silent for longer than `dead_after`; 0: none."""

@@ -37,7 +37,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "many-dead": (
         {"lrs": (1e-3,), "d_sae": 512, "threshold_init": 0.55},
-        "of the features are dead: lower lrs, or have fewer features (d_sae)",
+        "of the features are dead: set revive (10), lower lrs, or have fewer features (d_sae)",
     ),
     "all-dense": (
         {"l0_targets": (), "lambdas": (1e-9,)},
