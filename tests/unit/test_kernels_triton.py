@@ -55,6 +55,22 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit() -> None:
         assert torch.equal(toys[1].state.tensors[name], tensor), name
 
 
+def test_thresholds_of_dead_features_come_down() -> None:
+    """In a batch of one token, most features fall silent for as long as that takes."""
+    toys = [Toy(SHAPES[2]) for _ in range(2)]
+    steps = [toy.sparse(kernels) for toy, kernels in zip(toys, (plain, fused), strict=True)]
+    before, revived = toys[0].state.plain["threshold"].clone(), False
+    for i in range(8):
+        for step in steps:
+            step(raw(SHAPES[2], i), control(i, lr=1e-2))
+        silent = toys[0].state.totals["silent"] >= toys[0].rule.dead_tokens
+        now = toys[0].state.plain["threshold"].clone()
+        revived |= bool((now < before)[silent].any())
+        before = now
+        torch.testing.assert_close(toys[1].state.plain["threshold"], now)
+    assert revived
+
+
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_every_window(kernel: Kernel) -> None:
     _compare(Shape(8, 20, 33), kernel, False, 1)
