@@ -41,7 +41,11 @@ def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any
 
 
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    fast = torch.compile(function, fullgraph=True, dynamic=False)
+    # Left alone, the compiler times kernels that sum in different orders and takes the fastest, so
+    # that a run which goes on elsewhere, or after its cache is gone, would end with other bits.
+    known = "deterministic" in torch._inductor.list_options()  # not to older versions
+    options: dict[str, Any] = {"deterministic": True} if known else {}
+    fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     @wraps(function)
     def call(*args: Any, **named: Any) -> Any:
