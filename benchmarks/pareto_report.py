@@ -2,9 +2,9 @@
 
     python -m benchmarks.pareto_report benchmarks/results/pareto*.json
 
-Every number and every verdict in the text is computed here from the results, so that none can drift
-from them; the words around them are those of `pareto_text.md`. With `--check` nothing is written,
-and an error says what would change.
+Tables and verdicts are computed here from the results, so that none can drift from them; the words
+around them are those of `pareto_text.md`, to be read again when the results change. With `--check`
+nothing is written, and an error says what would change.
 """
 
 import json
@@ -151,7 +151,8 @@ def page(results: Results, pictures: str) -> str:
         ),
         fvu="\n".join(in_short(comparison, "fvu", l0s)),
         delta_lm_loss="\n".join(in_short(comparison, "delta_lm_loss", l0s)),
-        dead_features="\n".join(dead(comparison)),
+        dead_features="\n".join(dead(comparison, (settings["point"], l0s[-1]))),
+        densest=l0s[-1],
         results="\n".join(parts).strip(),
         machines="; ".join(sorted(machines)),
         seconds=f"{sum(g['seconds'] for g in results['groups'].values()) / 60:.0f}",

@@ -149,8 +149,8 @@ def _counted(shares: Sequence[float], word: str) -> str:
     return f"{len(shares)}, by {_range(shares)}"
 
 
-def dead(comparison: Comparison) -> list[str]:
-    """Rows of a Markdown table: the share of dead features at the seeds' L0, by site and curve."""
+def dead(comparison: Comparison, targets: Sequence[int]) -> list[str]:
+    """Rows of a Markdown table: the shares of dead features at L0 targets, by site and curve."""
     names = [name for name in CURVES if any(c["curve"] == name for c in comparison["curves"])]
     lines = [
         "| | " + " | ".join(CURVES[name] for name in names) + " |",
@@ -158,14 +158,12 @@ def dead(comparison: Comparison) -> list[str]:
     ]
     for site in sites_of(comparison):
         curves = at_site(comparison, site)
-        found = {
-            name: percent(point["dead"])
-            for name, curve in curves.items()
-            for point in curve["points"]
-            if point["target"] == comparison["point"]
-        }
-        cells = " | ".join(found.get(name, "") for name in names)
-        lines.append(f"| {site} | {cells} |")
+        cells = []
+        for name in names:
+            points = curves[name]["points"] if name in curves else []
+            found = {point["target"]: percent(point["dead"]) for point in points}
+            cells.append(", ".join(found.get(target, "-") for target in targets) if found else "")
+        lines.append(f"| {site} | {' | '.join(cells)} |")
     return lines
 
 

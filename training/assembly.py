@@ -175,15 +175,16 @@ def priced_l0(cfg: TrainConfig, plan: Plan) -> bool:
 
 def rule(cfg: TrainConfig, plan: Plan) -> Rule:
     """How an SAE's parameters are updated."""
-    published = replace(RECIPES[plan.architecture].rule, b_dec_rate=cfg.loss.b_dec_rate)
+    published = RECIPES[plan.architecture].rule
     if cfg.loss.beta1 is not None:
         published = replace(published, beta1=cfg.loss.beta1)
     if plan.architecture == "jumprelu":
         published = replace(
             published,
             vector_rate=cfg.loss.vector_rate,
+            b_dec_rate=cfg.loss.b_dec_rate,
             revive=cfg.loss.revive,
-            dead_tokens=min(cfg.dead_after, LONGEST_SILENCE),
+            dead_tokens=min(cfg.revive_after, LONGEST_SILENCE),
         )
     if cfg.loss.decoder == "auto":
         return published

@@ -113,6 +113,12 @@ class TrainConfig:
         positive("bandwidth", self.bandwidth)
         for lr in self.lrs:
             positive("lr", lr)
+            if self.loss.revive * self.loss.vector_rate * lr >= 1:
+                raise ValueError(
+                    f"revive ({self.loss.revive:g}) times vector_rate ({self.loss.vector_rate:g}) "
+                    f"times lr ({lr:g}) is the share of a threshold that goes in a step: it must "
+                    "be below 1."
+                )
         from_0 = ("threshold_init", "lr_warmup", "lr_decay", "sparsity_warmup", "seed")
         for name in (*from_0, "eval_tokens"):
             value = getattr(self, name)
@@ -134,15 +140,20 @@ class TrainConfig:
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
         """From what `dataclasses.asdict` gave and JSON kept; ValueError for unknown fields."""
-        known_fields = {f.name for f in fields(cls)}
-        if unknown := sorted(set(settings) - known_fields):
-            raise ValueError(f"these settings are of another version: {', '.join(unknown)}.")
+        parts = {"loss": LossOptions, "run": RunOptions}
+        unknown = set(settings) - {f.name for f in fields(cls)}
+        for name, part in parts.items():
+            if isinstance(settings.get(name), dict):
+                unknown |= set(settings[name]) - {f.name for f in fields(part)}
+        if unknown:
+            raise ValueError(
+                f"these settings are of another version: {', '.join(sorted(unknown))}."
+            )
         values: dict[str, Any] = {
             k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()
         }
         try:
-            values["loss"] = LossOptions(**settings["loss"])
-            values["run"] = RunOptions(**settings["run"])
+            values |= {name: part(**settings[name]) for name, part in parts.items()}
             return cls(**values)
         except (KeyError, TypeError) as error:
             raise ValueError(f"these settings are of another version: {error}.") from error
@@ -176,8 +187,15 @@ class TrainConfig:
 
     @property
     def dead_after(self) -> float:
-        """Tokens of silence after which a feature is to be revived."""
-        amount = self.loss.dead_after
+        """Tokens of silence after which AuxK revives a feature."""
+        return self._in_tokens(self.loss.dead_after)
+
+    @property
+    def revive_after(self) -> float:
+        """Tokens of silence after which a JumpReLU feature's threshold comes down."""
+        return self._in_tokens(self.loss.revive_after)
+
+    def _in_tokens(self, amount: float) -> float:
         return amount * self.steps * self.batch if amount <= 1 else amount
 
     @property
@@ -219,7 +237,12 @@ SHORT_RUN: dict[str, Any] = {
     "context_size": 512,
     "buffer_tokens": 2**19,
     "loss": LossOptions(
-        target_coefficient=3.0, vector_rate=0.3, b_dec_rate=0.03, revive=10.0, dead_after=0.02
+        target_coefficient=3.0,
+        vector_rate=0.3,
+        b_dec_rate=0.03,
+        revive=10.0,
+        revive_after=0.02,
+        dead_after=0.05,
     ),
 }
 """Changes that the preset `short_run` makes to the defaults."""

@@ -96,7 +96,8 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
     given = asked.cfg.threshold_init
     start = dict.fromkeys(names, given) if given else {name: lines[0][name] for name in names}
     moved = any(abs(line[name] - start[name]) > FROZEN * start[name] for name in names)
-    seen = line["step"] - (0 if given else lines[0]["step"])
+    since = max(0 if given else lines[0]["step"], asked.cfg.in_steps(asked.cfg.lr_warmup))
+    seen = line["step"] - since
     if moved or seen < LEAST_DRIFT:
         return None
     return (
@@ -106,13 +107,12 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
 
 
 def ends_in_warm_up(lines: Sequence[Line], asked: Asked) -> str | None:
-    """A run that is over before the penalty has reached its full strength."""
-    line = lines[-1]
-    if line["step"] < asked.cfg.steps or asked.full(line):
+    """A run that is over before the penalty has reached its full strength; known from the start."""
+    steps, warmup = asked.cfg.steps, asked.cfg.in_steps(asked.cfg.sparsity_warmup)
+    if asked.plan.architecture == "topk" or warmup <= steps:
         return None
-    warmup = asked.cfg.in_steps(asked.cfg.sparsity_warmup)
     return (
-        f"the run ends after {line['step']:,} steps, before its penalty is at full strength (after "
+        f"the run ends after {steps:,} steps, before its penalty is at full strength (after "
         f"{warmup:,}): train longer or shorten sparsity_warmup."
     )
 
@@ -154,9 +154,11 @@ def many_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     if line["dead"] < MANY_DEAD or not (over or asked.settled(line)) or all_dead(lines, asked):
         return None
     unused = asked.plan.architecture == "jumprelu" and not asked.cfg.loss.revive
+    changes = ["set revive (10)"] * unused + ["lower lrs"]
+    changes += ["lower lambdas"] * (asked.plan.lambda_ is not None)
     return (
-        f"{line['dead']:.0%} of the features are dead: "
-        f"{'set revive (10), ' if unused else ''}lower lrs, or have fewer features (d_sae)."
+        f"{line['dead']:.0%} of the features are dead: {', '.join(changes)}, "
+        "or have fewer features (d_sae)."
     )
 
 

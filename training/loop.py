@@ -134,9 +134,7 @@ def _claim(cfg: TrainConfig) -> None:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{path} is damaged: choose another out folder.") from error
-        # Options that came later were at their defaults.
-        before["loss"] = asdict(LossOptions()) | before.get("loss", {})
-        differing = [k for k, v in settings.items() if k not in FREE and before.get(k) != v]
+        differing = _differing(settings, before)
         if differing:
             raise ValueError(
                 f"{out} holds a run with another {', '.join(differing)}: choose another out "
@@ -144,6 +142,19 @@ def _claim(cfg: TrainConfig) -> None:
             )
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(settings, indent=2) + "\n")
+
+
+def _differing(settings: dict[str, Any], before: Any) -> list[str]:
+    """Names of the settings in which a run is another than the one `before`."""
+    if not isinstance(before, dict):
+        return ["config"]
+    found = [k for k, v in settings.items() if k not in {*FREE, "loss"} and before.get(k) != v]
+    loss = before.get("loss", {})
+    if not isinstance(loss, dict):
+        return [*found, "loss"]
+    # Options that came later were at their defaults.
+    loss = asdict(LossOptions()) | loss
+    return found + [k for k, v in settings["loss"].items() if loss[k] != v]
 
 
 def _check_model(cfg: TrainConfig, model: Any) -> None:

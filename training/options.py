@@ -79,10 +79,12 @@ class LossOptions:
     vector_rate: float = 1.0
     """JumpReLU: learning rate of b_enc and thresholds, as a share of that of the weights."""
     b_dec_rate: float = 1.0
-    """Learning rate of b_dec, as a share of that of the weights."""
+    """JumpReLU: learning rate of b_dec, as a share of that of the weights."""
     revive: float = 0.0
     """JumpReLU: share of its threshold, times the threshold's learning rate, that a feature loses
-    at each step while it is silent for longer than `dead_after`; 0: none."""
+    at each step once it has been silent for `revive_after`; 0: none."""
+    revive_after: float = 10_000_000
+    """JumpReLU: tokens of silence for `revive`; at most 1, a share of the run."""
     frequency_scale: float = 0.0
     """JumpReLU: frequency w_0 of a penalty on features active on a large share of the tokens,
     price * sum of w^2 / w_0; 0: none. Google DeepMind tried 0.1 and 0.01 (March 2025)."""
@@ -91,13 +93,18 @@ class LossOptions:
     pre_act: float = 0.0
     """JumpReLU: weight of Anthropic's pre-activation penalty (January 2025: 3e-6); 0: none."""
     dead_after: float = 10_000_000
-    """Tokens of silence after which a feature is to be revived, by TopK's AuxK or JumpReLU's
-    `revive`; at most 1, a share of the run."""
+    """TopK: tokens of silence after which AuxK revives a feature; at most 1, a share of the run."""
 
     def __post_init__(self) -> None:
         known("kernel", self.kernel, KERNELS)
         known("decoder", self.decoder, get_args(Decoder))
-        for name in ("target_coefficient", "vector_rate", "b_dec_rate", "dead_after"):
+        for name in (
+            "target_coefficient",
+            "vector_rate",
+            "b_dec_rate",
+            "dead_after",
+            "revive_after",
+        ):
             positive(name, getattr(self, name))
         for name in ("frequency_scale", "tanh_scale", "pre_act", "revive"):
             value = getattr(self, name)

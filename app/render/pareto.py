@@ -193,7 +193,7 @@ def comparison_html(data: Mapping[str, Any] | None, sae: Mapping[str, Any]) -> s
         '<section aria-labelledby="comparison-title"><h2 id="comparison-title">'
         f'Architectures compared</h2><div class="comparison">{plots}</div>'
         f'<p class="quiet">SAEs of {count(data["d_sae"])} features at {escape(site)}, each trained '
-        f"on {count(data['tokens'])} tokens with the learning rate that suits its kind best. "
+        f"on {count(data['tokens'])} tokens with a learning rate chosen for its kind. "
         "Lower and further to the left is better; rings are one point with other seeds.</p>"
         '<details><summary>As a table</summary><div class="panel scroll"><table><thead><tr>'
         '<th scope="col">kind</th><th class="n" scope="col">L0</th>'

@@ -86,8 +86,13 @@ def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path)
     del settings["loss"]["beta1"]
     path.write_text(json.dumps(settings))
     assert len(train(cfg)) == 2
-    with pytest.raises(ValueError, match="holds a run with another loss: choose another out"):
+    with pytest.raises(ValueError, match="holds a run with another beta1: choose another out"):
         train(replace(cfg, loss=replace(cfg.loss, beta1=0.9)))
+    for damaged in ("[]", '{"loss": []}'):
+        path.write_text(damaged)
+        with pytest.raises(ValueError, match=r"holds a run with another .*: choose another out"):
+            train(cfg)
+    path.write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="holds a run with another d_sae, lrs: choose another out"):
         train(replace(cfg, lrs=(1e-4,), d_sae=32))
 

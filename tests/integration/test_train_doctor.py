@@ -137,10 +137,11 @@ def test_what_to_change_is_what_the_run_has(
 
 
 def test_one_l0_is_one_finding(cfg: TrainConfig, tmp_path: Path) -> None:
-    """An L0 far above its target, in a run that ends in its warm-up, and a multiplier at its end"""
+    """An L0 far above its target, in a run that ends in its warm-up, which TopK has none of."""
     changes = {"sparsity_warmup": 10_000, "lrs": (1e-4,), "loss": LossOptions(vector_rate=0.01)}
-    (result,) = train(replace(cfg, out=str(tmp_path), **changes))
-    assert [finding.check for finding in result.findings] == ["ends-in-warm-up"]
+    changes["architectures"] = ("jumprelu", "topk")
+    results = train(replace(cfg, out=str(tmp_path), **changes))
+    assert [[f.check for f in result.findings] for result in results] == [["ends-in-warm-up"], []]
 
 
 def test_fitted_thresholds_that_stay_are_found_frozen(cfg: TrainConfig, tmp_path: Path) -> None:

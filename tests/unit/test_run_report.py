@@ -145,6 +145,10 @@ def test_mistakes_get_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "config.json").write_text(json.dumps(asdict(CFG) | {"momentum": 1}))
     assert main(["report", str(folder)]) == 2
     assert "settings are of another version: momentum" in capsys.readouterr().err
+    newer = asdict(CFG) | {"loss": asdict(CFG.loss) | {"momentum": 1}}
+    (folder / "config.json").write_text(json.dumps(newer))
+    assert main(["report", str(folder)]) == 2
+    assert "settings are of another version: momentum" in capsys.readouterr().err
     (folder / "config.json").write_text("{")
     assert main(["report", str(folder)]) == 2
     assert "config.json is damaged" in capsys.readouterr().err

@@ -116,6 +116,8 @@ def test_mistakes_get_one_sentence(changes: dict[str, Any], message: str) -> Non
         ({"target_coefficient": 0.0}, "target_coefficient is 0.0 but must be a positive number"),
         ({"dead_after": -1}, "dead_after is -1"),
         ({"beta1": 1.0}, "beta1 is 1.0 but must be at least 0 and below 1"),
+        ({"b_dec_rate": 0.0}, "b_dec_rate is 0.0 but must be a positive number"),
+        ({"revive": -1.0}, "revive is -1.0 but must be 0 or more"),
         ({"vector_rate": 0.0}, "vector_rate is 0.0 but must be a positive number"),
         ({"frequency_scale": -0.1}, "frequency_scale is -0.1 but must be 0 or more"),
         ({"frequency_scale": 0.1, "tanh_scale": 4.0}, "which tanh_scale replaces: give one"),
@@ -153,6 +155,13 @@ def test_silence_may_be_a_share_of_the_run() -> None:
     cfg = TrainConfig(**BASE, lambdas=(1e-3,), tokens=4_096 * 1_000)
     assert cfg.dead_after == 10_000_000
     assert replace(cfg, loss=LossOptions(dead_after=0.25)).dead_after == 4_096 * 250
+    assert replace(cfg, loss=LossOptions(revive_after=0.5)).revive_after == 4_096 * 500
+
+
+def test_a_step_must_leave_something_of_a_threshold() -> None:
+    cfg = TrainConfig(**BASE, lambdas=(1e-3,), lrs=(0.1,))
+    with pytest.raises(ValueError, match=r"revive \(10\) times vector_rate .* must be below 1"):
+        replace(cfg, loss=LossOptions(revive=10))
 
 
 def test_run_options_are_checked() -> None:
