@@ -157,8 +157,8 @@ def plan(options: Options, groups: Mapping[str, Mapping[str, Any]]) -> list[Grou
         found += _curve(options, curve, main, groups)
     for curve, seed in product([*ours, *peers], options.seeds):
         found += _curve(options, curve, main, groups, seed=seed)
-    for place, curve in product(places, ours):
-        found += _curve(options, curve, place, groups, stage="sites")
+    for other, place, curve in product((False, True), places, ours):
+        found += _curve(options, curve, place, groups, stage="sites", other=other)
     return [group for group in found if group.stage in options.stages]
 
 
@@ -207,9 +207,11 @@ def _curve(
     *,
     stage: Stage = "curve",
     seed: int = 0,
+    other: bool = False,
 ) -> list[Group]:
     """A curve's points, each at two rates; at other sites and with other seeds (its one point) at
-    the rate that was the better one at the point. None before what decides on the rates.
+    the rate that was the better one at the point, or at the `other`. None before what decides on
+    the rates.
     """
     best = best_rate(groups, curve)
     if best is None or not swept(options, curve, groups):
@@ -221,12 +223,15 @@ def _curve(
         if trained is None:
             return []
         at_point = [row for row in trained["rows"] if row["target"] == options.point]
-        rates = (better(at_point)["lr"],)
+        chosen = better(at_point)["lr"]
+        rates = tuple(lr for lr in rates if (lr != chosen) == other)
     where = sites[0] if len(sites) == 1 else "+".join(sites)
     factor = best.get("coefficient")
     return [
         Group(
-            name=f"{curve}-{where}" + (f"-seed_{seed}" if seed else ""),
+            name=f"{curve}-{where}"
+            + (f"-seed_{seed}" if seed else "")
+            + ("-other_rate" if other else ""),
             stage="seeds" if seed else stage,
             curve=curve,
             sites=sites,

@@ -68,19 +68,17 @@ def curves_of(results: Results) -> dict[str, Any]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     settings = results["settings"]
     point = settings["point"]
-    for group in results["groups"].values():
-        if group["stage"] == "sweep":
-            continue
-        for row in _kept(group["rows"]):
-            key = (row["site"], row["curve"])
-            curve = found.setdefault(
-                key, {"site": row["site"], "curve": row["curve"], "points": [], "seeds": []}
-            )
-            kept = {k: row[k] for k in KEPT}
-            if row["seed"] == 0:
-                curve["points"].append(kept)
-            if row["target"] == point:
-                curve["seeds"].append(kept | {"seed": row["seed"]})
+    groups = [group for group in results["groups"].values() if group["stage"] != "sweep"]
+    for row in _kept([row for group in groups for row in group["rows"]]):
+        key = (row["site"], row["curve"])
+        curve = found.setdefault(
+            key, {"site": row["site"], "curve": row["curve"], "points": [], "seeds": []}
+        )
+        kept = {k: row[k] for k in KEPT}
+        if row["seed"] == 0:
+            curve["points"].append(kept)
+        if row["target"] == point:
+            curve["seeds"].append(kept | {"seed": row["seed"]})
     for curve in found.values():
         curve["points"].sort(key=lambda p: p["l0"])
         if len(curve["seeds"]) < 2:
@@ -100,10 +98,11 @@ def curves_of(results: Results) -> dict[str, Any]:
 
 
 def _kept(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Of a group's rows the better one of each site and target, which are trained at two rates."""
-    alike: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    """The better row of each curve's site, target and seed, which are trained at two rates."""
+    alike: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
     for row in rows:
-        alike.setdefault((row["site"], row["target"]), []).append(dict(row))
+        key = (row["curve"], row["site"], row["target"], row["seed"])
+        alike.setdefault(key, []).append(dict(row))
     return [better(each) for each in alike.values()]
 
 

@@ -79,6 +79,12 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         if group.stage == "curve":
             groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14})
     found = {group.name: group for group in plan(chosen, groups)}
+    sites = [
+        "jumprelu-mlp_out/4+attn_out/4",
+        "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
+        "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
+    ]
+    others = [f"{name}-other_rate" for name in sites]
     assert list(found) == [
         "sweep-jumprelu",
         "jumprelu-resid_post/4",
@@ -88,14 +94,16 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         "jumprelu-resid_post/4-seed_2",
         "saelens-resid_post/4-seed_1",
         "saelens-resid_post/4-seed_2",
-        "jumprelu-mlp_out/4+attn_out/4",
-        "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
-        "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
+        *sites,
+        *others,
     ]
-    # Curves are trained at half of the rate as well, seeds and sites at the better of the two.
+    # Curves are trained at half of the rate as well, seeds and sites at the better of the two, and
+    # sites at the other in the end.
     rates = {stage: {g.rates for g in found.values() if g.stage == stage} for stage in STAGES}
     assert rates["curve"] == {((2e-3, "own"), (1e-3, "own"))}
-    assert rates["seeds"] == rates["sites"] == {((1e-3, "own"),)}
+    assert rates["seeds"] == {((1e-3, "own"),)}
+    assert {found[name].rates for name in sites} == {((1e-3, "own"),)}
+    assert {found[name].rates for name in others} == {((2e-3, "own"),)}
     assert found["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
     assert found["jumprelu-resid_post/4-seed_2"].targets == (64,)
     # The swept coefficient led to the L0 asked for: it stays there, and is larger for fewer.

@@ -92,6 +92,11 @@ def test_a_point_is_the_better_of_its_rates(results: dict[str, Any]) -> None:
     results["groups"]["topk"]["rows"][1]["dead"] = 0.3  # of an L0 of 64, at the higher rate
     points = curves_of(results)["curves"][1]["points"]
     assert [(p["l0"], p["lr"], p["fvu"]) for p in points] == [(16, 1e-3, 0.3), (64, 1e-3, 0.3)]
+    # The rates of a site may be of two groups.
+    other = [row("jumprelu", 16, 0.3, site="mlp_out/1", lr=1e-3)]
+    results["groups"]["jumprelu-mlp_out/1-other_rate"] = group("sites", "jumprelu", other)
+    (point,) = curves_of(results)["curves"][2]["points"]
+    assert (point["lr"], point["fvu"]) == (1e-3, 0.3)
 
 
 def test_values_between_points_are_on_a_power_law(results: dict[str, Any]) -> None:
