@@ -11,9 +11,10 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
-from training.config import LossOptions, TrainConfig, short_run
+from training.config import LossOptions, RunOptions, TrainConfig, short_run
 from training.doctor import CHECKS
 from training.loop import train
+from training.options import StepKind
 from training.progress import METRICS_FILE, Progress, read_metrics
 
 STEPS, BATCH = 150, 128
@@ -134,6 +135,19 @@ def test_what_to_change_is_what_the_run_has(
     (result,) = train(replace(cfg, out=str(tmp_path), **changes))
     (found,) = [finding.sentence for finding in result.findings if finding.check == check]
     assert change in found
+
+
+@pytest.mark.parametrize("step", ["dense", "sparse"])
+def test_revived_features_are_not_dead(cfg: TrainConfig, tmp_path: Path, step: StepKind) -> None:
+    bad = replace(cfg, **BAD["many-dead"][0], run=RunOptions(step=step))
+    dead = {}
+    for revive in (0.0, 10.0):
+        loss = replace(cfg.loss, revive=revive, revive_after=0.02)
+        here = replace(bad, loss=loss, out=str(tmp_path / str(revive)))
+        train(here)
+        dead[revive] = _lines(here)[-1]["dead"]
+    assert dead[0.0] > 0.25
+    assert dead[10.0] == 0
 
 
 def test_one_l0_is_one_finding(cfg: TrainConfig, tmp_path: Path) -> None:
