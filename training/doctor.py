@@ -13,6 +13,7 @@ from training.assembly import priced_l0
 from training.config import Plan, TrainConfig
 from training.losses.base import Limits
 from training.optim import rate_share, sparsity_share
+from training.recipes import RECIPES
 from training.step import DEAD_TOKENS
 
 Line = dict[str, Any]
@@ -109,7 +110,8 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
 def ends_in_warm_up(lines: Sequence[Line], asked: Asked) -> str | None:
     """A run that is over before the penalty has reached its full strength; known from the start."""
     steps, warmup = asked.cfg.steps, asked.cfg.in_steps(asked.cfg.sparsity_warmup)
-    if asked.plan.architecture == "topk" or warmup <= steps:
+    penalised = RECIPES[asked.plan.architecture].has_lambda
+    if not penalised or warmup <= steps:
         return None
     return (
         f"the run ends after {steps:,} steps, before its penalty is at full strength (after "
