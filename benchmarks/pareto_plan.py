@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from training.options import Compile
 
@@ -36,7 +36,8 @@ MOST_DEAD = 0.05
 """Share of dead features above which a rate of the sweep is passed over: it is close to breaking
 down, which it would do in a longer run or with more active features."""
 SLOWER = 0.5
-"""The curves are trained at the sweep's best rate and at this share of it."""
+"""The curves are trained at the sweep's best rate and at this share of it; where that leaves too
+many features dead, at this share once more."""
 FIXED_SECONDS = 25.0
 """Of a group, for loading and compiling."""
 SAE_SECONDS = 3.0
@@ -46,6 +47,7 @@ STEP_SECONDS = {"topk": 2.5e-3, "saelens": 5e-3, "dictionary_learning": 5e-3}
 
 Stage = Literal["sweep", "curve", "seeds", "sites"]
 Window = Literal["own", "wide"]
+Choice = Literal["better", "other", "slower"]
 Row = dict[str, Any]
 
 
@@ -157,8 +159,8 @@ def plan(options: Options, groups: Mapping[str, Mapping[str, Any]]) -> list[Grou
         found += _curve(options, curve, main, groups)
     for curve, seed in product([*ours, *peers], options.seeds):
         found += _curve(options, curve, main, groups, seed=seed)
-    for other, place, curve in product((False, True), places, ours):
-        found += _curve(options, curve, place, groups, stage="sites", other=other)
+    for choice, place, curve in product(get_args(Choice), places, ours):
+        found += _site(options, curve, place, groups, choice)
     return [group for group in found if group.stage in options.stages]
 
 
@@ -202,48 +204,107 @@ def _sweep(
 def _curve(
     options: Options,
     curve: str,
-    sites: tuple[str, ...],
+    main: tuple[str, ...],
     groups: Mapping[str, Mapping[str, Any]],
     *,
-    stage: Stage = "curve",
     seed: int = 0,
-    other: bool = False,
 ) -> list[Group]:
-    """A curve's points, each at two rates; at other sites and with other seeds (its one point) at
-    the rate that was the better one at the point, or at the `other`. None before what decides on
-    the rates.
+    """A curve's points where its rate was swept, each at the best rate and at a lower one; with
+    another seed its one point at the better of the two. None before what decides on the rates.
     """
     best = best_rate(groups, curve)
     if best is None or not swept(options, curve, groups):
         return []
-    targets = (options.point,) if seed else options.targets
-    rates = (best["lr"], SLOWER * best["lr"])
-    if stage != "curve" or seed:
-        trained = groups.get(f"{curve}-resid_post/{options.layers[1]}")
-        if trained is None:
+    if not seed:
+        rates = [best["lr"], SLOWER * best["lr"]]
+        return [_group(options, curve, main, best, rates, stage="curve")]
+    rate = _better_at_point(options, curve, groups)
+    if rate is None:
+        return []
+    return [_group(options, curve, main, best, [rate], stage="seeds", seed=seed)]
+
+
+def _site(
+    options: Options,
+    curve: str,
+    place: tuple[str, ...],
+    groups: Mapping[str, Mapping[str, Any]],
+    choice: Choice,
+) -> list[Group]:
+    """A curve's points at other sites, at one rate: that of the two at the swept site which was the
+    `better` one at the point, the `other` one, or, at the sites where both left more than
+    `MOST_DEAD` of a point's features dead, a `slower` one than both. None before what decides on
+    the rate and the sites.
+    """
+    best = best_rate(groups, curve)
+    rate = _better_at_point(options, curve, groups)
+    if best is None or rate is None:
+        return []
+    (other,) = {best["lr"], SLOWER * best["lr"]} - {rate}
+    rates = {"better": rate, "other": other}
+    names = {"better": "", "other": "-other_rate", "slower": "-slower_rate"}
+    if choice == "slower":
+        before = [groups.get(_name(curve, place) + names[each]) for each in rates]
+        rows = [row for group in before if group for row in group["rows"]]
+        if None in before:
             return []
-        at_point = [row for row in trained["rows"] if row["target"] == options.point]
-        chosen = better(at_point)["lr"]
-        rates = tuple(lr for lr in rates if (lr != chosen) == other)
-    where = sites[0] if len(sites) == 1 else "+".join(sites)
-    factor = best.get("coefficient")
-    return [
-        Group(
-            name=f"{curve}-{where}"
-            + (f"-seed_{seed}" if seed else "")
-            + ("-other_rate" if other else ""),
-            stage="seeds" if seed else stage,
-            curve=curve,
-            sites=sites,
-            targets=targets,
-            rates=tuple((lr, best["window"]) for lr in rates),
-            tokens=options.tokens,
-            seed=seed,
-            coefficients=()
-            if factor is None
-            else tuple(factor * (best["l0"] / target) ** COEFFICIENT_SLOPE for target in targets),
+        place = tuple(
+            site
+            for site in place
+            if any(
+                all(r["dead"] > MOST_DEAD for r in rows if (r["site"], r["target"]) == (site, l0))
+                for l0 in options.targets
+            )
         )
+        rates["slower"] = SLOWER**2 * best["lr"]
+    if not place:
+        return []
+    return [
+        _group(options, curve, place, best, [rates[choice]], stage="sites", suffix=names[choice])
     ]
+
+
+def _better_at_point(
+    options: Options, curve: str, groups: Mapping[str, Mapping[str, Any]]
+) -> float | None:
+    """Which of the two rates at the swept site was the better one at the point; None before."""
+    trained = groups.get(_name(curve, [f"resid_post/{options.layers[1]}"]))
+    if trained is None:
+        return None
+    return better([row for row in trained["rows"] if row["target"] == options.point])["lr"]
+
+
+def _group(
+    options: Options,
+    curve: str,
+    sites: tuple[str, ...],
+    best: Row,
+    lrs: Sequence[float],
+    *,
+    stage: Stage,
+    seed: int = 0,
+    suffix: str = "",
+) -> Group:
+    """What trains a curve's points at some sites as the `best` row of its sweep was trained."""
+    targets = (options.point,) if seed else options.targets
+    factor = best.get("coefficient")
+    return Group(
+        name=_name(curve, sites) + (f"-seed_{seed}" if seed else "") + suffix,
+        stage=stage,
+        curve=curve,
+        sites=sites,
+        targets=targets,
+        rates=tuple((lr, best["window"]) for lr in lrs),
+        tokens=options.tokens,
+        seed=seed,
+        coefficients=()
+        if factor is None
+        else tuple(factor * (best["l0"] / target) ** COEFFICIENT_SLOPE for target in targets),
+    )
+
+
+def _name(curve: str, sites: Sequence[str]) -> str:
+    return f"{curve}-{'+'.join(sites)}"
 
 
 def swept(options: Options, curve: str, groups: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -118,6 +118,36 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
     assert coefficients[16] == pytest.approx(4**COEFFICIENT_SLOPE * COEFFICIENT)
 
 
+def test_sites_with_many_dead_features_are_trained_at_a_lower_rate_too() -> None:
+    chosen = options(curves=("topk",), lrs=(1e-3, 2e-3, 4e-3), stages=("sites",))
+    groups: dict[str, Any] = {}
+    for stage in ("sweep", "curve"):
+        for group in plan(options(curves=("topk",), lrs=(1e-3, 2e-3, 4e-3)), groups):
+            if group.stage == stage:
+                groups[group.name] = done(group, {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25})
+    name = "topk-resid_post/7+mlp_out/7+attn_out/7"
+    for group in plan(chosen, groups):
+        groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14})
+        for row in groups[group.name]["rows"]:
+            dense = row["target"] == 128
+            # Of attn_out/7 at both rates, of resid_post/7 at one of them and of mlp_out/7 none.
+            row["dead"] = {
+                "attn_out/7": 0.5 * dense,
+                "resid_post/7": 0.5 * (dense and row["lr"] == 2e-3),
+            }.get(row["site"], 0.0)
+    found = {group.name: group for group in plan(chosen, groups)}
+    further = set(found) - set(groups)
+    assert further == {"topk-attn_out/7-slower_rate"}
+    slower = found["topk-attn_out/7-slower_rate"]
+    assert slower.rates == ((0.5e-3, "own"),)
+    assert slower.targets == (16, 32, 64, 96, 128)
+    # What it finds changes nothing of the plan, and it is not known before both rates are.
+    groups[slower.name] = done(slower, {0.5e-3: 0.1})
+    assert {group.name for group in plan(chosen, groups)} == set(found)
+    del groups[f"{name}-other_rate"]
+    assert "topk-attn_out/7-slower_rate" not in {group.name for group in plan(chosen, groups)}
+
+
 @pytest.mark.parametrize(("slope", "further"), [(-1, ["8e-3", "1.6e-2"]), (1, ["5e-4", "2.5e-4"])])
 def test_a_best_rate_at_an_end_is_looked_for_beyond_it(slope: int, further: list[str]) -> None:
     chosen = options(curves=("topk",), lrs=(1e-3, 2e-3, 4e-3), stages=("sweep",))
