@@ -12,8 +12,8 @@ activations in the same order, for the same number of tokens, in this order:
    it: what is best there may break down in a longer run, or with more active features;
 3. peers there, after the same sweep, with two widths of window;
 4. two more seeds of one point of each curve;
-5. the other sites and layers, our architectures alone, at the better rate, then at the other, then
-   at a lower one where both left many features dead.
+5. the other sites and layers, our architectures alone, at the better rate, then at the other;
+6. everything but the seeds at a quarter of the best rate, first where many features were dead.
 
 Every saved SAE is measured on validation text. `--out` is written after each group of SAEs and gone
 on with by the next call, so that several short calls do what one long call does. No group is begun

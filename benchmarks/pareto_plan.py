@@ -36,8 +36,9 @@ MOST_DEAD = 0.05
 """Share of dead features above which a rate of the sweep is passed over: it is close to breaking
 down, which it would do in a longer run or with more active features."""
 SLOWER = 0.5
-"""The curves are trained at the sweep's best rate and at this share of it; where that leaves too
-many features dead, at this share once more."""
+"""Curves are trained at the sweep's best rate, at this share of it, and at this share of that."""
+SLOWER_SUFFIX = "-slower_rate"
+"""Of the names of groups at the lowest of the three."""
 FIXED_SECONDS = 25.0
 """Of a group, for loading and compiling."""
 SAE_SECONDS = 3.0
@@ -47,7 +48,7 @@ STEP_SECONDS = {"topk": 2.5e-3, "saelens": 5e-3, "dictionary_learning": 5e-3}
 
 Stage = Literal["sweep", "curve", "seeds", "sites"]
 Window = Literal["own", "wide"]
-Choice = Literal["better", "other", "slower"]
+Choice = Literal["better", "other", "dead", "rest"]
 Row = dict[str, Any]
 
 
@@ -161,6 +162,8 @@ def plan(options: Options, groups: Mapping[str, Mapping[str, Any]]) -> list[Grou
         found += _curve(options, curve, main, groups, seed=seed)
     for choice, place, curve in product(get_args(Choice), places, ours):
         found += _site(options, curve, place, groups, choice)
+    for curve in (*ours, *peers):
+        found += _curve(options, curve, main, groups, slower=True)
     return [group for group in found if group.stage in options.stages]
 
 
@@ -208,13 +211,18 @@ def _curve(
     groups: Mapping[str, Mapping[str, Any]],
     *,
     seed: int = 0,
+    slower: bool = False,
 ) -> list[Group]:
-    """A curve's points where its rate was swept, each at the best rate and at a lower one; with
-    another seed its one point at the better of the two. None before what decides on the rates.
+    """A curve's points where its rate was swept, each at the best rate and at a lower one, or at a
+    `slower` one than both; with another seed its one point at the better of the first two. None
+    before what decides on the rates.
     """
     best = best_rate(groups, curve)
     if best is None or not swept(options, curve, groups):
         return []
+    if slower:
+        rates = [SLOWER**2 * best["lr"]]
+        return [_group(options, curve, main, best, rates, stage="curve", suffix=SLOWER_SUFFIX)]
     if not seed:
         rates = [best["lr"], SLOWER * best["lr"]]
         return [_group(options, curve, main, best, rates, stage="curve")]
@@ -232,9 +240,9 @@ def _site(
     choice: Choice,
 ) -> list[Group]:
     """A curve's points at other sites, at one rate: that of the two at the swept site which was the
-    `better` one at the point, the `other` one, or, at the sites where both left more than
-    `MOST_DEAD` of a point's features dead, a `slower` one than both. None before what decides on
-    the rate and the sites.
+    `better` one at the point, the `other` one, or a slower one than both: first at the sites where
+    both left more than `MOST_DEAD` of a point's features `dead`, then at the `rest`. None before
+    what decides on the rate and the sites.
     """
     best = best_rate(groups, curve)
     rate = _better_at_point(options, curve, groups)
@@ -242,26 +250,25 @@ def _site(
         return []
     (other,) = {best["lr"], SLOWER * best["lr"]} - {rate}
     rates = {"better": rate, "other": other}
-    names = {"better": "", "other": "-other_rate", "slower": "-slower_rate"}
-    if choice == "slower":
+    names = {"better": "", "other": "-other_rate"}
+    if choice in ("dead", "rest"):
         before = [groups.get(_name(curve, place) + names[each]) for each in rates]
-        rows = [row for group in before if group for row in group["rows"]]
         if None in before:
             return []
-        place = tuple(
-            site
-            for site in place
-            if any(
-                all(r["dead"] > MOST_DEAD for r in rows if (r["site"], r["target"]) == (site, l0))
-                for l0 in options.targets
-            )
-        )
-        rates["slower"] = SLOWER**2 * best["lr"]
+        rows = [row for group in before if group for row in group["rows"]]
+        place = tuple(s for s in place if _many_dead(rows, s, options) == (choice == "dead"))
     if not place:
         return []
-    return [
-        _group(options, curve, place, best, [rates[choice]], stage="sites", suffix=names[choice])
-    ]
+    lr, suffix = rates.get(choice, SLOWER**2 * best["lr"]), names.get(choice, SLOWER_SUFFIX)
+    return [_group(options, curve, place, best, [lr], stage="sites", suffix=suffix)]
+
+
+def _many_dead(rows: Sequence[Row], site: str, options: Options) -> bool:
+    """Whether all rows of one of a site's points have more dead features than `MOST_DEAD`."""
+    return any(
+        all(row["dead"] > MOST_DEAD for row in rows if (row["site"], row["target"]) == (site, l0))
+        for l0 in options.targets
+    )
 
 
 def _better_at_point(
