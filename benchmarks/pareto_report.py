@@ -8,7 +8,7 @@ nothing is written, and an error says what would change.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from string import Template
@@ -18,8 +18,9 @@ import tyro
 
 from app.render.numbers import count, percent
 from app.render.pareto import CURVES, METRICS, lines_of, plot
-from benchmarks.pareto_plan import MOST_DEAD, RECIPE, SLOPE, better
+from benchmarks.pareto_plan import MOST_DEAD, RECIPE, SLOPE, Row, at_target, better
 from benchmarks.pareto_tables import (
+    by_choice,
     chosen_rates,
     dead,
     health,
@@ -34,6 +35,16 @@ TEXT = Path(__file__).with_name("pareto_text.md")
 DEMO_FORMAT = "jumpscope-comparison"
 PICTURED = ("fvu", "delta_lm_loss")
 KEPT = ("l0", "fvu", "delta_lm_loss", "kl", "dead", "high_frequency", "uniformity", "target", "lr")
+CHOICES: dict[str, Callable[[Sequence[Row]], Row]] = {
+    "as shown": better,
+    "the lowest FVU, whatever is dead": lambda rows: min(rows, key=at_target),
+    "the fewest dead features": lambda rows: min(
+        rows, key=lambda row: (row["dead"], at_target(row))
+    ),
+    "the highest rate": lambda rows: max(rows, key=lambda row: row["lr"]),
+    "the lowest rate": lambda rows: min(rows, key=lambda row: row["lr"]),
+}
+"""How else a point's SAE could be chosen among those of its rates."""
 
 Results = Mapping[str, Any]
 
@@ -63,13 +74,15 @@ def merged(paths: Sequence[Path]) -> Results:
     return found[0] | {"groups": {k: v for each in found for k, v in each["groups"].items()}}
 
 
-def curves_of(results: Results) -> dict[str, Any]:
-    """The comparison as the app reads it: a list of curves, each at one site with its points."""
+def curves_of(results: Results, choice: Callable[[Sequence[Row]], Row] = better) -> dict[str, Any]:
+    """The comparison as the app reads it: a list of curves, each at one site with its points, the
+    `choice` among the SAEs that were trained for a point.
+    """
     found: dict[tuple[str, str], dict[str, Any]] = {}
     settings = results["settings"]
     point = settings["point"]
     groups = [group for group in results["groups"].values() if group["stage"] != "sweep"]
-    for row in _kept([row for group in groups for row in group["rows"]]):
+    for row in _kept([row for group in groups for row in group["rows"]], choice):
         key = (row["site"], row["curve"])
         curve = found.setdefault(
             key, {"site": row["site"], "curve": row["curve"], "points": [], "seeds": []}
@@ -97,13 +110,13 @@ def curves_of(results: Results) -> dict[str, Any]:
     }
 
 
-def _kept(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The better row of each curve's site, target and seed, which are trained at two rates."""
-    alike: dict[tuple[str, str, int, int], list[dict[str, Any]]] = {}
+def _kept(rows: Sequence[Row], choice: Callable[[Sequence[Row]], Row]) -> list[Row]:
+    """One row of each curve's site, target and seed, which are trained at several rates."""
+    alike: dict[tuple[str, str, int, int], list[Row]] = {}
     for row in rows:
         key = (row["curve"], row["site"], row["target"], row["seed"])
-        alike.setdefault(key, []).append(dict(row))
-    return [better(each) for each in alike.values()]
+        alike.setdefault(key, []).append(row)
+    return [choice(each) for each in alike.values()]
 
 
 def _place(site: str, settings: Mapping[str, Any]) -> tuple[int, int, str]:
@@ -150,6 +163,14 @@ def page(results: Results, pictures: str) -> str:
         ),
         fvu="\n".join(in_short(comparison, "fvu", l0s)),
         delta_lm_loss="\n".join(in_short(comparison, "delta_lm_loss", l0s)),
+        choices="\n".join(
+            by_choice(
+                {name: curves_of(results, choice) for name, choice in CHOICES.items()},
+                "fvu",
+                l0s,
+                limits["fvu"] or 0.0,
+            )
+        ),
         dead_features="\n".join(dead(comparison, (settings["point"], l0s[-1]))),
         densest=l0s[-1],
         results="\n".join(parts).strip(),

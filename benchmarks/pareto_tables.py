@@ -14,6 +14,7 @@ from benchmarks.pareto_plan import OURS, PEERS, SLOPE, at_target, best_rate
 
 SAME = "the same"
 """What a difference is called that is no larger than that between seeds."""
+_SIDES = ("lower", "higher")
 
 Comparison = Mapping[str, Any]
 
@@ -92,12 +93,16 @@ def verdicts(comparison: Comparison, site: str, metric: str, l0s: Sequence[int])
 
 
 def differences(
-    comparison: Comparison, site: str, metric: str, l0s: Sequence[int]
+    comparison: Comparison,
+    site: str,
+    metric: str,
+    l0s: Sequence[int],
+    limit: float | None = None,
 ) -> dict[str, dict[str, dict[int, float]]]:
     """By other curve at a site, at which L0 JumpReLU's metric is lower, higher or the same as far
-    as seeds can tell, and by what share."""
+    as seeds can tell (`limit`, by default the comparison's `noise`), and by what share."""
     curves = at_site(comparison, site)
-    limit = noise(comparison, metric) or 0.0
+    limit = (noise(comparison, metric) or 0.0) if limit is None else limit
     own = curves.pop("jumprelu", None)
     if own is None:
         return {}
@@ -140,6 +145,35 @@ def in_short(comparison: Comparison, metric: str, l0s: Sequence[int]) -> list[st
         lines.append(
             f"| {CURVES[name]} | {total} | {' | '.join(cells)} | {'; '.join(rest) or '-'} |"
         )
+    return lines
+
+
+def by_choice(
+    choices: Mapping[str, Comparison], metric: str, l0s: Sequence[int], limit: float
+) -> list[str]:
+    """Rows of a Markdown table: by how a point's SAE is chosen among its rates (the first choice is
+    the page's), in how many places JumpReLU's metric is lower than each other curve's, and in how
+    many it is higher; the rest is the same, within `limit`."""
+    names = [name for name in CURVES if name != "jumprelu"]
+    found: dict[str, dict[str, list[int]]] = {}  # by choice and curve: places, lower, higher
+    for choice, comparison in choices.items():
+        counts = found.setdefault(choice, {})
+        for site in sites_of(comparison):
+            for name, places in differences(comparison, site, metric, l0s, limit).items():
+                here = [sum(map(len, places.values())), *(len(places[w]) for w in _SIDES)]
+                before = counts.get(name, [0] * len(here))
+                counts[name] = [a + b for a, b in zip(before, here, strict=True)]
+    names = [name for name in names if any(name in counts for counts in found.values())]
+    lines = [
+        "| of a point's three SAEs | " + " | ".join(CURVES[name] for name in names) + " |",
+        "| --- |" + " --- |" * len(names),
+    ]
+    for choice, counts in found.items():
+        cells = []
+        for name in names:
+            places, lower, higher = counts.get(name, (0, 0, 0))
+            cells.append(f"{lower} of {places}" + (f", {higher} higher" if higher else ""))
+        lines.append(f"| {choice} | {' | '.join(cells)} |")
     return lines
 
 

@@ -68,6 +68,8 @@ def test_a_comparison_is_gone_on_with(
         "topk-resid_post/1",
         "jumprelu-resid_post/1-seed_1",
         "topk-resid_post/1-seed_1",
+        "jumprelu-resid_post/1-slower_rate",
+        "topk-resid_post/1-slower_rate",
     ]
     assert json.loads(options.out.read_text()) == found
     rows = found["groups"]["topk-resid_post/1"]["rows"]
@@ -76,8 +78,10 @@ def test_a_comparison_is_gone_on_with(
         assert row.keys() >= MEASURED
         assert row["l0"] == pytest.approx(row["target"], rel=0.05)  # less where fewer are positive
         assert 0 < row["fvu"] < 1.2
-    low, high = sorted({row["lr"] for row in rows})
-    assert low == pytest.approx(high / 2)
+    slower = found["groups"]["topk-resid_post/1-slower_rate"]["rows"]
+    assert [row["target"] for row in slower] == [4, 8]
+    lowest, low, high = sorted({row["lr"] for row in rows + slower})
+    assert [lowest, low] == pytest.approx([high / 4, high / 2])
     capsys.readouterr()
     # With all of it there, nothing is trained; with other settings the file is left alone.
     assert pareto.main(replace(options, stages=("sweep", "curve", "seeds"))) == found

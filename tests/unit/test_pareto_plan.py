@@ -77,7 +77,7 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
     groups = {name: done(g, fvu) for name, g in sweeps(plan(chosen, {})).items()}
     for group in plan(chosen, groups):
         if group.stage == "curve":
-            groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14})
+            groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14, 5e-4: 0.2})
     found = {group.name: group for group in plan(chosen, groups)}
     sites = [
         "jumprelu-mlp_out/4+attn_out/4",
@@ -96,11 +96,13 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
         "saelens-resid_post/4-seed_2",
         *sites,
         *others,
+        "jumprelu-resid_post/4-slower_rate",
+        "saelens-resid_post/4-slower_rate",
     ]
-    # Curves are trained at half of the rate as well, seeds and sites at the better of the two, and
-    # sites at the other in the end.
+    # Curves are trained at half of the rate as well, seeds and sites at the better of the two,
+    # sites at the other after it, and curves at a quarter in the end.
     rates = {stage: {g.rates for g in found.values() if g.stage == stage} for stage in STAGES}
-    assert rates["curve"] == {((2e-3, "own"), (1e-3, "own"))}
+    assert rates["curve"] == {((2e-3, "own"), (1e-3, "own")), ((5e-4, "own"),)}
     assert rates["seeds"] == {((1e-3, "own"),)}
     assert {found[name].rates for name in sites} == {((1e-3, "own"),)}
     assert {found[name].rates for name in others} == {((2e-3, "own"),)}
@@ -124,7 +126,7 @@ def test_sites_with_many_dead_features_are_trained_at_a_lower_rate_too() -> None
     for stage in ("sweep", "curve"):
         for group in plan(options(curves=("topk",), lrs=(1e-3, 2e-3, 4e-3)), groups):
             if group.stage == stage:
-                groups[group.name] = done(group, {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25})
+                groups[group.name] = done(group, {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25, 5e-4: 0.4})
     name = "topk-resid_post/7+mlp_out/7+attn_out/7"
     for group in plan(chosen, groups):
         groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14})
@@ -136,16 +138,21 @@ def test_sites_with_many_dead_features_are_trained_at_a_lower_rate_too() -> None
                 "resid_post/7": 0.5 * (dense and row["lr"] == 2e-3),
             }.get(row["site"], 0.0)
     found = {group.name: group for group in plan(chosen, groups)}
-    further = set(found) - set(groups)
-    assert further == {"topk-attn_out/7-slower_rate"}
-    slower = found["topk-attn_out/7-slower_rate"]
-    assert slower.rates == ((0.5e-3, "own"),)
-    assert slower.targets == (16, 32, 64, 96, 128)
+    slower = "topk-attn_out/7-slower_rate"
+    # First where many are dead, then everywhere else; each site once.
+    assert [name for name in found if name not in groups] == [
+        slower,
+        "topk-mlp_out/4+attn_out/4-slower_rate",
+        "topk-resid_post/1+mlp_out/1+attn_out/1-slower_rate",
+        "topk-resid_post/7+mlp_out/7-slower_rate",
+    ]
+    assert found[slower].rates == ((5e-4, "own"),)
+    assert found[slower].targets == (16, 32, 64, 96, 128)
     # What it finds changes nothing of the plan, and it is not known before both rates are.
-    groups[slower.name] = done(slower, {0.5e-3: 0.1})
+    groups[slower] = done(found[slower], {5e-4: 0.1})
     assert {group.name for group in plan(chosen, groups)} == set(found)
     del groups[f"{name}-other_rate"]
-    assert "topk-attn_out/7-slower_rate" not in {group.name for group in plan(chosen, groups)}
+    assert slower not in {group.name for group in plan(chosen, groups)}
 
 
 @pytest.mark.parametrize(("slope", "further"), [(-1, ["8e-3", "1.6e-2"]), (1, ["5e-4", "2.5e-4"])])

@@ -11,8 +11,8 @@ from app import about
 from app.render import overview_html
 from app.render.pareto import Line, comparison_html, plot
 from benchmarks import pareto_report
-from benchmarks.pareto_report import curves_of
-from benchmarks.pareto_tables import dead, in_short, noise, value_at, verdicts
+from benchmarks.pareto_report import CHOICES, curves_of
+from benchmarks.pareto_tables import by_choice, dead, in_short, noise, value_at, verdicts
 from sae_core.bundle import Bundle
 from tests.unit.render_support import Document, overview
 
@@ -129,6 +129,25 @@ def test_the_short_table_counts_places(results: dict[str, Any]) -> None:
     ]
     shares = [line.replace("\u00a0", " ") for line in dead(curves, (64, 128))[2:]]
     assert shares == ["| resid_post/4 | 1.0 %, - | 25 %, - |", "| mlp_out/1 | -, - |  |"]
+
+
+def test_verdicts_are_counted_for_other_choices_of_the_rate(results: dict[str, Any]) -> None:
+    # A slower TopK: better at an L0 of 16, where all else is alike; worse and less dead at 64.
+    results["groups"]["topk-slower_rate"] = group(
+        "curve",
+        "topk",
+        [row("topk", 16, 0.36, lr=1e-3), row("topk", 64, 0.26, lr=1e-3, dead=0.0)],
+    )
+    choices = {name: curves_of(results, rule) for name, rule in CHOICES.items()}
+    assert by_choice(choices, "fvu", [16, 64], 0.02) == [
+        "| of a point's three SAEs | TopK |",
+        "| --- | --- |",
+        "| as shown | 0 of 2, 1 higher |",
+        "| the lowest FVU, whatever is dead | 0 of 2, 1 higher |",
+        "| the fewest dead features | 1 of 2, 1 higher |",
+        "| the highest rate | 1 of 2 |",
+        "| the lowest rate | 1 of 2, 1 higher |",
+    ]
 
 
 def test_everything_is_written_and_found_again(results: dict[str, Any], tmp_path: Path) -> None:
