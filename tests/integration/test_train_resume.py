@@ -44,7 +44,7 @@ def cfg(
 ) -> TrainConfig:
     """300 steps with a checkpoint every 20; the buffer turns over several times in between.
 
-    All architectures, TopK with dead features to revive.
+    All architectures, TopK and JumpReLU with silent features to revive.
     """
     tiny_model.save_pretrained(tmp_path / "lm")
     tiny_tokenizer.save_pretrained(tmp_path / "lm")
@@ -61,7 +61,7 @@ def cfg(
         context_size=24,
         buffer_tokens=400,
         lr_warmup=10,
-        loss=LossOptions(dead_after=0.05),
+        loss=LossOptions(dead_after=0.05, b_dec_rate=0.03, revive=10, revive_after=0.003),
         run=RunOptions(checkpoint_every=20, device="cpu"),
     )
 
