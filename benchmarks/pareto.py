@@ -72,7 +72,8 @@ class Results:
     def __init__(self, options: Options) -> None:
         """Reads the file if it is there; ValueError if it holds results of other settings."""
         self._path = options.out
-        ours = SHORT_RUN | {"loss": asdict(LOSS), "lr_decay": RECIPE["lr_decay"]}
+        rates = {name: RECIPE[name] for name in ("lr_warmup", "lr_decay")}
+        ours = SHORT_RUN | {"loss": asdict(LOSS)} | rates
         # As JSON gives it back, to compare with what was written.
         ours = json.loads(json.dumps(ours))
         settings = options.settings | {"model": _hash(Path(options.model)), "ours": ours}
@@ -169,7 +170,7 @@ class Bench:
             out=str(self._work / group.name.replace("/", "_")),
             l0_targets=group.targets,
             lrs=tuple(lr for lr, _ in group.rates),
-            lr_warmup=min(500, group.tokens // options.batch // 10),
+            lr_warmup=RECIPE["lr_warmup"],
             lr_decay=RECIPE["lr_decay"],
             tokens=group.tokens,
             batch=options.batch,

@@ -17,10 +17,10 @@ from training.options import Compile
 OURS = ("jumprelu", "gated", "topk", "standard")
 PEERS = ("saelens", "dictionary_learning")
 CURVES = (*OURS, *PEERS)
-RECIPE = {"beta1": 0.9, "target_coefficient": 1.0, "lr_decay": 0.5}
+RECIPE = {"beta1": 0.9, "target_coefficient": 1.0, "lr_warmup": 0.1, "lr_decay": 0.5}
 """What ours change in `short_run`: a first moment, which lowers FVU in runs as short as these; for
-JumpReLU a weaker square around the target, which is better where many features are active; and a
-rate that is kept up for longer, which does no harm here."""
+JumpReLU a weaker square around the target, which is better where many features are active; a longer
+warm-up; and a rate that is kept up for longer, which does no harm here."""
 SLOPE = 0.7
 """FVU falls about as L0 to this power: how FVUs at slightly different L0 are compared."""
 FURTHEST = 4
@@ -83,6 +83,8 @@ class Options:
     """L0 of the sweep and of the seeds."""
     lrs: tuple[float, ...] = (1.25e-3, 2.5e-3, 5e-3, 1e-2, 2e-2)
     """Learning rates of the sweep, ascending; a best one at an end is looked for beyond it."""
+    peer_lrs: tuple[float, ...] = (6.25e-4, 1.25e-3, 2.5e-3, 5e-3)
+    """The same for the other libraries' trainers, which take lower ones."""
     seeds: tuple[int, ...] = (1, 2)
     """Further seeds at the point."""
     curves: tuple[str, ...] = CURVES
@@ -105,8 +107,8 @@ class Options:
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.curves) - set(CURVES)):
             raise ValueError(f"unknown curve {', '.join(unknown)}: use {', '.join(CURVES)}.")
-        if list(self.lrs) != sorted(set(self.lrs)):
-            raise ValueError("lrs must ascend.")
+        if any(list(lrs) != sorted(set(lrs)) for lrs in (self.lrs, self.peer_lrs)):
+            raise ValueError("lrs must ascend, and peer_lrs too.")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -185,8 +187,8 @@ def _sweep(
             coefficients=(COEFFICIENT,) if curve == "saelens" else (),
         )
 
-    found = [group(f"sweep-{curve}", options.lrs)]
-    lrs = list(options.lrs)
+    lrs = list(options.peer_lrs if curve in PEERS else options.lrs)
+    found = [group(f"sweep-{curve}", lrs)]
     while found[-1].name in groups and len(found) <= MOST_EXTENSIONS:
         # Of what was known before the next one was trained, so that every call plans the same.
         best = best_rate({each.name: groups[each.name] for each in found}, curve)

@@ -14,7 +14,6 @@ from benchmarks.pareto_plan import OURS, PEERS, SLOPE, at_target, best_rate
 
 SAME = "the same"
 """What a difference is called that is no larger than that between seeds."""
-_SIDES = ("lower", "higher")
 
 Comparison = Mapping[str, Any]
 
@@ -151,28 +150,31 @@ def in_short(comparison: Comparison, metric: str, l0s: Sequence[int]) -> list[st
 def by_choice(
     choices: Mapping[str, Comparison], metric: str, l0s: Sequence[int], limit: float
 ) -> list[str]:
-    """Rows of a Markdown table: by how a point's SAE is chosen among its rates (the first choice is
-    the page's), in how many places JumpReLU's metric is lower than each other curve's, and in how
-    many it is higher; the rest is the same, within `limit`."""
-    names = [name for name in CURVES if name != "jumprelu"]
-    found: dict[str, dict[str, list[int]]] = {}  # by choice and curve: places, lower, higher
+    """Rows of a Markdown table: by how a point's SAE is chosen among its rates, in how many places
+    JumpReLU's metric is lower than each other curve's and in how many higher, and by how much; the
+    rest is the same, within `limit`."""
+    found: dict[str, dict[str, dict[str, list[float]]]] = {}  # by choice, curve and verdict
     for choice, comparison in choices.items():
-        counts = found.setdefault(choice, {})
         for site in sites_of(comparison):
             for name, places in differences(comparison, site, metric, l0s, limit).items():
-                here = [sum(map(len, places.values())), *(len(places[w]) for w in _SIDES)]
-                before = counts.get(name, [0] * len(here))
-                counts[name] = [a + b for a, b in zip(before, here, strict=True)]
-    names = [name for name in names if any(name in counts for counts in found.values())]
+                shares = found.setdefault(choice, {}).setdefault(name, {})
+                for word, at in places.items():
+                    shares.setdefault(word, []).extend(at.values())
+    names = [name for name in CURVES if any(name in curves for curves in found.values())]
     lines = [
         "| of a point's three SAEs | " + " | ".join(CURVES[name] for name in names) + " |",
         "| --- |" + " --- |" * len(names),
     ]
-    for choice, counts in found.items():
+    for choice, curves in found.items():
         cells = []
         for name in names:
-            places, lower, higher = counts.get(name, (0, 0, 0))
-            cells.append(f"{lower} of {places}" + (f", {higher} higher" if higher else ""))
+            shares = curves[name]
+            cell = f"{len(shares['lower'])} of {sum(map(len, shares.values()))}"
+            if shares["lower"]:
+                cell += f", by {_range(shares['lower'])}"
+            if shares["higher"]:
+                cell += f"; higher at {_counted(shares['higher'], 'higher')}"
+            cells.append(cell)
         lines.append(f"| {choice} | {' | '.join(cells)} |")
     return lines
 

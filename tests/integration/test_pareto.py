@@ -103,7 +103,9 @@ def test_no_group_starts_that_would_not_end_in_time(options: Options) -> None:
 def test_peers_train_on_the_same_activations(options: Options, curve: str) -> None:
     if importlib.util.find_spec("sae_lens" if curve == "saelens" else curve) is None:
         pytest.skip(f"{curve} is needed for benchmarks alone, and not installed")
-    found = pareto.main(replace(options, curves=(curve,), stages=("sweep", "curve"), lrs=(1e-3,)))
+    found = pareto.main(
+        replace(options, curves=(curve,), stages=("sweep", "curve"), peer_lrs=(1e-3,))
+    )
     rows = [row for group in found["groups"].values() for row in group["rows"]]
     assert {row["window"] for row in rows} == {"own", "wide"}
     assert all(0 < row["fvu"] < 3 for row in rows)

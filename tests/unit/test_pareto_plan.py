@@ -68,11 +68,13 @@ def test_only_sweeps_come_before_the_first_result() -> None:
         "sweep-dictionary_learning",
     ]
     # Both windows of a peer are tried at each rate.
-    assert [group.count for group in found] == [5, 5, 5, 5, 10, 10]
+    assert [group.count for group in found] == [5, 5, 5, 5, 8, 8]
 
 
 def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
-    chosen = options(curves=("jumprelu", "saelens"), lrs=(1e-3, 2e-3, 4e-3))
+    chosen = options(
+        curves=("jumprelu", "saelens"), lrs=(1e-3, 2e-3, 4e-3), peer_lrs=(1e-3, 2e-3, 4e-3)
+    )
     fvu = {1e-3: 0.3, 2e-3: 0.2, 4e-3: 0.25}
     groups = {name: done(g, fvu) for name, g in sweeps(plan(chosen, {})).items()}
     for group in plan(chosen, groups):

@@ -142,11 +142,11 @@ def test_verdicts_are_counted_for_other_choices_of_the_rate(results: dict[str, A
     assert by_choice(choices, "fvu", [16, 64], 0.02) == [
         "| of a point's three SAEs | TopK |",
         "| --- | --- |",
-        "| as shown | 0 of 2, 1 higher |",
-        "| the lowest FVU, whatever is dead | 0 of 2, 1 higher |",
-        "| the fewest dead features | 1 of 2, 1 higher |",
-        "| the highest rate | 1 of 2 |",
-        "| the lowest rate | 1 of 2, 1 higher |",
+        "| as shown | 0 of 2; higher at 1, by 11.1 % |",
+        "| the lowest FVU, whatever is dead | 0 of 2; higher at 1, by 11.1 % |",
+        "| the fewest dead features | 1 of 2, by 23.1 %; higher at 1, by 11.1 % |",
+        "| the highest rate | 1 of 2, by 9.1 % |",
+        "| the lowest rate | 1 of 2, by 23.1 %; higher at 1, by 11.1 % |",
     ]
 
 
