@@ -1,4 +1,4 @@
-"""Measuring an SAE on text: `evaluate`, and the uniformity of active feature importance.
+"""Measuring SAEs on text: `evaluate`, and the uniformity of active feature importance.
 
 The numbers are those that `sae_core.metrics` defines.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.head import head, hidden_states
 from sae_core.metrics import ReconstructionStats, token_comparison, token_losses
+from sae_core.sae import SAE
 from sae_core.sites import activations, rewrite
 from sae_core.splice import SplicedLM
 
@@ -52,7 +53,6 @@ def take_tokens(rows: Iterable[TokenRow], max_tokens: int) -> list[TokenRow]:
     return chosen
 
 
-@torch.no_grad()
 def evaluate(
     lm: SplicedLM,
     sae_name: str,
@@ -61,31 +61,63 @@ def evaluate(
     batch_rows: int = 16,
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
-    """Measure an SAE on rows of tokens; runs the model once to the site and four times whole.
+    """`evaluate_together` of a single SAE."""
+    (found,) = evaluate_together(
+        lm, [sae_name], rows, batch_rows=batch_rows, progress=progress
+    ).values()
+    return found
 
-    `progress` is told the number of tokens each time a batch is done. Raises ValueError if the rows
-    hold no token that counts.
+
+@torch.no_grad()
+def evaluate_together(
+    lm: SplicedLM,
+    sae_names: Sequence[str],
+    rows: Sequence[TokenRow],
+    *,
+    batch_rows: int = 16,
+    progress: Callable[[int], object] | None = None,
+) -> dict[str, Evaluation]:
+    """Measure SAEs that read and write at the same sites, on rows of tokens; by name.
+
+    The model runs once to the site, whole for the untouched text and for both ablations, and once
+    more whole for each SAE. `progress` is told the number of tokens each time a batch is done.
+    Raises ValueError if the SAEs' sites differ, or if the rows hold no token that counts.
     """
-    sae, site, target = lm.sae(sae_name), lm.site(sae_name), lm.target(sae_name)
-    stats = ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
+    sites = {(lm.site(name), lm.target(name)) for name in sae_names}
+    if len(sites) != 1:
+        raise ValueError(f"{len(sites)} sites: only SAEs of one site can be measured together.")
+    ((site, target),) = sites
+    saes = {name: lm.sae(name) for name in sae_names}
+    stats = {
+        name: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
+        for name, sae in saes.items()
+    }
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     for batch in all_batches:
         with lm.lock:
             found = activations(lm.model, batch.input_ids.to(lm.device), [site, target])
-        mask = batch.mask.to(sae.W_dec.device)
-        x = found[site][mask].float()
-        acts = sae.encode(x)
-        stats.update(found[target][mask].float(), sae.output(acts, x), acts)
-    if stats.tokens == 0:
+        x, y = (found[each][batch.mask.to(found[each].device)].float() for each in (site, target))
+        for name, sae in saes.items():
+            acts = sae.encode(x)
+            stats[name].update(y, sae.output(acts, x), acts)
+    some = next(iter(stats.values()))
+    if some.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
-    mean = stats.mean().float()
-    names = ("base", "spliced", "mean", "zero", "kl", "predicted")
-    sums: dict[str, float] = dict.fromkeys(names, 0.0)
+    mean = some.mean().float()
+    sums: dict[str, dict[str, float]] = {name: dict.fromkeys(_SUMS, 0.0) for name in sae_names}
     for batch in all_batches:
-        for name, value in _batch_losses(lm, sae_name, batch, mean).items():
-            sums[name] += value
+        for name, losses in _batch_losses(lm, sae_names, batch, mean).items():
+            for key, value in losses.items():
+                sums[name][key] += value
         if progress is not None:
             progress(int(batch.mask.sum()))
+    return {name: _evaluation(sums[name], stats[name]) for name in sae_names}
+
+
+_SUMS: tuple[str, ...] = ("base", "spliced", "mean", "zero", "kl", "predicted")
+
+
+def _evaluation(sums: dict[str, float], stats: ReconstructionStats) -> Evaluation:
     per = {name: _ratio(value, sums["predicted"]) for name, value in sums.items()}
     return Evaluation(
         tokens=stats.tokens,
@@ -106,30 +138,36 @@ def _ratio(part: float, whole: float) -> float:
 
 @torch.no_grad()
 def _batch_losses(
-    lm: SplicedLM, sae_name: str, batch: TokenBatch, mean: Tensor
-) -> dict[str, float]:
-    """Summed losses and KL over a batch's counted tokens that have one before them."""
+    lm: SplicedLM, sae_names: Sequence[str], batch: TokenBatch, mean: Tensor
+) -> dict[str, dict[str, float]]:
+    """For each SAE, losses and KL summed over a batch's counted tokens with one before them."""
     ids, counted = batch.input_ids.to(lm.device), batch.mask.clone()
     counted[:, 0] = False
+    read, write = lm.site(sae_names[0]), lm.target(sae_names[0])
 
     def states(new: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:
         with lm.lock, ExitStack() as stack:
             if new is not None:
-                read, write = lm.site(sae_name), lm.target(sae_name)
                 stack.enter_context(rewrite(lm.model, read, write, only_where(batch.mask, new)))
             return hidden_states(lm.model, ids)
+
+    def spliced(sae: SAE) -> Tensor:
+        return states(lambda x, _: sae(x))
 
     def total(values: Tensor) -> float:
         return float(values[counted.to(values.device)].double().sum())
 
-    sae = lm.sae(sae_name)
-    compared = token_comparison(lm.model, states(None), states(lambda x, _: sae(x)), ids)
-    sums: dict[str, float] = {"predicted": float(counted.sum())}
-    sums.update(zip(("base", "spliced", "kl"), map(total, compared), strict=True))
+    base, compared = token_comparison(
+        lm.model, states(None), [spliced(lm.sae(name)) for name in sae_names], ids
+    )
+    shared = {"predicted": float(counted.sum()), "base": total(base)}
     ablations = {"mean": lambda _, y: mean.expand_as(y), "zero": lambda _, y: torch.zeros_like(y)}
     for name, ablation in ablations.items():
-        sums[name] = total(token_losses(lm.model, states(ablation), ids))
-    return sums
+        shared[name] = total(token_losses(lm.model, states(ablation), ids))
+    return {
+        name: {**shared, "spliced": total(losses), "kl": total(kl)}
+        for name, (losses, kl) in zip(sae_names, compared, strict=True)
+    }
 
 
 def only_where(

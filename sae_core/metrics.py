@@ -4,6 +4,7 @@ Special tokens (BOS, EOS, padding) keep their original activation and count in n
 at token t is that of predicting token t from the tokens before it, so the first token has none.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -121,21 +122,34 @@ def token_losses(
 def token_comparison(
     model: Any,
     base: Float[Tensor, "batch pos hidden"],
-    spliced: Float[Tensor, "batch pos hidden"],
+    others: Sequence[Float[Tensor, "batch pos hidden"]],
     ids: Int[Tensor, "batch pos"],
-) -> tuple[Float[Tensor, "batch pos"], Float[Tensor, "batch pos"], Float[Tensor, "batch pos"]]:
-    """`token_losses` of both, and KL(base || spliced) of the distributions of each token."""
+) -> tuple[
+    Float[Tensor, "batch pos"], list[tuple[Float[Tensor, "batch pos"], Float[Tensor, "batch pos"]]]
+]:
+    """`token_losses` of base, and for each of the others its own and KL(base || other) of the
+    distributions of each token.
+    """
     targets = ids[:, 1:].flatten().to(base.device)
-    states = base[:, :-1].flatten(0, 1), spliced[:, :-1].flatten(0, 1)
-    losses: list[Tensor] = []
-    spliced_losses: list[Tensor] = []
-    divergences: list[Tensor] = []
+    states = [each[:, :-1].flatten(0, 1) for each in (base, *others)]
+    losses: list[list[Tensor]] = [[] for _ in states]
+    divergences: list[list[Tensor]] = [[] for _ in others]
     for part in chunks(model, len(targets)):
-        log_p, log_q = (head(model, each[part]).float().log_softmax(-1) for each in states)
-        losses.append(nll_loss(log_p, targets[part], reduction="none"))
-        spliced_losses.append(nll_loss(log_q, targets[part], reduction="none"))
-        divergences.append(torch.linalg.vecdot(log_p.exp(), log_p - log_q))
-    return _by_token(losses, ids), _by_token(spliced_losses, ids), _by_token(divergences, ids)
+
+        def log_softmax(hidden: Tensor, part: slice = part) -> Tensor:
+            return head(model, hidden[part]).float().log_softmax(-1)
+
+        log_p = log_softmax(states[0])
+        p = log_p.exp()
+        losses[0].append(nll_loss(log_p, targets[part], reduction="none"))
+        for other, own, kl in zip(states[1:], losses[1:], divergences, strict=True):
+            log_q = log_softmax(other)
+            own.append(nll_loss(log_q, targets[part], reduction="none"))
+            kl.append(torch.linalg.vecdot(p, log_p - log_q))
+    by_token = [_by_token(each, ids) for each in losses]
+    return by_token[0], [
+        (own, _by_token(kl, ids)) for own, kl in zip(by_token[1:], divergences, strict=True)
+    ]
 
 
 def _by_token(parts: list[Tensor], ids: Tensor) -> Tensor:

@@ -133,7 +133,9 @@ class SplicedLM:
         with self.lock, rewrite(self.model, self.site(sae_name), self.target(sae_name), splice):
             # Position embeddings and masks of one row serve both: they broadcast.
             hidden = hidden_states(self.model, row)
-        base_loss, spliced_loss, kl = token_comparison(self.model, hidden[:1], hidden[1:], row)
+        base_loss, [(spliced_loss, kl)] = token_comparison(
+            self.model, hidden[:1], [hidden[1:]], row
+        )
         (encoded,) = found
         sq_error, sq_deviation = encoded.squares(~special, mean)
         token, feature, activation = encoded.active

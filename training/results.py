@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,9 @@ from safetensors import SafetensorError
 from tqdm import tqdm
 
 from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
-from sae_core.config import SAEConfig
-from sae_core.corpus import documents, token_rows
-from sae_core.evaluation import evaluate, take_tokens
+from sae_core.config import SAEConfig, Site
+from sae_core.corpus import TokenRow, documents, token_rows
+from sae_core.evaluation import evaluate_together, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
 from training.config import TrainConfig
@@ -25,6 +26,9 @@ from training.provenance import file_names, model_name, settings
 from training.trainee import Trainee
 
 log = logging.getLogger(__name__)
+
+MOST_BESIDE = 2**31
+"""Bytes of weights of SAEs that are measured together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,66 +60,101 @@ def save_and_measure(
     `facts`: of how they were trained (`Run.facts`). OUT becomes a bundle of these SAEs and their
     model, which `jumpscope serve` opens.
     """
-    device = next(model.parameters()).device
-    rows = None
+    facts = facts | {"saes_in_run": len(trainees)}
+    results = [_save(cfg, tokenizer, trainee, facts) for trainee in trainees]
     if cfg.eval_corpus and cfg.eval_tokens:
         found = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
         rows = take_tokens(found, cfg.eval_tokens)
+        for together in _measured_together(cfg, trainees):
+            measured = _measure(cfg, model, tokenizer, rows, together)
+            results = [
+                replace(result, measured=measured.get(result.name, result.measured))
+                for result in results
+            ]
     else:
         log.warning("no eval_corpus: the saved SAEs are not measured.")
-    results = []
-    for trainee in trainees:
-        name = trainee.plan.name
-        folder = Path(cfg.out) / "saes" / name
-        lines = read_metrics(Path(cfg.out) / METRICS_FILE, name)
-        asked = Asked(cfg, trainee.plan, trainee.limits)
-        findings = tuple(examine(lines, asked)) if lines else ()
-        sae_cfg = SAEConfig(
-            architecture=trainee.plan.architecture,
-            d_model=len(trainee.parameters["b_dec"]),
-            d_sae=cfg.d_sae,
-            site=trainee.plan.site,
-            model_name=model_name(cfg.model),
-            prepend_bos=tokenizer.bos_token_id is not None,
-            context_size=cfg.context_size,
-            k=round(trainee.plan.l0_target or 0) if trainee.plan.architecture == "topk" else None,
-            metadata={
-                "training": {
-                    "settings": settings(cfg),
-                    "l0_target": trainee.plan.l0_target,
-                    "lambda": trainee.plan.lambda_,
-                    "lr": trainee.plan.lr,
-                    "scale": trainee.scale,
-                    **facts,
-                    "saes_in_run": len(trainees),
-                    "findings": [finding.sentence for finding in findings],
-                }
-            },
-        )
-        dtype = torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32
-        try:
-            save_sae(folded(trainee.parameters, trainee.scale, sae_cfg), folder, dtype)
-        except SafetensorError as error:
-            raise ValueError(
-                f"{folder} cannot be written ({error}): free some space, then give the same "
-                "command again."
-            ) from error
-        measured = None
-        if rows is not None:
-            lm = SplicedLM(model, tokenizer, {name: load_sae(folder, device)})
-            total = sum(len(row.ids) - int(sae_cfg.prepend_bos) for row in rows)
-            with tqdm(total=total, unit="token", unit_scale=True, desc=f"measuring {name}") as bar:
-                evaluation = evaluate(lm, name, rows, progress=bar.update)
-            measured = {
-                **{k: v if math.isfinite(v) else None for k, v in evaluation.as_dict().items()},
-                "text": file_names(cfg.eval_corpus),
-                "context_size": cfg.context_size,
-                "model_dtype": str(model.dtype).removeprefix("torch."),
-            }
-            update_metadata(folder, measured=measured)
-        results.append(TrainResult(name=name, folder=folder, measured=measured, findings=findings))
     _write_bundle(cfg, [result.name for result in results])
     return results
+
+
+def _save(cfg: TrainConfig, tokenizer: Any, trainee: Trainee, facts: dict[str, Any]) -> TrainResult:
+    name = trainee.plan.name
+    folder = Path(cfg.out) / "saes" / name
+    lines = read_metrics(Path(cfg.out) / METRICS_FILE, name)
+    asked = Asked(cfg, trainee.plan, trainee.limits)
+    findings = tuple(examine(lines, asked)) if lines else ()
+    sae_cfg = SAEConfig(
+        architecture=trainee.plan.architecture,
+        d_model=len(trainee.parameters["b_dec"]),
+        d_sae=cfg.d_sae,
+        site=trainee.plan.site,
+        model_name=model_name(cfg.model),
+        prepend_bos=tokenizer.bos_token_id is not None,
+        context_size=cfg.context_size,
+        k=round(trainee.plan.l0_target or 0) if trainee.plan.architecture == "topk" else None,
+        metadata={
+            "training": {
+                "settings": settings(cfg),
+                "l0_target": trainee.plan.l0_target,
+                "lambda": trainee.plan.lambda_,
+                "lr": trainee.plan.lr,
+                "scale": trainee.scale,
+                **facts,
+                "findings": [finding.sentence for finding in findings],
+            }
+        },
+    )
+    dtype = torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32
+    try:
+        save_sae(folded(trainee.parameters, trainee.scale, sae_cfg), folder, dtype)
+    except SafetensorError as error:
+        raise ValueError(
+            f"{folder} cannot be written ({error}): free some space, then give the same "
+            "command again."
+        ) from error
+    return TrainResult(name=name, folder=folder, measured=None, findings=findings)
+
+
+def _measured_together(cfg: TrainConfig, trainees: list[Trainee]) -> list[list[str]]:
+    """Names of SAEs of one site, whose text runs through the model once for all of them: as many as
+    fit into `MOST_BESIDE` bytes.
+    """
+    by_site: dict[Site, list[str]] = {}
+    for trainee in trainees:
+        by_site.setdefault(trainee.plan.site, []).append(trainee.plan.name)
+    width = max(len(trainee.parameters["b_dec"]) for trainee in trainees)
+    count = max(1, MOST_BESIDE // (8 * width * cfg.d_sae))  # two float32 matrices
+    return [
+        names[start : start + count]
+        for names in by_site.values()
+        for start in range(0, len(names), count)
+    ]
+
+
+def _measure(
+    cfg: TrainConfig, model: Any, tokenizer: Any, rows: Sequence[TokenRow], names: list[str]
+) -> dict[str, dict[str, Any]]:
+    """Measure saved SAEs of one site, as they were saved, and write it into their metadata."""
+    device = next(model.parameters()).device
+    folders = {name: Path(cfg.out) / "saes" / name for name in names}
+    saes = {name: load_sae(folder, device) for name, folder in folders.items()}
+    lm = SplicedLM(model, tokenizer, saes)
+    total = sum(len(row.ids) - int(tokenizer.bos_token_id is not None) for row in rows)
+    title = f"measuring {names[0]}" + (f" and {len(names) - 1} more" if names[1:] else "")
+    with tqdm(total=total, unit="token", unit_scale=True, desc=title) as bar:
+        evaluations = evaluate_together(lm, names, rows, progress=bar.update)
+    measured = {
+        name: {
+            **{k: v if math.isfinite(v) else None for k, v in evaluation.as_dict().items()},
+            "text": file_names(cfg.eval_corpus),
+            "context_size": cfg.context_size,
+            "model_dtype": str(model.dtype).removeprefix("torch."),
+        }
+        for name, evaluation in evaluations.items()
+    }
+    for name, folder in folders.items():
+        update_metadata(folder, measured=measured[name])
+    return measured
 
 
 def _write_bundle(cfg: TrainConfig, names: list[str]) -> None:

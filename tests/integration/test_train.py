@@ -21,7 +21,7 @@ from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae
 from sae_core.splice import SplicedLM
 from tests import tiny
-from training import run
+from training import results, run
 from training.config import LossOptions, RunOptions, TrainConfig, short_run
 from training.loop import Interrupted, train
 
@@ -122,6 +122,26 @@ def test_measured_numbers_are_those_of_the_files(
     assert measured["text"] == ["held-out.parquet"]
 
 
+@pytest.mark.parametrize("beside", [2**31, 0])
+def test_saes_measured_together_get_their_own_numbers(
+    base: TrainConfig,
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    beside: int,
+) -> None:
+    """Two SAEs of a site in one pass over the text, or one after the other for lack of memory."""
+    monkeypatch.setattr(results, "MOST_BESIDE", beside)
+    cfg = replace(base, out=str(tmp_path), l0_targets=(3, 9))
+    rows = take_tokens(token_rows(documents(cfg.eval_corpus), tiny_tokenizer, 32), 600)
+    for result in train(cfg):
+        lm = SplicedLM(tiny_model, tiny_tokenizer, {"x": load_sae(result.folder)})
+        assert result.measured is not None
+        assert result.measured["l0"] == pytest.approx(evaluate(lm, "x", rows).l0)
+        assert load_sae(result.folder).cfg.metadata["measured"] == result.measured
+
+
 def test_metrics_file(finished: TrainConfig) -> None:
     lines = _lines(finished)
     assert [line["step"] for line in lines[:4]] == [12, 12, 24, 24]
@@ -166,8 +186,8 @@ def test_architectures_side_by_side(base: TrainConfig, tmp_path: Path) -> None:
         architectures=("jumprelu", "gated", "topk", "standard"),
         tokens=900 * 128,
     )
-    results = train(cfg)
-    for result, plan, line in zip(results, cfg.plans, _lines(cfg)[-4:], strict=True):
+    found = train(cfg)
+    for result, plan, line in zip(found, cfg.plans, _lines(cfg)[-4:], strict=True):
         assert line["sae"] == result.name == plan.name
         assert line["l0"] == pytest.approx(6, rel=0.05)  # of nine steps
         sae = load_sae(result.folder)

@@ -1,5 +1,7 @@
 """Metrics against slow float64 computations written here, independently."""
 
+import copy
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -7,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from sae_core.config import Site
 from sae_core.corpus import TokenRow, documents, token_rows
-from sae_core.evaluation import evaluate, take_tokens, uniformity
+from sae_core.evaluation import evaluate, evaluate_together, take_tokens, uniformity
 from sae_core.metrics import DEFINITIONS, ReconstructionStats
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
@@ -114,6 +117,32 @@ def test_padding_and_batch_size_change_nothing(lm: SplicedLM, rows: list[TokenRo
     one = evaluate(lm, "tiny", rows, batch_rows=1).as_dict()
     many = evaluate(lm, "tiny", rows, batch_rows=64).as_dict()
     assert one == pytest.approx(many, rel=1e-5, abs=1e-6)
+
+
+def test_saes_of_one_site_are_measured_together(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    """Each as if it were alone; the model runs three times for all and once for each."""
+    other = copy.deepcopy(lm.sae("tiny"))
+    with torch.no_grad():
+        other.get_parameter("threshold").mul_(2)
+    lm.add("other", other)
+    alone = {name: evaluate(lm, name, rows) for name in ("tiny", "other")}
+    assert alone["other"].l0 < alone["tiny"].l0
+    runs: list[None] = []
+    last = lm.model.base_model.layers[-1]
+    handle = last.register_forward_hook(lambda *_: runs.append(None))
+    found = evaluate_together(lm, ["tiny", "other"], rows, batch_rows=len(rows))
+    handle.remove()
+    assert len(runs) == 5
+    for name, one in alone.items():
+        assert found[name].as_dict() == pytest.approx(one.as_dict(), rel=1e-5, abs=1e-6)
+
+
+def test_saes_of_several_sites_are_not(lm: SplicedLM, tiny_sae: SAE, rows: list[TokenRow]) -> None:
+    elsewhere = copy.deepcopy(tiny_sae)
+    elsewhere.cfg = dataclasses.replace(elsewhere.cfg, site=Site("resid_post", 0))
+    lm.add("elsewhere", elsewhere)
+    with pytest.raises(ValueError, match="only SAEs of one site can be measured together"):
+        evaluate_together(lm, ["tiny", "elsewhere"], rows)
 
 
 def test_a_perfect_sae_costs_nothing(lm: SplicedLM, rows: list[TokenRow]) -> None:
