@@ -106,6 +106,9 @@ class TrainConfig:
         for value in (*self.l0_targets, *self.lambdas):
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"the sparsity {value} must be a positive number.")
+        for name, low in (("d_sae", 1), ("batch", 1), ("context_size", 2)):
+            if getattr(self, name) < low:
+                raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
         for target in self.l0_targets:
             if target > self.d_sae:
                 raise ValueError(f"an L0 target of {target:g} is above d_sae ({self.d_sae}).")
@@ -126,9 +129,6 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value} but must be 0 or more, and finite.")
         if self.seed >= 2**31:
             raise ValueError(f"seed is {self.seed} but must be below {2**31}.")
-        for name, low in (("d_sae", 1), ("batch", 1), ("context_size", 2)):
-            if getattr(self, name) < low:
-                raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
         if self.tokens < self.batch:
             raise ValueError(f"tokens ({self.tokens}) is less than one batch ({self.batch}).")
         if self.buffer_tokens < 2 * self.batch:

@@ -25,6 +25,8 @@ LEAST_DRIFT = 10
 """Steps at the full learning rate after which a threshold must have moved."""
 SATURATED = 0.99
 """Share of its bound at which a multiplier is as far as it goes."""
+FULL_COEFFICIENT = 1.0
+"""target_coefficient from which on a larger one moves an L0 no faster."""
 ALL_DEAD = 0.9
 """Share of features without activity at which hardly anything is learned any more."""
 MANY_DEAD = 0.25
@@ -124,15 +126,18 @@ def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
     line, target = lines[-1], asked.plan.l0_target
     if target is None or abs(line["multiplier"]) < SATURATED * asked.limits.bound:
         return None
+    if abs(_recent_l0(lines) / target - 1) <= FAR_AT_END:
+        return None
     strong = line["multiplier"] > 0
     if priced_l0(asked.cfg, asked.plan):
-        more = f"raise {_rates(asked)}, or target_coefficient"
-        change = more if strong else "lower target_coefficient"
+        change = f"raise {_rates(asked)}"
+        if asked.cfg.loss.target_coefficient < FULL_COEFFICIENT:
+            change += ", or target_coefficient"
     else:
         change = "choose other lrs, or a target nearer to this"
     return (
         f"the penalty is as {'strong' if strong else 'weak'} as it gets and the L0 is "
-        f"{line['l0']:.4g}, not {target:g}: {change}."
+        f"{_recent_l0(lines):.4g}, not {target:g}: {change}."
     )
 
 
@@ -143,8 +148,9 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     l0 = _recent_l0(lines)
     if not enough or (line["dead"] < ALL_DEAD and l0 >= FEWEST_ACTIVE):
         return None
+    dead = f"{line['dead']:.0%} of the features are dead and" if line["dead"] >= 0.01 else "only"
     return (
-        f"{line['dead']:.0%} of the features are dead and {l0:.3g} are active per token: "
+        f"{dead} {l0:.3g} are active per token: "
         f"lower {_pressure(asked)} or lrs, or lengthen sparsity_warmup."
     )
 

@@ -9,12 +9,13 @@ import json
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from sae_core.bundle import BUNDLE_FILE
 from sae_core.corpus import expand
@@ -36,6 +37,7 @@ from training.trainee import Trainee
 __all__ = ["Interrupted", "TrainResult", "train"]
 
 CONFIG_FILE = "config.json"
+LOCK_FILE = "run.lock"
 FREE = ("out", "run", "eval_corpus", "eval_tokens", "save_dtype")
 """Settings that may change when a run goes on: they leave the weights as they are."""
 
@@ -51,19 +53,22 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
     Under torchrun, every process calls this (`training.processes`); the first one writes, measures
     and returns the results, the others return none.
     """
-    with together(cfg.run.device) as shard:
-        model, tokenizer = _prepared(cfg, shard)
+    with ExitStack() as held:
+        with together(cfg.run.device) as shard:
+            model, tokenizer = _prepared(cfg, shard, held)
+            with _float32_sums(), _memory_explained():
+                # The buffer's memory is free again when the SAEs are measured.
+                trainees, facts = _trained(cfg, model, tokenizer, shard)
+        if not shard.first:
+            return []
         with _float32_sums(), _memory_explained():
-            # The buffer's memory is free again when the SAEs are measured.
-            trainees, facts = _trained(cfg, model, tokenizer, shard)
-    if not shard.first:
-        return []
-    with _float32_sums(), _memory_explained():
-        return save_and_measure(cfg, model, tokenizer, trainees, facts)
+            return save_and_measure(cfg, model, tokenizer, trainees, facts)
 
 
-def _prepared(cfg: TrainConfig, shard: Shard) -> tuple[Any, Any]:
-    """Model and tokenizer, all that can be wrong with the settings having been checked."""
+def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any]:
+    """Model and tokenizer, all that can be wrong with the settings having been checked; `held`
+    keeps other runs out of the folder.
+    """
     device, dtype = _place(cfg)
     if cfg.d_sae % shard.world:
         raise ValueError(
@@ -78,6 +83,7 @@ def _prepared(cfg: TrainConfig, shard: Shard) -> tuple[Any, Any]:
     model, tokenizer = load_language_model(cfg.model, dtype, device)
     _check_model(cfg, model)
     if shard.first:
+        held.enter_context(_only_run(Path(cfg.out)))
         _claim(cfg)
     shard.barrier()
     return model, tokenizer
@@ -116,11 +122,31 @@ def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
     return device, chosen_dtype(cfg.precision, device)
 
 
+@contextmanager
+def _only_run(out: Path) -> Iterator[None]:
+    """Keep other runs out of a folder, until the block or the process ends; ValueError if one is at
+    work there.
+    """
+    if out.is_file():
+        raise ValueError(f"out is {out}, which is a file: name a folder.")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / LOCK_FILE)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise ValueError(
+            f"another run is at work in {out}: wait until it has ended, or choose another out "
+            "folder."
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def _claim(cfg: TrainConfig) -> None:
     """Make `cfg.out` this run's folder; ValueError if it holds another run or another's bundle."""
     out = Path(cfg.out)
-    if out.is_file():
-        raise ValueError(f"out is {out}, which is a file: name a folder.")
     settings = json.loads(json.dumps(asdict(cfg)))
     path = out / CONFIG_FILE
     bundle = (out / BUNDLE_FILE).exists()

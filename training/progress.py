@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sae_core.files import atomic_write
-from training.doctor import Asked, Finding, Line, examine
+from training.doctor import OF_L0, Asked, Finding, Line, examine
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -40,6 +40,7 @@ class Progress:
             for name, lines in self._lines.items()
         }
         self._path = path
+        self._redirect = logging_redirect_tqdm()
         self._bar = tqdm(
             total=steps * batch,
             initial=start * batch,
@@ -84,11 +85,12 @@ class Progress:
         """A finding is said once when it appears, and once when it is gone."""
         before = {finding.check for finding in self._found[name]}
         now = {finding.check for finding in found}
-        with logging_redirect_tqdm():
-            for finding in found:
-                if finding.check not in before:
-                    log.warning("doctor: %s: %s: %s", name, finding.check, finding.sentence)
-            for check in sorted(before - now):
+        for finding in found:
+            if finding.check not in before:
+                log.warning("doctor: %s: %s: %s", name, finding.check, finding.sentence)
+        for check in sorted(before - now):
+            # One that sees the L0 may only have given way to another that does.
+            if check not in OF_L0 or not now.intersection(OF_L0):
                 log.info("doctor: %s: %s is over", name, check)
         self._found[name] = found
 
@@ -102,6 +104,8 @@ class Progress:
         self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 
     def __enter__(self) -> "Progress":
+        # Whatever is logged meanwhile stands on lines of its own, above the bar.
+        self._redirect.__enter__()
         return self
 
     def __exit__(
@@ -111,6 +115,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._bar.close()
+        self._redirect.__exit__(kind, error, trace)
         for writer in self._board.values():
             writer.close()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import SafetensorError
 
 from sae_core.formats.saelens import load_sae
@@ -95,6 +96,19 @@ def test_out_folder_of_another_run_is_refused(base: TrainConfig, tmp_path: Path)
     path.write_text(json.dumps(settings))
     with pytest.raises(ValueError, match="holds a run with another d_sae, lrs: choose another out"):
         train(replace(cfg, lrs=(1e-4,), d_sae=32))
+
+
+def test_a_folder_in_which_a_run_is_at_work_is_refused(base: TrainConfig, tmp_path: Path) -> None:
+    cfg = replace(base, out=str(tmp_path / "run"), eval_corpus=(), tokens=2 * 128)
+    (tmp_path / "run").mkdir()
+    with (
+        FileLock(tmp_path / "run" / "run.lock"),
+        pytest.raises(ValueError, match=r"another run is at work in .*: wait until it has ended"),
+    ):
+        train(cfg)
+    assert not (tmp_path / "run" / "config.json").exists()
+    train(cfg)
+    assert (tmp_path / "run" / "config.json").exists()
 
 
 def test_out_folder_with_the_bundle_of_another_run_is_refused(

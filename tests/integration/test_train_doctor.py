@@ -12,8 +12,9 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
 from training.config import LossOptions, RunOptions, TrainConfig, short_run
-from training.doctor import CHECKS
+from training.doctor import CHECKS, OF_L0, Asked, lambda_saturated
 from training.loop import train
+from training.losses.base import Limits
 from training.options import StepKind
 from training.progress import METRICS_FILE, Progress, read_metrics
 
@@ -115,6 +116,26 @@ def test_a_run_without_mistakes_ends_without_findings(
     assert result.findings == ()
     assert _lines(here)[-1]["findings"] == {}
     assert "doctor" not in caplog.text
+
+
+def test_a_finding_that_gives_way_to_another_of_the_l0_is_not_over(
+    cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At no learning rate to speak of nothing changes, but the multiplier grows to its bound."""
+    here = replace(cfg, out=str(tmp_path), lrs=(1e-9,), tokens=400 * BATCH)
+    with caplog.at_level(logging.INFO):
+        train(here)
+    found = [check for line in _lines(here) for check in line["findings"] if check in OF_L0]
+    assert list(dict.fromkeys(found)) == ["all-dense", "lambda-saturated"]
+    assert "is over" not in caplog.text
+
+
+def test_a_multiplier_at_its_bound_is_no_finding_beside_the_target(cfg: TrainConfig) -> None:
+    plan = cfg.plans[0]
+    asked = Asked(cfg, plan, Limits(most=1.0, bound=2.0))
+    for l0, found in ((6.1, False), (6.5, True), (5.9, False), (5.0, True)):
+        line = {"multiplier": 2.0, "l0": l0}
+        assert bool(lambda_saturated([line], asked)) == found
 
 
 @pytest.mark.parametrize(
