@@ -125,19 +125,12 @@ def in_short(comparison: Comparison, metric: str, l0s: Sequence[int]) -> list[st
         "| JumpReLU against | places | lower | the same | higher | where not lower |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    all_: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
-    for site in sites_of(comparison):
-        for name, places in differences(comparison, site, metric, l0s).items():
-            all_.setdefault(name, {})[site] = places
-    for name in sorted(all_, key=list(CURVES).index):
-        shares = {
-            word: [share for places in all_[name].values() for share in places[word].values()]
-            for word in ("lower", SAME, "higher")
-        }
+    for name, at in _places(comparison, metric, l0s).items():
+        shares = _shares(at)
         cells = [_counted(shares[word], word) for word in shares]
         rest = [
             f"{site} at {', '.join(map(str, sorted(places['higher'] | places[SAME])))}"
-            for site, places in all_[name].items()
+            for site, places in at.items()
             if places["higher"] or places[SAME]
         ]
         total = sum(map(len, shares.values()))
@@ -147,20 +140,35 @@ def in_short(comparison: Comparison, metric: str, l0s: Sequence[int]) -> list[st
     return lines
 
 
+def _places(
+    comparison: Comparison, metric: str, l0s: Sequence[int], limit: float | None = None
+) -> dict[str, dict[str, dict[str, dict[int, float]]]]:
+    """`differences` of all sites: by other curve, in the order of `CURVES`, then by site."""
+    found: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
+    for site in sites_of(comparison):
+        for name, places in differences(comparison, site, metric, l0s, limit).items():
+            found.setdefault(name, {})[site] = places
+    return {name: found[name] for name in CURVES if name in found}
+
+
+def _shares(at: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, list[float]]:
+    """By how much a curve's metric differs at all places of a verdict."""
+    return {
+        word: [share for places in at.values() for share in places[word].values()]
+        for word in ("lower", SAME, "higher")
+    }
+
+
 def by_choice(
     choices: Mapping[str, Comparison], metric: str, l0s: Sequence[int], limit: float
 ) -> list[str]:
     """Rows of a Markdown table: by how a point's SAE is chosen among its rates, in how many places
     JumpReLU's metric is lower than each other curve's and in how many higher, and by how much; the
     rest is the same, within `limit`."""
-    found: dict[str, dict[str, dict[str, list[float]]]] = {}  # by choice, curve and verdict
-    for choice, comparison in choices.items():
-        for site in sites_of(comparison):
-            for name, places in differences(comparison, site, metric, l0s, limit).items():
-                shares = found.setdefault(choice, {}).setdefault(name, {})
-                for word, at in places.items():
-                    shares.setdefault(word, []).extend(at.values())
-    names = [name for name in CURVES if any(name in curves for curves in found.values())]
+    found = {
+        choice: _places(comparison, metric, l0s, limit) for choice, comparison in choices.items()
+    }
+    names = list(next(iter(found.values())))
     lines = [
         "| of a point's three SAEs | " + " | ".join(CURVES[name] for name in names) + " |",
         "| --- |" + " --- |" * len(names),
@@ -168,7 +176,7 @@ def by_choice(
     for choice, curves in found.items():
         cells = []
         for name in names:
-            shares = curves[name]
+            shares = _shares(curves[name])
             cell = f"{len(shares['lower'])} of {sum(map(len, shares.values()))}"
             if shares["lower"]:
                 cell += f", by {_range(shares['lower'])}"

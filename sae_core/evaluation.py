@@ -3,6 +3,7 @@
 The numbers are those that `sae_core.metrics` defines.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -104,7 +105,7 @@ def evaluate_together(
     if some.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
     mean = some.mean().float()
-    sums: dict[str, dict[str, float]] = {name: dict.fromkeys(_SUMS, 0.0) for name in sae_names}
+    sums: dict[str, dict[str, float]] = {name: defaultdict(float) for name in sae_names}
     for batch in all_batches:
         for name, losses in _batch_losses(lm, sae_names, batch, mean).items():
             for key, value in losses.items():
@@ -112,9 +113,6 @@ def evaluate_together(
         if progress is not None:
             progress(int(batch.mask.sum()))
     return {name: _evaluation(sums[name], stats[name]) for name in sae_names}
-
-
-_SUMS: tuple[str, ...] = ("base", "spliced", "mean", "zero", "kl", "predicted")
 
 
 def _evaluation(sums: dict[str, float], stats: ReconstructionStats) -> Evaluation:

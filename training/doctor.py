@@ -148,9 +148,10 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     l0 = _recent_l0(lines)
     if not enough or (line["dead"] < ALL_DEAD and l0 >= FEWEST_ACTIVE):
         return None
-    dead = f"{line['dead']:.0%} of the features are dead and" if line["dead"] >= 0.01 else "only"
+    many = line["dead"] >= ALL_DEAD
+    dead = f"{line['dead']:.0%} of the features are dead and " if many else "only "
     return (
-        f"{dead} {l0:.3g} are active per token: "
+        f"{dead}{l0:.3g} features are active per token: "
         f"lower {_pressure(asked)} or lrs, or lengthen sparsity_warmup."
     )
 

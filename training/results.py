@@ -65,12 +65,10 @@ def save_and_measure(
     if cfg.eval_corpus and cfg.eval_tokens:
         found = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
         rows = take_tokens(found, cfg.eval_tokens)
+        measured: dict[str, dict[str, Any]] = {}
         for together in _measured_together(cfg, trainees):
-            measured = _measure(cfg, model, tokenizer, rows, together)
-            results = [
-                replace(result, measured=measured.get(result.name, result.measured))
-                for result in results
-            ]
+            measured |= _measure(cfg, model, tokenizer, rows, together)
+        results = [replace(result, measured=measured[result.name]) for result in results]
     else:
         log.warning("no eval_corpus: the saved SAEs are not measured.")
     _write_bundle(cfg, [result.name for result in results])
@@ -116,9 +114,7 @@ def _save(cfg: TrainConfig, tokenizer: Any, trainee: Trainee, facts: dict[str, A
 
 
 def _measured_together(cfg: TrainConfig, trainees: list[Trainee]) -> list[list[str]]:
-    """Names of SAEs of one site, whose text runs through the model once for all of them: as many as
-    fit into `MOST_BESIDE` bytes.
-    """
+    """Lists of names of SAEs of one site, each of as many as `MOST_BESIDE` bytes hold."""
     by_site: dict[Site, list[str]] = {}
     for trainee in trainees:
         by_site.setdefault(trainee.plan.site, []).append(trainee.plan.name)

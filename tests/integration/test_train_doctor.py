@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,9 +238,6 @@ def test_findings_come_and_go_once(
 def test_the_progress_line_shows_findings_and_a_full_disk_loses_a_line(
     cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from training.doctor import Asked
-    from training.losses.base import Limits
-
     asked = Asked(cfg, cfg.plans[0], Limits(0.1, 1.0))
     (tmp_path / METRICS_FILE).symlink_to("/dev/full")
     with Progress(tmp_path, [asked], start=0, steps=5, batch=BATCH, board=False) as progress:
@@ -247,3 +245,19 @@ def test_the_progress_line_shows_findings_and_a_full_disk_loses_a_line(
         progress.show()
         assert progress._bar.postfix == "L0 4.0 FVU 0.5000 ! loss-not-finite"
     assert "no space left on the disk" in caplog.text
+
+
+def test_what_is_logged_stands_on_lines_of_its_own(
+    cfg: TrainConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    console, root = logging.StreamHandler(sys.stderr), logging.getLogger()
+    root.addHandler(console)
+    asked = Asked(cfg, cfg.plans[0], Limits(0.1, 1.0))
+    try:
+        with Progress(tmp_path, [asked], start=0, steps=5, batch=BATCH, board=False):
+            root.warning("dense steps from here on")
+        assert console in root.handlers
+    finally:
+        root.removeHandler(console)
+    # The bar is wiped away first: without that, its text stands before the message.
+    assert "\rdense steps from here on\n" in capsys.readouterr().err
