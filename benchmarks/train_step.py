@@ -84,21 +84,62 @@ class Options:
     """File to write the JSON to as well."""
 
 
-def random_activations(batch: int, d_model: int, count: int = 4) -> list[Tensor]:
-    """Float32 batches of mean squared norm 1: a spectrum of 512 dimensions, and 20 % noise."""
-    generator = torch.Generator("cuda").manual_seed(0)
+def random_activations(
+    batch: int, d_model: int, count: int = 4, device: str = "cuda"
+) -> list[Tensor]:
+    """Float32 batches of mean squared norm 1: a spectrum of 512 dimensions (or of all, if they are
+    fewer), and 20 % noise.
+    """
+    generator = torch.Generator(device).manual_seed(0)
+    rank = min(512, d_model)
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, device="cuda", generator=generator)
+        return torch.randn(*shape, device=device, generator=generator)
 
-    directions = torch.linalg.qr(normal(d_model, 512)).Q.T  # [512, d_model]
-    scale = torch.arange(1, 513, device="cuda").rsqrt()
+    directions = torch.linalg.qr(normal(d_model, rank)).Q.T  # [rank, d_model]
+    scale = torch.arange(1, rank + 1, device=device).rsqrt()
     scale = scale / scale.norm()
     batches = []
     for _ in range(count):
-        signal = (normal(batch, 512) * scale) @ directions
+        signal = (normal(batch, rank) * scale) @ directions
         batches.append(0.8**0.5 * signal + 0.2**0.5 * normal(batch, d_model) / d_model**0.5)
     return batches
+
+
+def made_ready(
+    raw: Tensor, d_sae: int, l0: int, architecture: Architecture, *, rows: bool
+) -> tuple[State, Setting]:
+    """An SAE at its start, with about `l0` features active per token of `raw`; `rows`: as sparse
+    steps hold it.
+    """
+    device, recipe = raw.device, RECIPES[architecture]
+    parameters = initial_parameters(raw.shape[1], d_sae, 0.01, 0, device, recipe)
+    with torch.no_grad():
+        threshold = matching_threshold(raw, parameters["W_enc"], l0)
+        if architecture == "jumprelu":
+            parameters["threshold"].fill_(threshold)
+        elif architecture != "topk":  # active where the first bias lifts them above 0
+            parameters[recipe.biases[0]].fill_(-threshold)
+    if rows:
+        parameters = feature_rows(parameters)
+
+    def constant(value: float) -> Tensor:
+        return torch.tensor(value, device=device)
+
+    setting = Setting(
+        scale=constant(1.0),
+        mean=torch.zeros_like(parameters["b_dec"]).detach(),
+        coefficient=constant(1.0 if architecture == "jumprelu" else 0.0),
+        target=constant(float(l0)),
+        gain=constant(0.01 if architecture == "jumprelu" else 0.0),
+    )
+    return State.of(parameters, recipe.rule.beta1), setting
+
+
+def constant_rate(steps: int, device: torch.device) -> Tensor:
+    """The `Control` of each step, at a learning rate that keeps the L0 where it is."""
+    rows = [(1e-9, 1.0, 1 - BETA2 ** (t + 1), t + 1.0) for t in range(steps)]
+    return torch.tensor(rows, device=device)
 
 
 def ours(
@@ -112,42 +153,19 @@ def ours(
     architecture: Architecture = "jumprelu",
 ) -> dict[str, Any]:
     """Our step: `sparse`, `dense` or `dense-compiled`."""
-    device = torch.device("cuda")
-    recipe = RECIPES[architecture]
-    parameters = initial_parameters(batches[0].shape[1], d_sae, 0.01, 0, device, recipe)
-    with torch.no_grad():
-        threshold = matching_threshold(batches[0], parameters["W_enc"], l0)
-        if architecture == "jumprelu":
-            parameters["threshold"].fill_(threshold)
-        elif architecture != "topk":  # active where the first bias lifts them above 0
-            parameters[recipe.biases[0]].fill_(-threshold)
-    if kind == "sparse":
-        parameters = feature_rows(parameters)
-
-    def constant(value: float) -> Tensor:
-        return torch.tensor(value, device=device)
-
-    state = State.of(parameters, recipe.rule.beta1)
-    setting = Setting(
-        scale=constant(1.0),
-        mean=torch.zeros_like(parameters["b_dec"]).detach(),
-        coefficient=constant(1.0 if architecture == "jumprelu" else 0.0),
-        target=constant(float(l0)),
-        gain=constant(0.01 if architecture == "jumprelu" else 0.0),
-    )
+    device, rule = batches[0].device, RECIPES[architecture].rule
+    state, setting = made_ready(batches[0], d_sae, l0, architecture, rows=kind == "sparse")
     # Of a sparse step, the update alone is compiled, if it is the dense one's.
     eager = kind == "dense" or (kind == "sparse" and architecture == "jumprelu")
     compile_ = compiler("off" if eager else "default", device)
     loss = _loss(architecture, l0, bandwidth, compile_)
-    step: Step = DenseStep(state, loss, setting, compile_, recipe.rule)
+    step: Step = DenseStep(state, loss, setting, compile_, rule)
     if kind == "sparse" and isinstance(loss, JumpReLULoss):
         step = SparseStep(state, loss, setting, step)
     elif kind == "sparse":
         assert isinstance(loss, FeatureLoss)
         step = ListedStep(state, loss, setting, step)
-    rows = [(1e-9, 1.0, 1 - BETA2 ** (t + 1), t + 1.0) for t in range(feed.total)]
-    controls = torch.tensor(rows, device=device)
-    for control, raw in zip(controls, feed, strict=True):
+    for control, raw in zip(constant_rate(feed.total, device), feed, strict=True):
         step(raw, control)
     milliseconds = feed.milliseconds()
     tokens = feed.total * len(batches[0])
@@ -302,20 +320,20 @@ def summary(rows: list[dict[str, Any]], d_model: int, d_sae: int) -> dict[str, A
     return found
 
 
-def machine() -> dict[str, Any]:
+def machine(device: str = "cuda") -> dict[str, Any]:
     """What it ran on."""
-    found: dict[str, Any] = {
-        "gpu": torch.cuda.get_device_name(),
+    result: dict[str, Any] = {
+        "gpu": torch.cuda.get_device_name() if device == "cuda" else None,
         "python": platform.python_version(),
     }
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            result[package] = version(package)
         except PackageNotFoundError:
-            found[package] = None
-    found["cuda"] = torch.version.cuda
-    found["date"] = time.strftime("%Y-%m-%d")
-    return found
+            result[package] = None
+    result["cuda"] = torch.version.cuda
+    result["date"] = time.strftime("%Y-%m-%d")
+    return result
 
 
 def main(options: Options) -> dict[str, Any]:
