@@ -45,13 +45,35 @@ DEFINITIONS: dict[str, str] = {
         "base)."
     ),
     "dead": "Share of features that are never active in the sample.",
-    "high_frequency": "Share of features active on at least 10 % of the tokens.",
+    "high_frequency": (
+        f"Share of features active on at least {100 * HIGH_FREQUENCY:g} % of the tokens."
+    ),
     "frequency": "Share of tokens on which a feature is active.",
     "uniformity": (
         "Uniformity: e to the entropy of the active features' absolute effects on the correct next "
         "token's mean-centred logit, over their number."
     ),
 }
+
+
+_ROUNDING = 1e-12
+"""Share of the sum of squares up to which a difference of float64 sums is rounding alone."""
+
+
+def fvu(squared_error: float | Tensor, squared_deviation: float | Tensor) -> float:
+    """FVU from its two sums; NaN where nothing deviates: no tokens, or all alike."""
+    deviation = float(squared_deviation)
+    return float(squared_error) / deviation if deviation > 0 else float("nan")
+
+
+def squared_deviation(
+    squares: Float[Tensor, ""], total: Float[Tensor, " d_model"], tokens: int
+) -> float:
+    """Sum over tokens of squared deviations from their mean, from float64 sums over tokens: of
+    squares, and of the activations. 0 where there is no more than rounding.
+    """
+    deviation = float(squares) - float(total.square().sum()) / max(tokens, 1)
+    return deviation if deviation > _ROUNDING * float(squares) else 0.0
 
 
 class ReconstructionStats:
@@ -94,11 +116,13 @@ class ReconstructionStats:
 
     def result(self) -> dict[str, float]:
         """`l0`, `fvu`, `dead`, `high_frequency`; NaN where the sample does not define one."""
+        if not self._tokens:
+            return dict.fromkeys(("l0", "fvu", "dead", "high_frequency"), float("nan"))
         frequency = self.frequency()
-        deviation = self._square - self._tokens * self.mean().square().sum()
+        deviation = squared_deviation(self._square, self._sum, self._tokens)
         return {
-            "l0": float(frequency.sum()) if self._tokens else float("nan"),
-            "fvu": float(self._error / deviation) if deviation > 0 else float("nan"),
+            "l0": float(frequency.sum()),
+            "fvu": fvu(self._error, deviation),
             "dead": float((self._active == 0).double().mean()),
             "high_frequency": float((frequency >= HIGH_FREQUENCY).double().mean()),
         }

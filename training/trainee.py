@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
+from sae_core.metrics import HIGH_FREQUENCY, fvu
 from training.config import Compile, Plan
 from training.kernels.shards import ShardKernels
 from training.listed_step import ListedStep
@@ -143,10 +144,10 @@ class Trainee:
         tokens = steps * batch
         found: dict[str, Any] = {
             "loss": loss / steps,
-            "fvu": squared_error / spread,
+            "fvu": fvu(squared_error, spread),
             "l0": float(of_all["active"].sum(dtype=torch.float64)) / tokens,
             "dead": float((of_all["silent"] >= min(DEAD_TOKENS, seen)).float().mean()),
-            "high_frequency": float((of_all["active"] >= 0.1 * tokens).float().mean()),
+            "high_frequency": float((of_all["active"] >= HIGH_FREQUENCY * tokens).float().mean()),
             "frequencies": self._frequencies(of_all["active"] / tokens),
         }
         if self.plan.l0_target is not None:

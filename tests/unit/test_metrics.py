@@ -12,7 +12,7 @@ import torch
 from sae_core.config import Site
 from sae_core.corpus import TokenRow, documents, token_rows
 from sae_core.evaluation import evaluate, evaluate_together, take_tokens, uniformity
-from sae_core.metrics import DEFINITIONS, ReconstructionStats
+from sae_core.metrics import DEFINITIONS, ReconstructionStats, fvu, squared_deviation
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
@@ -56,15 +56,50 @@ def test_reconstruction_stats_in_any_order() -> None:
     assert stats.tokens == 300
 
 
+def test_fvu_is_a_ratio_of_sums_and_undefined_without_variance() -> None:
+    assert fvu(1.0, 4.0) == 0.25
+    assert fvu(torch.tensor(9.0), torch.tensor(2.0)) == 4.5
+    assert fvu(0.0, 4.0) == 0
+    for error in (0.0, 1.0):
+        assert np.isnan(fvu(error, 0.0))
+        assert np.isnan(fvu(torch.tensor(error), torch.tensor(0.0)))
+    assert np.isnan(fvu(1.0, float("nan")))
+
+
+def test_deviations_that_are_rounding_alone_are_none() -> None:
+    def of(x: torch.Tensor) -> float:
+        return squared_deviation(x.square().sum(), x.sum(0), len(x))
+
+    x = torch.tensor([[1.0, 5.0], [3.0, 5.0]], dtype=torch.float64)
+    assert of(x) == 2
+    # Sevenths and the like: what is left of their squares is rounding, of either sign.
+    for tokens in range(1, 60):
+        alike = (1 / torch.arange(3, 10, dtype=torch.float64)).expand(tokens, -1)
+        assert of(alike) == 0, tokens
+    assert of(torch.zeros(0, 7, dtype=torch.float64)) == 0
+
+
+def test_what_a_sample_does_not_define_is_nan() -> None:
+    stats = ReconstructionStats(3, 5)
+    assert np.isnan(list(stats.result().values())).all()
+    x = torch.tensor([[0.1, 0.7, 0.3]]).expand(9, -1)
+    stats.update(x, x + 1, torch.eye(5)[:1].expand(9, -1))
+    result = stats.result()
+    assert np.isnan(result.pop("fvu"))
+    assert result == pytest.approx({"l0": 1, "dead": 0.8, "high_frequency": 0.2})
+
+
 def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[TokenRow]) -> None:
     """One row at a time, no batches and no padding, all arithmetic after the model in float64."""
     sae = lm.sae("tiny")
     xs, recons, actss = [], [], []
     for row in rows:
         ids = torch.tensor(row.ids[None], dtype=torch.long)
-        x = activations(lm.model, ids, [SITE])[SITE][0, 1:].double()
-        pre = x @ sae.W_enc.double() + sae.b_enc.double()
-        acts = torch.where(pre > sae.threshold.double(), pre, 0.0)  # pyright: ignore
+        read = activations(lm.model, ids, [SITE])[SITE][0, 1:]
+        # Which side of the threshold, by float32: some pre-activation may lie within its rounding.
+        active = read @ sae.W_enc + sae.b_enc > sae.threshold  # pyright: ignore
+        x = read.double()
+        acts = torch.where(active, x @ sae.W_enc.double() + sae.b_enc.double(), 0.0)
         xs.append(x)
         actss.append(acts)
         recons.append(acts @ sae.W_dec.double() + sae.b_dec.double())
