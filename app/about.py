@@ -249,11 +249,11 @@ def _label(cfg: SAEConfig) -> str:
 def index_facts(index: Index | None) -> dict[str, Any]:
     """What the overview shows of an index: its text, frequencies and features worth opening."""
     if index is None:
-        return {"index": None, "frequency_histogram": None, "worth_opening": []}
+        return {"index": None, "frequency_histogram": None, "highlights": []}
     return {
         "index": text_facts(index),
         "frequency_histogram": frequency_histogram(index.frequencies(), int(index.meta["tokens"])),
-        "worth_opening": index.worth_opening(12),
+        "highlights": index.highlights(12),
     }
 
 

@@ -8,14 +8,11 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, get_args
 
 import tyro
 
-Device = Literal["auto", "cpu", "cuda"]
-DType = Literal["auto", "float32", "bfloat16"]
-DeviceMap = Literal["none", "auto", "balanced", "sequential"]
-Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "flex_attention"]
+from sae_core.placement import Attention, Device, DeviceMap, DType
 
 ENVIRONMENT_PREFIX = "JUMPSCOPE_"
 

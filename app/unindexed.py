@@ -13,7 +13,7 @@ from torch import Tensor
 from app.about import Missing
 from app.engine import Engine
 from sae_core.index.logits import neighbours, top_logits
-from sae_core.index.words import BROKEN, visible
+from sae_core.index.token_words import BROKEN, visible
 from sae_core.sae import SAE
 from sae_core.tokens import special_ids, token_texts
 

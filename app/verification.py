@@ -20,7 +20,7 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.check import check_sae, saved_check
 from sae_core.check.judge import Declared
-from sae_core.check.readings import as_declared
+from sae_core.check.conventions import as_declared
 from sae_core.config import SAEConfig
 from sae_core.corpus import documents
 

@@ -11,6 +11,7 @@ import numpy as np
 from app.render.numbers import percent
 from app.render.pareto import CURVES
 from benchmarks.pareto_plan import OURS, PEERS, SLOPE, at_target, best_rate
+from sae_core.metrics import HIGH_FREQUENCY
 
 SAME = "the same"
 """What a difference is called that is no larger than that between seeds."""
@@ -260,7 +261,8 @@ def _swept(row: Mapping[str, Any], best: bool) -> str:
 def health(comparison: Comparison, site: str) -> list[str]:
     """Rows of a Markdown table: what else was measured of the SAEs at the seeds' L0."""
     lines = [
-        "| | L0 | dead | on 10 % of tokens or more | KL, nats | uniformity |",
+        f"| | L0 | dead | on {100 * HIGH_FREQUENCY:g} % of tokens or more "
+        "| KL, nats | uniformity |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for name, curve in at_site(comparison, site).items():

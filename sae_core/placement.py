@@ -1,26 +1,34 @@
-"""Where tensors live, in which number format, and by which attention: words in settings."""
+"""Where tensors live, in which dtype, and by which attention: words in settings.
 
-from typing import Literal
+PyTorch is imported by the functions alone: the words are needed to print the command's help.
+"""
 
-import torch
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
 
 Device = Literal["auto", "cpu", "cuda"]
-Precision = Literal["auto", "float32", "bfloat16"]
+DType = Literal["auto", "float32", "bfloat16"]
 DeviceMap = Literal["none", "auto", "balanced", "sequential"]
 Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "flex_attention"]
 
 
-def chosen_device(device: Device) -> torch.device:
+def chosen_device(device: Device) -> "torch.device":
     """`auto` is CUDA if there is a device; ValueError if CUDA is asked for and there is none."""
+    import torch
+
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise ValueError("device is cuda but PyTorch finds no CUDA device: use cpu or auto.")
     return torch.device("cuda" if available and device != "cpu" else "cpu")
 
 
-def chosen_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto` is bfloat16 on CUDA and float32 on the processor."""
-    bfloat16 = precision == "bfloat16" or (precision == "auto" and device.type == "cuda")
+def chosen_dtype(dtype: DType, device: "torch.device") -> "torch.dtype":
+    """`auto` is bfloat16 on CUDA and float32 on the CPU."""
+    import torch
+
+    bfloat16 = dtype == "bfloat16" or (dtype == "auto" and device.type == "cuda")
     return torch.bfloat16 if bfloat16 else torch.float32
 
 

@@ -7,7 +7,7 @@ import torch
 from sae_core.config import SAEConfig
 from sae_core.formats import read_config, read_sae
 from sae_core.formats.origin import Origin
-from sae_core.hub import Offer, fetch, parse_id
+from sae_core.hub import CatalogEntry, fetch, parse_id
 from sae_core.hub.choice import NEEDED
 from sae_core.sae import SAE
 
@@ -50,7 +50,7 @@ def locate(source: str) -> tuple[Path, Origin | None]:
     return fetch(sae_id)
 
 
-def offers_in(folder: Path) -> list[Offer]:
+def folder_catalog(folder: Path) -> list[CatalogEntry]:
     """The SAEs in a folder on disk and in those below it; ValueError if there are none."""
     weights = [path for name in NEEDED for path in folder.rglob(name)]
     if not weights:
@@ -60,7 +60,7 @@ def offers_in(folder: Path) -> list[Offer]:
         cfg = read_config(path.parent)
         l0 = cfg.metadata.get("declared", {}).get("l0")
         found.append(
-            Offer(
+            CatalogEntry(
                 id=str(path.parent),
                 site=cfg.site,
                 site_out=cfg.site_out,

@@ -17,9 +17,9 @@ from sae_core.edits import Edit
 from sae_core.generation import GenerationStep, generate
 from sae_core.head import hidden_states
 from sae_core.metrics import token_comparison
+from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
-from sae_core.stream import check_stream
 from sae_core.tokens import special_ids, vocabulary
 
 

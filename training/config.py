@@ -10,7 +10,7 @@ from itertools import product
 from typing import Any, Literal, get_args
 
 from sae_core.config import Architecture, Site
-from sae_core.placement import Precision
+from sae_core.placement import DType
 from training.options import Compile, LossOptions, Plan, RunOptions, known, positive
 from training.recipes import RECIPES
 
@@ -79,7 +79,7 @@ class TrainConfig:
     """Held-out tokens to measure on."""
     seed: int = 0
     """Decides initial weights and the order of the data."""
-    precision: Precision = "auto"
+    precision: DType = "auto"
     """Number format of the model and of the SAEs' matrix products; weights, thresholds and sums
     stay float32. `auto` is bfloat16 on CUDA, float32 on the processor."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
@@ -95,7 +95,7 @@ class TrainConfig:
                 raise ValueError(f"{name} is empty but a training run needs it.")
         if bool(self.l0_targets) == bool(self.lambdas):
             raise ValueError("give either l0_targets or lambdas, and not both.")
-        known("precision", self.precision, get_args(Precision))
+        known("precision", self.precision, get_args(DType))
         known("save_dtype", self.save_dtype, ("float32", "bfloat16"))
         for name in ("sites", "architectures", "l0_targets", "lambdas", "lrs"):
             values = getattr(self, name)

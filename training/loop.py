@@ -22,8 +22,8 @@ from sae_core.corpus import expand
 from sae_core.files import atomic_write
 from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
+from sae_core.residual_stream import check_stream
 from sae_core.sites import module_path
-from sae_core.stream import check_stream
 from training import checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
 from training.config import LossOptions, TrainConfig

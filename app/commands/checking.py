@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from app.commands.shared import shown, table
-from app.settings import Device, DType
+from sae_core.placement import Device, DType
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -43,13 +43,13 @@ def run_checks(
 
 
 def checks_as_text(found: dict[str, Any]) -> str:
-    """Checks as people read them: verdict, sentence, numbers, and the readings tried."""
+    """Checks as people read them: verdict, sentence, numbers, and the conventions tried."""
     return "\n\n".join(_as_text(name, check) for name, check in found.items())
 
 
 def _as_text(name: str, check: dict[str, Any]) -> str:
     rows = [
-        ["reading", "L0", "FVU", "tokens", ""],
+        ["convention", "L0", "FVU", "tokens", ""],
         _row(check["site"] or "site not declared", check, ""),
         *(
             _row(tried["reading"], tried, "fits" if tried["fits"] else "")
@@ -63,5 +63,5 @@ def _as_text(name: str, check: dict[str, Any]) -> str:
     return f"{name}: {check['verdict']}\n{check['sentence']}\n\n{table(rows)}{saved}"
 
 
-def _row(reading: str, numbers: dict[str, Any], note: str) -> list[str]:
-    return [reading, *(shown(numbers[key]) for key in ("l0", "fvu", "tokens")), note]
+def _row(name: str, numbers: dict[str, Any], note: str) -> list[str]:
+    return [name, *(shown(numbers[key]) for key in ("l0", "fvu", "tokens")), note]

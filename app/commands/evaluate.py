@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from app.commands.shared import JSONFlag, chosen_bundle, shown, table, to_json
-from app.settings import Device, DType
+from sae_core.placement import Device, DType
 
 
 @dataclass(frozen=True, kw_only=True)

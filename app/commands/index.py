@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass
 
 from app.commands.shared import DEMO, JSONFlag, shown, table, to_json
-from sae_core.index.config import IndexConfig
+from sae_core.index.index_config import IndexConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,13 +19,13 @@ class BuildIndex(IndexConfig):
 
     def execute(self) -> str:
         """Read, write, and say what was written."""
-        from sae_core.index.run import run
+        from sae_core.index.index_run import run_index
 
         names = [field.name for field in dataclasses.fields(IndexConfig)]
         given = {name: getattr(self, name) for name in names}
         if self.bundle == "demo":
             given["bundle"] = str(DEMO)
-        found = run(IndexConfig(**given))
+        found = run_index(IndexConfig(**given))
         if self.json:
             return to_json(found)
         keys = ("tokens", "documents", "bytes")

@@ -8,7 +8,7 @@ import tyro
 
 from app.commands.checking import checks_as_text, run_checks
 from app.commands.shared import JSONFlag, chosen_bundle, open_bundle, shown, table, to_json
-from app.settings import Device, DType
+from sae_core.placement import Device, DType
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle

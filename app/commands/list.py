@@ -1,4 +1,4 @@
-"""`jumpscope list`: the SAEs that a hub repository, or a folder, has to offer."""
+"""`jumpscope list`: the catalog of SAEs in a hub repository or a folder."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ import tyro
 from app.commands.shared import JSONFlag, shown, table, to_json
 
 if TYPE_CHECKING:
-    from sae_core.hub import Offer
+    from sae_core.hub import CatalogEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,27 +30,27 @@ class ListSAEs:
 
     def execute(self) -> str:
         """The listing as JSON or text; ValueError if nothing is left of it."""
-        from sae_core.hub import offers, width_of
-        from sae_core.sources import offers_in
+        from sae_core.hub import read_catalog, width_of
+        from sae_core.sources import folder_catalog
 
         folder = Path(self.source)
-        found = offers_in(folder) if folder.is_dir() else offers(self.source)
+        found = folder_catalog(folder) if folder.is_dir() else read_catalog(self.source)
         width = None if self.width is None else width_of(self.width)
         kept = [
-            offer
-            for offer in found
-            if (self.layer is None or (offer.site is not None and offer.site.layer == self.layer))
-            and (width is None or offer.width == width)
+            entry
+            for entry in found
+            if (self.layer is None or (entry.site is not None and entry.site.layer == self.layer))
+            and (width is None or entry.width == width)
         ]
         if not kept:
-            there = sorted({offer.site.layer for offer in found if offer.site is not None})
-            widths = sorted({offer.width for offer in found if offer.width is not None})
+            there = sorted({entry.site.layer for entry in found if entry.site is not None})
+            widths = sorted({entry.width for entry in found if entry.width is not None})
             raise ValueError(
                 f"{self.source} offers {len(found)} SAEs, but none of this kind: of layers "
                 f"{', '.join(map(str, there))} and widths {', '.join(f'{w:,}' for w in widths)}."
             )
         if self.json:
-            saes = [_as_json(offer) for offer in kept]
+            saes = [_as_json(entry) for entry in kept]
             return to_json({"source": self.source, "commit": kept[0].commit or None, "saes": saes})
         return _as_text(kept)
 
@@ -58,53 +58,53 @@ class ListSAEs:
 _LEVELS = ("", "small", "medium", "big")
 
 
-def _as_json(offer: "Offer") -> dict[str, Any]:
+def _as_json(entry: "CatalogEntry") -> dict[str, Any]:
     return {
-        "id": offer.id,
-        "site": str(offer.site) if offer.site else None,
-        "site_out": str(offer.site_out) if offer.site_out else None,
-        "width": offer.width,
-        "l0": offer.l0,
-        "level": offer.level or None,
-        "affine": offer.affine,
-        "canonical": offer.canonical,
-        "bytes": offer.bytes,
-        "whole": offer.whole,
+        "id": entry.id,
+        "site": str(entry.site) if entry.site else None,
+        "site_out": str(entry.site_out) if entry.site_out else None,
+        "width": entry.width,
+        "l0": entry.l0,
+        "level": entry.level or None,
+        "affine": entry.affine,
+        "canonical": entry.canonical,
+        "bytes": entry.bytes,
+        "whole": entry.whole,
     }
 
 
-def _as_text(found: "list[Offer]") -> str:
+def _as_text(found: "list[CatalogEntry]") -> str:
     """A line for each site and width with the L0s there are; SAEs of unknown L0 have one each."""
-    groups: dict[str, list[Offer]] = {}
-    for offer in found:
-        groups.setdefault(_pattern(offer), []).append(offer)
+    groups: dict[str, list[CatalogEntry]] = {}
+    for entry in found:
+        groups.setdefault(_pattern(entry), []).append(entry)
     rows = [["site", "width", "L0", "size of each", "id"]]
     for pattern, group in groups.items():
         first = group[0]
         site = f"{first.site} to {first.site_out}" if first.site_out else shown(first.site)
-        size = _size(max(offer.bytes for offer in group))
-        group.sort(key=lambda offer: (offer.l0 or 0, _LEVELS.index(offer.level)))
+        size = _size(max(entry.bytes for entry in group))
+        group.sort(key=lambda entry: (entry.l0 or 0, _LEVELS.index(entry.level)))
         rows.append([site, shown(first.width), "  ".join(map(_l0, group)), size, pattern])
     notes = [f"commit {found[0].commit}"] if found[0].commit else []
-    if any(offer.canonical for offer in found):
+    if any(entry.canonical for entry in found):
         notes.append("* canonical: of its layer and width the one whose L0 is nearest 100")
-    if not all(offer.whole for offer in found):
+    if not all(entry.whole for entry in found):
         notes.append("! its size is not that of a whole file")
     return "\n".join([table(rows), *([""] if notes else []), *notes])
 
 
-def _pattern(offer: "Offer") -> str:
+def _pattern(entry: "CatalogEntry") -> str:
     """The id with the number or word for the L0 left open."""
-    if offer.level:
-        return offer.id.replace(f"_l0_{offer.level}", "_l0_SIZE")
-    if offer.l0 is not None:
-        return offer.id.replace(f"average_l0_{offer.l0:.0f}", "average_l0_N")
-    return offer.id
+    if entry.level:
+        return entry.id.replace(f"_l0_{entry.level}", "_l0_SIZE")
+    if entry.l0 is not None:
+        return entry.id.replace(f"average_l0_{entry.l0:.0f}", "average_l0_N")
+    return entry.id
 
 
-def _l0(offer: "Offer") -> str:
-    l0 = offer.level or ("-" if offer.l0 is None else f"{offer.l0:.0f}")
-    return l0 + "*" * offer.canonical + "!" * (not offer.whole)
+def _l0(entry: "CatalogEntry") -> str:
+    l0 = entry.level or ("-" if entry.l0 is None else f"{entry.l0:.0f}")
+    return l0 + "*" * entry.canonical + "!" * (not entry.whole)
 
 
 def _size(count: int) -> str:

@@ -108,7 +108,7 @@ def _from_features(service: Service, sae: object) -> list[dict[str, Any]]:
             "prompt": DEFAULT_PROMPT,
             "edits": [{"feature": item["feature"], "mode": "set", "strength": 1.0}],
         }
-        for item in data["worth_opening"][:4]
+        for item in data["highlights"][:4]
     ]
 
 

@@ -22,7 +22,7 @@ _WORDS: Final = {
     "failed": ("–", "unchecked"),
 }
 """Sign and word of each state that has a badge."""
-_READING: Final = (
+_CONVENTION: Final = (
     "Which activation the weights are applied to, how it is scaled, and whether BOS counts."
 )
 
@@ -53,7 +53,7 @@ def doubt_html(found: Data, *, sae: str, label: str = "") -> str:
 
 
 def panel_html(found: Data) -> str:
-    """The overview's part: the verdict, its sentence, the numbers, and the readings tried."""
+    """The overview's part: the verdict, its sentence, the numbers, and the conventions tried."""
     state, check = found["state"], found["check"]
     if state not in _WORDS:
         return ""
@@ -113,8 +113,8 @@ def _tried(check: Data) -> str:
         + cell("fits" if row["fits"] else "")
         for row in tried
     ]
-    noun = "reading" if len(tried) == 1 else "readings"
-    heads = _heads(term("reading", _READING)) + head("")
+    noun = "convention" if len(tried) == 1 else "conventions"
+    heads = _heads(term("convention", _CONVENTION)) + head("")
     return (
         f'<details class="tried"><summary>The nearest {len(tried)} other {noun}</summary>'
         f'<div class="scroll">{table(heads, rows)}</div></details>'
@@ -127,6 +127,6 @@ def _heads(first: str) -> str:
 
 
 def _pair(l0: float | None, fvu: float | None) -> str:
-    """Cells of both numbers; FVU of a wrong reading may be in the thousands."""
+    """Cells of both numbers; FVU of a wrong convention may be in the thousands."""
     written = "–" if fvu is None else fixed(fvu, 3) if abs(fvu) < 10 else number(fvu)
     return cell("–" if l0 is None else number(l0), "n") + cell(written, "n")

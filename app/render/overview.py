@@ -13,7 +13,8 @@ from app.render.pareto import comparison_html
 from app.render.stats import Stat, strip, term
 from app.render.text import escape, link, signature_html
 from app.render.tokens import heat_map
-from sae_core.index.worth import RULE
+from sae_core.index.highlights import RULE
+from sae_core.metrics import HIGH_FREQUENCY
 
 Data = Mapping[str, Any]
 
@@ -35,7 +36,7 @@ def overview_html(data: Data, *, default_sae: str) -> str:
     parts.append(f'<div id="check">{panel_html(data["check"])}</div>')
     if len(data["saes"]) > 1:
         parts.append(_saes(data, default_sae))
-    parts += [_worth_opening(data, shown), comparison_html(data.get("comparison"), row)]
+    parts += [_highlights(data, shown), comparison_html(data.get("comparison"), row)]
     if row["problem"] is None and data["missing"] is None:
         parts.append(
             '<details class="loaded"><summary>What is loaded</summary>'
@@ -94,7 +95,7 @@ _MEASURED: Final = (
     ("loss_recovered_mean", "loss recovered, of mean ablation", lambda value: fixed(value, 3)),
     ("loss_recovered_zero", "loss recovered, of zero ablation", lambda value: fixed(value, 3)),
     ("dead", "of features are dead", percent),
-    ("high_frequency", "fire on 10 % of tokens or more", percent),
+    ("high_frequency", f"fire on {100 * HIGH_FREQUENCY:g} % of tokens or more", percent),
 )
 """(key, name, how it is written), in the order of the strip."""
 
@@ -193,13 +194,13 @@ def _explained(name: str, definition: str | None) -> str:
     return term(name, definition) if definition else escape(name)
 
 
-def _worth_opening(data: Data, shown: str) -> str:
-    cards = "".join(_card(item, shown) for item in data["worth_opening"])
+def _highlights(data: Data, shown: str) -> str:
+    cards = "".join(_card(item, shown) for item in data["highlights"])
     if not cards:
         return ""
     everything = link("features", sae=shown)
     return (
-        '<section aria-labelledby="worth-title"><h2 id="worth-title">'
+        '<section aria-labelledby="highlights-title"><h2 id="highlights-title">'
         f'{term("Worth opening", RULE)} <a class="more" href="{everything}">All features</a></h2>'
         f'<ul class="cards">{cards}</ul></section>'
     )

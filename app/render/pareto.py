@@ -13,6 +13,7 @@ from app.render.charts import linear_ticks
 from app.render.curves import Scale
 from app.render.numbers import count, fixed, number
 from app.render.text import escape
+from sae_core.metrics import HIGH_FREQUENCY
 
 CURVES: Final = {
     "jumprelu": "JumpReLU",
@@ -27,7 +28,7 @@ METRICS: Final = {
     "fvu": "variance unexplained (FVU)",
     "delta_lm_loss": "delta LM loss, nats per token",
     "dead": "share of features that are dead",
-    "high_frequency": "share of features on 10 % of tokens or more",
+    "high_frequency": f"share of features on {100 * HIGH_FREQUENCY:g} % of tokens or more",
     "uniformity": "uniformity",
 }
 WIDTH, HEIGHT = 440, 290

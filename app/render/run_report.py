@@ -8,7 +8,7 @@ from app.render.curves import Series, band, bars, curves
 from app.render.numbers import count, number, percent
 from app.render.tables import cell, head, table
 from app.render.text import escape
-from sae_core.metrics import DEFINITIONS
+from sae_core.metrics import DEFINITIONS, HIGH_FREQUENCY
 
 if TYPE_CHECKING:
     from training.record import RunRecord, TraineeRecord
@@ -18,7 +18,11 @@ CURVES: dict[str, tuple[str, str, bool]] = {
     "fvu": ("FVU", "squared errors over squared deviations from the mean activation", False),
     "l0": ("L0", "mean number of active features per token; dotted: its target", False),
     "dead": ("Dead", "share of features not active in the last 1,000,000 tokens", True),
-    "high_frequency": ("High-frequency", "share of features active on 10 % of the tokens", True),
+    "high_frequency": (
+        "High-frequency",
+        f"share of features active on {100 * HIGH_FREQUENCY:g} % of the tokens",
+        True,
+    ),
     "in_window": ("In window", "share of pre-activations that thresholds learn from", False),
     "multiplier": ("Multiplier", "of the sparsity's price, steered to the target L0", True),
     "lr": ("Learning rate", "of Adam, warm-up and decay included", True),

@@ -7,8 +7,8 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from sae_core.check.conventions import Convention
 from sae_core.check.measure import Numbers
-from sae_core.check.readings import Reading
 from sae_core.config import SAEConfig
 
 Verdict = Literal["green", "amber", "red"]
@@ -24,9 +24,9 @@ FVU_SHARE = 0.5
 PLAUSIBLE_FVU = 0.7
 """Where L0 alone is declared, the largest FVU that goes with it: transcoders have 0.5."""
 GOOD_FVU = 0.5
-"""Where nothing is declared, the largest FVU that is taken for a right reading."""
+"""Where nothing is declared, the largest FVU that is taken for a right convention."""
 CLEARLY = 1.25
-"""A reading is clearly better if its L0 and FVU are nearer by this factor on the same tokens."""
+"""A convention is clearly better if its L0 and FVU are nearer by this factor on the same tokens."""
 FACTOR_GAIN = 2.0
 """A factor on the input counts if FVU falls by so much: some factor brings any L0 where it should
 be, and the FVU of a mediocre SAE down a little."""
@@ -89,14 +89,14 @@ class Declared:
             total += abs(math.log(max(found.l0, 1e-3) / self.l0))
         return total
 
-    def rank(self, reading: Reading, found: Numbers) -> float:
-        """The distance, by which the best reading is chosen.
+    def rank(self, convention: Convention, found: Numbers) -> float:
+        """The distance, by which the best convention is chosen.
 
         Where norms hardly differ from token to token, dividing by one number for all is as good as
         a norm for each, and can be folded into the weights: the latter must be clearly better. So
         must a factor, which was chosen to fit.
         """
-        handicapped = reading.scale == "layer_norm" or reading.factor != 1
+        handicapped = convention.scale == "layer_norm" or convention.factor != 1
         return self.distance(found) + handicapped * math.log(CLEARLY)
 
     def clearly_better(self, one: Numbers, other: Numbers) -> bool:
@@ -110,19 +110,19 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Everything that was found out; `verdict` and `sae_core.check.words` only read it."""
+    """Everything that was found out; `verdict` and `sae_core.check.sentences` only read it."""
 
     declared: Declared
-    here: Reading | None
+    here: Convention | None
     """As declared; None if no site is."""
     found: Numbers
-    """The numbers there; without a declared site those of the best reading."""
-    fitting: tuple[Reading, Numbers] | None
-    """Another reading that fits, and clearly better than the declared one."""
-    nearest: tuple[Reading, Numbers] | None
+    """The numbers there; without a declared site those of the best convention."""
+    fitting: tuple[Convention, Numbers] | None
+    """Another convention that fits, and clearly better than the declared one."""
+    nearest: tuple[Convention, Numbers] | None
     """One that is clearly better but does not fit either, where none fits."""
     others: int
-    """How many other readings were tried."""
+    """How many other conventions were tried."""
 
     @property
     def few(self) -> bool:
@@ -141,7 +141,7 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Green: fits. Amber: off without a better reading. Red: another reading, or hopeless."""
+        """Green: fits. Amber: off, and no other is better. Red: another convention, or hopeless."""
         if self.fitting is not None:
             # To count BOS is another way to report the same SAE, and a site that is not declared
             # contradicts nothing.

@@ -1,7 +1,8 @@
-"""L0 and FVU of an SAE under any reading, on a sample of text.
+"""L0 and FVU of an SAE under any convention, on a sample of text.
 
-The model runs once for a group of readings and only as far as their last site; the SAE's arithmetic
-is float32, in chunks of so few tokens that a wide SAE needs little memory beside its weights.
+The model runs once for a group of conventions and only as far as their last site; the SAE's
+arithmetic is float32, in chunks of so few tokens that a wide SAE needs little memory beside its
+weights.
 """
 
 import math
@@ -12,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from sae_core.check.readings import Bos, Reading, Scale
+from sae_core.check.conventions import Bos, Convention, Scale
 from sae_core.config import Site
 from sae_core.corpus import TokenRow, batches
 from sae_core.metrics import ReconstructionStats
@@ -23,7 +24,7 @@ from sae_core.splice import SplicedLM
 _ROWS = 4
 """Rows in one forward: the lock on the model is held for no longer."""
 _KEPT = 2**27
-"""Numbers kept of the forwards of one group of readings: 512 MB in float32."""
+"""Numbers kept of the forwards of one group of conventions: 512 MB in float32."""
 _CHUNK = 2**24
 """Elements of the largest array over tokens and features: 64 MB."""
 _EPS = 1e-5
@@ -32,7 +33,7 @@ _EPS = 1e-5
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """What was measured under one reading; `l0` and `fvu` as `sae_core.metrics` defines them."""
+    """What was measured under one convention; `l0` and `fvu` as `sae_core.metrics` defines them."""
 
     l0: float
     fvu: float
@@ -52,48 +53,50 @@ class Numbers:
 
 @torch.no_grad()
 def measure(
-    lm: SplicedLM, sae: SAE, rows: Sequence[TokenRow], readings: Sequence[Reading]
-) -> dict[Reading, Numbers]:
-    """The numbers under each reading, in its order; special tokens count where a reading says so.
+    lm: SplicedLM, sae: SAE, rows: Sequence[TokenRow], conventions: Sequence[Convention]
+) -> dict[Convention, Numbers]:
+    """The numbers under each convention, in their order; special tokens count where it says so.
 
     Rows begin with BOS if the tokenizer has one. Memory: the activations of the sample at one site
-    or two, and more of them, up to half a gigabyte, where many readings are asked for.
+    or two, and more of them, up to half a gigabyte, where many conventions are asked for.
     """
-    found: dict[Reading, Numbers] = {}
+    found: dict[Convention, Numbers] = {}
     tokens = sum(len(row.ids) for row in rows)
     most = _KEPT // (max(tokens, 1) * max(sae.cfg.d_model, sae.cfg.width_out))
-    ordered = sorted(readings, key=lambda r: (r.bos == "absent", max(r.site.layer, r.target.layer)))
-    for absent, same in groupby(ordered, key=lambda r: r.bos == "absent"):
+    ordered = sorted(
+        conventions, key=lambda c: (c.bos == "absent", max(c.site.layer, c.target.layer))
+    )
+    for absent, same in groupby(ordered, key=lambda c: c.bos == "absent"):
         for group in _groups(same, most):
-            sites = list(dict.fromkeys(site for r in group for site in (r.site, r.target)))
+            sites = list(dict.fromkeys(site for c in group for site in (c.site, c.target)))
             sample = _gather(lm, rows, sites, sae.W_enc.device, without_bos=absent)
             found |= _numbers(sae, sample, group)
-    return {reading: found[reading] for reading in readings}
+    return {convention: found[convention] for convention in conventions}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Sample:
-    """Activations `[tokens, width]` at some sites, in the model's number format."""
+    """Activations `[tokens, width]` at some sites, in the model's dtype."""
 
     at: dict[Site, Tensor]
     ordinary: Tensor
     """False at special tokens."""
 
     def counted(self, bos: Bos) -> Tensor:
-        """Which tokens a reading counts."""
+        """Which tokens a convention counts."""
         return torch.ones_like(self.ordinary) if bos == "counted" else self.ordinary
 
 
-def _groups(readings: Iterable[Reading], most: int) -> Iterator[list[Reading]]:
-    """Readings in order, in groups of no more than so many sites (or of one reading)."""
-    group: list[Reading] = []
+def _groups(conventions: Iterable[Convention], most: int) -> Iterator[list[Convention]]:
+    """Conventions in order, in groups of no more than so many sites (or of one convention)."""
+    group: list[Convention] = []
     sites: set[Site] = set()
-    for reading in readings:
-        wider = sites | {reading.site, reading.target}
+    for convention in conventions:
+        wider = sites | {convention.site, convention.target}
         if group and len(wider) > most:
             yield group
-            group, wider = [], {reading.site, reading.target}
-        group.append(reading)
+            group, wider = [], {convention.site, convention.target}
+        group.append(convention)
         sites = wider
     if group:
         yield group
@@ -124,45 +127,47 @@ def _gather(
     return _Sample(at=at, ordinary=torch.cat(ordinary).to(device))
 
 
-def _numbers(sae: SAE, sample: _Sample, readings: Sequence[Reading]) -> dict[Reading, Numbers]:
-    found: dict[Reading, Numbers] = {}
+def _numbers(
+    sae: SAE, sample: _Sample, conventions: Sequence[Convention]
+) -> dict[Convention, Numbers]:
+    found: dict[Convention, Numbers] = {}
 
-    def arithmetic(reading: Reading) -> Reading:
-        return replace(reading, target=reading.site)
+    def arithmetic(convention: Convention) -> Convention:
+        return replace(convention, target=convention.site)
 
-    # Readings that differ in the target alone share what the SAE makes of the input.
-    alike = sorted(readings, key=lambda r: str(arithmetic(r)))
+    # Conventions that differ in the target alone share what the SAE makes of the input.
+    alike = sorted(conventions, key=lambda c: str(arithmetic(c)))
     for one, same in groupby(alike, key=arithmetic):
         found |= _of_input(sae, sample, one, list(same))
     return found
 
 
 def _of_input(
-    sae: SAE, sample: _Sample, reading: Reading, same: Sequence[Reading]
-) -> dict[Reading, Numbers]:
-    counted = sample.counted(reading.bos)
-    x = sample.at[reading.site][counted]
-    y = {r: sample.at[r.target][counted] for r in same}
-    divisor = _divisor(x, reading.scale) / reading.factor
+    sae: SAE, sample: _Sample, convention: Convention, same: Sequence[Convention]
+) -> dict[Convention, Numbers]:
+    counted = sample.counted(convention.bos)
+    x = sample.at[convention.site][counted]
+    y = {c: sample.at[c.target][counted] for c in same}
+    divisor = _divisor(x, convention.scale) / convention.factor
     stats = {
-        r: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_enc.device) for r in same
+        c: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_enc.device) for c in same
     }
     size = max(1, _CHUNK // sae.cfg.d_sae)
     for start in range(0, len(x), size):
         part = slice(start, start + size)
-        acts, recon = _apply(sae, x[part].float(), reading, divisor)
-        for r in same:
-            stats[r].update(y[r][part].float(), recon, acts)
-    results = {r: stats[r].result() for r in same}
+        acts, recon = _apply(sae, x[part].float(), convention, divisor)
+        for c in same:
+            stats[c].update(y[c][part].float(), recon, acts)
+    results = {c: stats[c].result() for c in same}
     return {
-        r: Numbers(
-            l0=results[r]["l0"],
-            fvu=results[r]["fvu"],
+        c: Numbers(
+            l0=results[c]["l0"],
+            fvu=results[c]["fvu"],
             tokens=len(x),
             divisor=divisor,
-            finite=bool(x.isfinite().all() and y[r].isfinite().all()),
+            finite=bool(x.isfinite().all() and y[c].isfinite().all()),
         )
-        for r in same
+        for c in same
     }
 
 
@@ -176,13 +181,13 @@ def _divisor(x: Tensor, scale: Scale) -> float:
     return 1.0
 
 
-def _apply(sae: SAE, x: Tensor, reading: Reading, divisor: float) -> tuple[Tensor, Tensor]:
+def _apply(sae: SAE, x: Tensor, convention: Convention, divisor: float) -> tuple[Tensor, Tensor]:
     """Activations, and the reconstruction in the model's own units."""
     shift, spread = torch.zeros(()).to(x), torch.tensor(divisor).to(x)
-    if reading.scale == "layer_norm":
+    if convention.scale == "layer_norm":
         shift, spread = x.mean(-1, keepdim=True), (x.std(-1, keepdim=True) + _EPS) * divisor
     read = (x - shift) / spread
-    if reading.minus_b_dec:
+    if convention.minus_b_dec:
         read = read - sae.b_dec
     acts = sae.encode(read)
     return acts, sae.output(acts, read) * spread + shift

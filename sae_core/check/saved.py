@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.bundle import Bundle
-from sae_core.check.readings import as_declared
-from sae_core.check.run import Check
+from sae_core.check.conventions import as_declared
+from sae_core.check.sae_check import Check
 from sae_core.files import atomic_write
 from sae_core.formats.saelens import load_config, update_metadata
 from sae_core.formats.saelens_config import CONFIG_FILE

@@ -32,7 +32,7 @@ class Header:
 
     shape: tuple[int, ...]
     dtype: str
-    """Its number format, in the container's own words."""
+    """Its dtype, in the container's own words."""
     is_float: bool
 
     @property
@@ -73,7 +73,7 @@ def pour(blocks: Iterable[Tensor], target: Tensor, name: str, path: Path) -> Non
     for block in blocks:
         part = rows[start : start + len(block)]
         part.copy_(block)
-        # Looked at in the target's number format, in which a large number may have overflowed; the
+        # Looked at in the target's dtype, in which a large number may have overflowed; the
         # extremes are NaN if anything is.
         low, high = part.aminmax()
         if not (bool(low.isfinite()) and bool(high.isfinite())):

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 
 from sae_core.config import Architecture, Site
+from sae_core.formats.config_json import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.folding import (
     norms_into_activations,
     project,
@@ -33,7 +34,6 @@ from sae_core.formats.folding import (
 )
 from sae_core.formats.origin import Origin
 from sae_core.formats.plan import Plan, matrix_shape
-from sae_core.formats.record import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.torch_file import TorchFile
 from sae_core.sae import SAE, GatedSAE
 

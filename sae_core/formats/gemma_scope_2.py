@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from sae_core.formats.config_json import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.hooks import gemma_module_name, site_of_hook
 from sae_core.formats.origin import Origin
 from sae_core.formats.plan import Plan, decoder_width, matrix_shape
-from sae_core.formats.record import KEY, entry, read_json, recall, record, write_json
 from sae_core.formats.safetensors_file import SafetensorsFile
 from sae_core.sae import SAE, tensor_shapes
 

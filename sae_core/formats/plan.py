@@ -29,7 +29,7 @@ class Plan:
     """Takes training matters into the weights, once they are read."""
 
     def check(self) -> None:
-        """ValueError with one sentence if names, shapes or number formats are not the SAE's."""
+        """ValueError with one sentence if names, shapes or dtypes are not the SAE's."""
         path, headers = self.weights.path, self.weights.headers
         needed = set(self.names.values())
         if missing := needed - set(headers):

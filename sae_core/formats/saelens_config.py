@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sae_core.config import Architecture, SAEConfig, Site
+from sae_core.formats.config_json import KEY, entry, read_json, site, sites, write_json
 from sae_core.formats.hooks import site_of_hook, transformer_lens_name
 from sae_core.formats.origin import Origin
-from sae_core.formats.record import KEY, entry, read_json, site, sites, write_json
 
 CONFIG_FILE = "cfg.json"
 SCALE_FILE = "activation_scaler.json"

@@ -8,11 +8,11 @@ from posixpath import normpath
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 
 from sae_core.formats.origin import Origin
+from sae_core.hub.catalog import catalog_of
 from sae_core.hub.choice import NEEDED, choose, sae_folders
 from sae_core.hub.failures import explained
 from sae_core.hub.ids import CANONICAL, SAEId, is_gemma_scope, origin
 from sae_core.hub.listing import Listing, look
-from sae_core.hub.offers import offers_at
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ def fetch(sae_id: SAEId) -> tuple[Path, Origin]:
         return _cached(sae_id, listing.commit)
     folder = choose(sae_id, listing)
     weights = sae_folders(listing.files)[folder]
-    if is_gemma_scope(sae_id.repo) and not offers_at(sae_id.within(folder), listing)[0].whole:
+    if is_gemma_scope(sae_id.repo) and not catalog_of(sae_id.within(folder), listing)[0].whole:
         log.warning(
             "%s is smaller on the hub than others of its kind: its file is not whole there.",
             sae_id.within(folder),

@@ -4,19 +4,19 @@ import numpy as np
 import torch
 
 from sae_core.index.contexts import Contexts
-from sae_core.index.listed import Listed
 from sae_core.index.logits import TopLogits
 from sae_core.index.pages import FEATURES, Page
 from sae_core.index.signature import Facts, Signature, describe
 from sae_core.index.statistics import FeatureStatistics
+from sae_core.index.top_tokens import TopTokens
 
 
 def make_signatures(
     statistics: FeatureStatistics,
     words: list[str],
     sources: list[str],
-    tokens: Listed,
-    in_sources: Listed,
+    tokens: TopTokens,
+    in_sources: TopTokens,
     logits: TopLogits,
     token_counts: np.ndarray,
     source_tokens: np.ndarray,
@@ -31,7 +31,7 @@ def make_signatures(
     raised = (logits.raises_logit / deviation).tolist()
 
     def shares(
-        listed: Listed, bounds: np.ndarray, feature: int, names: list[str], base: np.ndarray
+        listed: TopTokens, bounds: np.ndarray, feature: int, names: list[str], base: np.ndarray
     ) -> list[tuple[str, float, float]]:
         part = slice(bounds[feature], bounds[feature + 1])
         return [
@@ -67,8 +67,8 @@ def make_pages(
     place: np.ndarray,
     groups: int,
     before: int,
-    tokens: Listed,
-    sources: Listed,
+    tokens: TopTokens,
+    sources: TopTokens,
     logits: TopLogits,
     near: torch.Tensor,
     cosine: torch.Tensor,

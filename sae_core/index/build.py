@@ -10,15 +10,15 @@ import numpy as np
 import torch
 
 from sae_core.corpus import TokenBatch, TokenRow, batches
-from sae_core.index import checkpoint
-from sae_core.index.config import IndexConfig
+from sae_core.index import index_checkpoint
+from sae_core.index.corpus_spool import Spool, corpus_rows, until
+from sae_core.index.index_config import IndexConfig
 from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
-from sae_core.index.stream import Spool, corpus_rows, until
 from sae_core.index.write import write_index
 from sae_core.language_model import check_context
+from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths
-from sae_core.stream import check_stream
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +72,11 @@ def build_indexes(
     context_size = _context_size(saes, cfg)
     check_context(model, context_size)
     _check_sites(model, saes)
-    folder = checkpoint.folder_of(targets[0].out_path)
+    folder = index_checkpoint.folder_of(targets[0].out_path)
     if cfg.fresh:
-        checkpoint.remove(folder)
-    marks = checkpoint.fingerprint(model, saes, cfg, context_size)
-    state = checkpoint.load(folder, marks)
+        index_checkpoint.remove(folder)
+    marks = index_checkpoint.fingerprint(model, saes, cfg, context_size)
+    state = index_checkpoint.load(folder, marks)
     folder.mkdir(parents=True, exist_ok=True)
     run = _Run(model, tokenizer, saes, cfg, context_size, folder)
     try:
@@ -87,11 +87,11 @@ def build_indexes(
             log.info("going on from %s tokens", f"{run.tokens:,}")
             if progress:
                 progress(run.tokens)
-        run.read(lambda: checkpoint.save(folder, marks, run.state()), progress)
+        run.read(lambda: index_checkpoint.save(folder, marks, run.state()), progress)
         name = model_name or saes[0].cfg.model_name
         found = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
     except KeyboardInterrupt as stop:
-        if not checkpoint.exists(folder):
+        if not index_checkpoint.exists(folder):
             raise
         raise KeyboardInterrupt(
             f"interrupted at {run.tokens:,} tokens: the same command goes on from the last "
@@ -99,9 +99,9 @@ def build_indexes(
         ) from stop
     finally:
         run.close()
-        if not checkpoint.exists(folder):
-            checkpoint.remove(folder)
-    checkpoint.remove(folder)
+        if not index_checkpoint.exists(folder):
+            index_checkpoint.remove(folder)
+    index_checkpoint.remove(folder)
     return found
 
 
@@ -141,8 +141,8 @@ class _Run:
         self._device = next(model.parameters()).device
         self._skip = 0 if tokenizer.bos_token_id is None else 1
         self._vocab_size = max(len(tokenizer), int(model.config.vocab_size))
-        spool = folder / checkpoint.SPOOL_FILE
-        if not checkpoint.exists(folder):
+        spool = folder / index_checkpoint.SPOOL_FILE
+        if not index_checkpoint.exists(folder):
             spool.unlink(missing_ok=True)
         self._spool = Spool(spool, self._vocab_size)
         self._token_counts = np.zeros(self._vocab_size, np.int64)

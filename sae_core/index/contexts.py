@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_core.index.corpus_spool import Spool
 from sae_core.index.selection import Candidates, first_of_each, lexsort, rank_in_group
 from sae_core.index.statistics import FeatureStatistics
-from sae_core.index.stream import Spool
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,7 +78,7 @@ def stream_directions(
 
 @dataclass(frozen=True)
 class TopLogits:
-    """Token ids and centred logits `[features, k]`, on the processor."""
+    """Token ids and centred logits `[features, k]`, on the CPU."""
 
     raises: Tensor
     raises_logit: Tensor

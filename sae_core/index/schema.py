@@ -38,7 +38,7 @@ ARRAYS = {
     "histogram_exponent": "<i2",
     "histogram_width": "<f4",
 }
-"""Rows of the table `arrays` -> number format of what `arrays.pack` made of them."""
+"""Rows of the table `arrays` -> dtype of what `arrays.pack` made of them."""
 
 # Read by every DuckDB from 1.2 on; small blocks waste less in small files.
 _STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"

@@ -72,7 +72,7 @@ class Candidates:
         return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
 
     def tensors(self) -> dict[str, Tensor]:
-        """The columns by name, on the processor."""
+        """The columns by name, on the CPU."""
         return {f.name: getattr(self, f.name).cpu() for f in fields(self)}
 
     @classmethod

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sae_core.index.config import EARLY
-from sae_core.index.words import is_whole
+from sae_core.index.index_config import EARLY
+from sae_core.index.token_words import is_whole
 
 MAX_LENGTH = 70
 _MAX_WORDS = 4

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_core.index.config import EARLY, IndexConfig
 from sae_core.index.histogram import DoublingHistogram, WindowHistogram
+from sae_core.index.index_config import EARLY, IndexConfig
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (
     MERGE_AT,
@@ -28,7 +28,7 @@ from sae_core.sae import SAE
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
 _CPU_CHUNK, _GPU_CHUNK = 2**21, 2**27
-"""Pre-activations computed at once: what a processor's cache holds, what a GPU needs to be busy."""
+"""Pre-activations computed at once: what a CPU's cache holds, what a GPU needs to be busy."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ class FeatureStatistics:
     _SUMS = ("active", "early", "act_sum", "max_act", "y_sum", "y_square", "error", "by_source")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs: tensors on the processor and plain values."""
+        """What a checkpoint needs: tensors on the CPU and plain values."""
         self.merge()
         return {
             "tokens": self.tokens,

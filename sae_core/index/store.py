@@ -12,6 +12,7 @@ import numpy as np
 from sae_core.index.arrays import unpack
 from sae_core.index.context_reader import ContextReader
 from sae_core.index.feature_reader import FeatureReader
+from sae_core.index.highlights import META_KEY
 from sae_core.index.pages import FEATURES, Page
 from sae_core.index.schema import ARRAYS, connect
 
@@ -48,7 +49,7 @@ class Index:
         self._path, self._connection = path, connection
         entries = self._rows("SELECT key, value FROM meta")
         self._meta: dict[str, Any] = {key: json.loads(value) for key, value in entries}
-        self._worth = [(int(i), str(why)) for i, why in self._meta.pop("worth_opening")]
+        self._highlights = [(int(i), str(why)) for i, why in self._meta.pop(META_KEY)]
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
@@ -176,13 +177,13 @@ class Index:
             ],
         }
 
-    def worth_opening(self, n: int = 12) -> list[dict[str, Any]]:
+    def highlights(self, n: int = 12) -> list[dict[str, Any]]:
         """Up to n features to open first: summary, `rule` (why), and a strong `context`.
 
-        `sae_core.index.worth.RULE` states how they were chosen.
+        `sae_core.index.highlights.RULE` states how they were chosen.
         """
         found = []
-        for feature, reason in self._worth[:n]:
+        for feature, reason in self._highlights[:n]:
             page, at = self._page(feature)
             largest = float(self._max_act[feature])
             [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)

@@ -12,16 +12,16 @@ import numpy as np
 from sae_core.index import tokencodec
 from sae_core.index.arrays import pack
 from sae_core.index.assemble import make_pages, make_signatures
-from sae_core.index.config import IndexConfig
 from sae_core.index.contexts import StoredTokens, choose, store_tokens
-from sae_core.index.listed import AT_LEAST, Listed, listed_sources, listed_tokens
+from sae_core.index.corpus_spool import Spool
+from sae_core.index.highlights import META_KEY, rank_highlights
+from sae_core.index.index_config import IndexConfig
 from sae_core.index.logits import neighbours, top_logits
 from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, IndexWriter, create
 from sae_core.index.signature import Signature
 from sae_core.index.statistics import FeatureStatistics
-from sae_core.index.stream import Spool
-from sae_core.index.words import word_forms
-from sae_core.index.worth import rank_features
+from sae_core.index.token_words import word_forms
+from sae_core.index.top_tokens import AT_LEAST, TopTokens, top_sources, top_tokens
 from sae_core.tokens import special_ids, vocabulary
 
 LISTED = 10
@@ -56,8 +56,8 @@ def write_index(
     texts = [word.decode(errors="replace") for word in vocab]
     contexts = choose(statistics, cfg.intervals, cfg.per_interval)
     stored = store_tokens(spool, contexts, cfg.before, cfg.after)
-    tokens = listed_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
-    sources = listed_sources(statistics, LISTED)
+    tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
+    sources = top_sources(statistics, LISTED)
     logits = top_logits(model, sae, LISTED, special_ids(tokenizer))
     near, cosine = neighbours(sae, LISTED)
     words = word_forms(texts, spool.tokens())
@@ -105,7 +105,7 @@ def write_index(
         "at_least": AT_LEAST,
         "seed": cfg.seed,
         "stored_tokens": len(stored.tokens),
-        "worth_opening": rank_features(signatures, frequency, near.numpy(), cosine.numpy()),
+        META_KEY: rank_highlights(signatures, frequency, near.numpy(), cosine.numpy()),
     }
     with create(path) as writer:
         keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
@@ -155,7 +155,10 @@ def _write_tokens(
 
 
 def _write_features(
-    writer: IndexWriter, statistics: FeatureStatistics, signatures: list[Signature], tokens: Listed
+    writer: IndexWriter,
+    statistics: FeatureStatistics,
+    signatures: list[Signature],
+    tokens: TopTokens,
 ) -> None:
     active = statistics.active.cpu().numpy()
     often = np.maximum(active, 1)

@@ -23,9 +23,9 @@ def frequent(site: Site, count: int = 50) -> list[int]:
 
 def test_from_the_overview_to_a_feature_and_on_to_steering(site: Site, opened: Opened) -> None:
     page = opened(site.url)
-    first = site.service.overview()["worth_opening"][0]
+    first = site.service.overview()["highlights"][0]
     expect(page.get_by_role("heading", level=1)).to_have_text("What is inside this model")
-    expect(page.locator(".card")).to_have_count(len(site.service.overview()["worth_opening"]))
+    expect(page.locator(".card")).to_have_count(len(site.service.overview()["highlights"]))
     page.locator(".card a").first.click()
     heading = page.get_by_role("heading", level=1)
     expect(heading).to_contain_text(f"#{first['feature']}")

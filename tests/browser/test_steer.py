@@ -20,7 +20,7 @@ def query(page: Page) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def feature(site: Site) -> int:
-    return site.service.overview()["worth_opening"][0]["feature"]
+    return site.service.overview()["highlights"][0]["feature"]
 
 
 def link(site: Site, edits: object, **more: object) -> str:

@@ -30,7 +30,7 @@ def test_a_device_changes_nothing(
 
     here, there = found("cpu"), found(cuda)
     assert there.verdict == here.verdict
-    assert there.reading == here.reading
+    assert there.convention == here.convention
     assert there.l0 == pytest.approx(here.l0, rel=1e-3)
     assert there.fvu == pytest.approx(here.fvu, rel=1e-3)
-    assert {tried.reading for tried in there.tried} == {tried.reading for tried in here.tried}
+    assert {tried.convention for tried in there.tried} == {tried.convention for tried in here.tried}

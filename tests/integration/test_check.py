@@ -12,9 +12,9 @@ import torch
 from app.commands.shared import DEMO
 from sae_core.bundle import Bundle
 from sae_core.check import Check, check, check_sae, saved_check
+from sae_core.check.conventions import Convention
 from sae_core.check.measure import measure
-from sae_core.check.readings import Reading
-from sae_core.check.run import TEXT
+from sae_core.check.sae_check import TEXT
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import Document, token_rows
 from sae_core.sae import SAE
@@ -60,10 +60,10 @@ def pre_bias(sae: Any) -> None:
     sae.b_enc.data += sae.b_dec @ sae.W_enc
 
 
-def red(lm: SplicedLM, sae: SAE, reading: str) -> Check:
-    """The check, which must name this reading."""
+def red(lm: SplicedLM, sae: SAE, convention: str) -> Check:
+    """The check, which must name this convention."""
     found = check_sae(lm, sae, tokens=TOKENS)
-    assert (found.verdict, found.reading) == ("red", reading), found.sentence
+    assert (found.verdict, found.convention) == ("red", convention), found.sentence
     return found
 
 
@@ -97,15 +97,15 @@ def test_a_model_in_bfloat16_is_green() -> None:
 
 
 @pytest.mark.parametrize("metadata", [{}, {"declared": {"l0": 32.0}}])
-def test_without_a_declared_fvu_the_similar_readings_are_looked_at(
+def test_without_a_declared_fvu_the_similar_conventions_are_looked_at(
     lm: SplicedLM, metadata: Any
 ) -> None:
     found = check_sae(lm, planted(lm.sae(RESID), metadata=metadata), tokens=TOKENS)
     assert found.verdict == "green", found.sentence
-    tried = {reading.reading for reading in found.tried}
+    tried = {convention.convention for convention in found.tried}
     expected = {"resid_mid/4", "resid_post/3", "resid_post/5", "resid_post/4, minus b_dec"}
     assert tried == expected
-    assert all(reading.fvu > 1.5 * found.fvu for reading in found.tried)
+    assert all(convention.fvu > 1.5 * found.fvu for convention in found.tried)
 
 
 def test_a_few_tokens_are_green_or_amber(lm: SplicedLM) -> None:
@@ -118,7 +118,7 @@ def test_a_few_tokens_are_green_or_amber(lm: SplicedLM) -> None:
 
 def test_text_unlike_any_training_is_amber(lm: SplicedLM) -> None:
     found = check(lm, RESID, text=PASSAGES[17:])  # Russian, Chinese and Japanese
-    assert (found.verdict, found.reading) == ("amber", None)
+    assert (found.verdict, found.convention) == ("amber", None)
     assert "text may be unlike" in found.sentence
 
 
@@ -161,7 +161,7 @@ def test_the_wrong_activation_of_the_wrong_layer(lm: SplicedLM) -> None:
 
 def test_no_site_at_all(lm: SplicedLM) -> None:
     found = check_sae(lm, planted(lm.sae(MLP), site=None), tokens=TOKENS)
-    assert (found.verdict, found.reading) == ("amber", "mlp_out/6")
+    assert (found.verdict, found.convention) == ("amber", "mlp_out/6")
     assert "do not say where they read" in found.sentence
 
 
@@ -213,7 +213,7 @@ def test_a_factor_that_no_convention_explains(
     fold = "To fold that in, multiply b_enc, threshold and b_dec by the scale of its training, "
     *_, about = found.sentence.rstrip(".").split(f"{fold}about ")
     assert float(about) == pytest.approx(1 / factor, rel=0.05)
-    assert found.reading == f"{sae.cfg.site}, multiplied by {factor:.2g}"
+    assert found.convention == f"{sae.cfg.site}, multiplied by {factor:.2g}"
 
 
 @pytest.mark.parametrize(("l0", "text"), [(60.0, None), (8.0, None), (14.0, PASSAGES[17:])])
@@ -222,7 +222,7 @@ def test_no_factor_is_named_because_it_brings_l0_where_it_is_declared(
 ) -> None:
     innocent = planted(lm.sae(MLP), metadata={"declared": {"l0": l0}})
     found = check_sae(lm, innocent, text=text, tokens=TOKENS)
-    assert (found.verdict, found.reading) == ("amber", None), found.sentence
+    assert (found.verdict, found.convention) == ("amber", None), found.sentence
 
 
 def test_no_factor_makes_up_for_weights_in_the_wrong_order(lm: SplicedLM) -> None:
@@ -231,7 +231,7 @@ def test_no_factor_makes_up_for_weights_in_the_wrong_order(lm: SplicedLM) -> Non
 
     for name, metadata in ((RESID, {}), (MLP, {"declared": {"l0": 32.0}})):
         found = check_sae(lm, planted(lm.sae(name), mixed_up, metadata=metadata), tokens=TOKENS)
-        assert (found.verdict, found.reading) == ("red", None), found.sentence
+        assert (found.verdict, found.convention) == ("red", None), found.sentence
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"declared": {"l0": 32.0}}])
@@ -264,10 +264,10 @@ def test_the_folding_that_is_advised_is_the_right_one(lm: SplicedLM) -> None:
 def test_numbers_that_count_bos(lm: SplicedLM) -> None:
     # In prompts of 8 tokens every eighth is BOS, three times as long as any other activation here.
     sae = planted(lm.sae(RESID), context_size=8)
-    counted = Reading(site=Site("resid_post", 4), target=Site("resid_post", 4), bos="counted")
+    counted = Convention(site=Site("resid_post", 4), target=Site("resid_post", 4), bos="counted")
     numbers = measure(lm, sae, rows(lm, PASSAGES[:8], 8)[:120], [counted])[counted]
     found = check_sae(lm, declaring(sae, numbers.l0, numbers.fvu), tokens=TOKENS)
-    assert (found.verdict, found.reading) == ("amber", "resid_post/4, BOS counted")
+    assert (found.verdict, found.convention) == ("amber", "resid_post/4, BOS counted")
     assert found.sentence.startswith("The declared numbers count BOS as a token: so L0 is 4")
     assert found.sentence.endswith("Nothing needs to be changed.")
 
@@ -277,11 +277,11 @@ def test_an_sae_of_prompts_without_bos(lm: SplicedLM) -> None:
     site = Site("mlp_out", 6)
     x = captured(lm, [site], context_size=16, bos=False)[site]
     sae = fitted(x, x, site, None, features=512, context_size=16)
-    absent = Reading(site=site, target=site, bos="absent")
+    absent = Convention(site=site, target=site, bos="absent")
     numbers = measure(lm, sae, rows(lm, FEW, 16), [absent])[absent]
     sae = declaring(sae, numbers.l0, numbers.fvu)
     found = check_sae(lm, sae, text=FEW)
-    assert (found.verdict, found.reading) == ("red", "mlp_out/6, prompts without BOS")
+    assert (found.verdict, found.convention) == ("red", "mlp_out/6, prompts without BOS")
     assert "with BOS, which Jumpscope puts before every prompt" in found.sentence
 
 
@@ -314,7 +314,7 @@ def test_a_transcoder_s_input_and_output(
         sites = [Site.parse(text) for text in wrong.split(" to ")]
         moved = planted(sae, site=sites[0], site_out=sites[1])
         found = check_sae(lm, moved, text=FEW)
-        assert (found.verdict, found.reading) == ("red", f"{site} to {target}"), found.sentence
+        assert (found.verdict, found.convention) == ("red", f"{site} to {target}"), found.sentence
         assert found.site == wrong
     assert found is not None
     assert f"These look like a transcoder of {site} (" in found.sentence
@@ -327,7 +327,7 @@ def test_a_transcoder_taken_for_an_sae(lm: SplicedLM, mlp_acts: dict[Site, torch
     for declared in (site, None):
         taken = planted(sae, site=declared, site_out=None)
         found = check_sae(lm, taken, text=FEW)
-        assert found.reading == "mlp_in/6 to mlp_out/6", found.sentence
+        assert found.convention == "mlp_in/6 to mlp_out/6", found.sentence
         assert found.verdict == ("amber" if declared is None else "red")
 
 

@@ -37,7 +37,7 @@ def test_its_measured_quality_is_what_was_aimed_at(demo: Service, name: str) -> 
     assert measured["loss_recovered_mean"] > 0.9
     assert measured["dead"] < 0.1
     assert overview["index"]["tokens"] >= 3_000_000
-    assert len(overview["worth_opening"]) == 12
+    assert len(overview["highlights"]) == 12
     frequencies = demo.index(name).frequencies()
     assert len(frequencies) == 4096
     # The index read other text, so its L0 is near the measured one, not equal to it.

@@ -10,7 +10,7 @@ from huggingface_hub import hf_hub_download
 
 from app.cli import main
 from sae_core.config import Site
-from sae_core.hub import SAEId, fetch, offers, parse_id
+from sae_core.hub import SAEId, fetch, parse_id, read_catalog
 from sae_core.language_model import load_language_model
 from sae_core.sources import is_id, load_sae, sae_config
 from tests.hub import Hub
@@ -64,7 +64,7 @@ def test_only_what_is_needed_is_fetched_and_only_once(hub, client):
 
 def test_offline_afterwards_nothing_is_asked(hub, client):
     folder, origin = fetch(sae_id(ID))
-    listed = offers(RES)
+    listed = read_catalog(RES)
     client.offline()
     with hub.watch() as seen:
         assert fetch(sae_id(ID)) == (folder, origin)
@@ -72,7 +72,7 @@ def test_offline_afterwards_nothing_is_asked(hub, client):
             folder,
             origin,
         )
-        assert offers(RES) == listed
+        assert read_catalog(RES) == listed
         with pytest.raises(ValueError, match="average_l0_22 is not among the files downloaded"):
             fetch(sae_id("gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_22"))
     assert seen == []
@@ -93,7 +93,7 @@ def test_offline_without_a_list_only_full_ids_are_known(hub, client):
         with pytest.raises(ValueError, match=sentence):
             fetch(sae_id(f"gemma-scope-2b-pt-res/layer_1/width_16k/{last}"))
     with pytest.raises(ValueError, match="was never listed and the hub cannot be reached"):
-        offers(RES)
+        read_catalog(RES)
     with pytest.raises(ValueError, match=r"mlp is not among the files .* HF_HUB_OFFLINE is set"):
         fetch(sae_id("gemma-scope-2b-pt-mlp/layer_1/width_16k/average_l0_85"))
 
@@ -134,10 +134,10 @@ def test_main_may_move_between_two_fetches(hub, client, moving, tmp_path):
 
 
 def test_a_damaged_list_is_fetched_again(hub, client):
-    offers(RES)
+    read_catalog(RES)
     (kept,) = client.cache.rglob("assets/jumpscope/*/files/*.json")
     kept.write_text('{"a":')
-    assert len(offers(RES)) == 9
+    assert len(read_catalog(RES)) == 9
     assert json.loads(kept.read_text())
 
 
@@ -277,10 +277,10 @@ def test_list_as_json_with_filters(hub, client, capsys):
 )
 def test_list_reads_settings_files_where_names_say_nothing(repo, rows, hub, client):
     with hub.watch() as seen:
-        found = offers(repo)
-    assert [(str(offer.site), offer.width) for offer in found] == rows
+        found = read_catalog(repo)
+    assert [(str(entry.site), entry.width) for entry in found] == rows
     assert all(path.endswith(".json") for path in files_asked(seen))
-    assert all(fetch(sae_id(offer.id))[0].is_dir() for offer in found)
+    assert all(fetch(sae_id(entry.id))[0].is_dir() for entry in found)
 
 
 def test_list_of_a_folder_on_disk(tiny_bundle, capsys):

@@ -13,7 +13,7 @@ import torch
 from sae_core.config import Site
 from sae_core.formats.saelens import save_sae
 from sae_core.index import IndexConfig, Target, build_indexes
-from sae_core.index.checkpoint import STATE_FILE, folder_of
+from sae_core.index.index_checkpoint import STATE_FILE, folder_of
 from sae_core.index.schema import TABLES
 from sae_core.sae import SAE
 from tests import tiny

@@ -146,7 +146,7 @@ def overview(**changed: Any) -> dict[str, Any]:
         "index": {"tokens": 3_000_000, "totals": {"l0": 31.0, "fvu": 0.17, "dead": 0.01}},
         "definitions": {"l0": "Mean number of active features.", "fvu": "Error over variance."},
         "frequency_histogram": {"edges": [-3.0, -2.0, -1.0, 0.0], "counts": [0, 40, 3], "dead": 1},
-        "worth_opening": [
+        "highlights": [
             {
                 "feature": 7,
                 "signature": "wheat · corn",

@@ -14,10 +14,10 @@ import transformers
 from torch import Tensor, nn
 
 from sae_core.config import SAEConfig, Site, SiteKind
+from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, capture, module_path, rewrite, site_width
 from sae_core.splice import SplicedLM
-from sae_core.stream import check_stream
 from tests import tiny
 
 LAYER = 1

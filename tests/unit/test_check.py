@@ -16,7 +16,7 @@ import torch
 from app.cli import main
 from sae_core.bundle import Bundle
 from sae_core.check import CHECK_FILE, Check, check, check_sae, save_check, saved_check
-from sae_core.check.run import TEXT
+from sae_core.check.sae_check import TEXT
 from sae_core.config import SAEConfig
 from sae_core.formats import write_sae
 from sae_core.sae import SAE
@@ -49,7 +49,7 @@ def test_the_sample_s_own_numbers_are_green_and_nothing_else_is_tried(lm: Splice
     assert "nothing is declared" in bare.sentence
     sae = with_declared(lm.sae("tiny"), bare.l0, bare.fvu)
     found = check_sae(lm, sae, text=TEXTS, tokens=1000)
-    assert (found.verdict, found.reading, found.tried) == ("green", None, ())
+    assert (found.verdict, found.convention, found.tried) == ("green", None, ())
     assert 1000 <= found.tokens < 1032
     assert found.site == "resid_post/1"
     assert found == check_sae(lm, sae, text=TEXTS, tokens=1000)
@@ -59,6 +59,16 @@ def test_json_values_hold_no_nan(lm: SplicedLM) -> None:
     found = check(lm, "tiny", text="x", tokens=1).as_dict()
     assert (found["verdict"], found["fvu"]) == ("amber", None)  # one token has no variance
     assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_json_keeps_the_keys_of_saved_checks(lm: SplicedLM) -> None:
+    sae = with_declared(lm.sae("tiny"), 30.0, 0.001)
+    result = check_sae(lm, sae, text=TEXTS, tokens=600)
+    written = result.as_dict()
+    assert written["reading"] == result.convention
+    assert [tried["reading"] for tried in written["tried"]] == [t.convention for t in result.tried]
+    assert result.tried
+    assert "convention" not in {*written, *written["tried"][0]}
 
 
 def test_the_shipped_text_is_long_and_varied_enough(lm: SplicedLM) -> None:
@@ -92,7 +102,7 @@ def test_hopeless_weights_are_red(lm: SplicedLM, change: Any, words: str) -> Non
     found = check_sae(lm, changed(lm.sae("tiny"), change), text=TEXTS, tokens=600)
     assert found.verdict == "red"
     assert words in found.sentence
-    assert found.reading is None
+    assert found.convention is None
 
 
 def test_activations_that_overflow_are_named(tiny_tokenizer: Any, tiny_sae: SAE) -> None:
@@ -108,7 +118,7 @@ def test_an_sae_without_a_site_is_found(lm: SplicedLM) -> None:
     right = check(lm, "tiny", text=TEXTS, tokens=600)
     sae = changed(lm.sae("tiny"), site=None, metadata={"declared": {"l0": right.l0}})
     found = check_sae(lm, sae, text=TEXTS, tokens=600)
-    assert (found.verdict, found.site, found.reading) == ("amber", None, "resid_post/1")
+    assert (found.verdict, found.site, found.convention) == ("amber", None, "resid_post/1")
     assert "look like an SAE of resid_post/1 (layer 1's output)" in found.sentence
     assert (found.l0, found.fvu) == (right.l0, right.fvu)
     nowhere = changed(sae, lambda sae: sae.W_dec.data.mul_(-9))

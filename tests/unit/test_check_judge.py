@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
+from sae_core.check.conventions import Convention
 from sae_core.check.judge import Declared, Outcome
 from sae_core.check.measure import Numbers
-from sae_core.check.readings import Reading
 from sae_core.check.scale import best_factor
 from sae_core.config import SAEConfig
 from tests import tiny
 
-HERE = Reading(site=tiny.SITE, target=tiny.SITE)
+HERE = Convention(site=tiny.SITE, target=tiny.SITE)
 
 
 def declares(l0: float | None = None, fvu: float | None = None) -> Declared:
@@ -112,11 +112,11 @@ def test_the_best_factor_is_found_to_a_few_percent(factor: float) -> None:
         (outcome(declares(), numbers(33, 0.14), here=None), "red"),
     ],
 )
-def test_verdicts_without_another_reading(case: Outcome, verdict: str) -> None:
+def test_verdicts_without_another_convention(case: Outcome, verdict: str) -> None:
     assert case.verdict == verdict
 
 
-def test_another_reading_is_red_unless_it_is_harmless() -> None:
+def test_another_convention_is_red_unless_it_is_harmless() -> None:
     good = numbers(33, 0.14)
     for bos, verdict in (("out", "red"), ("absent", "red"), ("counted", "amber")):
         fitting = (replace(HERE, bos=bos), good)

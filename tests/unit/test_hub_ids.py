@@ -3,10 +3,10 @@
 import pytest
 
 from sae_core.config import Site
-from sae_core.hub import Offer, SAEId, origin, parse_id, width_of
+from sae_core.hub import CatalogEntry, SAEId, origin, parse_id, width_of
+from sae_core.hub.catalog import catalog_of
 from sae_core.hub.choice import choose
 from sae_core.hub.listing import Listing
-from sae_core.hub.offers import offers_at
 
 RES = "google/gemma-scope-2b-pt-res"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -194,13 +194,13 @@ def test_a_repository_without_saes_says_so():
         choose(SAEId("google/gemma-2-2b"), there)
 
 
-def offered(there: Listing, folder: str = "") -> dict[str, Offer]:
+def catalog(there: Listing, folder: str = "") -> dict[str, CatalogEntry]:
     sae_id = SAEId(there.repo, folder)
-    return {offer.id.partition("/")[2]: offer for offer in offers_at(sae_id, there)}
+    return {entry.id.partition("/")[2]: entry for entry in catalog_of(sae_id, there)}
 
 
-def test_offers_name_site_width_and_l0_in_natural_order():
-    found = offered(listing(*reversed(LAYERS)))
+def test_catalog_names_site_width_and_l0_in_natural_order():
+    found = catalog(listing(*reversed(LAYERS)))
     assert [*found][:4] == [
         "layer_0/width_16k/average_l0_18",
         "layer_0/width_16k/average_l0_71",
@@ -208,19 +208,19 @@ def test_offers_name_site_width_and_l0_in_natural_order():
         "layer_0/width_65k/average_l0_18",
     ]
     assert [*found][12].startswith("layer_2/")
-    offer = found["layer_20/width_65k/average_l0_71"]
-    assert (offer.site, offer.width, offer.l0) == (Site("resid_post", 20), 65_536, 71)
-    assert offer.bytes == 302_000_000
-    assert offer.commit == COMMIT
-    assert offer.canonical
-    assert sum(offer.canonical for offer in found.values()) == 52
+    entry = found["layer_20/width_65k/average_l0_71"]
+    assert (entry.site, entry.width, entry.l0) == (Site("resid_post", 20), 65_536, 71)
+    assert entry.bytes == 302_000_000
+    assert entry.commit == COMMIT
+    assert entry.canonical
+    assert sum(entry.canonical for entry in found.values()) == 52
 
 
-def test_offers_of_a_part():
+def test_catalog_of_a_part():
     there = listing(*LAYERS)
-    assert len(offered(there, "layer_2")) == 6
-    assert [*offered(there, "layer_2/width_16k/canonical")] == ["layer_2/width_16k/average_l0_71"]
-    assert [*offered(there, "layer_2/width_16k/average_l0_18")] == [
+    assert len(catalog(there, "layer_2")) == 6
+    assert [*catalog(there, "layer_2/width_16k/canonical")] == ["layer_2/width_16k/average_l0_71"]
+    assert [*catalog(there, "layer_2/width_16k/average_l0_18")] == [
         "layer_2/width_16k/average_l0_18"
     ]
 
@@ -229,15 +229,15 @@ def test_files_cut_short_on_the_hub_are_marked():
     cut = {"layer_22/width_65k/average_l0_71/params.npz": 110_000_000}
     # A few bytes of header more or less are no difference.
     longer = {"layer_23/width_65k/average_l0_71/params.npz": 302_000_064}
-    found = offered(listing(*LAYERS, sizes=cut | longer))
-    assert [name for name, offer in found.items() if not offer.whole] == [
+    found = catalog(listing(*LAYERS, sizes=cut | longer))
+    assert [name for name, entry in found.items() if not entry.whole] == [
         "layer_22/width_65k/average_l0_71"
     ]
-    alone = offered(listing(*LAYERS, sizes=cut), "layer_22/width_65k/average_l0_71")
+    alone = catalog(listing(*LAYERS, sizes=cut), "layer_22/width_65k/average_l0_71")
     assert not alone["layer_22/width_65k/average_l0_71"].whole
 
 
-def test_offers_of_gemma_scope_2():
+def test_catalog_of_gemma_scope_2():
     names = [
         "resid_post/layer_5_width_16k_l0_small",
         "transcoder_all/layer_12_width_262k_l0_big_affine",
@@ -245,7 +245,7 @@ def test_offers_of_gemma_scope_2():
     ]
     files = {f"{name}/params.safetensors": 100 for name in names}
     repo = "google/gemma-scope-2-1b-pt"
-    found = offered(Listing(repo=repo, commit=COMMIT, files=files))
+    found = catalog(Listing(repo=repo, commit=COMMIT, files=files))
     assert [*found] == names[:2]
     small, transcoder = found.values()
     assert (small.width, small.level, small.affine, small.l0) == (16_384, "small", False, None)

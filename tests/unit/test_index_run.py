@@ -1,4 +1,4 @@
-"""Settings of an index, and `run`, which the command calls."""
+"""Settings of an index, and `run_index`, which the command calls."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_config
-from sae_core.index import Index, IndexConfig, run
+from sae_core.index import Index, IndexConfig, run_index
 from tests import tiny
 
 
@@ -32,7 +32,7 @@ def test_settings_that_make_no_sense(settings: dict[str, Any], sentence: str) ->
 
 def test_something_to_index_must_be_named(tiny_corpus: Path) -> None:
     with pytest.raises(ValueError, match="what is to be indexed"):
-        run(IndexConfig(corpus=(str(tiny_corpus),)))
+        run_index(IndexConfig(corpus=(str(tiny_corpus),)))
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 def test_a_bundle(bundle: Bundle, tiny_corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cfg = IndexConfig(bundle=str(bundle.path), corpus=(str(tiny_corpus),), tokens=900, device="cpu")
-    found = run(cfg)
+    found = run_index(cfg)
     [entry] = found["indexes"]
     path = bundle.index_path(tiny.SAE_NAME)
     index = Index.open(path)
@@ -65,7 +65,7 @@ def test_a_bundle(bundle: Bundle, tiny_corpus: Path, capfd: pytest.CaptureFixtur
 def test_an_unknown_sae_of_a_bundle(tiny_bundle: Bundle, tiny_corpus: Path) -> None:
     cfg = IndexConfig(bundle=str(tiny_bundle.path), sae=("other",), corpus=(str(tiny_corpus),))
     with pytest.raises(ValueError, match="has no SAE 'other': it has tiny"):
-        run(cfg)
+        run_index(cfg)
 
 
 def test_a_model_and_sae_folders(
@@ -77,7 +77,7 @@ def test_a_model_and_sae_folders(
     cfg = IndexConfig(
         model=model, sae=(folder,), corpus=(str(tiny_corpus),), tokens=300, dtype="float32"
     )
-    [entry] = run(cfg)["indexes"]
+    [entry] = run_index(cfg)["indexes"]
     index = Bundle.from_ids(model, [folder]).index_path(entry["sae"])
     assert entry["path"] == str(index)
     assert index.is_relative_to(tmp_path / "data" / "jumpscope")
@@ -88,6 +88,6 @@ def test_an_empty_corpus_is_named(bundle: Bundle, tmp_path: Path) -> None:
     before = bundle.index_path(tiny.SAE_NAME).read_bytes()
     (tmp_path / "empty.txt").write_text("")
     with pytest.raises(ValueError, match="holds no text"):
-        run(IndexConfig(bundle=str(bundle.path), corpus=(str(tmp_path / "empty.txt"),)))
+        run_index(IndexConfig(bundle=str(bundle.path), corpus=(str(tmp_path / "empty.txt"),)))
     assert bundle.index_path(tiny.SAE_NAME).read_bytes() == before
     assert not [path for path in bundle.sae_path(tiny.SAE_NAME).iterdir() if path.is_dir()]

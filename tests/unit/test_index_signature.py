@@ -1,13 +1,13 @@
-"""Signatures and the choice of features worth opening."""
+"""Signatures and the choice of highlights."""
 
 from typing import Any
 
 import numpy as np
 import pytest
 
+from sae_core.index.highlights import rank_highlights
 from sae_core.index.signature import MAX_LENGTH, Facts, Signature, describe
-from sae_core.index.words import is_whole, visible, word_forms
-from sae_core.index.worth import rank_features
+from sae_core.index.token_words import is_whole, visible, word_forms
 
 
 def facts(**changes: Any) -> Facts:
@@ -97,9 +97,9 @@ def test_fragments_are_counted_over_a_stream_in_parts(monkeypatch: pytest.Monkey
     texts = ["a", " b", "c.", ".", "d", " e"]
     stream = rng.integers(0, 6, 50_000)
     whole = word_forms(texts, stream)
-    monkeypatch.setattr("sae_core.index.words._PART", 7)
+    monkeypatch.setattr("sae_core.index.token_words._PART", 7)
     assert word_forms(texts, stream[:1000]) == word_forms(texts, np.tile(stream[:1000], 1))
-    monkeypatch.setattr("sae_core.index.words._PART", 49_999)
+    monkeypatch.setattr("sae_core.index.token_words._PART", 49_999)
     assert word_forms(texts, stream) == whole
 
 
@@ -154,7 +154,7 @@ NONE = np.zeros((6, 1))
 
 def ranked(signatures: list[Signature], frequency: list[float], **near: Any) -> list[int]:
     ids, cosine = near.get("near", NONE.astype(int)), near.get("cosine", NONE)
-    return [int(row[0]) for row in rank_features(signatures, np.array(frequency), ids, cosine)]
+    return [int(row[0]) for row in rank_highlights(signatures, np.array(frequency), ids, cosine)]
 
 
 def test_telling_words_are_whole_frequent_and_marked() -> None:
@@ -173,7 +173,7 @@ def test_telling_words_are_whole_frequent_and_marked() -> None:
     assert found.telling_bits == pytest.approx(bits)
 
 
-def test_worth_opening_prefers_varied_telling_words_of_middling_frequency() -> None:
+def test_highlights_prefer_varied_telling_words_of_middling_frequency() -> None:
     signatures = [
         signature("look", "looked", "looking", "like", bits=4.0),
         signature("said", "replied", "cried"),
@@ -189,7 +189,7 @@ def test_worth_opening_prefers_varied_telling_words_of_middling_frequency() -> N
     assert set(found[3:]) == {3, 4}
 
 
-def test_worth_opening_prefers_features_that_expect_other_whole_words() -> None:
+def test_highlights_prefer_features_that_expect_other_whole_words() -> None:
     signatures = [
         signature("sea", "ship"),
         signature("king", "queen", expected=("throne",)),
@@ -202,7 +202,7 @@ def test_worth_opening_prefers_features_that_expect_other_whole_words() -> None:
     assert ranked(signatures, [0.01] * 6) == [3, 1, 0, 2, 4, 5]
 
 
-def test_worth_opening_shows_no_feature_twice() -> None:
+def test_highlights_show_no_feature_twice() -> None:
     signatures = [
         signature("said", "cried"),
         signature("Said", "shouted"),
@@ -230,7 +230,7 @@ def test_every_third_place_goes_to_a_source_and_they_take_turns() -> None:
 
 def test_the_reason_says_how_much_is_on_how_many_words() -> None:
     signatures = [signature("said", "cried"), signature("alone"), signature()]
-    found = rank_features(signatures, np.full(3, 0.01), NONE[:3].astype(int), NONE[:3])
+    found = rank_highlights(signatures, np.full(3, 0.01), NONE[:3].astype(int), NONE[:3])
     assert [why for _, why in found] == [
         "80 % of its firing is on 2 words",
         "80 % of its firing is on one word",

@@ -40,7 +40,7 @@ def test_everything_is_json_with_finite_numbers(index: Index) -> None:
     for feature in range(tiny.D_SAE):
         json.dumps(index.feature(feature), allow_nan=False)
     json.dumps(index.search(limit=100), allow_nan=False)
-    json.dumps(index.worth_opening(), allow_nan=False)
+    json.dumps(index.highlights(), allow_nan=False)
     meta = index.meta
     assert meta.pop("mean_activation").shape == (tiny.D_MODEL,)
     json.dumps(meta, allow_nan=False)
@@ -151,10 +151,10 @@ def test_filter_by_frequency_includes_its_bounds(index: Index) -> None:
     assert [row["feature"] for row in never] == [tiny.DEAD]
 
 
-def test_worth_opening(index: Index) -> None:
-    found = index.worth_opening(5)
+def test_highlights(index: Index) -> None:
+    found = index.highlights(5)
     assert len(found) == 5
-    assert found == index.worth_opening(12)[:5]
+    assert found == index.highlights(12)[:5]
     for item in found:
         context = item["context"]
         assert context["value"] >= 0.6 * item["max_act"]

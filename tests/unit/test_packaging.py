@@ -10,6 +10,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import sae_core
+
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("app", "sae_core", "training")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -69,6 +71,7 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages():
     ("statement", "unwanted"),
     [
         ("import sae_core", {"app", "training", "gradio", "transformers"}),
+        ("import sae_core.placement, app.settings", {"torch", "numpy", "gradio"}),
         ("import sae_core.splice, sae_core.bundle", {"app", "training", "gradio"}),
         ("import training.loop", {"app", "gradio", "sae_lens"}),
         ("import app.cli", {"torch", "gradio", "transformers", "duckdb", "numpy"}),
@@ -76,6 +79,13 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages():
 )
 def test_imports_only_what_it_needs(statement, unwanted):
     assert not modules_after(statement) & unwanted
+
+
+def test_names_of_the_core_are_there_when_asked_for():
+    for name in sae_core.__all__:
+        assert getattr(sae_core, name).__name__ == name
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        _ = sae_core.nothing  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @pytest.mark.parametrize("command", ["", "demo", "serve", "eval", "inspect"])

@@ -276,8 +276,8 @@ def test_an_unusual_filter_stays_among_the_choices() -> None:
             overview(
                 bundle={"name": HOSTILE, "title": HOSTILE},
                 definitions={"l0": HOSTILE, "frequency": HOSTILE},
-                worth_opening=[
-                    overview()["worth_opening"][0]
+                highlights=[
+                    overview()["highlights"][0]
                     | {
                         "signature": HOSTILE,
                         "rule": HOSTILE,

@@ -70,7 +70,7 @@ def test_red_alone_casts_doubt_on_other_pages() -> None:
     assert other.startswith("The numbers of layer 6 may be wrong:")
 
 
-def test_the_panel_has_the_numbers_beside_the_declared_ones_and_the_readings() -> None:
+def test_the_panel_has_the_numbers_beside_the_declared_ones_and_the_conventions() -> None:
     page = Document(panel_html(state("red", date="2026-01-31")))
     assert "Verdict: red. Measured on 4,144 tokens, saved on 2026-01-31." in page.text
     for words in ("36.6", "0.128", "declared", "32.1", "–", "minus b_dec", "fits"):

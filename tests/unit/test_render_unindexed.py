@@ -42,7 +42,7 @@ def unindexed_overview(**changed: Any) -> dict[str, Any]:
             index=None,
             measured={},
             frequency_histogram=None,
-            worth_opening=[],
+            highlights=[],
             saes=[first | facts, second],
         )
         | changed

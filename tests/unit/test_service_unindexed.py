@@ -39,7 +39,7 @@ def test_the_overview_says_what_is_loaded_and_what_builds_an_index(service: Serv
     command = found["missing"]["command"]
     assert command.startswith(f"jumpscope index --bundle {service.bundle.path} --sae tiny --corpus")
     assert found["frequency_histogram"] is None
-    assert found["worth_opening"] == []
+    assert found["highlights"] == []
     (sae,) = found["saes"]
     assert sae["reads"] == "resid_post/1"
     assert (sae["d_model"], sae["d_sae"], sae["d_out"]) == (tiny.D_MODEL, tiny.D_SAE, tiny.D_MODEL)

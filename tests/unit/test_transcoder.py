@@ -13,7 +13,7 @@ from sae_core.corpus import documents, token_rows
 from sae_core.edits import Edit
 from sae_core.evaluation import evaluate, uniformity
 from sae_core.index.build import build_index
-from sae_core.index.config import IndexConfig
+from sae_core.index.index_config import IndexConfig
 from sae_core.index.store import Index
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace

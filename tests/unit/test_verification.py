@@ -16,7 +16,7 @@ from app import verification
 from app.service import Service
 from app.settings import MOST_CHECK_TOKENS
 from sae_core.bundle import Bundle
-from sae_core.check import Check, run, save_check
+from sae_core.check import Check, sae_check, save_check
 from tests import tiny
 from tests.unit.service_support import SETTINGS, as_json
 
@@ -64,7 +64,7 @@ def a_check(verdict: Any = "green", content_hash: str | None = None) -> Check:
         declared_l0=None,
         declared_fvu=None,
         tokens=TOKENS,
-        reading=None,
+        convention=None,
         tried=(),
         content_hash=content_hash,
         model_dtype="float32",
@@ -293,4 +293,4 @@ def test_a_saved_check_is_taken_while_it_is_about_what_is_declared(
 
 
 def test_the_limit_of_the_setting_is_the_check_s() -> None:
-    assert MOST_CHECK_TOKENS == run._MOST_TOKENS
+    assert MOST_CHECK_TOKENS == sae_check._MOST_TOKENS

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from sae_core.index.signature import Signature
-from sae_core.index.words import is_whole
+from sae_core.index.token_words import is_whole
 
 RULE = (
     "Features whose line lists whole words only and that fire on 0.01 % to 2 % of tokens, at "
@@ -18,6 +18,8 @@ RULE = (
     "some features fire in far more than the text has them, in turn. Where too few features fit, "
     "others that fire follow by the same ranking."
 )
+META_KEY = "worth_opening"
+"""Their key in the meta table of an index file, whose format keeps an older name."""
 KEPT = 96
 """Features ranked."""
 _FREQUENCY = (1e-4, 2e-2)
@@ -27,10 +29,10 @@ _BEGINNING = 3
 _COSINE = 0.3
 
 
-def rank_features(
+def rank_highlights(
     signatures: Sequence[Signature], frequency: np.ndarray, near: np.ndarray, cosine: np.ndarray
 ) -> list[list[int | str]]:
-    """Up to `KEPT` features worth opening, best first, each with a reason of a few words.
+    """Up to `KEPT` features to open first, the best first, each with a reason of a few words.
 
     `frequency [d_sae]`; `near`, `cosine [d_sae, k]` are each feature's nearest by decoder.
     """

@@ -1,12 +1,12 @@
-"""The check's sentence: what the numbers are, which reading fits, what to do next."""
+"""The check's sentence: what the numbers are, which convention fits, what to do next."""
 
 import math
 
 from torch import nn
 
+from sae_core.check.conventions import Convention
 from sae_core.check.judge import FEW_TOKENS, GOOD_FVU, Declared, Outcome
 from sae_core.check.measure import Numbers
-from sae_core.check.readings import Reading
 from sae_core.config import SAEConfig, Site
 from sae_core.sites import layers, module_path
 
@@ -30,10 +30,10 @@ def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
             f"{beside}, but {_number(outcome.found.tokens)} tokens are too few to judge by: give "
             f"{FEW_TOKENS} or more."
         )
-    tried = f"none of {outcome.others} other readings fits"
+    tried = f"none of {outcome.others} other conventions fits"
     if outcome.nearest is not None:
-        reading, numbers = outcome.nearest
-        tried += f" (the nearest, {reading}: {_these(numbers)})"
+        convention, numbers = outcome.nearest
+        tried += f" (the nearest, {convention}: {_these(numbers)})"
     if outcome.verdict == "red":
         model_name = cfg.model_name or "none is named"
         return (
@@ -55,7 +55,9 @@ def _fitting(outcome: Outcome, beside: str) -> str:
     few = f" These are few tokens: {_number(outcome.found.tokens)}." if outcome.few else ""
     if outcome.declared.nothing:
         return f"{beside}; nothing is declared to compare with, but that is a good SAE's.{few}"
-    others = f", and none of {outcome.others} similar readings fits better" * bool(outcome.others)
+    others = ""
+    if outcome.others:
+        others = f", and none of {outcome.others} similar conventions fits better"
     return f"{beside}: as it should be{others}.{few}"
 
 
@@ -63,36 +65,36 @@ def _another(
     model: nn.Module,
     cfg: SAEConfig,
     outcome: Outcome,
-    here: Reading,
-    reading: Reading,
+    here: Convention,
+    convention: Convention,
     numbers: Numbers,
 ) -> str:
     there, ours = _these(numbers), _these(outcome.found)
-    if reading.bos == "counted":
+    if convention.bos == "counted":
         return (
             f"The declared numbers count BOS as a token: so {there}; without it, as Jumpscope "
             f"counts, {ours}. Nothing needs to be changed."
         )
-    if reading.bos == "absent":
+    if convention.bos == "absent":
         return (
             f"These look like an SAE of prompts without BOS: on those {there}; with BOS, which "
             f"Jumpscope puts before every prompt, {ours}. Its features are less exact here than "
             "where they were trained."
         )
-    if reading.factor != 1:
+    if convention.factor != 1:
         return (
             "The activations look as if they had been multiplied by about "
-            f"{_number(reading.factor)} before training: read so, {there}; at {here.where} as it "
-            f"is, {ours}. {_fold(cfg, reading, numbers)}"
+            f"{_number(convention.factor)} before training: read so, {there}; at {here.where} as "
+            f"it is, {ours}. {_fold(cfg, convention, numbers)}"
         )
-    if reading.scale == "none" and not reading.minus_b_dec:
+    if convention.scale == "none" and not convention.minus_b_dec:
         return (
-            f"These look like {_kind(reading)} of {_described(model, reading)}: there {there}; at "
-            f"the declared {here.where} {ours}. {_set_site(reading)}"
+            f"These look like {_kind(convention)} of {_described(model, convention)}: there "
+            f"{there}; at the declared {here.where} {ours}. {_set_site(convention)}"
         )
     return (
-        f"These weights expect {_expected(reading, numbers)}: read so, {there}; on the activations "
-        f"of {here.where} as they are, {ours}. {_fold(cfg, reading, numbers)}"
+        f"These weights expect {_expected(convention, numbers)}: read so, {there}; on the "
+        f"activations of {here.where} as they are, {ours}. {_fold(cfg, convention, numbers)}"
     )
 
 
@@ -103,11 +105,11 @@ def _unplaced(model: nn.Module, outcome: Outcome) -> str:
             f"of their width do they fit; the best numbers are: {_these(outcome.found)}. They "
             "probably belong to another model."
         )
-    reading, numbers = outcome.fitting
+    convention, numbers = outcome.fitting
     few = f" These are few tokens: {_number(numbers.tokens)}." if outcome.few else ""
     return (
-        f"The weights do not say where they read. They look like {_kind(reading)} of "
-        f"{_described(model, reading)}: there {_these(numbers)}. {_set_site(reading)}{few}"
+        f"The weights do not say where they read. They look like {_kind(convention)} of "
+        f"{_described(model, convention)}: there {_these(numbers)}. {_set_site(convention)}{few}"
     )
 
 
@@ -120,7 +122,7 @@ def _hopeless(outcome: Outcome) -> str:
     return "the reconstruction is worse than the mean activation"
 
 
-def _expected(reading: Reading, numbers: Numbers) -> str:
+def _expected(convention: Convention, numbers: Numbers) -> str:
     scaled = {
         "none": "activations",
         "unit": (
@@ -131,22 +133,22 @@ def _expected(reading: Reading, numbers: Numbers) -> str:
             "their width"
         ),
         "layer_norm": "activations with each token's mean subtracted and divided by its deviation",
-    }[reading.scale]
-    if not reading.minus_b_dec:
+    }[convention.scale]
+    if not convention.minus_b_dec:
         return scaled
-    return f"{scaled}{' with' if reading.scale == 'none' else ', and then'} b_dec subtracted"
+    return f"{scaled}{' with' if convention.scale == 'none' else ', and then'} b_dec subtracted"
 
 
-def _fold(cfg: SAEConfig, reading: Reading, numbers: Numbers) -> str:
+def _fold(cfg: SAEConfig, convention: Convention, numbers: Numbers) -> str:
     """How to change the weights so that they take raw activations."""
-    if reading.scale == "layer_norm":
+    if convention.scale == "layer_norm":
         return "No change of the weights can do that: this SAE cannot be used as it is."
     gated = cfg.architecture == "gated"
     steps = []
-    if reading.minus_b_dec:
+    if convention.minus_b_dec:
         also = " and exp(r_mag) times that from b_mag" if gated else ""
         steps.append(f"subtract b_dec @ W_enc from {'b_gate' if gated else 'b_enc'}{also}")
-    if reading.scale != "none" or reading.factor != 1:
+    if convention.scale != "none" or convention.factor != 1:
         names = ["b_gate", "b_mag"] if gated else ["b_enc"]
         names += ["threshold", "b_dec"] if cfg.architecture == "jumprelu" else ["b_dec"]
         listed = f"{', '.join(names[:-1])} and {names[-1]}"
@@ -154,18 +156,18 @@ def _fold(cfg: SAEConfig, reading: Reading, numbers: Numbers) -> str:
     return f"To fold that in, {', then '.join(steps)}."
 
 
-def _kind(reading: Reading) -> str:
-    return "an SAE" if reading.site == reading.target else "a transcoder"
+def _kind(convention: Convention) -> str:
+    return "an SAE" if convention.site == convention.target else "a transcoder"
 
 
-def _set_site(reading: Reading) -> str:
-    out = "" if reading.site == reading.target else f" --site-out {reading.target}"
-    return f"To say so: jumpscope convert SOURCE TARGET --site {reading.site}{out}."
+def _set_site(convention: Convention) -> str:
+    out = "" if convention.site == convention.target else f" --site-out {convention.target}"
+    return f"To say so: jumpscope convert SOURCE TARGET --site {convention.site}{out}."
 
 
-def _described(model: nn.Module, reading: Reading) -> str:
-    """A reading's sites with the modules they are the input or output of."""
-    sites = [reading.site] if reading.site == reading.target else [reading.site, reading.target]
+def _described(model: nn.Module, convention: Convention) -> str:
+    """A convention's sites with the modules they are the input or output of."""
+    sites = dict.fromkeys((convention.site, convention.target))
     return " to ".join(f"{site} ({_module(model, site)})" for site in sites)
 
 

@@ -44,7 +44,7 @@ def _adds_up(model: nn.Module, site: Site) -> bool:
     """Whether every sum that the site takes part in holds, and there is one."""
     kind: SiteKind = "resid_mid" if site.kind == "mlp_in_unit" else site.kind
     found = _stream(model, site.layer)
-    # The model rounds the stream to its format at every sum.
+    # The model rounds the stream to its dtype at every sum.
     tolerance = max(1e-4, 1.5 * torch.finfo(next(model.parameters()).dtype).eps)
     there = set(found)
     sums: list[_Sum] = [

@@ -1,4 +1,4 @@
-"""`check`: measure an SAE as it is declared, and search for the reading that fits if it is off."""
+"""`check`: measure an SAE as it is declared, and if it is off find the convention that fits."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from sae_core.check.conventions import Convention, Conventions, as_declared
 from sae_core.check.judge import FACTOR_GAIN, FEW_TOKENS, Declared, Outcome, Verdict
 from sae_core.check.measure import Numbers, measure
-from sae_core.check.readings import Reading, Readings, as_declared
 from sae_core.check.scale import best_factor
-from sae_core.check.words import sentence
+from sae_core.check.sentences import sentence
 from sae_core.config import SAEConfig
 from sae_core.corpus import Document, TokenRow, token_rows
 from sae_core.evaluation import take_tokens
@@ -25,28 +25,31 @@ _CONTEXT = 512
 _LONGEST = 1024
 """Tokens per row at most: longer ones cost memory and change nothing."""
 _SCREEN_TOKENS = 512
-"""Other readings are tried on about so many tokens; what fits is measured again on all."""
+"""Other conventions are tried on about so many tokens; what fits is measured again on all."""
 _SIFT_TOKENS = 128
-"""Of more than `_KEPT` readings the best on so many tokens are tried."""
+"""Of more than `_KEPT` conventions the best on so many tokens are tried."""
 _SIFT_ROW = 33
 """Tokens of a row for that, with BOS."""
 _KEPT = 8
 _MOST_TOKENS = 50_000
 """A sample's activations are kept in memory."""
 
-_Candidate = tuple[Reading, Numbers]
+_JSON_KEYS = {"convention": "reading"}
+"""Fields that have another key in JSON: the one that saved checks hold and clients read."""
+
+_Candidate = tuple[Convention, Numbers]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tried:
-    """Another reading of the weights and what it gave."""
+    """Another convention of the weights and what it gave."""
 
-    reading: str
+    convention: str
     """In words: `mlp_out/4`, `mlp_out/4, minus b_dec`, `mlp_in/4 to mlp_out/4`."""
     l0: float
     fvu: float
     tokens: int
-    """Tokens counted; fewer than for the declared reading, but for the one that is named."""
+    """Tokens counted; fewer than for the declared convention, but for the one that is named."""
     fits: bool
 
 
@@ -61,24 +64,24 @@ class Check:
     sentence: str
     """What was found and what to do next."""
     site: str | None
-    """The declared reading; None if the SAE declares none."""
+    """The declared convention; None if the SAE declares none."""
     l0: float
     fvu: float
     declared_l0: float | None
     declared_fvu: float | None
     tokens: int
     """Tokens counted at the declared site."""
-    reading: str | None
-    """Another reading that fits clearly better, as in `tried`."""
+    convention: str | None
+    """Another convention that fits clearly better, as in `tried`."""
     tried: tuple[Tried, ...]
-    """The best of the other readings that were looked at, the best first."""
+    """The best of the other conventions that were looked at, the best first."""
     content_hash: str | None
     """Of the weights that were checked."""
     model_dtype: str
 
     def as_dict(self) -> dict[str, Any]:
         """JSON values."""
-        return {key: _json(value) for key, value in asdict(self).items()}
+        return _json(asdict(self))
 
 
 def check(
@@ -95,7 +98,7 @@ def check_sae(
 
     One pass of the model to the declared site over about `tokens` tokens of `text` (one document or
     several, of which no more are drawn than needed; None takes the text that is shipped). Other
-    readings are tried, on fewer tokens, if the numbers are off; if no FVU is declared, the most
+    conventions are tried, on fewer tokens, if the numbers are off; if no FVU is declared, the most
     similar ones always. Calls with the same arguments return the same. Raises ValueError for a text
     without a token that counts, and for an SAE without a site that is as wide as no activation of
     the model.
@@ -114,16 +117,16 @@ def check_sae(
         declared_l0=search.declared.l0,
         declared_fvu=search.declared.fvu,
         tokens=outcome.found.tokens,
-        reading=None if outcome.fitting is None else str(outcome.fitting[0]),
+        convention=None if outcome.fitting is None else str(outcome.fitting[0]),
         tried=tuple(
             Tried(
-                reading=str(reading),
+                convention=str(convention),
                 l0=found.l0,
                 fvu=found.fvu,
                 tokens=found.tokens,
                 fits=search.declared.fits(found),
             )
-            for reading, found in ordered
+            for convention, found in ordered
         ),
         content_hash=cfg.metadata.get("content_hash"),
         model_dtype=str(lm.model.dtype).removeprefix("torch."),
@@ -131,60 +134,60 @@ def check_sae(
 
 
 class _Search:
-    """The declared reading and, as far as they are needed, the others."""
+    """The declared convention and, as far as they are needed, the others."""
 
     def __init__(self, lm: SplicedLM, sae: SAE, rows: Sequence[TokenRow]) -> None:
         self._lm, self._sae, self._rows = lm, sae, rows
         self._screen = _spread(rows, _SCREEN_TOKENS)
         starts = [replace(row, ids=row.ids[:_SIFT_ROW]) for row in rows]
         self._sieve = _spread(starts, _SIFT_TOKENS)
-        self._readings = Readings(lm.model, sae.cfg)
+        self._conventions = Conventions(lm.model, sae.cfg)
         self.here = as_declared(sae.cfg)
         self.declared = Declared.by(sae.cfg)
-        self.tried: dict[Reading, Numbers] = {}
-        self._seen: set[Reading] = set()
+        self.tried: dict[Convention, Numbers] = {}
+        self._seen: set[Convention] = set()
 
-    def around(self, here: Reading) -> Outcome:
-        """The numbers at `here`, and the reading that fits if those do not."""
+    def around(self, here: Convention) -> Outcome:
+        """The numbers at `here`, and the convention that fits if those do not."""
         found = self._full(here)
         if found.tokens < FEW_TOKENS or not found.finite:
             return self._outcome(here, found)
         if not self.declared.fits(found):
             stages = self._stages(here)
         elif self.declared.fvu is None:
-            stages = [self._readings.similar(here)]
+            stages = [self._conventions.similar(here)]
         else:
             stages = []
         return self._outcome(here, found, *self._first_fitting(here, found, stages))
 
     def anywhere(self) -> Outcome:
         """The best site of an SAE that declares none."""
-        self._try(self._readings.everywhere())
+        self._try(self._conventions.everywhere())
         best, _ = self._best()
         found = self.tried[best] = self._full(best)
         fits = self.declared.fits(found)
         return self._outcome(None, found, (best, found) if fits else None)
 
-    def _stages(self, here: Reading) -> Iterable[list[Reading]]:
+    def _stages(self, here: Convention) -> Iterable[list[Convention]]:
         """What to try, the likeliest mistakes first."""
-        readings = self._readings
+        conventions = self._conventions
         something = not self.declared.nothing
-        near = [*readings.same_layer(here), *readings.other_layers(here, [1])]
-        near += readings.other_arithmetic(here)
+        near = [*conventions.same_layer(here), *conventions.other_layers(here, [1])]
+        near += conventions.other_arithmetic(here)
         if self._lm.tokenizer.bos_token_id is not None:
             # BOS's huge norm makes any FVU small: counting it can only explain a declared number.
-            near += readings.other_bos(here, counted=something)
+            near += conventions.other_bos(here, counted=something)
         yield near
-        yield [*readings.other_layers(here), *readings.everywhere(), *self._scaled(here)]
+        yield [*conventions.other_layers(here), *conventions.everywhere(), *self._scaled(here)]
 
     def _first_fitting(
-        self, here: Reading, found: Numbers, stages: Iterable[list[Reading]]
+        self, here: Convention, found: Numbers, stages: Iterable[list[Convention]]
     ) -> tuple[_Candidate | None, _Candidate | None]:
-        """A reading that fits, clearly better than `here`; or else one that is at least nearer."""
+        """One that fits, clearly better than `here`; or else one that is at least nearer."""
         base = measure(self._lm, self._sae, self._screen, [here])[here]
         nearer = None
         for stage in stages:
-            self._try([reading for reading in stage if reading != here])
+            self._try([convention for convention in stage if convention != here])
             if not self.tried:
                 continue
             best, numbers = self._best()
@@ -196,25 +199,25 @@ class _Search:
             nearer = (best, numbers) if self.declared.clearly_better(numbers, base) else None
         return None, nearer
 
-    def _scaled(self, here: Reading) -> list[Reading]:
+    def _scaled(self, here: Convention) -> list[Convention]:
         """`here` with the factor on its input under which the numbers fit best, if it counts."""
 
         def distances(factors: Sequence[float]) -> list[float]:
-            readings = [replace(here, factor=factor) for factor in factors]
-            numbers = measure(self._lm, self._sae, self._screen, readings)
+            conventions = [replace(here, factor=factor) for factor in factors]
+            numbers = measure(self._lm, self._sae, self._screen, conventions)
             return [self.declared.distance(each) for each in numbers.values()]
 
         scaled = replace(here, factor=best_factor(distances))
         found = measure(self._lm, self._sae, self._screen, [here, scaled])
         return [scaled] if found[scaled].fvu * FACTOR_GAIN < found[here].fvu else []
 
-    def _try(self, readings: Iterable[Reading]) -> None:
-        """Measure readings that were not seen before, the most promising if they are many."""
-        new = [reading for reading in readings if reading not in self._seen]
+    def _try(self, conventions: Iterable[Convention]) -> None:
+        """Measure conventions that were not seen before, the most promising if they are many."""
+        new = [convention for convention in conventions if convention not in self._seen]
         self._seen.update(new)
         if len(new) > _KEPT:
             sifted = measure(self._lm, self._sae, self._sieve, new)
-            new = sorted(new, key=lambda reading: self.declared.distance(sifted[reading]))[:_KEPT]
+            new = sorted(new, key=lambda c: self.declared.distance(sifted[c]))[:_KEPT]
         self.tried |= measure(self._lm, self._sae, self._screen, new)
 
     def _wins(self, one: Numbers, other: Numbers) -> bool:
@@ -223,15 +226,15 @@ class _Search:
     def _best(self) -> _Candidate:
         return min(self.tried.items(), key=lambda item: self.declared.rank(*item))
 
-    def _full(self, reading: Reading) -> Numbers:
-        found = measure(self._lm, self._sae, self._rows, [reading])[reading]
+    def _full(self, convention: Convention) -> Numbers:
+        found = measure(self._lm, self._sae, self._rows, [convention])[convention]
         if not found.tokens:
             raise ValueError("the text holds no token that counts: give more text.")
         return found
 
     def _outcome(
         self,
-        here: Reading | None,
+        here: Convention | None,
         found: Numbers,
         fitting: _Candidate | None = None,
         nearest: _Candidate | None = None,
@@ -278,5 +281,5 @@ def _json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _json(item) for key, item in value.items()}
+        return {_JSON_KEYS.get(key, key): _json(item) for key, item in value.items()}
     return [_json(item) for item in value] if isinstance(value, list | tuple) else value

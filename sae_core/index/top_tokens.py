@@ -12,35 +12,39 @@ AT_LEAST = 3
 
 
 @dataclass(frozen=True)
-class Listed:
-    """Values and how often a feature fired on each: sorted by feature, then most first."""
+class TopTokens:
+    """Tokens and how often a feature fired on each: sorted by feature, then most first.
+
+    `top_sources` has the sources of the text in the tokens' place.
+    """
 
     feature: np.ndarray
     value: np.ndarray
+    """Token id, or number of a source."""
     count: np.ndarray
 
     def bounds(self, d_sae: int) -> np.ndarray:
         """Where each feature's entries begin, `[d_sae + 1]`."""
         return np.searchsorted(self.feature, np.arange(d_sae + 1))
 
-    def first(self, k: int) -> "Listed":
+    def first(self, k: int) -> "TopTokens":
         """The first `k` of each feature."""
         start = np.searchsorted(self.feature, self.feature)
         keep = np.arange(len(self.feature)) - start < k
-        return Listed(self.feature[keep], self.value[keep], self.count[keep])
+        return TopTokens(self.feature[keep], self.value[keep], self.count[keep])
 
 
-def listed_tokens(statistics: FeatureStatistics, vocab_size: int, k: int) -> Listed:
+def top_tokens(statistics: FeatureStatistics, vocab_size: int, k: int) -> TopTokens:
     """The `k` tokens that each feature fires on most."""
     keys, counts = statistics.pairs.result()
     rows = top_pairs(keys, counts, vocab_size, k, AT_LEAST)
-    return Listed(*(column.cpu().numpy() for column in rows))
+    return TopTokens(*(column.cpu().numpy() for column in rows))
 
 
-def listed_sources(statistics: FeatureStatistics, k: int) -> Listed:
+def top_sources(statistics: FeatureStatistics, k: int) -> TopTokens:
     """The `k` sources that each feature fires in most."""
     by_source = statistics.by_source.T.cpu()
     n_sources = max(by_source.shape[1], 1)
     feature, source = by_source.nonzero(as_tuple=True)
     keys, counts = feature * n_sources + source, by_source[feature, source]
-    return Listed(*(c.numpy() for c in top_pairs(keys, counts, n_sources, k, AT_LEAST)))
+    return TopTokens(*(c.numpy() for c in top_pairs(keys, counts, n_sources, k, AT_LEAST)))

@@ -1,4 +1,4 @@
-"""What a repository has to offer: its SAEs by site, width and L0, from its list of files."""
+"""The catalog of a repository: its SAEs by site, width and L0, from its list of files."""
 
 import math
 import re
@@ -18,7 +18,7 @@ _NAMED = re.compile(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Offer:
+class CatalogEntry:
     """One SAE that can be had, as far as names, sizes and small settings files tell."""
 
     id: str
@@ -45,7 +45,7 @@ class Offer:
     """The repository's commit that was looked at; "" for a folder."""
 
 
-def offers(source: SAEId | str, revision: str | None = None) -> list[Offer]:
+def read_catalog(source: SAEId | str, revision: str | None = None) -> list[CatalogEntry]:
     """The SAEs of a repository, or of the part of it that an id names, in natural order.
 
     No weights are downloaded. ValueError with one sentence if there are none, or for the reasons
@@ -64,10 +64,10 @@ def offers(source: SAEId | str, revision: str | None = None) -> list[Offer]:
             f"what {sae_id.repo} offers is not known, for it was never listed and the hub cannot "
             "be reached: go online once."
         )
-    return offers_at(sae_id, listing)
+    return catalog_of(sae_id, listing)
 
 
-def offers_at(sae_id: SAEId, listing: Listing) -> list[Offer]:
+def catalog_of(sae_id: SAEId, listing: Listing) -> list[CatalogEntry]:
     """The same, of a repository whose files are known."""
     assert listing.files is not None
     found = sae_folders(listing.files)
@@ -77,7 +77,7 @@ def offers_at(sae_id: SAEId, listing: Listing) -> list[Offer]:
     scope = is_gemma_scope(sae_id.repo)
     settings = {} if scope else described(listing, [found[folder] for folder in inside])
     everything = {
-        folder: _offer(sae_id.within(folder), listing, weights, settings.get(weights))
+        folder: _entry(sae_id.within(folder), listing, weights, settings.get(weights))
         for folder, weights in found.items()
     }
     if scope:
@@ -105,14 +105,16 @@ def _prefix(folder: str) -> str:
     return f"{folder}/" if folder else ""
 
 
-def _offer(sae_id: SAEId, listing: Listing, weights: str, settings: Described | None) -> Offer:
+def _entry(
+    sae_id: SAEId, listing: Listing, weights: str, settings: Described | None
+) -> CatalogEntry:
     assert listing.files is not None
     said = origin(sae_id, listing.commit)
     named = _NAMED.fullmatch(sae_id.folder) if is_gemma_scope(sae_id.repo) else None
     parts = named.groupdict() if named else {}
     width = parts.get("width") or parts.get("width_2")
     settings = settings or Described()
-    return Offer(
+    return CatalogEntry(
         id=str(sae_id),
         site=said.site or settings.site,
         site_out=said.site_out or settings.site_out,
@@ -125,25 +127,25 @@ def _offer(sae_id: SAEId, listing: Listing, weights: str, settings: Described | 
     )
 
 
-def _measured(found: dict[str, Offer]) -> dict[str, Offer]:
+def _measured(found: dict[str, CatalogEntry]) -> dict[str, CatalogEntry]:
     """Marks the files that are not whole.
 
     Files of one kind of site and one width hold the same arrays in the same format, so the size
     that most of them have is that of a whole file.
     """
     sizes: dict[tuple[object, ...], Counter[int]] = defaultdict(Counter)
-    for offer in found.values():
-        sizes[_kind(offer)][offer.bytes] += 1
+    for entry in found.values():
+        sizes[_kind(entry)][entry.bytes] += 1
     common = {
         kind: max(counts, key=lambda size: (counts[size], size)) for kind, counts in sizes.items()
     }
     # A header may be some bytes longer or shorter.
     return {
-        folder: replace(offer, whole=offer.bytes > 0.99 * common[_kind(offer)])
-        for folder, offer in found.items()
+        folder: replace(entry, whole=entry.bytes > 0.99 * common[_kind(entry)])
+        for folder, entry in found.items()
     }
 
 
-def _kind(offer: Offer) -> tuple[object, ...]:
-    kinds = (site.kind if site else None for site in (offer.site, offer.site_out))
-    return (*kinds, offer.width, offer.affine)
+def _kind(entry: CatalogEntry) -> tuple[object, ...]:
+    kinds = (site.kind if site else None for site in (entry.site, entry.site_out))
+    return (*kinds, entry.width, entry.affine)

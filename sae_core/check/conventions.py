@@ -1,10 +1,10 @@
 """Ways in which an SAE's weights may be meant to be read.
 
-A reading says which activation goes in, which one the SAE reconstructs, what is done to the input
-first, and which tokens count. Those listed here differ from the one they start from in one thing (a
-scale may come with `b_dec`, and both ends of an MLP may be wrong: one mistake each). They are the
-mistakes that people made: the wrong module's output, a layer counted from 1, weights saved before a
-scale was folded in, BOS in the average.
+A convention says which activation goes in, which one the SAE reconstructs, what is done to the
+input first, and which tokens count. Those listed here differ from the one they start from in one
+thing (a scale may come with `b_dec`, and both ends of an MLP may be wrong: one mistake each). They
+are the mistakes that people made: the wrong module's output, a layer counted from 1, weights saved
+before a scale was folded in, BOS in the average.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -44,7 +44,7 @@ _BOS: dict[Bos, str] = {"out": "", "counted": "BOS counted", "absent": "prompts 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reading:
+class Convention:
     """One way to read an SAE; the defaults are how Jumpscope reads every SAE."""
 
     site: Site
@@ -74,22 +74,22 @@ class Reading:
         return ", ".join([self.where, *(extra for extra in extras if extra)])
 
 
-def as_declared(cfg: SAEConfig) -> Reading | None:
+def as_declared(cfg: SAEConfig) -> Convention | None:
     """How the SAE says it is to be read; None if it does not say at which site."""
     if cfg.site is None:
         return None
-    return Reading(site=cfg.site, target=cfg.site_out or cfg.site)
+    return Convention(site=cfg.site, target=cfg.site_out or cfg.site)
 
 
-class Readings:
-    """The readings of one SAE in one model that differ from the declared one."""
+class Conventions:
+    """The conventions of one SAE in one model that differ from the declared one."""
 
     def __init__(self, model: nn.Module, cfg: SAEConfig) -> None:
         self._model = model
         self._depth = len(layers(model)[1])
         self._cfg = cfg
 
-    def other_arithmetic(self, here: Reading) -> list[Reading]:
+    def other_arithmetic(self, here: Convention) -> list[Convention]:
         """Other scales, and `b_dec` subtracted from the input."""
         transcoder = here.site != here.target
         # A transcoder's b_dec is in another space than its input, and a norm taken per token could
@@ -99,14 +99,14 @@ class Readings:
             replace(here, scale=scale, minus_b_dec=minus)
             for scale, minus in product(scales, (False,) if transcoder else (False, True))
         ]
-        return [reading for reading in found if reading != here]
+        return [convention for convention in found if convention != here]
 
-    def other_bos(self, here: Reading, *, counted: bool) -> list[Reading]:
+    def other_bos(self, here: Convention, *, counted: bool) -> list[Convention]:
         """Prompts without BOS and, if asked for, BOS counted as a token."""
         kinds: tuple[Bos, ...] = ("absent", "counted") if counted else ("absent",)
         return [replace(here, bos=kind) for kind in kinds]
 
-    def same_layer(self, here: Reading) -> list[Reading]:
+    def same_layer(self, here: Convention) -> list[Convention]:
         """The other activations of the layer."""
         inputs = self._sites([here.site.layer], self._cfg.d_model)
         if here.site == here.target:
@@ -119,7 +119,9 @@ class Readings:
             pairs += product(_of(inputs, _MLP_IN), _of(targets, _MLP_OUT))
         return self._new(here, pairs)
 
-    def other_layers(self, here: Reading, distance: Sequence[int] | None = None) -> list[Reading]:
+    def other_layers(
+        self, here: Convention, distance: Sequence[int] | None = None
+    ) -> list[Convention]:
         """The same activation in the layers so far away, nearest first; by default in all."""
         steps = distance or range(1, self._depth)
         shifts = (sign * step for step in steps for sign in (-1, 1))
@@ -132,18 +134,18 @@ class Readings:
                     pairs.append((site, target))
         return self._new(here, pairs)
 
-    def similar(self, here: Reading) -> list[Reading]:
+    def similar(self, here: Convention) -> list[Convention]:
         """Those among the nearest that differ so little that the SAE may pass for one of theirs."""
         alike = [
-            r
-            for r in self.same_layer(here)
-            if _related(r.site.kind, here.site.kind) and _related(r.target.kind, here.target.kind)
+            c
+            for c in self.same_layer(here)
+            if _related(c.site.kind, here.site.kind) and _related(c.target.kind, here.target.kind)
         ]
-        alike += [reading for reading in self.other_layers(here, [1]) if reading not in alike]
+        alike += [c for c in self.other_layers(here, [1]) if c not in alike]
         # Of the arithmetic b_dec alone: a lost scale cannot go unseen.
-        return alike + [r for r in self.other_arithmetic(here) if r.scale == "none"]
+        return alike + [c for c in self.other_arithmetic(here) if c.scale == "none"]
 
-    def everywhere(self) -> list[Reading]:
+    def everywhere(self) -> list[Convention]:
         """All that weights which declare no site may be: an SAE of any activation of their width,
         or a transcoder of any MLP.
 
@@ -161,7 +163,7 @@ class Readings:
                 f"the SAE reads {self._cfg.d_model} numbers but no activation of this model has "
                 "that width: it belongs to another model."
             )
-        return [Reading(site=site, target=target) for site, target in dict.fromkeys(pairs)]
+        return [Convention(site=site, target=target) for site, target in dict.fromkeys(pairs)]
 
     def _sites(self, at: Iterable[int], width: int) -> list[Site]:
         """Activations of these layers of that width, each tensor once."""
@@ -185,8 +187,8 @@ class Readings:
                 return alike if same else site
         return site
 
-    def _new(self, here: Reading, pairs: Iterable[tuple[Site, Site]]) -> list[Reading]:
-        """Readings of these pairs of sites, without `here` and without repetition."""
+    def _new(self, here: Convention, pairs: Iterable[tuple[Site, Site]]) -> list[Convention]:
+        """Conventions of these pairs of sites, without `here` and without repetition."""
         named = [(self._named(site), self._named(target)) for site, target in pairs]
         found = [
             replace(here, site=site, target=target)
@@ -194,7 +196,7 @@ class Readings:
             if (site == target) == (here.site == here.target)
         ]
         same = replace(here, site=self._named(here.site), target=self._named(here.target))
-        return [reading for reading in found if reading != same]
+        return [convention for convention in found if convention != same]
 
 
 def _related(one: SiteKind, other: SiteKind) -> bool:

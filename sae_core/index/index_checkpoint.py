@@ -14,7 +14,7 @@ from torch import nn
 
 from sae_core.corpus import expand
 from sae_core.files import atomic_write
-from sae_core.index.config import IndexConfig
+from sae_core.index.index_config import IndexConfig
 from sae_core.sae import SAE
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ def _file_marks(path: str) -> list[str]:
 
 
 def _weights_mark(module: nn.Module) -> str:
-    """Hash of the names, shapes, number formats and first and last values of all parameters."""
+    """Hash of the names, shapes, dtypes and first and last values of all parameters."""
     digest = hashlib.sha256()
     for name, parameter in module.named_parameters():
         flat = parameter.detach().reshape(-1)

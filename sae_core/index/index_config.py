@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sae_core.placement import Device, Precision
+from sae_core.placement import Device, DType
 
 EARLY = 4
 """Tokens at the start of a row whose share of a feature's firing is counted apart."""
@@ -47,8 +47,8 @@ class IndexConfig:
     """Start again even if there is a checkpoint."""
     device: Device = "auto"
     """Where model and SAE run; `auto` is CUDA if there is a device."""
-    dtype: Precision = "auto"
-    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    dtype: DType = "auto"
+    """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
 
     def __post_init__(self) -> None:
         if not self.corpus:

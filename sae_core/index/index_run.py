@@ -5,11 +5,11 @@ from typing import Any
 
 from sae_core.bundle import Bundle
 from sae_core.index.build import Target, build_indexes
-from sae_core.index.config import IndexConfig
+from sae_core.index.index_config import IndexConfig
 from sae_core.placement import chosen_device, chosen_dtype
 
 
-def run(cfg: IndexConfig) -> dict[str, Any]:
+def run_index(cfg: IndexConfig) -> dict[str, Any]:
     """Build the indexes that `cfg` asks for; progress goes to stderr.
 
     Returns `{"seconds", "indexes": [{"sae", "path", "bytes", "tokens", "documents", "l0", "fvu",
