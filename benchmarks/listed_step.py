@@ -25,14 +25,13 @@ from typing import Any, Literal
 
 import torch
 import tyro
-from jaxtyping import Float
 from torch import Tensor
 from train_step import SHAPES, constant_rate, machine, made_ready, random_activations
 
 from sae_core.jumprelu import half_width, jumprelu, step
 from training.kernels.entries import Lists
 from training.listed_step import ListedStep
-from training.losses import BatchStats, JumpReLULoss, Parameters, Penalty, target_l0_penalty
+from training.losses import Batch, BatchStats, JumpReLULoss, Parameters, target_l0_penalty
 from training.losses.base import FeatureLoss, Limits, stats_of
 from training.losses.features import Features
 from training.sparse_step import SparseStep
@@ -81,27 +80,21 @@ class ListedJumpReLU(FeatureLoss):
         super().__init__(products=products)
 
     def on(
-        self,
-        features: Features,
-        parameters: Parameters,
-        x: Float[Tensor, "batch d_model"],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
+        self, features: Features, parameters: Parameters, batch: Batch
     ) -> tuple[Tensor, BatchStats]:
         """As `FeatureLoss.on`; `features` are those of kernels `with_window`."""
-        p = parameters
+        p, x = parameters, batch.x
         part = features.above(p["b_enc"])
         z, threshold = part.values, part.each(p["threshold"])
         acts = jumprelu(z, threshold, self.bandwidth)
         squared_error = (x - part.decode(acts, p["W_dec"]) - p["b_dec"]).square().sum()
         on = step(z, threshold, self.bandwidth)
         l0 = self.shard.sum(on.sum()) / len(x)
-        loss = squared_error / len(x) + target_l0_penalty(l0, penalty)
+        loss = squared_error / len(x) + target_l0_penalty(l0, batch.penalty)
         with torch.no_grad():
             near = ((z - threshold).abs() < self.bandwidth / 2).float()
             active, in_window = part.by_feature(on), part.by_feature(near)
-        return loss, stats_of(loss, squared_error, x, mean, active, l0, in_window)
+        return loss, stats_of(loss, squared_error, x, batch.mean, active, l0, in_window)
 
 
 def with_window(device: torch.device, threshold: Tensor, bandwidth: float) -> ModuleType:

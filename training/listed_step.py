@@ -105,10 +105,8 @@ class ListedStep:
         with torch.no_grad():
             b_dec = p["b_dec"].detach()
             centred = self._kernels.centre(raw, setting.scale, b_dec, loss.products)
-            x = raw.float() / setting.scale
         features = Listed(p, centred, self._kernels, space, self._shard, at_once=not self._fitted)
-        penalty = self._dense.penalty(control)
-        value, stats = loss.on(features, p, x, setting.mean, penalty, state.totals["silent"])
+        value, stats = loss.on(features, p, self._dense.batch(raw, control))
         features.forget()
         gradients = loss.derivatives(p, value)
         entries = features.check()

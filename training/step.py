@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses import BatchStats, Loss, Parameters, Penalty, steered
+from training.losses import Batch, BatchStats, Loss, Parameters, Penalty, steered
 from training.losses.base import Limits
 from training.optim import Control, revived, update
 from training.recipes import RECIPES, Rule
@@ -160,21 +160,20 @@ class DenseStep:
 
     def __call__(self, raw: Float[Tensor, "batch d_model"], control: Control) -> None:
         """As `Step`."""
-        setting, state = self._setting, self._state
-        gradients, stats = self._loss.gradients(
-            state.parameters,
-            raw,
-            setting.scale,
-            setting.mean,
-            self.penalty(control),
-            state.totals["silent"],
-        )
+        gradients, stats = self._loss.gradients(self._state.parameters, self.batch(raw, control))
         self.update(gradients, stats, control, len(raw))
 
-    def penalty(self, control: Control) -> Penalty:
-        """How sparsity is paid for in this step."""
-        setting = self._setting
-        return Penalty(setting.coefficient * control[1], setting.target, self._state.multiplier)
+    def batch(self, raw: Float[Tensor, "batch d_model"], control: Control) -> Batch:
+        """What the loss is calculated from in this step."""
+        setting, state = self._setting, self._state
+        strength = setting.coefficient * control[1]
+        return Batch(
+            raw=raw,
+            scale=setting.scale,
+            mean=setting.mean,
+            penalty=Penalty(strength, setting.target, state.multiplier),
+            tokens_since_fired=state.totals["silent"],
+        )
 
     @torch.no_grad()
     def update(

@@ -11,7 +11,7 @@ from sae_core.config import Site
 from tests.integration.test_train_resume import STEPS, assert_equal, cfg, finish, kill_after
 from training.config import Compile, Plan, RunOptions, TrainConfig
 from training.loop import train
-from training.losses import JumpReLULoss, Penalty
+from training.losses import Batch, JumpReLULoss, Penalty
 from training.optim import BETA2
 from training.parameters import initial_parameters
 from training.trainee import Trainee, compiler
@@ -47,11 +47,12 @@ def test_compiled_gradients_equal_plain_ones(
         torch.tensor(16.0, device=cuda),
         torch.tensor(0.1, device=cuda),
     )
+    batch = Batch(raw=raw, scale=scale, mean=mean, penalty=penalty)
     parameters = initial_parameters(d_model, d_sae, 0.05, 0, cuda)
     found = {}
     for choice in CHOICES:
         loss = JumpReLULoss(bandwidth=0.1, products=dtype, compiler=compiler(choice, cuda))
-        gradients, stats = loss.gradients(parameters, raw, scale, mean, penalty)
+        gradients, stats = loss.gradients(parameters, batch)
         found[choice] = {
             **{name: g.clone() for name, g in gradients.items()},
             "scalars": stats.scalars.clone(),

@@ -1,6 +1,7 @@
 """Gated, TopK and ReLU losses: gradients by finite differences, folding, what revives the dead."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from sae_core.config import Architecture, SAEConfig
 from sae_core.jumprelu import kernel_density
 from training.losses import (
     AutogradLoss,
+    Batch,
     Extras,
     GatedLoss,
     JumpReLULoss,
@@ -55,7 +57,7 @@ def _raw() -> Tensor:
     return SCALE * (0.2 + torch.randn(BATCH, D_MODEL, generator=generator)) / D_MODEL**0.5
 
 
-def _silent() -> Tensor:
+def _since_fired() -> Tensor:
     """Features 0 to 3 are dead."""
     return torch.where(torch.arange(D_SAE) < 4, DEAD_AFTER, 0.0)
 
@@ -64,8 +66,14 @@ def _penalty(multiplier: float = 0.0) -> Penalty:
     return Penalty(torch.tensor(LAMBDA), torch.tensor(TARGET), torch.tensor(multiplier))
 
 
-def _arguments() -> tuple[Tensor, Tensor, Tensor]:
-    return _raw(), torch.tensor(SCALE), torch.zeros(D_MODEL)
+def _batch(penalty: Penalty | None = None, since_fired: Tensor | None = None) -> Batch:
+    return Batch(
+        raw=_raw(),
+        scale=torch.tensor(SCALE),
+        mean=torch.zeros(D_MODEL),
+        penalty=penalty or _penalty(),
+        tokens_since_fired=since_fired,
+    )
 
 
 def _plain(architecture: Architecture, p: Parameters) -> Tensor:
@@ -110,9 +118,8 @@ def _plain(architecture: Architecture, p: Parameters) -> Tensor:
 @pytest.mark.parametrize("architecture", LOSSES)
 def test_gradients_are_those_of_finite_differences(architecture: Architecture) -> None:
     parameters = _parameters(architecture)
-    found, stats = LOSSES[architecture]().gradients(
-        parameters, *_arguments(), _penalty(), _silent()
-    )
+    batch = _batch(since_fired=_since_fired())
+    found, stats = LOSSES[architecture]().gradients(parameters, batch)
     wide = {name: t.detach().double() for name, t in parameters.items()}
     assert found.keys() == wide.keys()
     if architecture != "jumprelu":  # whose L0 the plain formula leaves out
@@ -140,8 +147,8 @@ def test_folded_sae_does_to_raw_input_what_was_trained(architecture: Architectur
     with torch.no_grad():  # free norms, which every architecture but TopK may have
         if architecture != "topk":
             parameters["W_dec"] *= 0.5 + torch.rand(D_SAE, 1)
-    raw, scale, mean = _arguments()
-    _, stats = LOSSES[architecture]().gradients(parameters, raw, scale, mean, _penalty(), None)
+    raw = _raw()
+    _, stats = LOSSES[architecture]().gradients(parameters, _batch())
     k = 3 if architecture == "topk" else None
     cfg = SAEConfig(architecture=architecture, d_model=D_MODEL, d_sae=D_SAE, k=k)
     sae = folded(parameters, SCALE, cfg)
@@ -161,7 +168,7 @@ def test_gradients_do_not_prefer_a_scale_of_latents(architecture: Architecture) 
     would shrink it without end.
     """
     parameters = _parameters(architecture)
-    found, _ = LOSSES[architecture]().gradients(parameters, *_arguments(), _penalty())
+    found, _ = LOSSES[architecture]().gradients(parameters, _batch())
     along = {name: (found[name] * p.detach()) for name, p in parameters.items()}
     shorter = sum(along[name] for name in ("b_gate", "b_mag", "b_enc") if name in along)
     shorter = along["W_enc"].sum(dim=0) + shorter
@@ -173,17 +180,16 @@ def test_gradients_do_not_prefer_a_scale_of_latents(architecture: Architecture) 
 def test_nothing_is_revived_where_nothing_is_dead_or_left() -> None:
     loss = TopKLoss(k=D_SAE, dead_tokens=DEAD_AFTER)
     parameters = _parameters("topk")
-    _, none = loss.gradients(parameters, *_arguments(), _penalty(), torch.zeros(D_SAE))
-    _, unasked = loss.gradients(parameters, *_arguments(), _penalty(), None)
+    _, none = loss.gradients(parameters, _batch(since_fired=torch.zeros(D_SAE)))
+    _, unasked = loss.gradients(parameters, _batch())
     assert float(none.scalars[0]) == float(unasked.scalars[0])
     # A perfect reconstruction: all inputs are b_dec, and no pre-activation is positive.
     with torch.no_grad():
         parameters["b_enc"].fill_(-1.0)
         parameters["b_dec"].fill_(0.5)
     raw = torch.full((BATCH, D_MODEL), 0.5)
-    found, stats = loss.gradients(
-        parameters, raw, torch.tensor(1.0), torch.zeros(D_MODEL), _penalty(), _silent()
-    )
+    batch = replace(_batch(since_fired=_since_fired()), raw=raw, scale=torch.tensor(1.0))
+    found, stats = loss.gradients(parameters, batch)
     assert float(stats.scalars[0]) == 0
     assert all(bool(g.isfinite().all()) for g in found.values())
 
@@ -194,8 +200,8 @@ def test_auxk_moves_dead_features_alone() -> None:
         parameters["b_enc"][:4] = -0.2  # positive now and then, never among the largest
         parameters["b_enc"][4:] += 2
     loss = TopKLoss(k=3, dead_tokens=DEAD_AFTER)
-    without, _ = loss.gradients(parameters, *_arguments(), _penalty(), None)
-    revived, _ = loss.gradients(parameters, *_arguments(), _penalty(), _silent())
+    without, _ = loss.gradients(parameters, _batch())
+    revived, _ = loss.gradients(parameters, _batch(since_fired=_since_fired()))
     assert not without["W_dec"][:4].any()
     assert revived["W_dec"][:4].any()
     assert torch.equal(without["W_dec"][4:], revived["W_dec"][4:])
@@ -203,14 +209,12 @@ def test_auxk_moves_dead_features_alone() -> None:
 
 def test_a_steered_lambda_grows_with_the_l0() -> None:
     parameters = _parameters("standard")
-    linear, stats = LOSSES["standard"]().gradients(parameters, *_arguments(), _penalty())
+    linear, stats = LOSSES["standard"]().gradients(parameters, _batch())
     l0 = float(stats.active.sum()) / BATCH
-    steered, _ = ReLULoss(targeted=True).gradients(
-        parameters, *_arguments(), Penalty(*_penalty(0.7)._replace(target=torch.tensor(l0 / 1.5)))
-    )
-    free, _ = ReLULoss(targeted=False).gradients(
-        parameters, *_arguments(), _penalty()._replace(coefficient=torch.tensor(0.0))
-    )
+    penalty = _penalty(0.7)._replace(target=torch.tensor(l0 / 1.5))
+    steered, _ = ReLULoss(targeted=True).gradients(parameters, _batch(penalty))
+    none = _penalty()._replace(coefficient=torch.tensor(0.0))
+    free, _ = ReLULoss(targeted=False).gradients(parameters, _batch(none))
     factor = torch.tensor(0.5 + 0.7).exp()
     for name in WEIGHTS:
         by_lambda = linear[name] - free[name]
@@ -221,7 +225,7 @@ def test_a_steered_lambda_grows_with_the_l0() -> None:
 
 def _jumprelu(extras: Extras, penalty: Penalty, targeted: bool = False) -> Parameters:
     loss = JumpReLULoss(bandwidth=0.2, targeted=targeted, extras=extras)
-    return loss.gradients(_parameters("jumprelu"), *_arguments(), penalty)[0]
+    return loss.gradients(_parameters("jumprelu"), _batch(penalty))[0]
 
 
 @pytest.mark.parametrize("targeted", [False, True])
@@ -233,10 +237,10 @@ def test_frequency_penalty_by_hand(targeted: bool) -> None:
     z = (_raw() / SCALE - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
     on = (z > p["threshold"]).float()
     e = on.sum() / BATCH / TARGET - 1
-    price = LAMBDA * (2 * e + 0.6) / TARGET if targeted else torch.tensor(LAMBDA)
-    assert float(price) > 0
+    slope = LAMBDA * (2 * e + 0.6) / TARGET if targeted else torch.tensor(LAMBDA)
+    assert float(slope) > 0
     density = kernel_density((z - p["threshold"]) / 0.2).sum(dim=0) / 0.2 / BATCH
-    expected = -price * 2 * on.mean(dim=0) / 0.1 * density
+    expected = -slope * 2 * on.mean(dim=0) / 0.1 * density
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(
         with_it["threshold"] - without["threshold"], expected, atol=1e-5, rtol=1e-3

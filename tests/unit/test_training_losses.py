@@ -6,6 +6,7 @@ from torch import Tensor
 
 from sae_core.jumprelu import KERNELS, Kernel, kernel_density
 from training.losses import (
+    Batch,
     BatchStats,
     JumpReLULoss,
     Parameters,
@@ -44,12 +45,20 @@ def _penalty(coefficient: float = COEFFICIENT) -> Penalty:
     return Penalty(torch.tensor(coefficient), torch.tensor(TARGET), torch.tensor(MULTIPLIER))
 
 
+def _batch(coefficient: float = COEFFICIENT, dtype: torch.dtype = torch.float32) -> Batch:
+    return Batch(
+        raw=_raw().to(dtype),
+        scale=torch.tensor(SCALE),
+        mean=torch.zeros(D_MODEL),
+        penalty=_penalty(coefficient),
+    )
+
+
 def _gradients(
     parameters: Parameters, kernel: Kernel = "rectangle", targeted: bool = True
 ) -> tuple[Parameters, BatchStats]:
     loss = JumpReLULoss(bandwidth=BANDWIDTH, kernel=kernel, targeted=targeted)
-    mean = torch.zeros(D_MODEL)
-    return loss.gradients(parameters, _raw(), torch.tensor(SCALE), mean, _penalty())
+    return loss.gradients(parameters, _batch())
 
 
 def test_weight_gradients_are_those_of_the_plain_formula() -> None:
@@ -91,8 +100,7 @@ def test_threshold_gradient_by_hand(kernel: Kernel, targeted: bool) -> None:
 
 def test_penalty_reaches_the_threshold_alone() -> None:
     without = JumpReLULoss(bandwidth=BANDWIDTH)
-    args = (_parameters(), _raw(), torch.tensor(SCALE), torch.zeros(D_MODEL))
-    none, _ = without.gradients(*args, _penalty(0.0))
+    none, _ = without.gradients(_parameters(), _batch(0.0))
     some, _ = _gradients(_parameters())
     assert not torch.equal(none["threshold"], some["threshold"])
     for name in ("W_enc", "b_enc", "W_dec", "b_dec"):
@@ -128,9 +136,7 @@ def test_statistics_count_the_batch() -> None:
 def test_bfloat16_products_leave_sums_and_gradients_in_float32() -> None:
     loss = JumpReLULoss(bandwidth=BANDWIDTH, products=torch.bfloat16)
     parameters = _parameters()
-    found, stats = loss.gradients(
-        parameters, _raw().bfloat16(), torch.tensor(SCALE), torch.zeros(D_MODEL), _penalty()
-    )
+    found, stats = loss.gradients(parameters, _batch(dtype=torch.bfloat16))
     exact, _ = _gradients(parameters)
     assert all(t.dtype == torch.float32 for t in (*found.values(), *stats))
     for name in ("W_enc", "W_dec", "b_dec"):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sae_core.config import SAEConfig
-from training.losses import JumpReLULoss, Penalty
+from training.losses import Batch, JumpReLULoss, Penalty
 from training.parameters import EASE, fitted_start, folded, initial_parameters
 
 SCALE = 7.3
@@ -83,8 +83,8 @@ def test_folded_sae_has_the_error_that_the_loss_reports() -> None:
     parameters = initial_parameters(24, 96, 0.05, seed=0)
     raw = SCALE * torch.randn(200, 24, generator=generator) / 24**0.5
     penalty = Penalty(torch.tensor(0.0), torch.tensor(1.0), torch.tensor(0.0))
-    scale = torch.tensor(SCALE)
-    loss, _ = JumpReLULoss(bandwidth=0.1).forward(parameters, raw, scale, torch.zeros(24), penalty)
+    batch = Batch(raw=raw, scale=torch.tensor(SCALE), mean=torch.zeros(24), penalty=penalty)
+    loss, _ = JumpReLULoss(bandwidth=0.1).forward(parameters, batch)
     sae = folded(parameters, SCALE, SAEConfig(architecture="jumprelu", d_model=24, d_sae=96))
     with torch.no_grad():
         error = (raw - sae(raw)).square().sum(dim=1).mean() / SCALE**2

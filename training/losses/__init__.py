@@ -2,6 +2,7 @@
 
 from training.losses.base import (
     AutogradLoss,
+    Batch,
     BatchStats,
     Loss,
     Parameters,
@@ -19,6 +20,7 @@ from training.losses.topk import TopKLoss
 
 __all__ = [
     "AutogradLoss",
+    "Batch",
     "BatchStats",
     "Extras",
     "GatedLoss",

@@ -14,6 +14,7 @@ L0 is there; with e = L0 / target - 1, L0 being the batch's mean,
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -35,6 +36,26 @@ class Penalty(NamedTuple):
     """L0 to reach; not used by the linear penalty."""
     multiplier: Float[Tensor, ""]
     """m above; 0 where no L0 is to be reached."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What a loss is calculated from, beside the parameters."""
+
+    raw: Float[Tensor, "batch d_model"]
+    """Activations as the model made them."""
+    scale: Float[Tensor, ""]
+    """C."""
+    mean: Float[Tensor, " d_model"]
+    """Of raw / C, over the data set."""
+    penalty: Penalty
+    tokens_since_fired: Float[Tensor, " d_sae"] | None = None
+    """Tokens since each feature was last active, for losses that revive the dead; None: none is."""
+
+    @property
+    def x(self) -> Float[Tensor, "batch d_model"]:
+        """raw / C, float32."""
+        return self.raw.float() / self.scale
 
 
 class BatchStats(NamedTuple):
@@ -66,20 +87,8 @@ class Loss(Protocol):
 
     limits: Limits
 
-    def gradients(
-        self,
-        parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
-    ) -> tuple[Parameters, BatchStats]:
-        """Gradient of the loss for each parameter, and the batch's statistics.
-
-        `raw` are activations as the model made them, `scale` is C, `mean` the mean of raw / C,
-        `silent` the tokens since each feature was last active (for losses that revive the dead).
-        """
+    def gradients(self, parameters: Parameters, batch: Batch) -> tuple[Parameters, BatchStats]:
+        """Gradient of the loss for each parameter, and the batch's statistics."""
         ...
 
 
@@ -107,16 +116,8 @@ class AutogradLoss:
         self.shard = shard
         self._forward = compiler(self.forward)
 
-    def forward(
-        self,
-        parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
-    ) -> tuple[Tensor, BatchStats]:
-        """The loss and the batch's statistics, from inputs as in `Loss.gradients`.
+    def forward(self, parameters: Parameters, batch: Batch) -> tuple[Tensor, BatchStats]:
+        """The loss and the batch's statistics.
 
         The encoder's b_dec is held constant here: differentiating through it would send a gradient
         [batch, d_model] back, a whole matrix product, where `gradients` needs a product with a
@@ -124,17 +125,9 @@ class AutogradLoss:
         """
         raise NotImplementedError
 
-    def gradients(
-        self,
-        parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
-    ) -> tuple[Parameters, BatchStats]:
+    def gradients(self, parameters: Parameters, batch: Batch) -> tuple[Parameters, BatchStats]:
         """As `Loss.gradients`."""
-        loss, stats = self._forward(parameters, raw, scale, mean, penalty, silent)
+        loss, stats = self._forward(parameters, batch)
         return self.derivatives(parameters, loss), stats
 
     def derivatives(self, parameters: Parameters, loss: Tensor) -> Parameters:
@@ -174,32 +167,15 @@ class AutogradLoss:
 class FeatureLoss(AutogradLoss):
     """A loss written over `Features`, so that lists of active features do as well as matrices."""
 
-    def forward(
-        self,
-        parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
-    ) -> tuple[Tensor, BatchStats]:
+    def forward(self, parameters: Parameters, batch: Batch) -> tuple[Tensor, BatchStats]:
         """As `AutogradLoss.forward`, of every pair of token and feature."""
-        x = raw.float() / scale
-        features = Every(self.project(x, parameters), self.products, self.shard)
-        return self.on(features, parameters, x, mean, penalty, silent)
+        features = Every(self.project(batch.x, parameters), self.products, self.shard)
+        return self.on(features, parameters, batch)
 
     def on(
-        self,
-        features: Features,
-        parameters: Parameters,
-        x: Float[Tensor, "batch d_model"],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
+        self, features: Features, parameters: Parameters, batch: Batch
     ) -> tuple[Tensor, BatchStats]:
-        """The loss and the batch's statistics from the features on scaled activations `x`; all else
-        as in `AutogradLoss.forward`.
-        """
+        """As `AutogradLoss.forward`, from the features on `batch.x`."""
         raise NotImplementedError
 
 

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, stats_of
+from training.losses.base import Batch, BatchStats, Parameters, SurrogateLoss, stats_of
 from training.losses.features import Features
 
 
@@ -30,16 +30,10 @@ class GatedLoss(SurrogateLoss):
     """Loss of Gated SAEs; parameters W_enc, b_gate, b_mag, r_mag, W_dec, b_dec."""
 
     def on(
-        self,
-        features: Features,
-        parameters: Parameters,
-        x: Float[Tensor, "batch d_model"],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
+        self, features: Features, parameters: Parameters, batch: Batch
     ) -> tuple[Tensor, BatchStats]:
-        """As `FeatureLoss.on`; `silent` is not used."""
-        p = parameters
+        """As `FeatureLoss.on`."""
+        p, x = parameters, batch.x
         part = features.above(p["b_gate"])
         gate = part.values
         z = gate - part.each(p["b_gate"])
@@ -52,10 +46,10 @@ class GatedLoss(SurrogateLoss):
         auxiliary = (x - by_gate).square().sum()
         on = (acts > 0).float()
         l0 = self.shard.sum(on.sum()) / len(x)
-        weight = self.weight(l0, penalty)
+        weight = self.weight(l0, batch.penalty)
         lengths = self.shard.sum((opened * part.each(norms)).sum())
         loss = (squared_error + auxiliary + weight * lengths) / len(x)
-        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)
+        return loss, stats_of(loss, squared_error, x, batch.mean, part.by_feature(on), l0)
 
     def through_projection(
         self, parameters: Parameters, gradients: Parameters

@@ -13,12 +13,12 @@
 `jumprelu` and `step` are those of `sae_core.jumprelu`: the penalty reaches the thresholds alone,
 the reconstruction reaches everything. `Extras` add to the penalty:
 
-    frequency  + price * sum_i w_i^2 / w_0      w_i = mean over tokens of step(z_i, threshold_i)
+    frequency  + slope * sum_i w_i^2 / w_0      w_i = mean over tokens of step(z_i, threshold_i)
 
-The price of an active feature is lambda, or the slope of the target's penalty by L0 (if positive):
-with lambda this is lambda * sum_i w_i (1 + w_i / w_0), which removes features that are active on
-more than about w_0 of the tokens (Google DeepMind, mechanistic interpretability update of March
-2025, "Negative results for SAEs on downstream tasks"; w_0 of 0.1 and 0.01).
+The slope is the penalty's by L0: lambda, or that of the target's penalty (if positive). With lambda
+this is lambda * sum_i w_i (1 + w_i / w_0), which removes features that are active on more than
+about w_0 of the tokens (Google DeepMind, mechanistic interpretability update of March 2025,
+"Negative results for SAEs on downstream tasks"; w_0 of 0.1 and 0.01).
 
     tanh       lambda * sum_i tanh(c sqrt(d_model) f_i ||d_i||) in place of lambda * L0
     pre-act    + weight / sqrt(d_model) * sum_i relu(threshold_i - z_i) ||d_i||
@@ -34,12 +34,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.jumprelu import Kernel, jumprelu, step
 from training.losses.base import (
     AutogradLoss,
+    Batch,
     BatchStats,
     Limits,
     Parameters,
@@ -94,18 +94,9 @@ class JumpReLULoss(AutogradLoss):
         """Whether the loss is the paper's, without extras."""
         return self.extras == Extras()
 
-    def forward(
-        self,
-        parameters: Parameters,
-        raw: Float[Tensor, "batch d_model"],
-        scale: Float[Tensor, ""],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
-    ) -> tuple[Tensor, BatchStats]:
-        """As `AutogradLoss.forward`; `silent` is not used."""
-        p = parameters
-        x = raw.float() / scale
+    def forward(self, parameters: Parameters, batch: Batch) -> tuple[Tensor, BatchStats]:
+        """As `AutogradLoss.forward`."""
+        p, x = parameters, batch.x
         z = self.project(x, p) + p["b_enc"]  # [batch, d_sae]
         threshold = p["threshold"]
         acts = jumprelu(z, threshold, self.bandwidth, self.kernel)
@@ -113,13 +104,13 @@ class JumpReLULoss(AutogradLoss):
         squared_error = (x - recon).square().sum()
         on = step(z, threshold, self.bandwidth, self.kernel)
         l0 = self.l0(on)
-        loss = squared_error / len(x) + self._price(p, z, acts, on, l0, penalty)
+        loss = squared_error / len(x) + self._penalty(p, z, acts, on, l0, batch.penalty)
         with torch.no_grad():
             near = ((z - threshold).abs() < self.bandwidth / 2).float()
             active, in_window = on.sum(dim=0), near.sum(dim=0)
-        return loss, stats_of(loss, squared_error, x, mean, active, l0, in_window)
+        return loss, stats_of(loss, squared_error, x, batch.mean, active, l0, in_window)
 
-    def _price(
+    def _penalty(
         self, p: Parameters, z: Tensor, acts: Tensor, on: Tensor, l0: Tensor, penalty: Penalty
     ) -> Tensor:
         batch, d_model, extras, shard = len(z), p["W_dec"].shape[1], self.extras, self.shard
@@ -127,19 +118,19 @@ class JumpReLULoss(AutogradLoss):
             norms = p["W_dec"].norm(dim=1)
             weight = surrogate_weight(l0.detach(), penalty, self.targeted, self.limits)
             bent = (extras.tanh * d_model**0.5 * acts * norms).tanh()
-            price = weight * shard.sum(bent.sum()) / batch
+            total = weight * shard.sum(bent.sum()) / batch
         else:
-            price = (target_l0_penalty if self.targeted else l0_penalty)(l0, penalty)
+            total = (target_l0_penalty if self.targeted else l0_penalty)(l0, penalty)
         if extras.frequency:
             squares = shard.sum((on.sum(dim=0) / batch).square().sum())
-            price = price + self._slope(l0, penalty) * squares / extras.frequency
+            total = total + self._slope(l0, penalty) * squares / extras.frequency
         if extras.pre_act:
             below = (p["threshold"] - z).relu() * p["W_dec"].norm(dim=1)
-            price = price + extras.pre_act / d_model**0.5 * shard.sum(below.sum()) / batch
-        return price
+            total = total + extras.pre_act / d_model**0.5 * shard.sum(below.sum()) / batch
+        return total
 
     def _slope(self, l0: Tensor, penalty: Penalty) -> Tensor:
-        """The price of one more active feature per token, a constant, never negative."""
+        """What one more active feature per token costs, a constant, never negative."""
         if not self.targeted:
             return penalty.coefficient
         e = l0.detach() / penalty.target - 1

@@ -11,10 +11,9 @@ April 2024; called RI-L1 in arXiv 2407.14435). With a target L0, lambda is steer
 (`training.losses.base`).
 """
 
-from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.base import BatchStats, Parameters, Penalty, SurrogateLoss, stats_of
+from training.losses.base import Batch, BatchStats, Parameters, SurrogateLoss, stats_of
 from training.losses.features import Features
 
 
@@ -22,23 +21,17 @@ class ReLULoss(SurrogateLoss):
     """Loss of ReLU SAEs; parameters W_enc, b_enc, W_dec, b_dec."""
 
     def on(
-        self,
-        features: Features,
-        parameters: Parameters,
-        x: Float[Tensor, "batch d_model"],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
+        self, features: Features, parameters: Parameters, batch: Batch
     ) -> tuple[Tensor, BatchStats]:
-        """As `FeatureLoss.on`; `silent` is not used."""
-        p = parameters
+        """As `FeatureLoss.on`."""
+        p, x = parameters, batch.x
         part = features.above(p["b_enc"])
         acts = part.values.relu()
         recon, norms = part.decode_and_norms(acts, p["W_dec"])
         squared_error = (x - recon - p["b_dec"]).square().sum()
         on = (acts > 0).float()
         l0 = self.shard.sum(on.sum()) / len(x)
-        weight = self.weight(l0, penalty)
+        weight = self.weight(l0, batch.penalty)
         lengths = self.shard.sum((acts * part.each(norms)).sum())
         loss = (squared_error + weight * lengths) / len(x)
-        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)
+        return loss, stats_of(loss, squared_error, x, batch.mean, part.by_feature(on), l0)

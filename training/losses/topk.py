@@ -22,10 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.losses.base import (
+    Batch,
     BatchStats,
     FeatureLoss,
     Parameters,
-    Penalty,
     stats_of,
     unchanged,
 )
@@ -47,23 +47,19 @@ class TopKLoss(FeatureLoss):
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
         shard: Shard = ALONE,
     ) -> None:
-        """`dead_tokens`: silence after which AuxK uses a feature; all else as `AutogradLoss`."""
+        """`dead_tokens`: tokens since it fired after which AuxK uses a feature; all else as in
+        `AutogradLoss`.
+        """
         self.k = k
         self.dead_tokens = dead_tokens
         super().__init__(products=products, compiler=compiler, shard=shard)
 
     def on(
-        self,
-        features: Features,
-        parameters: Parameters,
-        x: Float[Tensor, "batch d_model"],
-        mean: Float[Tensor, " d_model"],
-        penalty: Penalty,
-        silent: Float[Tensor, " d_sae"] | None = None,
+        self, features: Features, parameters: Parameters, batch: Batch
     ) -> tuple[Tensor, BatchStats]:
-        """As `FeatureLoss.on`; without `silent` no feature is dead."""
-        p = parameters
-        dead = None if silent is None else features.subset(silent >= self.dead_tokens)
+        """As `FeatureLoss.on`."""
+        p, x, since = parameters, batch.x, batch.tokens_since_fired
+        dead = None if since is None else features.subset(since >= self.dead_tokens)
         part = features.largest(p["b_enc"], self.k)
         acts = part.values.relu()
         error = x - part.decode(acts, p["W_dec"]) - p["b_dec"]
@@ -73,7 +69,7 @@ class TopKLoss(FeatureLoss):
             loss = loss + AUX_WEIGHT * self._auxiliary(error.detach(), features, dead, p)
         on = (acts > 0).float()
         l0 = self.shard.sum(on.sum()) / len(x)
-        return loss, stats_of(loss, squared_error, x, mean, part.by_feature(on), l0)
+        return loss, stats_of(loss, squared_error, x, batch.mean, part.by_feature(on), l0)
 
     def _auxiliary(
         self,
