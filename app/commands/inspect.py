@@ -78,7 +78,7 @@ class Inspect:
 
 def describe(bundle: "Bundle") -> dict[str, Any]:
     """The bundle as JSON values: `name`, `title`, `path`, `model`, and `saes` with their index."""
-    from app.about import model_facts
+    from app.engine.facts import model_facts
 
     return {
         "name": bundle.name,
@@ -91,7 +91,7 @@ def describe(bundle: "Bundle") -> dict[str, Any]:
 
 def describe_sae(source: str) -> dict[str, Any]:
     """An SAE as JSON values; ValueError with one sentence if it cannot be had or read."""
-    from app.about import config_facts
+    from app.engine.facts import config_facts
     from sae_core.files import sha256
     from sae_core.formats import read_config, recognise, weights_file
     from sae_core.sources import locate
@@ -114,7 +114,8 @@ def describe_sae(source: str) -> dict[str, Any]:
 def _sae(bundle: "Bundle", name: str) -> dict[str, Any]:
     from dataclasses import asdict
 
-    from app.about import NoIndexError, open_index, sae_facts, text_facts
+    from app.engine.facts import sae_facts, text_facts
+    from app.engine.indexes import NoIndexError, open_index
     from sae_core.check import saved_check
 
     facts = sae_facts(bundle, name) | {"check": saved_check(bundle, name)}

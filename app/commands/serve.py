@@ -58,14 +58,14 @@ class Demo:
 
 
 def _serve(bundle: "Bundle", settings: Settings) -> None:
-    from app.main import launch
+    from app.server import serve
 
-    app = launch(settings, bundle, block=False)
-    log.info("Jumpscope is at %s (Ctrl-C ends it)", app.local_url)
+    app = serve(settings, bundle)
+    log.info("Jumpscope is at %s (Ctrl-C ends it)", app.url)
     try:
         threading.Event().wait()
     finally:
-        app.close(verbose=False)
+        app.close()
 
 
 def _check_port(settings: Settings) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from app.memory import gigabytes
+from app.engine.memory import gigabytes
 from app.render.text import escape
 
 Data = Mapping[str, Any]

@@ -22,8 +22,9 @@ from playwright.sync_api import (
 )
 
 from app.commands.shared import open_bundle
-from app.main import build_app, launch_options
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
+from app.server import serve
 from app.settings import Settings
 from sae_core.bundle import Bundle, write_bundle
 
@@ -44,10 +45,10 @@ expect.set_options(timeout=20_000)
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
-    """A running server and the service behind it."""
+    """A running server and the workbench behind it."""
 
     url: str
-    service: Service
+    workbench: Workbench
 
 
 @contextmanager
@@ -57,19 +58,11 @@ def served(bundle: Bundle) -> Iterator[Site]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     settings = Settings(port=port, open_browser=False, threads=1, device="cpu")
-    service = Service(settings, bundle)
-    app = build_app(settings, service)
-    app.launch(
-        server_name="127.0.0.1",
-        server_port=port,
-        prevent_thread_lock=True,
-        quiet=True,
-        **launch_options(),
-    )
+    running = serve(settings, bundle)
     try:
-        yield Site(url=f"http://127.0.0.1:{port}", service=service)
+        yield Site(url=running.url, workbench=running.workbench)
     finally:
-        app.close(verbose=False)
+        running.close()
 
 
 @pytest.fixture(scope="session")
@@ -77,7 +70,7 @@ def site() -> Iterator[Site]:
     """The demo. It is part of the package, so its absence is a failure, not a reason to skip."""
     with served(open_bundle("demo")) as running:
         # Pages ask on until the check is over, and some tests count requests.
-        assert running.service.check()["state"] == "green"
+        assert Api(running.workbench).check()["state"] == "green"
         yield running
 
 
@@ -110,7 +103,7 @@ def unindexed_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         ],
     )
     with served(bundle) as running:
-        running.service.load()
+        running.workbench.load()
         yield running
 
 
@@ -127,8 +120,8 @@ def browser() -> Iterator[Browser]:
 
 
 def complain(message: ConsoleMessage, complaints: list[str]) -> None:
-    """Note an error of the console; Gradio's page of the API asks for MCP, which is off."""
-    if message.type == "error" and not message.location["url"].endswith("/mcp/schema"):
+    """Note an error of the console."""
+    if message.type == "error":
         complaints.append(f"console: {message.text} ({message.location['url']})")
 
 

@@ -1,0 +1,264 @@
+"""The app's endpoints, each defined once: for the pages, `gradio_client`, plain HTTP and MCP.
+
+An `Endpoint` joins a request (`app.requests`) with the function of `app.service` that answers it.
+From the request come the Python signature and the docstring that Gradio turns into its API and
+tools, the API page, and the docs. `Api` offers the same functions within Python.
+"""
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from pydantic.fields import FieldInfo
+
+from app.engine.workbench import Workbench
+from app.requests import (
+    CheckRequest,
+    DeltaLossRequest,
+    FeatureRequest,
+    PromptFeaturesRequest,
+    ReproduceRequest,
+    Request,
+    SearchRequest,
+    SteerRequest,
+    TestTextRequest,
+    bounds_of,
+    default_of,
+    parsed,
+    unit_of,
+)
+from app.service import analyse, features, provenance, steer, trust
+from app.settings import Settings
+
+Answer = dict[str, Any]
+
+
+class Work(StrEnum):
+    """Kinds of work. Each has places and a queue of its own, so that none waits for another's."""
+
+    INDEX = "index"
+    """Reading an index."""
+    ANALYSE = "analyse"
+    """A forward or two of the model."""
+    GENERATE = "generate"
+    """A steering run."""
+    CHECK = "check"
+    """Waiting for a check, which is done beside all requests."""
+
+
+PLACES: Final[dict[Work, int | None]] = {
+    Work.INDEX: 4,
+    Work.ANALYSE: 1,
+    Work.GENERATE: 1,
+    Work.CHECK: None,
+}
+"""How many requests of a kind run at once; the others wait. Waiting for a check holds no thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """One question that the app answers."""
+
+    name: str
+    request: type[Request]
+    answer: Callable[[Workbench, Any], Answer | Iterator[Answer] | Awaitable[Answer]]
+    """Its docstring is the endpoint's; a generator's answers are whole, each longer than the one
+    before, and the last is the endpoint's."""
+    work: Work
+    returns: str
+    """What the answer holds, as a sentence."""
+    streams: bool = False
+
+    @property
+    def summary(self) -> str:
+        """What it answers: its docstring's first paragraph, on one line."""
+        text = inspect.getdoc(self.answer) or ""
+        return " ".join(text.partition("\n\n")[0].split())
+
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (
+    Endpoint(
+        name="feature",
+        request=FeatureRequest,
+        answer=features.feature,
+        work=Work.INDEX,
+        returns="Frequency, largest activation, threshold, histograms, contexts, logits, tokens, "
+        "sources and neighbours.",
+    ),
+    Endpoint(
+        name="search_features",
+        request=SearchRequest,
+        answer=features.search_features,
+        work=Work.INDEX,
+        returns="total, and features with number, signature, frequency, max_act, mean_act, "
+        "threshold.",
+    ),
+    Endpoint(
+        name="prompt_features",
+        request=PromptFeaturesRequest,
+        answer=analyse.prompt_features,
+        work=Work.ANALYSE,
+        returns="tokens, totals (l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl), features, "
+        "definitions.",
+    ),
+    Endpoint(
+        name="delta_loss",
+        request=DeltaLossRequest,
+        answer=analyse.delta_loss,
+        work=Work.ANALYSE,
+        returns="tokens with loss, spliced_loss, delta and kl; totals; definitions.",
+    ),
+    Endpoint(
+        name="test_text",
+        request=TestTextRequest,
+        answer=analyse.test_text,
+        work=Work.ANALYSE,
+        returns="tokens with the feature's pre_activations and activations, special, threshold, "
+        "max_act.",
+    ),
+    Endpoint(
+        name="steer",
+        request=SteerRequest,
+        answer=steer.steer,
+        work=Work.GENERATE,
+        streams=True,
+        returns="base and steered tokens with the edited features' activations, the edits in raw "
+        "units, and the settings that repeat the run.",
+    ),
+    Endpoint(
+        name="check",
+        request=CheckRequest,
+        answer=trust.check,
+        work=Work.CHECK,
+        returns="state (green, amber, red; failed, or off where checks are switched off), "
+        "sentence, and check: verdict, l0, fvu, declared_l0, declared_fvu, tokens, reading and "
+        "the readings tried.",
+    ),
+    Endpoint(
+        name="reproduce",
+        request=ReproduceRequest,
+        answer=provenance.reproduce,
+        work=Work.ANALYSE,
+        returns="value, model, dtype, device, attention, saes with source, content_hash and site, "
+        "token_ids and script.",
+    ),
+)
+BY_NAME: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+
+
+def function_of(endpoint: Endpoint, workbench: Workbench) -> Callable[..., Any]:
+    """The endpoint as a Python function with the request's parameters, for one workbench.
+
+    It raises RequestError. Every parameter has a default, None where the request requires it: what
+    is missing gets our sentence. A stream is a generator function, a check a coroutine function.
+    """
+    names = list(endpoint.request.model_fields)
+    settings = workbench.settings
+
+    def request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        given = dict(zip(names, args, strict=False)) | kwargs
+        return parsed(endpoint.request, given, settings)
+
+    if endpoint.streams:
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            yield from endpoint.answer(workbench, request(args, kwargs))  # pyright: ignore[reportReturnType]
+
+    elif inspect.iscoroutinefunction(endpoint.answer):
+
+        async def function(*args: Any, **kwargs: Any) -> Any:
+            return await endpoint.answer(workbench, request(args, kwargs))  # pyright: ignore[reportGeneralTypeIssues]
+
+    else:
+
+        def function(*args: Any, **kwargs: Any) -> Any:
+            return endpoint.answer(workbench, request(args, kwargs))
+
+    returned = Iterator[Answer] if endpoint.streams else Answer
+    fields = endpoint.request.model_fields
+    function.__name__ = function.__qualname__ = endpoint.name
+    function.__doc__ = docstring(endpoint, settings)
+    function.__annotations__ = {n: _wire_type(i) for n, i in fields.items()} | {"return": returned}
+    function.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                annotation=_wire_type(info),
+                default=None if info.is_required() else default_of(info, settings),
+            )
+            for name, info in fields.items()
+        ],
+        return_annotation=returned,
+    )
+    return function
+
+
+def docstring(endpoint: Endpoint, settings: Settings) -> str:
+    """What the endpoint answers, its parameters with bounds and units, and what it returns."""
+    lines = [endpoint.summary, "", "Parameters:"]
+    for name, info in endpoint.request.model_fields.items():
+        bounds = limits(info, settings)
+        lines.append(f"    {name}: {info.description}{f' ({bounds})' if bounds else ''}")
+    return "\n".join([*lines, "Returns:", f"    {endpoint.returns}"])
+
+
+def limits(info: FieldInfo, settings: Settings) -> str:
+    """A parameter's bounds and unit in words, empty where it has none: `1 to 200 tokens`."""
+    least, most = bounds_of(info, settings)
+    unit = unit_of(info)
+    if most is None:
+        words = "" if least is None else f"{least:,g} or more"
+    elif least is None:
+        words = f"at most {most:,g}"
+    else:
+        words = f"{least:,g} to {most:,g}"
+    return f"{words} {unit}".strip() if words else ""
+
+
+def _wire_type(info: FieldInfo) -> Any:
+    """A parameter's type as JSON has it."""
+    written = str(info.annotation)
+    for mark, kind in (("list", list[dict]), ("dict", dict), ("bool", bool), ("float", float)):
+        if mark in written:
+            return kind
+    return int if "int" in written else str
+
+
+class Api:
+    """The endpoints within Python, without a server: `Api(workbench).steer("The", [...])`.
+
+    Each is called as it is over HTTP and answers the same; a stream answers its last value.
+    """
+
+    def __init__(self, workbench: Workbench) -> None:
+        self.workbench = workbench
+
+    def __getattr__(self, name: str) -> Callable[..., Answer]:
+        endpoint = BY_NAME.get(name)
+        if endpoint is None:
+            raise AttributeError(f"There is no endpoint {name}: use one of {', '.join(BY_NAME)}.")
+        function = function_of(endpoint, self.workbench)
+        return _last_of(function) if endpoint.streams else _waited_for(function)
+
+
+def _last_of(function: Callable[..., Iterator[Answer]]) -> Callable[..., Answer]:
+    def last(*args: Any, **kwargs: Any) -> Answer:
+        answer: Answer = {}
+        for answer in function(*args, **kwargs):  # noqa: B007 - the last one is the answer
+            pass
+        return answer
+
+    return last
+
+
+def _waited_for(function: Callable[..., Any]) -> Callable[..., Answer]:
+    def waited(*args: Any, **kwargs: Any) -> Answer:
+        import asyncio
+
+        answer = function(*args, **kwargs)
+        return asyncio.run(answer) if inspect.isawaitable(answer) else answer
+
+    return waited

@@ -1,0 +1,172 @@
+"""Whether an SAE's numbers can be trusted: `sae_core.check`, run in the app beside its requests.
+
+One check runs at a time, in a thread of its own, and takes the model's lock forward by forward, so
+that requests interleave with it. Its result is kept for as long as the SAE has the same weights.
+Where no text is chosen, one that was saved with the SAE (`jumpscope inspect --check --save`) is
+taken as it is.
+"""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from app.settings import Settings
+from sae_core.bundle import Bundle
+from sae_core.config import SAEConfig
+from sae_core.corpus import documents
+
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+FAILED: Final = "Something went wrong in the check; the server's log says what."
+HEAD_START: Final = 2.0
+"""Seconds that a check which nobody waits for leaves to what else was asked at the same time: the
+page that shows the badge begins with an analysis."""
+CHARACTERS: Final = 8
+"""Characters of text read for each token to check on; tokens are rarely longer."""
+
+State = dict[str, Any]
+"""`sae`, its name; `state`: `off` (checks are switched off), `unchecked`, `checking`, `failed`, or
+the verdict: `green`, `amber`, `red`; `sentence`: what was found, or why it could not be, else None;
+`check`: `Check.as_dict` where there is a verdict, with a `date` if it was saved, else None."""
+
+
+@dataclass(frozen=True)
+class _Check:
+    result: Future[State] = field(default_factory=Future)
+    awaited: threading.Event = field(default_factory=threading.Event)
+    """Whether somebody waits for it."""
+
+    @property
+    def has_failed(self) -> bool:
+        return self.result.done() and self.result.result()["state"] == "failed"
+
+
+class Checker:
+    """Checks of a bundle's SAEs; `load` gives the engine. Safe to use from several threads."""
+
+    def __init__(self, settings: Settings, bundle: Bundle, load: "Callable[[], Engine]") -> None:
+        self._settings, self._bundle, self._load = settings, bundle, load
+        self._checks: dict[str, _Check] = {}
+        self._lock = threading.Lock()
+        self._turn = threading.Lock()
+
+    def state(self, name: str) -> State:
+        """What is known of an SAE now; begins nothing."""
+        if not self._settings.check_tokens:
+            return _state(name, "off", "Checks are switched off: check_tokens is 0.")
+        with self._lock:
+            check = self._checks.get(name)
+        if check is None or self._outdated(name, check):
+            return _state(name, "unchecked")
+        return check.result.result() if check.result.done() else _state(name, "checking")
+
+    def begin(self, name: str, *, again: bool = False) -> State:
+        """The same, with the check begun if there is none; `again` tries a failed one anew."""
+        if self._settings.check_tokens:
+            self._begun(name, again)
+        return self.state(name)
+
+    async def finished(self, name: str) -> State:
+        """The same once the check is over; whoever waits holds no thread."""
+        if not self._settings.check_tokens:
+            return self.state(name)
+        check = self._begun(name, again=True)
+        check.awaited.set()
+        # Shielded: that somebody stops waiting ends no check.
+        return await asyncio.shield(asyncio.wrap_future(check.result))
+
+    def _begun(self, name: str, again: bool) -> _Check:
+        with self._lock:
+            check = self._checks.get(name)
+            if check is None or self._outdated(name, check) or (again and check.has_failed):
+                check = self._checks[name] = _Check()
+                threading.Thread(
+                    target=self._run, args=(name, check), name=f"check {name}", daemon=True
+                ).start()
+            return check
+
+    def _outdated(self, name: str, check: _Check) -> bool:
+        """Whether a check is about other weights than those that were read last."""
+        found = check.result.result()["check"] if check.result.done() else None
+        known = self._bundle.hashes.get(name)
+        return found is not None and known is not None and found["content_hash"] != known
+
+    def _run(self, name: str, check: _Check) -> None:
+        with self._turn:
+            try:
+                found = self._found(name, check.awaited)
+                state = _state(name, found["verdict"], found["sentence"], found)
+                log.info("check of SAE %s: %s", name, found["verdict"])
+            except ValueError as error:
+                state = _state(name, "failed", str(error))
+            except Exception:
+                log.exception("the check of SAE %s failed", name)
+                state = _state(name, "failed", FAILED)
+            check.result.set_result(state)
+
+    def _found(self, name: str, awaited: threading.Event) -> dict[str, Any]:
+        """The saved check if there is one, else a new one."""
+        from sae_core.check import saved_check
+
+        engine = self._load()
+        if self._bundle.sae_config(name).site is None:
+            # The model cannot hold it, but the check can say where it belongs.
+            return self._measured(engine, self._bundle.load_sae(name, engine.device))
+        with engine.spliced([name]) as lm:
+            sae = lm.sae(name)
+            saved = None if self._settings.check_text else saved_check(self._bundle, name)
+            if saved is not None and _is_about(saved, sae.cfg):
+                return saved
+            awaited.wait(HEAD_START)
+            return self._measured(engine, sae)
+
+    def _measured(self, engine: "Engine", sae: Any) -> dict[str, Any]:
+        from app.engine.memory import refused_when_full
+        from sae_core.check import check_sae
+
+        tokens = self._settings.check_tokens
+        with refused_when_full(
+            f"The check on {tokens:,} tokens does not fit into the memory of {engine.device}: "
+            "lower check_tokens or max_sae_memory."
+        ):
+            return check_sae(engine.lm, sae, text=self._texts(), tokens=tokens).as_dict()
+
+    def _texts(self) -> list[str] | None:
+        """As much of the settings' text as a check needs; None is the text that is shipped."""
+        if not self._settings.check_text:
+            return None
+        texts, missing = [], CHARACTERS * self._settings.check_tokens
+        for document in documents([self._settings.check_text]):
+            texts.append(document.text[:missing])
+            missing -= len(document.text)
+            if missing <= 0:
+                break
+        return texts
+
+
+def _state(
+    name: str, state: str, sentence: str | None = None, check: dict[str, Any] | None = None
+) -> State:
+    return {"sae": name, "state": state, "sentence": sentence, "check": check}
+
+
+def _is_about(saved: dict[str, Any], cfg: SAEConfig) -> bool:
+    """Whether a saved check is of these weights at the sites and numbers declared today."""
+    from sae_core.check.conventions import as_declared
+    from sae_core.check.judge import Declared
+
+    here, declared = as_declared(cfg), Declared.by(cfg)
+    now = {
+        "content_hash": cfg.metadata.get("content_hash"),
+        "site": here and here.where,
+        "declared_l0": declared.l0,
+        "declared_fvu": declared.fvu,
+    }
+    return now == {key: saved.get(key) for key in now}

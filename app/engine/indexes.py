@@ -1,0 +1,66 @@
+"""Indexes that can be used, and what is said in their place: why there is none, what builds one."""
+
+import shlex
+from dataclasses import dataclass
+
+from sae_core.bundle import Bundle
+from sae_core.index import Index
+from sae_core.workspace import is_workspace
+
+CORPUS = "'texts/*.parquet'"
+"""Stands for the user's own text in commands."""
+
+CONTEXT_SIZE = 1024
+"""Tokens of a prompt in commands for SAEs that do not say theirs, as Gemma Scope's do not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Why the index of an SAE cannot be used, and the command that builds it."""
+
+    reason: str
+    command: str
+
+    @property
+    def sentence(self) -> str:
+        """Both as one sentence."""
+        return f"{self.reason}: {self.command} builds it."
+
+
+class NoIndexError(ValueError):
+    """An SAE has no index that can be used."""
+
+    def __init__(self, missing: Missing) -> None:
+        super().__init__(missing.sentence)
+        self.missing = missing
+
+
+def open_index(bundle: Bundle, sae: str) -> Index:
+    """The index of an SAE; NoIndexError if there is none, a damaged one or one of other weights."""
+
+    def no_index(reason: str) -> NoIndexError:
+        return NoIndexError(Missing(reason=reason, command=index_command(bundle, sae)))
+
+    path = bundle.index_path(sae)
+    if not path.is_file():
+        raise no_index(f"SAE {sae} has no index yet")
+    try:
+        index = Index.open(path)
+    except ValueError as error:
+        raise no_index(f"The index of SAE {sae} cannot be read") from error
+    indexed = index.meta.get("sae_hash")
+    if indexed and indexed != bundle.content_hash(sae):
+        raise no_index(f"The index of SAE {sae} was built from other weights")
+    return index
+
+
+def index_command(bundle: Bundle, sae: str) -> str:
+    """The command that builds the index of an SAE, as it is typed."""
+    if is_workspace(bundle):
+        what = ["--model", bundle.model, "--sae", bundle.sae_source(sae)]
+    else:
+        what = ["--bundle", str(bundle.path), "--sae", sae]
+    words = shlex.join(["jumpscope", "index", *what])
+    # Of an SAE that does not say how long its training prompts were, people choose.
+    context = "" if bundle.sae_config(sae).context_size else f" --context-size {CONTEXT_SIZE}"
+    return f"{words} --corpus {CORPUS}{context}"

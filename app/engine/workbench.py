@@ -1,0 +1,117 @@
+"""What everything that answers works on: one bundle, its model once it is loaded, its indexes."""
+
+import logging
+import threading
+from typing import TYPE_CHECKING, Any
+
+from app.engine import facts
+from app.engine.checker import Checker
+from app.engine.feature_sources import FeatureSources
+from app.requests import RequestError
+from app.settings import Settings
+from sae_core.bundle import Bundle
+from sae_core.index import Index
+
+if TYPE_CHECKING:
+    from app.engine.engine import Engine
+
+log = logging.getLogger(__name__)
+
+
+class Workbench:
+    """A bundle under some settings, for any number of people and threads; no state of any user.
+
+    The model is loaded at its first use; `load` does it ahead of that. Indexes and SAEs are opened
+    when first asked for.
+    """
+
+    def __init__(self, settings: Settings, bundle: Bundle) -> None:
+        self.settings = settings
+        self.bundle = bundle
+        self._engine: Engine | None = None
+        self._engine_lock = threading.Lock()
+        self._model_problem: str | None = None
+        self.sources = FeatureSources(bundle, self.load)
+        self.checker = Checker(settings, bundle, self.load)
+
+    def load(self) -> "Engine":
+        """Load the model, once; further calls return it at once."""
+        # Only here: pages need neither PyTorch nor transformers, whose import takes seconds.
+        from app.engine.engine import Engine
+
+        with self._engine_lock:
+            if self._engine is None:
+                try:
+                    self._engine = Engine(self.settings, self.bundle)
+                except ValueError as error:
+                    # Whoever asks next tries again: the reason may be gone by then.
+                    self._model_problem = str(error)
+                    raise
+                self._model_problem = None
+            return self._engine
+
+    def load_in_background(self) -> threading.Thread:
+        """Begin to load the model and the first SAE, so that the first question need not wait.
+
+        Then the SAE's check begins.
+        """
+
+        def load() -> None:
+            try:
+                with self.load().spliced([self.sae_name()]):
+                    pass
+                self.checker.begin(self.sae_name())
+            except ValueError as error:
+                # Whoever asks for the model gets the same sentence; the log says it first.
+                log.error("%s", error)
+
+        thread = threading.Thread(target=load, name="load the model", daemon=True)
+        thread.start()
+        return thread
+
+    @property
+    def engine(self) -> "Engine | None":
+        """The model if it has been loaded."""
+        return self._engine
+
+    @property
+    def model_problem(self) -> str | None:
+        """Why the model could not be loaded when that was last tried."""
+        return self._model_problem
+
+    def is_loading(self) -> bool:
+        """Whether the model or an SAE is being loaded."""
+        if self._engine is None:
+            return self._engine_lock.locked()
+        return self._engine.sae_cache.loading()
+
+    def sae_name(self, sae: str | None = "", field: str = "sae") -> str:
+        """The name of an SAE of the bundle; None and "" mean its first.
+
+        RequestError about `field` if there is none of that name.
+        """
+        names = self.bundle.sae_names
+        if not sae:
+            return names[0]
+        if sae not in names:
+            raise RequestError(
+                f"There is no SAE “{sae[:60]}”: use one of {', '.join(names)}.", field
+            )
+        return sae
+
+    def saes(self) -> list[dict[str, Any]]:
+        """What is known of each SAE from its files; a `problem` if they cannot be read."""
+        return facts.facts_of_all(self.bundle)
+
+    def index(self, sae: str | None = "") -> Index:
+        """The index of an SAE; ValueError if it has none that can be used."""
+        return self.sources.index(self.sae_name(sae))
+
+    def feature_number(self, sae: str, feature: int, field: str = "feature") -> int:
+        """The number of a feature that the SAE has; RequestError about `field` otherwise."""
+        last = self.sources.d_sae(sae) - 1
+        if not 0 <= feature <= last:
+            raise RequestError(
+                f"There is no feature {feature:,}: this SAE has 0 to {last:,}.", field
+            )
+        return feature

@@ -1,0 +1,1 @@
+"""The pages: their HTML, charts and number formats, scripts and style sheets."""

@@ -1,0 +1,163 @@
+"""The app's pages: ordinary routes that return whole HTML, made from templates.
+
+Addresses say everything; all pages are one level deep and every link is relative, so that the app
+may stand under any path. Nothing here needs the model: a page is there while it loads.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from app.endpoints import ENDPOINTS
+from app.engine.workbench import Workbench
+from app.gate import ASGIApp, route_path
+from app.web import assets, views
+from app.web.templating import render
+
+PATHS: Final = r"/|/(features|prompt|steer|api|state)|/static/.*"
+"""Paths of everything that is routed here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """A page's place in the navigation, and what it loads."""
+
+    name: str
+    title: str
+    path: str
+    """Relative to the app's root."""
+    script: str
+    """The module that makes it live."""
+    modules: tuple[str, ...] = ()
+    """What that module imports, so that the browser loads all at once."""
+    view: Callable[[Workbench, Mapping[str, str]], dict[str, Any]]
+    """What the template shows, from the address's query; ValueError for a query that is wrong."""
+
+
+_SHARED: Final = ("server", "dom", "numbers", "frame", "steps", "store")
+
+PAGES: Final = (
+    Page(
+        name="overview",
+        title="Overview",
+        path="./",
+        script="overview",
+        modules=(*_SHARED, "navigate"),
+        view=views.overview,
+    ),
+    Page(
+        name="features",
+        title="Features",
+        path="features",
+        script="features",
+        modules=(*_SHARED, "navigate", "card"),
+        view=views.features,
+    ),
+    Page(
+        name="prompt",
+        title="Prompt",
+        path="prompt",
+        script="prompt",
+        modules=(*_SHARED, "card", "given", "turns", "prompt-tables", "prompt-colours"),
+        view=views.prompt,
+    ),
+    Page(
+        name="steer",
+        title="Steer",
+        path="steer",
+        script="steer",
+        modules=(*_SHARED, "card", "given", "turns", "edits", "steer-run"),
+        view=views.steer,
+    ),
+)
+API_PAGE: Final = Page(
+    name="api",
+    title="API",
+    path="api",
+    script="api",
+    modules=_SHARED,
+    view=views.api,
+)
+
+
+def add_routes(app: FastAPI, workbench: Workbench) -> None:
+    """Pages, what they ask again for, and static files."""
+    for page in (*PAGES, API_PAGE):
+        path = "/" if page.path == "./" else f"/{page.path}"
+        app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
+    app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
+    app.add_api_route("/static/{version}/{path:path}", assets.answer, methods=["GET"])
+
+
+def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
+    query = dict(request.query_params)
+    try:
+        shown, status = page.view(workbench, query), 200
+    except ValueError as error:
+        shown, status = {"problem": str(error)}, 404
+    html = page_html(workbench, page, query, shown)
+    return HTMLResponse(html, status, headers={"cache-control": "no-store"})
+
+
+def page_html(
+    workbench: Workbench,
+    page: Page,
+    query: Mapping[str, str],
+    shown: Mapping[str, Any],
+    *,
+    root: str = "",
+) -> str:
+    """A page whose template is shown `shown`; `root` leads from its address to the app's root."""
+    first = workbench.sae_name()
+    named = query.get("sae", "")
+    sae = named if named in workbench.bundle.sae_names else first
+    template = "problem.html" if "problem" in shown else f"{page.name}.html"
+    return render(
+        template,
+        page=page,
+        pages=PAGES,
+        root=root,
+        bundle=workbench.bundle,
+        saes=workbench.saes(),
+        first_sae=first,
+        sae=sae,
+        sae_in_address="" if sae == first else sae,
+        settings=workbench.settings,
+        endpoints={
+            endpoint.name: {"index": index, "parameters": list(endpoint.request.model_fields)}
+            for index, endpoint in enumerate(ENDPOINTS)
+        },
+        **shown,
+    )
+
+
+def _state(workbench: Workbench, request: Request) -> Response:
+    """What a page asks for again while something is being loaded or checked."""
+    try:
+        return JSONResponse(views.state(workbench, dict(request.query_params)))
+    except ValueError as error:
+        return JSONResponse({"detail": str(error)}, 404)
+
+
+def not_found(workbench: Workbench) -> ASGIApp:
+    """The app's answer to a path that it does not have: a page in its frame, or a sentence."""
+
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        request = Request(scope, receive)
+        if "text/html" in request.headers.get("accept", ""):
+            depth = route_path(scope).count("/") - 1
+            page = Page(
+                name="missing", title="Not found", path="", script="frame", view=views.overview
+            )
+            html = page_html(workbench, page, {}, {}, root="../" * depth)
+            response: Response = HTMLResponse(html, 404)
+        else:
+            response = JSONResponse({"detail": "The app has no such address."}, 404)
+        await response(scope, receive, send)
+
+    return answer

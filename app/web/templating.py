@@ -1,0 +1,38 @@
+"""Jinja2 with autoescape: whatever comes from a model, a corpus or a user is escaped."""
+
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from app.web import assets, charts, numbers
+
+_ENVIRONMENT: Final = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+def address(page: str, /, **query: object) -> str:
+    """Address of a page relative to the app's root.
+
+    Empty values are left out, so that the address of a default view stays short.
+    """
+    kept = {name: value for name, value in query.items() if value not in (None, "")}
+    return page + ("?" + urlencode(kept) if kept else "")
+
+
+def render(template: str, **values: Any) -> str:
+    """A template's HTML."""
+    return _ENVIRONMENT.get_template(template).render(**values)
+
+
+_ENVIRONMENT.globals |= {"asset": assets.address, "link": address, "charts": charts}
+_ENVIRONMENT.filters |= {
+    name: getattr(numbers, name)
+    for name in ("number", "fixed", "signed", "percent", "count", "one_in")
+}
