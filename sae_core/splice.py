@@ -16,7 +16,7 @@ from sae_core.config import Site
 from sae_core.edits import Edit
 from sae_core.generation import GenerationStep, generate
 from sae_core.head import hidden_states
-from sae_core.metrics import token_comparison
+from sae_core.metrics import fvu, token_comparison
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
@@ -239,7 +239,6 @@ def _totals(analysis: Analysis) -> dict[str, int | float]:
     with_loss = counted.copy()
     with_loss[:1] = False
     tokens = int(counted.sum())
-    deviation = float(analysis.sq_deviation.sum())
 
     def mean(values: np.ndarray) -> float:
         return float(values[with_loss].mean(dtype=np.float64)) if with_loss.any() else float("nan")
@@ -248,7 +247,7 @@ def _totals(analysis: Analysis) -> dict[str, int | float]:
     return {
         "tokens": tokens,
         "l0": len(analysis.token) / tokens if tokens else float("nan"),
-        "fvu": float(analysis.sq_error.sum()) / deviation if deviation else float("nan"),
+        "fvu": fvu(float(analysis.sq_error.sum()), float(analysis.sq_deviation.sum())),
         "ce_base": ce_base,
         "ce_spliced": ce_spliced,
         "delta_lm_loss": ce_spliced - ce_base,

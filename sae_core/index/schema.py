@@ -13,7 +13,9 @@ import duckdb
 
 from sae_core.files import atomic_write
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+READ_VERSIONS = (1, 2)
+"""Schemas that are read; `store.py` turns what the first has in another unit into today's."""
 
 TABLES = {
     "meta": "key VARCHAR, value VARCHAR",
@@ -122,10 +124,11 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     if not tables >= set(TABLES):
         raise ValueError(f"{path} is no index: {_REBUILD}")
     found = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    if found is None or found[0] != str(SCHEMA_VERSION):
+    if found is None or found[0] not in map(str, READ_VERSIONS):
         other = "unknown" if found is None else found[0]
+        known = " and ".join(map(str, READ_VERSIONS))
         raise ValueError(
-            f"{path} has index schema {other} but this version reads {SCHEMA_VERSION}: {_REBUILD}"
+            f"{path} has index schema {other} but this version reads {known}: {_REBUILD}"
         )
     # A copy that broke off opens all the same: what is missing would be missed on some page later.
     row = connection.execute(

@@ -23,6 +23,7 @@ from sae_core.index.selection import (
     priorities,
     sample_exponent,
 )
+from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
 
 _WINDOW_SD = 6.0
@@ -245,12 +246,16 @@ class FeatureStatistics:
         self._buffered = 0
 
     def totals(self) -> dict[str, float]:
-        """L0 and FVU on the tokens so far, as `sae_core.metrics` defines them; dead features."""
-        deviation = self.y_square - self.y_sum.square().sum() / max(self.tokens, 1)
+        """`l0`, `fvu` and `dead` so far, as `sae_core.metrics` defines them; NaN where the tokens
+        define none.
+        """
+        if not self.tokens:
+            return dict.fromkeys(("l0", "fvu", "dead"), float("nan"))
+        deviation = squared_deviation(self.y_square, self.y_sum, self.tokens)
         return {
-            "l0": float(self.active.sum()) / max(self.tokens, 1),
-            "fvu": float(self.error / deviation) if deviation > 0 else 0.0,
-            "dead": int((self.active == 0).sum()),
+            "l0": float(self.active.sum()) / self.tokens,
+            "fvu": fvu(self.error, deviation),
+            "dead": float((self.active == 0).double().mean()),
         }
 
     _SUMS = ("active", "early", "act_sum", "max_act", "y_sum", "y_square", "error", "by_source")

@@ -1,6 +1,7 @@
 """Reading an index: `Index`, from one file, from any number of threads."""
 
 import json
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -50,6 +51,7 @@ class Index:
         entries = self._rows("SELECT key, value FROM meta")
         self._meta: dict[str, Any] = {key: json.loads(value) for key, value in entries}
         self._highlights = [(int(i), str(why)) for i, why in self._meta.pop(META_KEY)]
+        self._meta["totals"] = _totals(self._meta)
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
@@ -91,7 +93,9 @@ class Index:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """About the whole index (docs/format.md lists the entries), and `mean_activation`."""
+        """About the whole index (docs/format.md lists the entries), and `mean_activation`. Numbers
+        in `totals` are NaN where the sample does not define them.
+        """
         return dict(self._meta)
 
     def frequencies(self) -> np.ndarray:
@@ -233,6 +237,16 @@ class Index:
 
     def _damaged(self) -> str:
         return f"{self._path} is damaged: build it again with jumpscope index."
+
+
+def _totals(meta: Mapping[str, Any]) -> dict[str, float]:
+    """The SAE's numbers on the sample; NaN where it does not define one."""
+    totals = {k: math.nan if v is None else float(v) for k, v in meta["totals"].items()}
+    if meta["schema_version"] == 1:
+        # There it was a number of features, and an undefined FVU was 0.
+        totals["dead"] /= meta["d_sae"]
+        totals["fvu"] = totals["fvu"] or math.nan
+    return totals
 
 
 def _readability(context: Mapping[str, Any]) -> tuple[float, float]:

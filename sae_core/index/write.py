@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -96,7 +97,8 @@ def write_index(
             {"source": name, "tokens": int(count)}
             for name, count in zip(spool.sources, source_tokens, strict=True)
         ],
-        "totals": statistics.totals(),
+        # JSON has no NaN.
+        "totals": {k: v if math.isfinite(v) else None for k, v in statistics.totals().items()},
         "before": cfg.before,
         "after": cfg.after,
         "intervals": cfg.intervals,

@@ -17,6 +17,8 @@ from sae_core.index.schema import create
 from sae_core.sae import SAE
 from tests import tiny
 
+DEMO = Path(__file__).parents[2] / "app" / "demo"
+
 
 @pytest.fixture(scope="module")
 def path(
@@ -44,8 +46,57 @@ def test_everything_is_json_with_finite_numbers(index: Index) -> None:
     meta = index.meta
     assert meta.pop("mean_activation").shape == (tiny.D_MODEL,)
     json.dumps(meta, allow_nan=False)
-    assert meta["schema_version"] == 1
+    assert meta["schema_version"] == 2
     assert meta["site"] == "resid_post/1"
+
+
+def first_schema(l0: float, fvu: float, dead: int) -> Callable[[Path], None]:
+    """A change of an index into one of schema 1, with these totals."""
+
+    def change(path: Path) -> None:
+        totals = json.dumps({"l0": l0, "fvu": fvu, "dead": dead})
+        with duckdb.connect(str(path)) as connection:
+            connection.execute("UPDATE meta SET value = '1' WHERE key = 'schema_version'")
+            connection.execute("UPDATE meta SET value = ? WHERE key = 'totals'", [totals])
+
+    return change
+
+
+def test_schema_1_counted_dead_features(path: Path, tmp_path: Path) -> None:
+    index = Index.open(damage(first_schema(3.5, 0.25, 16), path, tmp_path))
+    assert index.meta["totals"] == {"l0": 3.5, "fvu": 0.25, "dead": 16 / tiny.D_SAE}
+    assert index.feature(3)["feature"] == 3
+
+
+def test_schema_1_had_0_for_an_undefined_fvu(path: Path, tmp_path: Path) -> None:
+    index = Index.open(damage(first_schema(1.0, 0.0, 0), path, tmp_path))
+    assert np.isnan(index.meta["totals"]["fvu"])
+    assert index.meta["totals"]["dead"] == 0
+
+
+@pytest.mark.parametrize("path", sorted(DEMO.glob("saes/*/index.duckdb")), ids=str)
+def test_the_demos_indexes_have_a_share_of_dead_features(path: Path, tmp_path: Path) -> None:
+    index = Index.open(shutil.copy(path, tmp_path / "copy.duckdb"))
+    totals = index.meta["totals"]
+    assert 0 < totals["dead"] < 0.1
+    assert totals["dead"] == pytest.approx((index.frequencies() == 0).mean())
+    assert 0 < totals["fvu"] < 0.3
+
+
+def test_one_token_has_no_fvu(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE, tmp_path: Path
+) -> None:
+    corpus = tmp_path / "one.jsonl"
+    corpus.write_text(json.dumps({"text": "a"}) + "\n")
+    path = tmp_path / "index.duckdb"
+    build_index(tiny_model, tiny_tokenizer, tiny_sae, IndexConfig(corpus=(str(corpus),)), path)
+    meta = Index.open(path).meta
+    assert meta["tokens"] == 1
+    assert np.isnan(meta["totals"]["fvu"])
+    assert 0 < meta["totals"]["dead"] < 1
+    with duckdb.connect(str(shutil.copy(path, tmp_path / "copy.duckdb"))) as connection:
+        [(totals,)] = connection.execute("SELECT value FROM meta WHERE key = 'totals'").fetchall()
+    assert json.loads(totals)["fvu"] is None
 
 
 def test_the_meta_that_is_handed_out_is_a_copy(index: Index) -> None:
@@ -242,7 +293,7 @@ def no_arrays(path: Path) -> None:
         (truncate(0.3), "(cut off|damaged).*build it again with jumpscope index"),
         (truncate(0.9), "cut off: copy it again, or build it again"),
         (no_index, "is no index: build it again"),
-        (other_version, "has index schema 99 but this version reads 1: build it again"),
+        (other_version, "has index schema 99 but this version reads 1 and 2: build it again"),
         (no_arrays, "is damaged: build it again"),
     ],
 )
