@@ -1,1 +1,348 @@
 // @ts-check
+/* What every page stands in: the SAE and the rest of the address, the badge, what the server is at.
+
+   A page's script calls `start` first. The page came whole from the server, with the state it was
+   in; that is asked for again (`GET /state`) while something is being loaded or checked, when the
+   window is looked at again, and while the server does not answer. */
+
+import { address, el } from "./dom.js";
+import { ServerError, state as askState } from "./server.js";
+import { startSteps } from "./steps.js";
+
+/** @typedef {{state: string, badge: string, doubt: string, panel?: string}} Check */
+/** @typedef {{system: boolean, end: string}} Chat how conversations are written */
+/**
+ * @typedef {{
+ *   loading: boolean,
+ *   loaded: boolean,
+ *   problem: string | null,
+ *   chat: Chat | null,
+ *   memory?: string,
+ *   checks: Record<string, Check>,
+ * }} State `badge`, `doubt`, `panel`, `memory` are markup of the server's templates
+ */
+
+const PAUSES = [300, 600, 1000, 2000]; // ms between questions; the last is kept
+
+/** @type {State} */
+let current = { loading: false, loaded: false, problem: null, chat: null, checks: {} };
+let asked = ""; // the SAEs asked about
+let timer = 0;
+let times = 0;
+let gone = false;
+let leaving = false;
+/** @type {Set<(state: State) => void>} */
+const listeners = new Set();
+/** @type {((name: string) => void) | null} */
+let chosen = null;
+
+/**
+ * Begin. `onSae` is told when another SAE is chosen; without it the page is loaded anew for that SAE.
+ * @param {{onSae?: (name: string) => void}} [options]
+ */
+export function start({ onSae } = {}) {
+  chosen = onSae ?? chosen;
+  startSteps();
+  select()?.addEventListener("change", (event) => {
+    const name = /** @type {HTMLSelectElement} */ (event.target).value;
+    if (chosen) chosen(name);
+    else location.assign(addressWith(name));
+  });
+  document.addEventListener("click", (event) => {
+    const target = event.target instanceof Element ? event.target : null;
+    const button = target?.closest("button[data-copy]");
+    if (button instanceof HTMLButtonElement) copy(button.dataset.copy ?? "", button);
+  });
+  carrySae();
+  current = JSON.parse(document.getElementById("state")?.textContent ?? "null") ?? current;
+  asked = asking();
+  if (asked !== JSON.stringify(Object.keys(current.checks))) look();
+  else if (isPending(current)) again();
+  document.addEventListener("jumpscope:gone", () => setGone(true));
+  document.addEventListener("visibilitychange", look);
+  for (const kind of ["focus", "online", "offline"]) addEventListener(kind, look);
+  addEventListener("pagehide", () => {
+    leaving = true;
+    clearTimeout(timer);
+  });
+  // From the browser's cache of pages, as it was left.
+  addEventListener("pageshow", (event) => {
+    leaving = false;
+    if (event.persisted) look();
+  });
+}
+
+/* The SAE, and the rest of the address */
+
+function select() {
+  return /** @type {HTMLSelectElement | null} */ (document.getElementById("sae"));
+}
+
+const firstSae = () => select()?.dataset.first ?? "";
+
+/** The SAE on the page; none in the address stands for the bundle's first. */
+export const sae = () => query().sae || firstSae();
+
+/** How an SAE stands in addresses: the bundle's first as "". @param {string} name */
+export const saeInAddress = (name) => (name === firstSae() ? "" : name);
+
+/** Names and labels of all SAEs. @returns {[string, string][]} */
+export const saes = () =>
+  [...(select()?.options ?? [])].map((option) => [option.value, option.textContent ?? ""]);
+
+/** Whether the bundle has such an SAE. @param {string} name */
+export const hasSae = (name) => saes().some(([each]) => each === name);
+
+/** Where an SAE reads, as the choice says it; its name where two read at one place.
+ * @param {string} name */
+export function saeLabel(name) {
+  const place = (/** @type {string} */ words) => words.replace(/ · [0-9,]+ features$/, "");
+  const words = place(saes().find(([each]) => each === name)?.[1] ?? name);
+  return saes().filter(([, label]) => place(label) === words).length > 1 ? name : words;
+}
+
+/* Values too long for a link (a server takes 64 KB in all) are kept in the history instead: back,
+   forward and reloading bring them back, a link leaves them out. */
+const LONGEST = 6000;
+
+/** The values of this page's address. @returns {Record<string, string>} */
+export function query() {
+  return { ...history.state?.long, ...Object.fromEntries(new URLSearchParams(location.search)) };
+}
+
+/**
+ * Make these the values of this page's address; empty ones are left out. `push` makes it a step to
+ * go back from.
+ * @param {Record<string, string | number | null | undefined>} values
+ * @param {{push?: boolean}} [options]
+ */
+export function setQuery(values, { push = false } = {}) {
+  const [short, long] = parted(values, LONGEST);
+  const target = address(location.pathname, short);
+  const same = target === location.pathname + location.search;
+  if (push && !same) history.pushState({ long }, "", target);
+  else history.replaceState({ ...history.state, long }, "", target);
+  carrySae();
+}
+
+/**
+ * Values that fit a link, and those that do not.
+ * @param {Record<string, string | number | null | undefined>} values
+ * @param {number} longest characters of a value in a link
+ * @returns {Record<string, string | number | null | undefined>[]}
+ */
+export function parted(values, longest) {
+  const entries = Object.entries(values);
+  /** @param {[string, string | number | null | undefined]} entry */
+  const fits = ([, value]) => encodeURIComponent(value ?? "").length <= longest;
+  return [entries.filter(fits), entries.filter((entry) => !fits(entry))].map((each) =>
+    Object.fromEntries(each),
+  );
+}
+
+/** This page's address with another SAE. A feature's number means nothing there. @param {string} name */
+export function addressWith(name) {
+  const values = { ...query(), feature: "", page: "", sae: saeInAddress(name) };
+  return address(location.pathname, values);
+}
+
+/** After a change of the address: links of the navigation keep the SAE, its badge is shown. */
+export function carrySae() {
+  const name = hasSae(sae()) ? saeInAddress(sae()) : "";
+  for (const link of document.querySelectorAll("a[data-page-link]")) {
+    const [page] = (link.getAttribute("href") ?? "").split("?");
+    link.setAttribute("href", address(page, { sae: name }));
+  }
+  const choice = select();
+  if (choice && hasSae(sae())) choice.value = sae();
+  if (asked && asking() !== asked) look();
+}
+
+/* What the server is at */
+
+/** Hear of the state: now, and after each change. @param {(state: State) => void} listener */
+export function onState(listener) {
+  listeners.add(listener);
+  if (asked) listener(current);
+}
+
+/* The page's SAE first, then those that edits in the address name. */
+function names() {
+  let edits = [];
+  try {
+    edits = JSON.parse(query().edits ?? "[]");
+  } catch {
+    // The page says itself that it cannot read them.
+  }
+  const others = Array.isArray(edits) ? edits.map((edit) => edit?.sae) : [];
+  return [...new Set([sae(), ...others])].filter((name) => name && hasSae(name));
+}
+
+function asking() {
+  return JSON.stringify(names());
+}
+
+/** Ask what the server is at, now. */
+export function look() {
+  if (document.hidden) return;
+  times = 0;
+  ask();
+}
+
+async function ask() {
+  clearTimeout(timer);
+  const now = names();
+  const key = JSON.stringify(now);
+  asked = key;
+  // Looking at a page is a reason to try again what failed before; waiting is none.
+  const question = [...now.map((name) => ["sae", name]), ["again", times ? "" : "1"]];
+  try {
+    const answer = await askState(question);
+    if (key === asked) take(answer);
+  } catch (error) {
+    if (leaving || !(error instanceof ServerError)) return;
+    setGone(error.gone);
+  }
+}
+
+/** @param {State} state */
+function take(state) {
+  current = state;
+  asked = asking();
+  setGone(false);
+  drawState();
+  for (const listener of listeners) listener(state);
+  if (isPending(state)) again();
+}
+
+/** @param {State} state */
+function isPending({ loading, checks }) {
+  return loading || Object.values(checks).some((check) => check.state === "checking");
+}
+
+function again() {
+  clearTimeout(timer);
+  timer = window.setTimeout(ask, PAUSES[Math.min(times, PAUSES.length - 1)]);
+  times += 1;
+}
+
+/* Only what has changed, so that the focus and an opened part stay. */
+const drawn = new WeakMap();
+
+/** Put markup of the server's templates into an element, if it is other markup than before.
+ * @param {Element | null} slot @param {string} html */
+export function fill(slot, html) {
+  if (!slot || drawn.get(slot) === html) return;
+  drawn.set(slot, html);
+  slot.replaceChildren(markup(html));
+}
+
+/**
+ * Nodes of markup that the server's templates made, which escape what comes from outside; for
+ * nothing else.
+ * @param {string} html
+ */
+export function markup(html) {
+  const nodes = document.createDocumentFragment();
+  nodes.append(...new DOMParser().parseFromString(html, "text/html").body.childNodes);
+  return nodes;
+}
+
+/** Show the badge, the doubts wherever there is a place for them, and whether the model is there. */
+export function drawState() {
+  const { checks } = current;
+  fill(document.getElementById("badge"), checks[sae()]?.badge ?? "");
+  const doubts = names().map((name) => checks[name]?.doubt ?? "");
+  for (const slot of document.querySelectorAll("[data-doubt]")) fill(slot, doubts.join(""));
+  const loading = document.getElementById("loading");
+  if (loading) loading.hidden = !current.loading || current.loaded;
+}
+
+/* When nothing answers. Links would lead to the browser's own page, and what was typed be lost. */
+
+/** @param {boolean} now */
+function setGone(now) {
+  if (now) again();
+  if (now === gone) return;
+  gone = now;
+  const notice = document.getElementById("gone");
+  if (notice) notice.hidden = !now;
+  if (now) document.addEventListener("click", stay, { capture: true });
+  else document.removeEventListener("click", stay, { capture: true });
+}
+
+/** @param {MouseEvent} event */
+function stay(event) {
+  const target = event.target instanceof Element ? event.target : null;
+  if (target?.closest("#gone button, a[href]:not([href^='#'])")) {
+    event.preventDefault();
+    event.stopPropagation();
+    look();
+  }
+}
+
+/* Words and waiting */
+
+let waiting = 0;
+
+/**
+ * Show that the page waits for `promise`: a thin line under the navigation after a moment.
+ * @template T
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+export async function busy(promise) {
+  const mark = (/** @type {number} */ change) => {
+    waiting += change;
+    document.documentElement.toggleAttribute("data-busy", waiting > 0);
+    document.getElementById("content")?.setAttribute("aria-busy", String(waiting > 0));
+  };
+  mark(1);
+  try {
+    return await promise;
+  } finally {
+    mark(-1);
+  }
+}
+
+/** The window's title; "" is the app's name alone. @param {string} text */
+export function title(text) {
+  document.title = text ? `${text} · Jumpscope` : "Jumpscope";
+}
+
+/** A sentence that says what went wrong. @param {string} sentence */
+export const problem = (sentence) => el("p", { class: "problem", role: "alert" }, sentence);
+
+/**
+ * Copy a text; the button says that it was done.
+ * @param {string} text
+ * @param {HTMLElement} button
+ */
+export async function copy(text, button) {
+  const words = button.textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    button.textContent = "Copied";
+  } catch {
+    button.textContent = "Copying is not allowed here";
+  }
+  setTimeout(() => (button.textContent = words), 1600);
+}
+
+/**
+ * That an SAE has no index, and the command that builds it, as the server's templates write it.
+ * @param {{reason: string, command: string}} missing
+ */
+export function missingIndex({ reason, command }) {
+  return el(
+    "div",
+    { class: "panel notice", role: "note" },
+    el("p", {}, `${reason}, so what its features fire on is not known. This builds it from text of yours:`),
+    el(
+      "div",
+      { class: "command" },
+      el("code", {}, command),
+      el("button", { type: "button", class: "plain", "data-copy": command }, "Copy"),
+    ),
+  );
+}

@@ -1,1 +1,163 @@
 // @ts-check
+/* Moving within a page: a link to the same path, a search while it is typed, back and forward fetch
+   the page of the new address and put its main region in the place of this one.
+
+   Parts (data-part) of the same view (data-view) are exchanged alone, so that a field somebody is
+   typing in stays. A later move overtakes an earlier one. */
+
+import { address } from "./dom.js";
+import { addressWith, busy, carrySae, drawState, problem, query } from "./frame.js";
+import { ServerError, page } from "./server.js";
+
+const TYPING = 160; // ms without a key after which is searched
+
+/** @typedef {{push?: boolean, scroll?: number | null}} How a step of the history or not; where to
+ * scroll, null for nowhere */
+
+/**
+ * Begin. `onShown` is called with the main region now and after each exchange.
+ * @param {{onShown?: (main: HTMLElement) => void}} [options]
+ * @returns {{go: (target: string, how?: How) => Promise<void>, onSae: (name: string) => void}}
+ * `onSae` is for `start` of frame.js
+ */
+export function navigation({ onShown = () => {} } = {}) {
+  const main = /** @type {HTMLElement} */ (document.getElementById("content"));
+  /** @type {AbortController | null} */
+  let moving = null;
+
+  /** @param {string} target @param {How} [how] */
+  async function go(target, { push = true, scroll = 0 } = {}) {
+    if (push) {
+      history.replaceState({ ...history.state, scroll: scrollY }, "");
+      history.pushState({}, "", target);
+    } else {
+      history.replaceState(history.state, "", target);
+    }
+    await show(scroll);
+  }
+
+  /** @param {number | null} scroll */
+  async function show(scroll) {
+    moving?.abort();
+    const mine = (moving = new AbortController());
+    try {
+      const answer = await busy(page(location.pathname + location.search, mine.signal));
+      // A random feature's address says which it is, once the server has chosen.
+      if (answer.url !== location.href) history.replaceState(history.state, "", answer.url);
+      exchange(main, new DOMParser().parseFromString(answer.html, "text/html"));
+    } catch (error) {
+      if (mine.signal.aborted) return;
+      if (!(error instanceof ServerError)) throw error;
+      if (!error.gone) main.replaceChildren(problem(error.message));
+    }
+    carrySae();
+    drawState();
+    if (scroll !== null) scrollTo(0, scroll);
+    refocus(main);
+    onShown(main);
+  }
+
+  history.scrollRestoration = "manual";
+  addEventListener("popstate", () => show(history.state?.scroll ?? 0));
+  addEventListener("pagehide", () => {
+    history.replaceState({ ...history.state, scroll: scrollY }, "");
+  });
+  main.addEventListener("click", (event) => {
+    const target = samePage(event);
+    if (!target) return;
+    event.preventDefault();
+    go(target.href, { scroll: target.stays ? null : 0 });
+  });
+  searching(main, go);
+  if (history.state?.scroll) scrollTo(0, history.state.scroll);
+  onShown(main);
+  return { go, onSae: (name) => void go(addressWith(name)) };
+}
+
+/**
+ * Where a click leads within this page, if it does. A link with data-stays leaves the scrolling.
+ * @param {MouseEvent} event
+ */
+function samePage(event) {
+  if (event.defaultPrevented || event.button) return null;
+  if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return null;
+  const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
+  const written = link?.getAttribute("href");
+  if (!link || !written || written.startsWith("#")) return null;
+  const target = new URL(written, document.baseURI);
+  if (target.origin !== location.origin || target.pathname !== location.pathname) return null;
+  return { href: target.href, stays: link.hasAttribute("data-stays") };
+}
+
+/**
+ * Put what another document has in its main region in the place of this one's; the focus stays on
+ * the element with the same id.
+ * @param {HTMLElement} main
+ * @param {Document} fresh
+ */
+function exchange(main, fresh) {
+  const from = fresh.getElementById("content");
+  if (!from) return;
+  const focused = document.activeElement?.id;
+  document.title = fresh.title;
+  const [view, other] = [viewOf(main), viewOf(from)];
+  const parts = [...from.querySelectorAll("[data-part]")];
+  if (view === other && view && parts.length) {
+    for (const part of parts) {
+      main.querySelector(`[data-part="${part.getAttribute("data-part")}"]`)?.replaceWith(part);
+    }
+  } else {
+    main.replaceChildren(...from.childNodes);
+  }
+  if (focused && document.activeElement === document.body) {
+    document.getElementById(focused)?.focus({ preventScroll: true });
+  }
+}
+
+/** @param {HTMLElement} main */
+function viewOf(main) {
+  return main.querySelector("[data-view]")?.getAttribute("data-view");
+}
+
+/** What had the focus is gone: it goes to the heading. @param {HTMLElement} main */
+function refocus(main) {
+  if (document.activeElement !== document.body) return;
+  const heading = main.querySelector("h1");
+  heading?.setAttribute("tabindex", "-1");
+  heading?.focus({ preventScroll: true });
+}
+
+/**
+ * Forms with data-search: what is typed or chosen in them is the address.
+ * @param {HTMLElement} main
+ * @param {(target: string, how?: How) => Promise<void>} go
+ */
+function searching(main, go) {
+  let timer = 0;
+  const formOf = (/** @type {Event} */ event) => {
+    const form = event.target instanceof Element ? event.target.closest("form[data-search]") : null;
+    return form instanceof HTMLFormElement ? form : null;
+  };
+  const search = (/** @type {HTMLFormElement} */ form, /** @type {boolean} */ push) => {
+    const values = [...new FormData(form)].map(([name, value]) => [name, String(value)]);
+    const whole = { ...query(), page: "", feature: "", ...Object.fromEntries(values) };
+    void go(address(location.pathname, whole), { push, scroll: null });
+  };
+  main.addEventListener("input", (event) => {
+    const form = formOf(event);
+    if (!form) return;
+    clearTimeout(timer);
+    // Typing is one step of the history, a choice another.
+    const field = /** @type {HTMLInputElement} */ (event.target);
+    const typing = field.matches("input:not([type=checkbox], [type=radio])");
+    const push = !typing || !query()[field.name];
+    timer = window.setTimeout(() => search(form, push), typing ? TYPING : 0);
+  });
+  main.addEventListener("submit", (event) => {
+    const form = formOf(event);
+    if (!form || event.defaultPrevented) return;
+    event.preventDefault();
+    clearTimeout(timer);
+    search(form, false);
+  });
+}

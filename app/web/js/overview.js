@@ -1,1 +1,31 @@
 // @ts-check
+/* The overview: what is loaded and checked is drawn anew as it changes; another SAE is shown in
+   place. */
+
+import { fill, markup, onState, start } from "./frame.js";
+import { navigation } from "./navigate.js";
+
+const { onSae } = navigation();
+start({ onSae });
+
+onState(({ checks, memory }) => {
+  const [own] = Object.values(checks);
+  if (own?.panel !== undefined) fill(document.getElementById("check"), own.panel);
+  if (memory !== undefined) remember(memory);
+});
+
+/** What is unfolded stays so, and the focus where it is. @param {string} html */
+function remember(html) {
+  const slot = document.getElementById("memory");
+  const fresh = markup(html).firstElementChild;
+  const old = slot?.firstElementChild;
+  if (!slot || !fresh) return;
+  if (old?.localName === "details" && fresh.localName === "details") {
+    for (const part of ["summary span", ".panel"]) {
+      const piece = fresh.querySelector(part);
+      if (piece) old.querySelector(part)?.replaceWith(piece);
+    }
+  } else {
+    slot.replaceChildren(fresh);
+  }
+}

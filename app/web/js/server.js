@@ -13,13 +13,14 @@ export class ServerError extends Error {
   /**
    * @param {string} sentence
    * @param {string} [field] such as "edits.0.strength"
-   * @param {{full?: boolean}} [kind]
+   * @param {{full?: boolean, gone?: boolean}} [kind] whether the queue is full, nothing answers
    */
-  constructor(sentence, field = "", { full = false } = {}) {
+  constructor(sentence, field = "", { full = false, gone = false } = {}) {
     super(sentence);
     this.name = "ServerError";
     this.field = field;
     this.full = full;
+    this.gone = gone;
   }
 }
 
@@ -38,7 +39,8 @@ function endpoint(name) {
 }
 
 /** The address of a path within the app, wherever a proxy serves it. @param {string} path */
-export const within = (path) => new URL(path, document.baseURI).href;
+export const within = (path) =>
+  new URL((document.documentElement.dataset.root ?? "") + path, document.baseURI).href;
 
 /**
  * Ask an endpoint. A stream's growing answers come to `onProgress`; the last one is returned.
@@ -79,13 +81,25 @@ export async function call(name, args, { onProgress, onQueue, onStart, signal } 
   throw new ServerError(UNREACHABLE);
 }
 
-/** A page's HTML. @param {string} address @param {AbortSignal} [signal] @returns {Promise<string>} */
+/**
+ * A page's HTML, and its address, which the server may have made more exact. What went wrong on a
+ * page stands in its HTML.
+ * @param {string} address
+ * @param {AbortSignal} [signal]
+ * @returns {Promise<{html: string, url: string}>}
+ */
 export async function page(address, signal) {
-  const response = await reached(fetch(within(address), { signal, headers: { accept: "text/html" } }));
-  return response.text();
+  const target = new URL(address, document.baseURI);
+  const response = await reached(fetch(target, { signal, headers: { accept: "text/html" } }));
+  const isPage = response.headers.get("content-type")?.startsWith("text/html");
+  if (!isPage) throw await refusal(response);
+  return { html: await response.text(), url: response.url };
 }
 
-/** What the server is at: the model, its memory, checks. @param {Record<string, string>} query */
+/**
+ * What the server is at: the model, its memory, checks.
+ * @param {string[][]} query pairs of names and values
+ */
 export async function state(query) {
   const response = await reached(fetch(within(`state?${new URLSearchParams(query)}`)));
   if (!response.ok) throw await refusal(response);
@@ -111,7 +125,9 @@ async function reached(request) {
     return await request;
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") throw error;
-    throw new ServerError(UNREACHABLE);
+    // The frame says so, and goes on asking until there is an answer again.
+    document.dispatchEvent(new Event("jumpscope:gone"));
+    throw new ServerError(UNREACHABLE, "", { gone: true });
   }
 }
 
