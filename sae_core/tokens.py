@@ -102,6 +102,17 @@ def token_texts(ids: Sequence[int], vocab: Sequence[bytes]) -> list[str]:
     return texts
 
 
+def partial_bytes(ids: Sequence[int], texts: Sequence[str], vocab: Sequence[bytes]) -> list[str]:
+    """For each token whose text, of `token_texts`, shows no character: its bytes, such as "F0 9F".
+
+    "" for all others. Those are tokens that end within a character, and bytes that are no UTF-8.
+    """
+    return [
+        "" if text.strip("\N{REPLACEMENT CHARACTER}") else vocab[i].hex(" ").upper()
+        for i, text in zip(ids, texts, strict=True)
+    ]
+
+
 class TokenStream:
     """`token_texts` for ids that arrive one by one, as in generation."""
 

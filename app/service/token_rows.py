@@ -9,7 +9,7 @@ import numpy as np
 
 from sae_core.metrics import DEFINITIONS
 from sae_core.splice import Analysis
-from sae_core.tokens import token_texts
+from sae_core.tokens import partial_bytes, token_texts
 
 TOTALS = ("tokens", "l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl")
 
@@ -44,18 +44,27 @@ def finite_list(values: np.ndarray) -> list[float | None]:
 
 
 def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str, Any]]:
-    """One dict a token: i, id, text, special, loss, spliced_loss, delta, kl."""
+    """One dict a token: i, id, text, special, loss, spliced_loss, delta, kl.
+
+    Those whose text shows no character have `bytes` too, such as "F0 9F".
+    """
+    ids = analysis.ids.tolist()
+    texts = token_texts(ids, vocabulary)
     columns = {
-        "i": range(len(analysis.ids)),
-        "id": analysis.ids.tolist(),
-        "text": token_texts(analysis.ids.tolist(), vocabulary),
+        "i": range(len(ids)),
+        "id": ids,
+        "text": texts,
         "special": analysis.special.tolist(),
         "loss": finite_list(analysis.base_loss),
         "spliced_loss": finite_list(analysis.spliced_loss),
         "delta": finite_list(analysis.spliced_loss - analysis.base_loss),
         "kl": finite_list(analysis.kl),
     }
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return [
+        {**row, "bytes": partial} if partial else row
+        for row, partial in zip(rows, partial_bytes(ids, texts, vocabulary), strict=True)
+    ]
 
 
 def totals(analysis: Analysis) -> dict[str, float | None]:

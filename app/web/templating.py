@@ -7,6 +7,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.web import assets, charts, numbers
+from app.web.token_text import quoted, token_parts, token_text
 
 _ENVIRONMENT: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,6 +33,7 @@ def render(template: str, **values: Any) -> str:
 
 
 _ENVIRONMENT.globals |= {"asset": assets.address, "link": address, "charts": charts}
+_ENVIRONMENT.globals |= {"token_parts": token_parts, "token_text": token_text, "quoted": quoted}
 _ENVIRONMENT.filters |= {
     name: getattr(numbers, name)
     for name in ("number", "fixed", "signed", "percent", "count", "one_in")

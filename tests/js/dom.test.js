@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { address, el, quoted, tokenText } from "../../app/web/js/dom.js";
+import { address, el, quoted, tokenNodes, tokenText } from "../../app/web/js/dom.js";
 
 /** As much of an element as dom.js uses. */
 class FakeElement {
@@ -80,6 +80,31 @@ test("line breaks of a token are drawn and kept", () => {
   );
   assert.deepEqual(shown, ["a", "<i>↵", "<br>", "<i>↵", "<br>", " b"]);
   assert.deepEqual(fake(tokenText(el("span"), "")).children, []);
+});
+
+/** What stands on the page for a token, its element in brackets.
+ * @param {string} text @param {string} [bytes] */
+function drawn(text, bytes) {
+  const parts = tokenNodes(el("span"), text, bytes);
+  return parts.map((part) => {
+    if (typeof part === "string") return part;
+    const inside = fake(part).children.map((child) =>
+      typeof child === "string" ? child : `<${child.tag}>${child.children.join("")}`,
+    );
+    return `[${inside.join("")}]`;
+  });
+}
+
+test("spaces around a token stand outside of its element, spaces alone inside", () => {
+  assert.deepEqual(drawn("a"), ["[a]"]);
+  assert.deepEqual(drawn("  a b "), ["  ", "[a b]", " "]);
+  assert.deepEqual(drawn("   "), ["[   ]"]);
+  assert.deepEqual(drawn("\n  b"), ["[<i>↵<br>  b]"]);
+});
+
+test("a token without a character of its own is drawn by its bytes", () => {
+  assert.deepEqual(drawn("", "F0 9F"), ["[<i>⟨F0 9F⟩]"]);
+  assert.equal(quoted("", "F0"), "“⟨F0⟩”");
 });
 
 test("quoted text stands on one line", () => {

@@ -6,7 +6,14 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
-from sae_core.tokens import TokenStream, encode_text, special_ids, token_texts, vocabulary
+from sae_core.tokens import (
+    TokenStream,
+    encode_text,
+    partial_bytes,
+    special_ids,
+    token_texts,
+    vocabulary,
+)
 from tests.tiny import BOS, HOSTILE
 
 TEXTS = ["", "plain words", "Café naïve 日本語 🙂🙂\n\tx", HOSTILE, "  spaces   and <eos> <bos>"]
@@ -30,6 +37,14 @@ def test_a_character_appears_at_its_last_token(tiny_tokenizer: Any) -> None:
     ids = encode_text(tiny_tokenizer, "日")[1:]
     assert token_texts(ids, vocabulary(tiny_tokenizer)) == ["", "", "日"]
     assert token_texts(ids[:2], vocabulary(tiny_tokenizer)) == ["", "�"]
+
+
+def test_tokens_without_a_character_say_their_bytes() -> None:
+    vocabulary = [b"a", b"\xf0", b"\x9f\x98", b"\x80", b"\xff", b" b"]
+    ids = [0, 1, 2, 3, 5, 4, 0]
+    texts = token_texts(ids, vocabulary)
+    assert texts == ["a", "", "", "😀", " b", "\N{REPLACEMENT CHARACTER}", "a"]
+    assert partial_bytes(ids, texts, vocabulary) == ["", "F0", "9F 98", "", "", "FF", ""]
 
 
 def test_max_tokens_counts_bos(tiny_tokenizer: Any) -> None:

@@ -49,11 +49,47 @@ export function tokenText(node, text) {
 }
 
 /**
- * `text` in quotation marks, on one line: line breaks and tabs are drawn.
+ * Fill the node of a token; returns what stands on the page: the node, and spaces around it.
+ *
+ * Those stand outside, without its colour, which would leave a sliver at the end of a line. Where
+ * the text shows no character, `bytes` ("F0 9F") are drawn instead, as ⟨F0 9F⟩, so that the token
+ * can be seen and chosen. app/web/token_text.py draws tokens alike.
+ * @template {ParentNode} Parent
+ * @param {Parent} node
  * @param {string} text
+ * @param {string} [bytes]
+ * @returns {(Parent | string)[]}
+ */
+export function tokenNodes(node, text, bytes = "") {
+  if (bytes) {
+    node.append(el("i", { class: "partial" }, `⟨${bytes}⟩`));
+    return [node];
+  }
+  const [before, shown, after] = tokenParts(text);
+  tokenText(node, shown);
+  return [before, node, after].filter((part) => part !== "");
+}
+
+/**
+ * A token's text without the spaces around it, and those before and after; spaces alone are text.
+ * @param {string} text
+ * @returns {[string, string, string]}
+ */
+function tokenParts(text) {
+  const shown = text.replace(/^ +| +$/g, "") || text;
+  const start = text.indexOf(shown);
+  return [text.slice(0, start), shown, text.slice(start + shown.length)];
+}
+
+/**
+ * `text` in quotation marks, on one line: line breaks and tabs are drawn. Where it shows no
+ * character, its `bytes` stand there: “⟨F0 9F⟩”.
+ * @param {string} text
+ * @param {string} [bytes]
  * @returns {string}
  */
-export function quoted(text) {
+export function quoted(text, bytes = "") {
+  if (bytes) return `“⟨${bytes}⟩”`;
   return `“${text.replaceAll("\n", "↵").replaceAll("\t", "⇥")}”`;
 }
 
