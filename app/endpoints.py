@@ -5,29 +5,27 @@ From the request come the Python signature and the docstring that Gradio turns i
 tools, the API page, and the docs. `Api` offers the same functions within Python.
 """
 
+import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
-
-from pydantic.fields import FieldInfo
 
 from app.engine.workbench import Workbench
 from app.requests import (
     CheckRequest,
     DeltaLossRequest,
+    FeatureOnTextRequest,
     FeatureRequest,
+    Kind,
     PromptFeaturesRequest,
     ReproduceRequest,
     Request,
     SearchRequest,
     SteerRequest,
-    TestTextRequest,
-    bounds_of,
-    default_of,
+    parameters_of,
     parsed,
-    unit_of,
 )
 from app.service import analyse, features, provenance, steer, trust
 from app.settings import Settings
@@ -68,8 +66,17 @@ class Endpoint:
     before, and the last is the endpoint's."""
     work: Work
     returns: str
-    """What the answer holds, as a sentence."""
-    streams: bool = False
+    """What the answer holds."""
+
+    @property
+    def streams(self) -> bool:
+        """Whether its answer grows."""
+        return inspect.isgeneratorfunction(self.answer)
+
+    @property
+    def waits(self) -> bool:
+        """Whether it waits for something, holding no thread."""
+        return inspect.iscoroutinefunction(self.answer)
 
     @property
     def summary(self) -> str:
@@ -112,8 +119,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     ),
     Endpoint(
         name="test_text",
-        request=TestTextRequest,
-        answer=analyse.test_text,
+        request=FeatureOnTextRequest,
+        answer=analyse.feature_on_text,
         work=Work.ANALYSE,
         returns="tokens with the feature's pre_activations and activations, special, threshold, "
         "max_act.",
@@ -123,7 +130,6 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=SteerRequest,
         answer=steer.steer,
         work=Work.GENERATE,
-        streams=True,
         returns="base and steered tokens with the edited features' activations, the edits in raw "
         "units, and the settings that repeat the run.",
     ),
@@ -151,80 +157,70 @@ BY_NAME: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint i
 def function_of(endpoint: Endpoint, workbench: Workbench) -> Callable[..., Any]:
     """The endpoint as a Python function with the request's parameters, for one workbench.
 
-    It raises RequestError. Every parameter has a default, None where the request requires it: what
-    is missing gets our sentence. A stream is a generator function, a check a coroutine function.
+    It raises RequestError. Every parameter has a default, None where the request requires it, so
+    that what is missing gets our sentence. One that streams is a generator function, one that waits
+    a coroutine function.
     """
-    names = list(endpoint.request.model_fields)
     settings = workbench.settings
-
-    def request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
-        given = dict(zip(names, args, strict=False)) | kwargs
-        return parsed(endpoint.request, given, settings)
-
-    if endpoint.streams:
-
-        def function(*args: Any, **kwargs: Any) -> Any:
-            yield from endpoint.answer(workbench, request(args, kwargs))  # pyright: ignore[reportReturnType]
-
-    elif inspect.iscoroutinefunction(endpoint.answer):
-
-        async def function(*args: Any, **kwargs: Any) -> Any:
-            return await endpoint.answer(workbench, request(args, kwargs))  # pyright: ignore[reportGeneralTypeIssues]
-
-    else:
-
-        def function(*args: Any, **kwargs: Any) -> Any:
-            return endpoint.answer(workbench, request(args, kwargs))
-
     returned = Iterator[Answer] if endpoint.streams else Answer
-    fields = endpoint.request.model_fields
-    function.__name__ = function.__qualname__ = endpoint.name
-    function.__doc__ = docstring(endpoint, settings)
-    function.__annotations__ = {n: _wire_type(i) for n, i in fields.items()} | {"return": returned}
-    function.__signature__ = inspect.Signature(  # pyright: ignore[reportFunctionMemberAccess]
+    signature = inspect.Signature(
         [
             inspect.Parameter(
-                name,
+                each.name,
                 inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                annotation=_wire_type(info),
-                default=None if info.is_required() else default_of(info, settings),
+                annotation=_TYPES[each.kind],
+                default=each.default,
             )
-            for name, info in fields.items()
+            for each in parameters_of(endpoint.request, settings)
         ],
         return_annotation=returned,
     )
+
+    def request(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Request:
+        return parsed(endpoint.request, signature.bind(*args, **kwargs).arguments, settings)
+
+    def answer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return endpoint.answer(workbench, request(args, kwargs))
+
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        return answer(args, kwargs)
+
+    def streaming(*args: Any, **kwargs: Any) -> Any:
+        yield from answer(args, kwargs)
+
+    async def waiting(*args: Any, **kwargs: Any) -> Any:
+        return await answer(args, kwargs)
+
+    function: Any = streaming if endpoint.streams else waiting if endpoint.waits else plain
+    function.__name__ = function.__qualname__ = endpoint.name
+    function.__doc__ = docstring(endpoint, settings)
+    function.__annotations__ = {
+        **{each.name: each.annotation for each in signature.parameters.values()},
+        "return": returned,
+    }
+    function.__signature__ = signature
     return function
+
+
+_TYPES: Final[Mapping[Kind, Any]] = {
+    Kind.WHOLE: int,
+    Kind.NUMBER: float,
+    Kind.TEXT: str,
+    Kind.FLAG: bool,
+    Kind.CHOICE: str,
+    Kind.ITEMS: list[dict],
+    Kind.GROUP: dict,
+}
+"""Python's types of the parameters, as Gradio tells its clients."""
 
 
 def docstring(endpoint: Endpoint, settings: Settings) -> str:
     """What the endpoint answers, its parameters with bounds and units, and what it returns."""
     lines = [endpoint.summary, "", "Parameters:"]
-    for name, info in endpoint.request.model_fields.items():
-        bounds = limits(info, settings)
-        lines.append(f"    {name}: {info.description}{f' ({bounds})' if bounds else ''}")
+    for each in parameters_of(endpoint.request, settings):
+        limits = f" ({each.limits})" if each.limits else ""
+        lines.append(f"    {each.name}: {each.sentence}{limits}")
     return "\n".join([*lines, "Returns:", f"    {endpoint.returns}"])
-
-
-def limits(info: FieldInfo, settings: Settings) -> str:
-    """A parameter's bounds and unit in words, empty where it has none: `1 to 200 tokens`."""
-    least, most = bounds_of(info, settings)
-    unit = unit_of(info)
-    if most is None:
-        words = "" if least is None else f"{least:,g} or more"
-    elif least is None:
-        words = f"at most {most:,g}"
-    else:
-        words = f"{least:,g} to {most:,g}"
-    return f"{words} {unit}".strip() if words else ""
-
-
-def _wire_type(info: FieldInfo) -> Any:
-    """A parameter's type as JSON has it."""
-    written = str(info.annotation)
-    for mark, kind in (("list", list[dict]), ("dict", dict), ("bool", bool), ("float", float)):
-        if mark in written:
-            return kind
-    return int if "int" in written else str
 
 
 class Api:
@@ -241,24 +237,21 @@ class Api:
         if endpoint is None:
             raise AttributeError(f"There is no endpoint {name}: use one of {', '.join(BY_NAME)}.")
         function = function_of(endpoint, self.workbench)
-        return _last_of(function) if endpoint.streams else _waited_for(function)
+        if endpoint.streams:
+            return _last_of(function)
+        return _waited_for(function) if endpoint.waits else function
 
 
 def _last_of(function: Callable[..., Iterator[Answer]]) -> Callable[..., Answer]:
     def last(*args: Any, **kwargs: Any) -> Answer:
-        answer: Answer = {}
-        for answer in function(*args, **kwargs):  # noqa: B007 - the last one is the answer
-            pass
+        *_, answer = function(*args, **kwargs)
         return answer
 
     return last
 
 
-def _waited_for(function: Callable[..., Any]) -> Callable[..., Answer]:
+def _waited_for(function: Callable[..., Coroutine[Any, Any, Answer]]) -> Callable[..., Answer]:
     def waited(*args: Any, **kwargs: Any) -> Answer:
-        import asyncio
-
-        answer = function(*args, **kwargs)
-        return asyncio.run(answer) if inspect.isawaitable(answer) else answer
+        return asyncio.run(function(*args, **kwargs))
 
     return waited

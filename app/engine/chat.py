@@ -2,8 +2,7 @@
 
 The template is rendered around placeholders and the turns' texts are put in afterwards, so nothing
 in a text can be taken for markup: one that spells `<end_of_turn>` is that text, tokenised as such.
-What a user writes is a list of messages `{"role": "user" | "model" | "system", "content": text}`;
-`assistant` is understood for `model`.
+What a user writes is the messages of a request; `assistant` is understood for `model`.
 """
 
 import logging
@@ -228,8 +227,7 @@ def checked(messages: Sequence[Message]) -> list[dict[str, Any]]:
 
     A system message may come first; then user and model take turns.
     """
-    if not messages:
-        raise RequestError("Add at least one turn to the conversation.", "messages")
+    assert messages, "a request's conversation has a message"
     turns: list[dict[str, Any]] = []
     for number, message in enumerate(messages, 1):
         field = f"messages.{number - 1}"

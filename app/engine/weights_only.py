@@ -1,7 +1,7 @@
 """What is known of the features of an SAE without an index: what its weights and the model say.
 
-`WeightsOnlyFeatures` answers as an `Index` does, with None for every number that needs a corpus. In the place
-of a signature stands what a feature makes the model expect: `→ sea · ship · boat`.
+`WeightsOnlyFeatures` answers as an `Index` does, with None for every number that needs a corpus. In
+the place of a signature stands what a feature makes the model expect: `→ sea · ship · boat`.
 """
 
 from collections.abc import Sequence

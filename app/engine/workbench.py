@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from app.engine import facts
 from app.engine.checker import Checker
 from app.engine.feature_sources import FeatureSources
-from app.requests import RequestError
+from app.requests import RequestError, shown
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import Index
@@ -95,7 +95,7 @@ class Workbench:
             return names[0]
         if sae not in names:
             raise RequestError(
-                f"There is no SAE “{sae[:60]}”: use one of {', '.join(names)}.", field
+                f"There is no SAE {shown(sae)}: use one of {', '.join(names)}.", field
             )
         return sae
 
@@ -112,6 +112,6 @@ class Workbench:
         last = self.sources.d_sae(sae) - 1
         if not 0 <= feature <= last:
             raise RequestError(
-                f"There is no feature {feature:,}: this SAE has 0 to {last:,}.", field
+                f"There is no feature {shown(feature)}: this SAE has 0 to {last:,}.", field
             )
         return feature

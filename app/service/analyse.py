@@ -5,7 +5,7 @@ from typing import Any
 
 from app.engine.prompts import Prompt
 from app.engine.workbench import Workbench
-from app.requests import DeltaLossRequest, Message, PromptFeaturesRequest, TestTextRequest
+from app.requests import DeltaLossRequest, FeatureOnTextRequest, Message, PromptFeaturesRequest
 from app.service import token_rows
 from app.service.features import missing
 from sae_core.splice import Analysis
@@ -53,7 +53,7 @@ def delta_loss(workbench: Workbench, request: DeltaLossRequest) -> dict[str, Any
     }
 
 
-def test_text(workbench: Workbench, request: TestTextRequest) -> dict[str, Any]:
+def feature_on_text(workbench: Workbench, request: FeatureOnTextRequest) -> dict[str, Any]:
     """One feature on a text of one's own: where it fires, and where it only just does not."""
     name = workbench.sae_name(request.sae)
     number = workbench.feature_number(name, request.feature)
@@ -75,10 +75,6 @@ def test_text(workbench: Workbench, request: TestTextRequest) -> dict[str, Any]:
         "threshold": threshold,
         "max_act": workbench.sources.features(name).summaries([number])[number]["max_act"],
     }
-
-
-# No test function, though its name begins as theirs do.
-test_text.__test__ = False  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _analysed(

@@ -19,6 +19,6 @@ async def check(workbench: Workbench, request: CheckRequest) -> dict[str, Any]:
         return await asyncio.wait_for(workbench.checker.finished(name), patience)
     except TimeoutError:
         raise RequestError(
-            f"The check of SAE {name} takes longer than {patience:g} seconds: it goes on, ask again "
-            "later."
+            f"The check of SAE {name} takes longer than {patience:g} seconds: it goes on, ask "
+            "again later."
         ) from None

@@ -1,0 +1,42 @@
+"""What can be asked of the app: one pydantic model a request, and how values become one."""
+
+from app.requests.models import (
+    AnalysisNumber,
+    CheckRequest,
+    ContextNumber,
+    DeltaLossRequest,
+    EditRequest,
+    FeatureOnTextRequest,
+    FeatureRequest,
+    Message,
+    PromptFeaturesRequest,
+    ReproduceRequest,
+    RunNumber,
+    SearchRequest,
+    SteerRequest,
+)
+from app.requests.parameters import Kind, Parameter, Request, parameters_of
+from app.requests.parsing import RequestError, parsed, shown
+
+__all__ = [
+    "AnalysisNumber",
+    "CheckRequest",
+    "ContextNumber",
+    "DeltaLossRequest",
+    "EditRequest",
+    "FeatureOnTextRequest",
+    "FeatureRequest",
+    "Kind",
+    "Message",
+    "Parameter",
+    "PromptFeaturesRequest",
+    "ReproduceRequest",
+    "Request",
+    "RequestError",
+    "RunNumber",
+    "SearchRequest",
+    "SteerRequest",
+    "parameters_of",
+    "parsed",
+    "shown",
+]
