@@ -2,12 +2,16 @@
 
 Spaces around it stand outside of its element, without its colour, which would leave a sliver at the
 end of a line. A token that shows no character of its own is drawn by its bytes, as ⟨F0 9F⟩, so that
-it can be seen and chosen.
+it can be seen and chosen; marks alone, which would join the letter before, stand on a dotted
+circle.
 """
 
 from typing import Final
+from unicodedata import category
 
 from markupsafe import Markup
+
+CIRCLE: Final = "\N{DOTTED CIRCLE}"
 
 _BREAK: Final = Markup('<i class="nl">↵</i><br>')
 
@@ -18,10 +22,13 @@ def token_parts(text: str, partial: str = "") -> tuple[str, Markup, str]:
     Spaces alone are content. `partial` is what `sae_core.tokens.partial_bytes` says of the token.
     """
     if partial:
-        return "", Markup('<i class="partial">{}</i>').format(_placeholder(partial)), ""
+        return "", Markup('<i class="bytes">{}</i>').format(_placeholder(partial)), ""
     shown = text.strip(" ") or text
     start = text.index(shown)
-    return text[:start], token_text(shown), text[start + len(shown) :]
+    before, after = text[:start], text[start + len(shown) :]
+    if shown and all(category(character).startswith("M") for character in shown):
+        shown = CIRCLE + shown
+    return before, token_text(shown), after
 
 
 def token_text(text: str) -> Markup:

@@ -14,6 +14,8 @@ from app.web.token_text import quoted, token_parts
         ("\n  b", ("", '<i class="nl">↵</i><br>  b', "")),
         ("<b>\r", ("", "&lt;b&gt;", "")),
         ("", ("", "", "")),
+        (" \N{THAI CHARACTER SARA II}", (" ", "\N{DOTTED CIRCLE}\N{THAI CHARACTER SARA II}", "")),
+        ("e\N{COMBINING ACUTE ACCENT}", ("", "e\N{COMBINING ACUTE ACCENT}", "")),
     ],
 )
 def test_spaces_around_a_token_stand_outside(text: str, parts: tuple[str, str, str]) -> None:
@@ -21,7 +23,7 @@ def test_spaces_around_a_token_stand_outside(text: str, parts: tuple[str, str, s
 
 
 def test_a_token_without_a_character_is_drawn_by_its_bytes() -> None:
-    assert token_parts("", "F0 9F") == ("", '<i class="partial">⟨F0 9F⟩</i>', "")
+    assert token_parts("", "F0 9F") == ("", '<i class="bytes">⟨F0 9F⟩</i>', "")
     assert quoted("", "F0 9F") == "“⟨F0 9F⟩”"
 
 

@@ -62,7 +62,7 @@ export function tokenText(node, text) {
  */
 export function tokenNodes(node, text, bytes = "") {
   if (bytes) {
-    node.append(el("i", { class: "partial" }, `⟨${bytes}⟩`));
+    node.append(el("i", { class: "bytes" }, `⟨${bytes}⟩`));
     return [node];
   }
   const [before, shown, after] = tokenParts(text);
@@ -72,13 +72,15 @@ export function tokenNodes(node, text, bytes = "") {
 
 /**
  * A token's text without the spaces around it, and those before and after; spaces alone are text.
+ * Marks alone, which would join the letter before, stand on a dotted circle.
  * @param {string} text
  * @returns {[string, string, string]}
  */
 function tokenParts(text) {
   const shown = text.replace(/^ +| +$/g, "") || text;
   const start = text.indexOf(shown);
-  return [text.slice(0, start), shown, text.slice(start + shown.length)];
+  const circle = /^\p{M}+$/u.test(shown) ? "\u25cc" : "";
+  return [text.slice(0, start), circle + shown, text.slice(start + shown.length)];
 }
 
 /**
