@@ -63,7 +63,7 @@ PAGES: Final = (
         title="Prompt",
         path="prompt",
         script="prompt",
-        modules=(*_SHARED, "card", "given", "turns", "prompt-tables", "prompt-colours"),
+        modules=("frame", "dom", "server", "steps", "given"),
         view=views.prompt,
     ),
     Page(
@@ -71,7 +71,7 @@ PAGES: Final = (
         title="Steer",
         path="steer",
         script="steer",
-        modules=(*_SHARED, "card", "given", "turns", "edits", "steer-run"),
+        modules=(*_SHARED, "card", "given", "edits", "steer-run"),
         view=views.steer,
     ),
 )
