@@ -4,6 +4,7 @@ import codecs
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
+from unicodedata import category
 
 SPACE = "▁"  # SentencePiece's mark for a space
 
@@ -105,12 +106,21 @@ def token_texts(ids: Sequence[int], vocab: Sequence[bytes]) -> list[str]:
 def partial_bytes(ids: Sequence[int], texts: Sequence[str], vocab: Sequence[bytes]) -> list[str]:
     """For each token whose text, of `token_texts`, shows no character: its bytes, such as "F0 9F".
 
-    "" for all others. Those are tokens that end within a character, and bytes that are no UTF-8.
+    "" for all others. Those are tokens that end within a character, bytes that are no UTF-8, and
+    characters without a glyph, such as a zero-width joiner.
     """
     return [
-        "" if text.strip("\N{REPLACEMENT CHARACTER}") else vocab[i].hex(" ").upper()
+        "" if any(map(_is_drawn, text)) else vocab[i].hex(" ").upper()
         for i, text in zip(ids, texts, strict=True)
     ]
+
+
+def _is_drawn(character: str) -> bool:
+    """Whether a character takes room on a line; spaces, tabs and line breaks count."""
+    if character in " \t\n":
+        return True
+    unseen = ("Cc", "Cf", "Cn", "Zl", "Zp")
+    return character != "\N{REPLACEMENT CHARACTER}" and category(character) not in unseen
 
 
 class TokenStream:

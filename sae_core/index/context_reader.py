@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sae_core.index import tokencodec
-from sae_core.tokens import token_texts
+from sae_core.tokens import partial_bytes, token_texts
 
 CACHED_BLOCKS = 2048
 """Decoded blocks kept in memory, 16 KB each."""
@@ -74,9 +74,12 @@ class ContextReader:
             number, title, source, license_ = self._documents[
                 int(self._segment_document[segment[n]])
             ]
+            ids = self._ids(blocks, start, end)
+            texts = token_texts(ids, self._vocab)
             found.append(
                 {
-                    "tokens": token_texts(self._ids(blocks, start, end), self._vocab),
+                    "tokens": texts,
+                    "bytes": partial_bytes(ids, texts, self._vocab),
                     "activations": activations,
                     "peak": place - start,
                     "value": float(values[n]),

@@ -10,8 +10,6 @@ from sae_core.index.context_reader import ContextReader
 from sae_core.index.histogram import DoublingHistogram, WindowHistogram
 from sae_core.index.pages import Page
 
-_TITLES = ("Just above the threshold", "Below the middle", "Middle", "Above the middle", "Strong")
-
 
 class FeatureReader:
     """Reads the feature at place `at` of a page."""
@@ -100,10 +98,7 @@ class FeatureReader:
             return "Strongest"
         if name == "near_miss":
             return "Near misses, just below the threshold"
-        n = int(name.removeprefix("interval_"))
-        if self._intervals == len(_TITLES):
-            return _TITLES[n - 1]
-        return f"Interval {n} of {self._intervals}"
+        return f"Interval {name.removeprefix('interval_')} of {self._intervals}"
 
     def raises(self, page: Page, at: int) -> list[dict[str, Any]]:
         """Tokens whose logits the feature raises most."""

@@ -102,6 +102,11 @@ test("spaces around a token stand outside of its element, spaces alone inside", 
   assert.deepEqual(drawn("\n  b"), ["[<i>↵<br>  b]"]);
 });
 
+test("marks alone stand on a dotted circle", () => {
+  assert.deepEqual(drawn(" \u0e35"), [" ", "[\u25cc\u0e35]"]);
+  assert.deepEqual(drawn("e\u0301"), ["[e\u0301]"]);
+});
+
 test("a token without a character of its own is drawn by its bytes", () => {
   assert.deepEqual(drawn("", "F0 9F"), ["[<i>⟨F0 9F⟩]"]);
   assert.equal(quoted("", "F0"), "“⟨F0⟩”");

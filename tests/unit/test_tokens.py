@@ -47,6 +47,13 @@ def test_tokens_without_a_character_say_their_bytes() -> None:
     assert partial_bytes(ids, texts, vocabulary) == ["", "F0", "9F 98", "", "", "FF", ""]
 
 
+def test_tokens_without_a_glyph_say_their_bytes_too() -> None:
+    texts = ["\N{ZERO WIDTH JOINER}", "\r", "\r\n", " ", "\N{THAI CHARACTER SARA II}", "\x1b"]
+    vocabulary = [text.encode() for text in texts]
+    found = partial_bytes(range(len(texts)), texts, vocabulary)
+    assert found == ["E2 80 8D", "0D", "", "", "", "1B"]
+
+
 def test_max_tokens_counts_bos(tiny_tokenizer: Any) -> None:
     whole = encode_text(tiny_tokenizer, "The river follows the harbour at noon.")
     assert (

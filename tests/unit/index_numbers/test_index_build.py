@@ -9,7 +9,7 @@ import pytest
 
 from sae_core.index import Index, build_index
 from sae_core.sae import SAE
-from sae_core.tokens import token_texts, vocabulary
+from sae_core.tokens import partial_bytes, token_texts, vocabulary
 from tests import tiny
 from tests.index_reference import (
     CONTEXT,
@@ -153,7 +153,9 @@ def test_windows_hold_the_text_and_the_activations(
         for context in (c for g in page["groups"] for c in g["contexts"]):
             peak = places[at(context)]
             near = [t for t in dense.row_of(peak) if -24 <= t.in_row - peak.in_row <= 8]
-            assert context["tokens"] == token_texts([t.id for t in near], vocab)
+            ids = [t.id for t in near]
+            assert context["tokens"] == token_texts(ids, vocab)
+            assert context["bytes"] == partial_bytes(ids, context["tokens"], vocab)
             assert context["offset"] == near[0].in_document
             acts = [dense.acts[t.place, i] for t in near]
             # Half a step of 1/255, and the rounding to 11 bits before it.
