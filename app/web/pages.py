@@ -11,12 +11,14 @@ from typing import Any, Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
 from app.endpoints import ENDPOINTS
 from app.engine.workbench import Workbench
 from app.gate import ASGIApp, route_path
 from app.web import assets, views
+from app.web.overview_view import overview
+from app.web.state import state
 from app.web.templating import render
 
 PATHS: Final = r"/|/(features|prompt|steer|api|state)|/static/.*"
@@ -35,11 +37,16 @@ class Page:
     """The module that makes it live."""
     modules: tuple[str, ...] = ()
     """What that module imports, so that the browser loads all at once."""
-    view: Callable[[Workbench, Mapping[str, str]], dict[str, Any]]
-    """What the template shows, from the address's query; ValueError for a query that is wrong."""
+    sheet: bool = True
+    """Whether it has a style sheet of its own."""
+    needs_model: bool = False
+    """Whether it says that the model is still being loaded."""
+    view: Callable[[Workbench, Mapping[str, str]], dict[str, Any]] = lambda workbench, query: {}
+    """What the template shows, from the address's query; ValueError for a query that is wrong.
+    `{"redirect": address}` leads to another address, relative to the app's root."""
 
 
-_SHARED: Final = ("server", "dom", "numbers", "frame", "steps", "store")
+_SHARED: Final = ("frame", "server", "dom", "steps")
 
 PAGES: Final = (
     Page(
@@ -48,7 +55,7 @@ PAGES: Final = (
         path="./",
         script="overview",
         modules=(*_SHARED, "navigate"),
-        view=views.overview,
+        view=overview,
     ),
     Page(
         name="features",
@@ -64,6 +71,7 @@ PAGES: Final = (
         path="prompt",
         script="prompt",
         modules=("frame", "dom", "server", "steps", "given"),
+        needs_model=True,
         view=views.prompt,
     ),
     Page(
@@ -72,6 +80,7 @@ PAGES: Final = (
         path="steer",
         script="steer",
         modules=(*_SHARED, "card", "given", "edits", "steer-run"),
+        needs_model=True,
         view=views.steer,
     ),
 )
@@ -82,6 +91,9 @@ API_PAGE: Final = Page(
     script="api",
     modules=_SHARED,
     view=views.api,
+)
+_MISSING: Final = Page(
+    name="missing", title="Not found", path="", script="missing", modules=_SHARED, sheet=False
 )
 
 
@@ -100,8 +112,10 @@ def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
         shown, status = page.view(workbench, query), 200
     except ValueError as error:
         shown, status = {"problem": str(error)}, 404
-    html = page_html(workbench, page, query, shown)
-    return HTMLResponse(html, status, headers={"cache-control": "no-store"})
+    headers = {"cache-control": "no-store"}
+    if "redirect" in shown:
+        return RedirectResponse(shown["redirect"], 303, headers)
+    return HTMLResponse(page_html(workbench, page, query, shown), status, headers)
 
 
 def page_html(
@@ -116,11 +130,13 @@ def page_html(
     first = workbench.sae_name()
     named = query.get("sae", "")
     sae = named if named in workbench.bundle.sae_names else first
+    now = state(workbench, [sae], root=root)
     template = "problem.html" if "problem" in shown else f"{page.name}.html"
     return render(
         template,
         page=page,
         pages=PAGES,
+        api_page=API_PAGE,
         root=root,
         bundle=workbench.bundle,
         saes=workbench.saes(),
@@ -128,6 +144,8 @@ def page_html(
         sae=sae,
         sae_in_address="" if sae == first else sae,
         settings=workbench.settings,
+        state=now,
+        state_of_script=_for_script(now),
         endpoints={
             endpoint.name: {"index": index, "parameters": list(endpoint.request.model_fields)}
             for index, endpoint in enumerate(ENDPOINTS)
@@ -136,12 +154,25 @@ def page_html(
     )
 
 
+def _for_script(now: Mapping[str, Any]) -> dict[str, Any]:
+    """The state without the markup that stands in the page already."""
+    return {
+        **{name: value for name, value in now.items() if name != "memory"},
+        "checks": {
+            name: {key: value for key, value in check.items() if key != "panel"}
+            for name, check in now["checks"].items()
+        },
+    }
+
+
 def _state(workbench: Workbench, request: Request) -> Response:
     """What a page asks for again while something is being loaded or checked."""
+    query = request.query_params
     try:
-        return JSONResponse(views.state(workbench, dict(request.query_params)))
+        now = state(workbench, query.getlist("sae"), again=query.get("again") == "1")
     except ValueError as error:
         return JSONResponse({"detail": str(error)}, 404)
+    return JSONResponse(now, headers={"cache-control": "no-store"})
 
 
 def not_found(workbench: Workbench) -> ASGIApp:
@@ -151,10 +182,7 @@ def not_found(workbench: Workbench) -> ASGIApp:
         request = Request(scope, receive)
         if "text/html" in request.headers.get("accept", ""):
             depth = route_path(scope).count("/") - 1
-            page = Page(
-                name="missing", title="Not found", path="", script="frame", view=views.overview
-            )
-            html = page_html(workbench, page, {}, {}, root="../" * depth)
+            html = page_html(workbench, _MISSING, {}, {}, root="../" * depth)
             response: Response = HTMLResponse(html, 404)
         else:
             response = JSONResponse({"detail": "The app has no such address."}, 404)

@@ -5,6 +5,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from app.web import assets, charts, numbers
 from app.web.token_text import quoted, token_parts, token_text
@@ -32,9 +33,20 @@ def render(template: str, **values: Any) -> str:
     return _ENVIRONMENT.get_template(template).render(**values)
 
 
+def part(template: str, macro: str, /, *arguments: Any) -> Markup:
+    """What a macro of a template makes of the arguments."""
+    return Markup(getattr(_ENVIRONMENT.get_template(template).module, macro)(*arguments).strip())
+
+
+def _signature(text: str) -> Markup:
+    """A feature's signature; its dots stay with the word before them when it breaks."""
+    return escape(text).replace(" · ", Markup("&nbsp;· "))
+
+
 _ENVIRONMENT.globals |= {"asset": assets.address, "link": address, "charts": charts}
 _ENVIRONMENT.globals |= {"token_parts": token_parts, "token_text": token_text, "quoted": quoted}
 _ENVIRONMENT.filters |= {
     name: getattr(numbers, name)
     for name in ("number", "fixed", "signed", "percent", "count", "one_in")
 }
+_ENVIRONMENT.filters["signature"] = _signature

@@ -6,23 +6,19 @@ from typing import Any
 from markupsafe import Markup
 
 from app.engine.workbench import Workbench
-from app.render import feature_html, list_html, memory_html, overview_html
-from app.render.badge import badge_html, doubt_html, panel_html
+from app.render import feature_html, list_html
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.service import overview as about
 from app.web.query import share, whole
+from app.web.steer_view import steer
+
+__all__ = ["api", "features", "overview", "prompt", "state", "steer"]
 
 Query = Mapping[str, str]
 Shown = dict[str, Any]
 
 PAGE_SIZE = 50
-
-
-def overview(workbench: Workbench, query: Query) -> Shown:
-    """The model and its SAEs, what was measured, a dozen features to begin with."""
-    data = about.overview(workbench, query.get("sae", ""))
-    return {"body": Markup(overview_html(data, default_sae=workbench.sae_name()))}
 
 
 def features(workbench: Workbench, query: Query) -> Shown:
@@ -67,35 +63,6 @@ def prompt(workbench: Workbench, query: Query) -> Shown:
     return {"examples": about.example_prompts(workbench)}
 
 
-def steer(workbench: Workbench, query: Query) -> Shown:
-    """A prompt continued as it is and with features edited, side by side."""
-    return {"examples": about.example_runs(workbench)}
-
-
 def api(workbench: Workbench, query: Query) -> Shown:
     """Every endpoint with its parameters."""
     return {}
-
-
-def state(workbench: Workbench, query: Query) -> Shown:
-    """What a page asks again for: whether something is loading, chat, memory, checks."""
-    names = [workbench.sae_name(name) for name in query.get("saes", "").split(",")]
-    loading = workbench.is_loading()
-    checks = {}
-    for name in dict.fromkeys(names):
-        found = workbench.checker.begin(name, again=query.get("again") == "1")
-        label = "" if name == names[0] else name
-        sae = "" if name == workbench.sae_name() else name
-        checks[name] = {
-            "state": found["state"],
-            "badge": badge_html(found, sae=sae),
-            "doubt": doubt_html(found, sae=sae, label=label),
-            "panel": panel_html(found),
-        }
-    return {
-        "loading": loading,
-        "loaded": workbench.engine is not None,
-        "chat": about.chat(workbench),
-        "memory": memory_html(about.memory(workbench), workbench.saes()),
-        "checks": checks,
-    }
