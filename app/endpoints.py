@@ -24,6 +24,7 @@ from app.requests import (
     Request,
     SearchRequest,
     SteerRequest,
+    TokensRequest,
     parameters_of,
     parsed,
 )
@@ -124,6 +125,14 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.ANALYSE,
         returns="tokens with the feature's pre_activations and activations, special, threshold, "
         "max_act.",
+    ),
+    Endpoint(
+        name="tokens",
+        request=TokensRequest,
+        answer=analyse.tokens,
+        work=Work.INDEX,
+        returns="tokens with number, id, text and whether each is special, and in a conversation "
+        "turn and template.",
     ),
     Endpoint(
         name="steer",

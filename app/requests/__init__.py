@@ -14,6 +14,7 @@ from app.requests.models import (
     RunNumber,
     SearchRequest,
     SteerRequest,
+    TokensRequest,
 )
 from app.requests.parameters import Kind, Parameter, Request, parameters_of
 from app.requests.parsing import RequestError, parsed, shown
@@ -36,6 +37,7 @@ __all__ = [
     "RunNumber",
     "SearchRequest",
     "SteerRequest",
+    "TokensRequest",
     "parameters_of",
     "parsed",
     "shown",

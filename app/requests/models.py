@@ -170,6 +170,13 @@ class FeatureOnTextRequest(Request):
     sae: str = _sae()
 
 
+class TokensRequest(Request):
+    """How the model reads a text."""
+
+    text: str = _text()
+    messages: list[Message] | None = _messages()
+
+
 class SteerRequest(Request):
     """A continuation as it is and with edits."""
 

@@ -5,7 +5,13 @@ from typing import Any
 
 from app.engine.prompts import Prompt
 from app.engine.workbench import Workbench
-from app.requests import DeltaLossRequest, FeatureOnTextRequest, Message, PromptFeaturesRequest
+from app.requests import (
+    DeltaLossRequest,
+    FeatureOnTextRequest,
+    Message,
+    PromptFeaturesRequest,
+    TokensRequest,
+)
 from app.service import token_rows
 from app.service.features import missing
 from sae_core.splice import Analysis
@@ -75,6 +81,15 @@ def feature_on_text(workbench: Workbench, request: FeatureOnTextRequest) -> dict
         "threshold": threshold,
         "max_act": workbench.sources.features(name).summaries([number])[number]["max_act"],
     }
+
+
+def tokens(workbench: Workbench, request: TokensRequest) -> dict[str, Any]:
+    """The tokens that the model reads a text or a conversation as, numbered as edits name them."""
+    engine = workbench.load()
+    prompt = engine.prompt(request.text, request.messages)
+    special = engine.lm.is_special(prompt.ids)
+    rows = token_rows.named_tokens(prompt.ids, special, engine.lm.vocabulary)
+    return {**prompt.as_answered("text"), "tokens": prompt.marked(rows)}
 
 
 def _analysed(

@@ -15,10 +15,11 @@ from app.engine.memory import refused_when_full
 from app.engine.prompts import Prompt
 from app.engine.workbench import Workbench
 from app.requests import EditRequest, RequestError, SteerRequest
+from app.service.token_rows import named_tokens
 from app.settings import Settings
 from sae_core.edits import Edit
 from sae_core.generation import GeneratedToken
-from sae_core.tokens import TokenStream, token_texts
+from sae_core.tokens import TokenStream, partial_bytes
 
 FRAME_SECONDS: Final = 0.05
 """Least time between two answers of a run; a token takes less, and each answer costs some."""
@@ -217,14 +218,7 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
     frame = {
         "sae": run.sae,
         **prompt.as_answered("prompt"),
-        "prompt_tokens": prompt.marked(
-            [
-                {"i": i, "id": token, "text": text, "special": special}
-                for i, (token, text, special) in enumerate(
-                    zip(ids, token_texts(ids, lm.vocabulary), lm.is_special(ids), strict=True)
-                )
-            ]
-        ),
+        "prompt_tokens": prompt.marked(named_tokens(ids, lm.is_special(ids), lm.vocabulary)),
         "edits": [edit.as_answered() for edit in edits],
         "settings": {
             "sae": run.sae,
@@ -262,7 +256,9 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
             for step in steps:
                 for (arm, grown), token in zip(arms.items(), step.tokens, strict=True):
                     if token is not None:
-                        grown.append(_row(token, len(ids) + len(grown), streams[arm], columns))
+                        grown.append(
+                            _row(token, len(ids) + len(grown), streams[arm], columns, lm.vocabulary)
+                        )
                 if time.monotonic() > deadline:
                     yield snapshot(
                         done=True,
@@ -283,13 +279,20 @@ def _after(ids: Sequence[int], vocabulary: Sequence[bytes]) -> TokenStream:
 
 
 def _row(
-    token: GeneratedToken, position: int, stream: TokenStream, columns: Sequence[int]
+    token: GeneratedToken,
+    position: int,
+    stream: TokenStream,
+    columns: Sequence[int],
+    vocabulary: Sequence[bytes],
 ) -> dict[str, Any]:
-    """A generated token; own and after are aligned with the edits."""
+    """A generated token; own and after are aligned with the edits, `bytes` as in `named_tokens`."""
+    text = stream.push(token.id)
+    [partial] = partial_bytes([token.id], [text], vocabulary)
     return {
         "i": position,
         "id": token.id,
-        "text": stream.push(token.id),
+        "text": text,
+        **({"bytes": partial} if partial else {}),
         # Adding 0 turns the -0.0 of a screened-out negative into 0.0.
         "own": [token.own[c] + 0.0 for c in columns],
         "after": [token.after[c] + 0.0 for c in columns],

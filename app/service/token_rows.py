@@ -43,27 +43,33 @@ def finite_list(values: np.ndarray) -> list[float | None]:
     return [finite(number) for number in numbers]
 
 
-def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str, Any]]:
-    """One dict a token: i, id, text, special, loss, spliced_loss, delta, kl.
-
-    Those whose text shows no character have `bytes` too, such as "F0 9F".
-    """
-    ids = analysis.ids.tolist()
+def named_tokens(
+    ids: Sequence[int], special: Sequence[bool], vocabulary: Sequence[bytes]
+) -> list[dict[str, Any]]:
+    """One dict a token: i, id, text, special; `bytes` where its text shows no character."""
     texts = token_texts(ids, vocabulary)
+    partial = partial_bytes(ids, texts, vocabulary)
+    return [
+        {"i": i, "id": token, "text": text, "special": left_alone}
+        | ({"bytes": part} if part else {})
+        for i, (token, text, left_alone, part) in enumerate(
+            zip(ids, texts, special, partial, strict=True)
+        )
+    ]
+
+
+def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str, Any]]:
+    """`named_tokens` of an analysis, with loss, spliced_loss, delta and kl."""
     columns = {
-        "i": range(len(ids)),
-        "id": ids,
-        "text": texts,
-        "special": analysis.special.tolist(),
         "loss": finite_list(analysis.base_loss),
         "spliced_loss": finite_list(analysis.spliced_loss),
         "delta": finite_list(analysis.spliced_loss - analysis.base_loss),
         "kl": finite_list(analysis.kl),
     }
-    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    tokens = named_tokens(analysis.ids.tolist(), analysis.special.tolist(), vocabulary)
     return [
-        {**row, "bytes": partial} if partial else row
-        for row, partial in zip(rows, partial_bytes(ids, texts, vocabulary), strict=True)
+        token | dict(zip(columns, numbers, strict=True))
+        for token, numbers in zip(tokens, zip(*columns.values(), strict=True), strict=True)
     ]
 
 

@@ -9,11 +9,10 @@ from app.engine.workbench import Workbench
 from app.render import feature_html, list_html
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
-from app.service import overview as about
 from app.web.query import share, whole
 from app.web.steer_view import steer
 
-__all__ = ["api", "features", "overview", "prompt", "state", "steer"]
+__all__ = ["api", "features", "steer"]
 
 Query = Mapping[str, str]
 Shown = dict[str, Any]
@@ -56,11 +55,6 @@ def features(workbench: Workbench, query: Query) -> Shown:
     matches = service.search_features(workbench, parsed(SearchRequest, request, workbench.settings))
     html = list_html(matches, wanted, default_sae=workbench.sae_name(), page_size=PAGE_SIZE)
     return {"body": Markup(html)}
-
-
-def prompt(workbench: Workbench, query: Query) -> Shown:
-    """What fires on a text or a conversation, and what the SAE costs there."""
-    return {"examples": about.example_prompts(workbench)}
 
 
 def api(workbench: Workbench, query: Query) -> Shown:

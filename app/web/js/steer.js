@@ -1,1 +1,359 @@
 // @ts-check
+/* The steering page: settings in the address, two continuations that grow side by side. */
+
+import { el } from "./dom.js";
+import { editList } from "./edits.js";
+import { copy, onState, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
+import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
+import { number } from "./numbers.js";
+import { call } from "./server.js";
+import { NUMBERS, editProblem, numbersOf, placeInWords, queryOf, settingsOf, wish } from "./steer-settings.js";
+import { runView } from "./steer-run.js";
+
+/**
+ * @typedef {import("./steer-settings.js").Settings} Settings
+ * @typedef {import("./server.js").ServerError} ServerError
+ * @typedef {Settings & {title?: string}} Idea
+ */
+
+/** @param {string} id */
+const at = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+/** @param {string} id */
+const inputAt = (id) => /** @type {HTMLInputElement} */ (document.getElementById(id));
+/** @param {string} id */
+const buttonAt = (id) => /** @type {HTMLButtonElement} */ (document.getElementById(id));
+
+const main = at("content");
+const prompt = /** @type {HTMLTextAreaElement} */ (at("steer-prompt"));
+const json = /** @type {HTMLTextAreaElement} */ (at("json-text"));
+const usualPrompt = main.dataset.prompt ?? "";
+const names = /** @type {(keyof typeof NUMBERS)[]} */ (Object.keys(NUMBERS));
+const numbers = Object.fromEntries(names.map((name) => [name, inputAt(`steer-${name}`)]));
+/** @type {Settings} */
+const usual = Object.fromEntries(names.map((name) => [name, Number(numbers[name].value)]));
+
+const edits = editList(at("edits"), {
+  most: Number(main.dataset.mostEdits),
+  add: buttonAt("add-edit"),
+  changed,
+  promptTokens,
+});
+const given = givenFields(main, {
+  field: prompt,
+  changed: () => {
+    changed();
+    edits.promptChanged();
+    drawIdeas();
+  },
+  usual: { prompt: usualPrompt, question: main.dataset.question },
+});
+const view = runView({ carryOn });
+/** The settings of the run on the page. @type {Settings | null} */
+let ran = null;
+/** @type {AbortController | null} */
+let running = null;
+let started = 0;
+const ideas = [.../** @type {NodeListOf<HTMLElement>} */ (main.querySelectorAll("[data-idea]"))];
+
+/* Settings: the form, the address and the JSON say the same. */
+
+/** @returns {Settings} */
+function settings() {
+  const values = names.map((name) => [name, numbers[name].value === "" ? null : Number(numbers[name].value)]);
+  const messages = given.messages();
+  const text = messages ? { messages } : { prompt: given.text() };
+  return { sae: sae(), ...text, edits: edits.get(), ...Object.fromEntries(values) };
+}
+
+/** @param {Settings} wanted */
+function fill(wanted) {
+  given.set(wanted.messages, wanted.prompt ?? "");
+  for (const name of names) numbers[name].value = String(wanted[name] ?? usual[name]);
+  edits.set(wanted.edits ?? []);
+  json.value = JSON.stringify(settings(), null, 2);
+}
+
+/** @param {boolean} push */
+function write(push) {
+  setQuery({ sae: saeInAddress(sae()), ...queryOf(settings(), usual) }, { push });
+}
+
+function changed() {
+  write(false);
+  json.value = JSON.stringify(settings(), null, 2);
+  drawStale();
+}
+
+/** What the address says; `problem` if its edits or conversation cannot be read. */
+function read() {
+  const messages = listInAddress("messages", "conversation", messagesProblem);
+  const listed = listInAddress("edits", "edits", editProblem);
+  return {
+    ...numbersOf(query()),
+    prompt: query().prompt,
+    messages: /** @type {Settings["messages"]} */ (messages.value),
+    edits: /** @type {Settings["edits"]} */ (listed.value ?? []),
+    problem: messages.problem ?? listed.problem,
+  };
+}
+
+/** The tokens of what stands in the prompt's fields. */
+async function promptTokens() {
+  const messages = given.messages();
+  const answer = await call("tokens", messages ? { messages } : { text: given.text() });
+  return answer.tokens;
+}
+
+/* Running */
+
+/** @param {{push: boolean}} how */
+async function generate({ push }) {
+  if (running) return;
+  write(push);
+  complain();
+  const asked = settings();
+  running = new AbortController();
+  const { signal } = running;
+  started = performance.now();
+  waiting(true);
+  status("Generating…");
+  let moved = false;
+  let begun = false;
+  /** @param {any} answer */
+  function show(answer) {
+    if (!begun) {
+      // What stood there stays until the first token of the new run.
+      begun = true;
+      ran = asked;
+      view.begin();
+      at("ideas").hidden = true;
+    }
+    view.show(answer);
+    drawStale();
+    if (!answer.done) status(`Generating… ${view.length()} tokens`);
+    // On a narrow screen the texts stand below the form.
+    if (push && !moved && at("run").getBoundingClientRect().top > innerHeight * 0.7) at("run").scrollIntoView();
+    moved = true;
+  }
+  try {
+    const last = await call("steer", /** @type {Record<string, unknown>} */ (asked), {
+      signal,
+      onProgress: show,
+      onQueue: (place) => status(`Waiting: ${placeInWords(place)}.`),
+      onStart: () => status("Generating…"),
+    });
+    show(last);
+    status(last.note || `Done: ${words()}.`);
+  } catch (error) {
+    if (signal.aborted) status(begun ? `Stopped: ${words()}.` : "Stopped.");
+    else {
+      status("");
+      complain(/** @type {ServerError} */ (error));
+    }
+  } finally {
+    if (running?.signal === signal) {
+      running = null;
+      waiting(false);
+    }
+    view.finish();
+  }
+}
+
+/** @param {boolean} busy */
+function waiting(busy) {
+  const generating = buttonAt("generate");
+  // Not disabled, so that the focus stays where it is; it does nothing while a run goes.
+  generating.setAttribute("aria-disabled", String(busy));
+  buttonAt("stop").hidden = !busy;
+  at("steered").setAttribute("aria-busy", String(busy));
+  if (busy) at("run").hidden = false;
+}
+
+function words() {
+  const made = view.length();
+  const seconds = number((performance.now() - started) / 1000, 2);
+  return `${made} token${made === 1 ? "" : "s"} each in ${seconds} s`;
+}
+
+/** The conversation that was asked, with an answer to it, and the next turn to write. @param {string} answer */
+function carryOn(answer) {
+  given.set([...(ran?.messages ?? []), { role: "model", content: answer }, { role: "user", content: "" }]);
+  write(true);
+  changed();
+  given.focusLast();
+}
+
+function stop() {
+  running?.abort();
+}
+
+/** @param {string} text */
+function status(text) {
+  at("run-status").textContent = text;
+}
+
+/** That the texts are of other settings than the form's. */
+function drawStale() {
+  const stale = ran !== null && !running && JSON.stringify(settings()) !== JSON.stringify(ran);
+  at("run").classList.toggle("stale", stale);
+  const note = at("stale");
+  if (note.hidden === !stale) return;
+  note.hidden = !stale;
+  note.replaceChildren(
+    ...(stale
+      ? [
+          "These texts are of other settings than the form's. ",
+          el("button", { type: "button", class: "plain", "data-take-back": true }, "Take theirs back"),
+        ]
+      : []),
+  );
+}
+
+/** A sentence at the field that it is about, else above the texts. @param {{message: string, field: string}} [refusal] */
+function complain(refusal) {
+  clearProblems(main);
+  at("problem").replaceChildren();
+  if (!refusal) return;
+  const field = given.complain(refusal) ?? edits.complain(refusal) ?? complainOfNumber(refusal);
+  if (field) field.focus();
+  else if (refusal.field === "edits") {
+    markProblem(buttonAt("add-edit"), refusal.message, at("edits-foot"));
+    buttonAt("add-edit").focus();
+  } else at("problem").replaceChildren(problem(refusal.message));
+  if (!ran) view.hide();
+}
+
+/** @param {{message: string, field: string}} refusal */
+function complainOfNumber({ message, field }) {
+  const control = numbers[field];
+  if (!control) return null;
+  markProblem(control, message, control.closest(".sampling") ?? control);
+  return control;
+}
+
+/* Where to begin */
+
+/** @param {HTMLElement} button @returns {Idea} */
+const ideaOf = (button) => JSON.parse(button.dataset.idea ?? "{}");
+
+/** An idea as it is tried here: in a chat, its edits on the conversation that is there. @param {Idea} idea */
+const tried = (idea) =>
+  given.isChat() && !idea.messages ? { ...idea, prompt: undefined, messages: given.messages() ?? [] } : idea;
+
+function drawIdeas() {
+  for (const button of ideas) {
+    const idea = ideaOf(button);
+    const said = idea.messages?.at(-1)?.content ?? (given.isChat() ? "" : `${idea.prompt}…`);
+    button.replaceChildren(
+      el("b", {}, idea.title ?? said),
+      ...(said ? [el("span", { class: "mono given", dir: "auto" }, said)] : []),
+      el("span", { class: "quiet" }, (idea.edits ?? []).map(wish).join("; ")),
+    );
+  }
+}
+
+/** @param {Idea} idea */
+function use(idea) {
+  if (idea.sae && idea.sae !== sae()) setQuery({ ...query(), sae: saeInAddress(idea.sae) });
+  fill(idea);
+  generate({ push: true });
+}
+
+/* What people do */
+
+at("steer-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  generate({ push: true });
+});
+at("steer-form").addEventListener("input", (event) => {
+  const target = /** @type {Element} */ (event.target);
+  if (target.closest("#json, #edits, #kinds")) return;
+  changed();
+  if (target.closest("#prompt-fields")) later(edits.promptChanged);
+});
+/** @type {ReturnType<typeof setTimeout> | undefined} */
+let timer;
+/** @param {() => void} act */
+function later(act) {
+  clearTimeout(timer);
+  timer = setTimeout(act, 400);
+}
+at("prompt-fields").addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate({ push: true });
+});
+at("stop").addEventListener("click", stop);
+at("copy-link").addEventListener("click", () => {
+  const short = new URLSearchParams(location.search);
+  const whole = Object.entries(query()).every(([name, value]) => short.get(name) === value);
+  copy(location.href, buttonAt("copy-link"), whole ? "Copied" : "Copied without the long prompt");
+});
+at("json-copy").addEventListener("click", () => copy(json.value, buttonAt("json-copy")));
+at("json-apply").addEventListener("click", () => {
+  clearProblems(at("json"));
+  const { settings: wanted, problem: why } = settingsOf(json.value, messagesProblem);
+  if (!wanted) {
+    markProblem(json, `These settings cannot be used: ${why}.`);
+    return;
+  }
+  if (wanted.sae) setQuery({ ...query(), sae: saeInAddress(String(wanted.sae)) });
+  fill(wanted);
+  write(true);
+  drawStale();
+});
+main.addEventListener("click", (event) => {
+  const target = /** @type {Element} */ (event.target);
+  const idea = target.closest("[data-idea]");
+  if (idea instanceof HTMLElement) use(tried(ideaOf(idea)));
+  if (target.closest("[data-take-back]") && ran) {
+    if (ran.sae) setQuery({ ...query(), sae: saeInAddress(ran.sae) });
+    fill(ran);
+    write(true);
+    drawStale();
+  }
+});
+
+/** Another SAE: the edits stay those of the one before. @param {string} name */
+function onSae(name) {
+  const before = sae();
+  const kept = edits.get().map((edit) => ({ sae: before, ...edit }));
+  setQuery({ ...query(), sae: saeInAddress(name) });
+  edits.set(kept);
+  changed();
+}
+
+function restore() {
+  stop();
+  const wanted = read();
+  const { messages } = wanted;
+  const complete = messages ? messages.at(-1)?.content.trim() : wanted.prompt;
+  if (!messages && wanted.prompt === undefined) wanted.prompt = usualPrompt;
+  fill(wanted);
+  ran = null;
+  view.begin();
+  view.hide();
+  at("ideas").hidden = false;
+  drawIdeas();
+  complain(wanted.problem ? { message: wanted.problem, field: "" } : undefined);
+  if (complete && wanted.edits?.length && !wanted.problem) setTimeout(() => generate({ push: false }));
+}
+
+/* The model is there and says whether it chats; one that does begins so, unless somebody has begun
+   already. */
+let met = false;
+onState(({ chat }) => {
+  if (!chat || met) return;
+  met = true;
+  given.offer(chat);
+  view.endsWith(chat.end ?? "");
+  const { prompt: text, messages } = query();
+  if (text === undefined && !messages && prompt.value === usualPrompt && !ran && !running) {
+    given.set([{ role: "user", content: main.dataset.question ?? "" }]);
+    json.value = JSON.stringify(settings(), null, 2);
+    drawIdeas();
+  }
+});
+
+addEventListener("popstate", restore);
+title("Steer");
+start({ onSae });
+restore();

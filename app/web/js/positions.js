@@ -1,0 +1,52 @@
+// @ts-check
+/* The tokens of a prompt, numbered, to choose positions among. */
+
+import { el, tokenNodes } from "./dom.js";
+import { oneStop } from "./steps.js";
+
+/** @typedef {{i: number, text: string, special: boolean, bytes?: string}} Token */
+
+/**
+ * Positions with one more, or without it; in their order.
+ * @param {(number | string)[]} positions
+ * @param {number} i
+ */
+export function toggled(positions, i) {
+  const chosen = new Set(positions);
+  if (!chosen.delete(i)) chosen.add(i);
+  return [...chosen].sort((a, b) => Number(a) - Number(b));
+}
+
+/**
+ * Draw tokens as buttons into a group; those at `positions` are pressed.
+ * @param {HTMLElement} group
+ * @param {Token[]} tokens
+ * @param {(number | string)[]} positions
+ */
+export function drawPositions(group, tokens, positions) {
+  group.replaceChildren(
+    ...tokens.flatMap((token) => {
+      const name = `token ${token.i}${token.special ? ", special: it is left alone" : ""}`;
+      const span = el("span", {
+        role: "button",
+        class: token.special ? "special" : null,
+        "data-i": token.i,
+        "data-v": name,
+      });
+      const nodes = tokenNodes(span, token.text, token.bytes);
+      span.append(el("sub", { "aria-hidden": "true" }, token.i));
+      return nodes;
+    }),
+  );
+  press(group, positions);
+}
+
+/** @param {HTMLElement} group @param {(number | string)[]} positions */
+export function press(group, positions) {
+  const chosen = new Set(positions);
+  const spans = /** @type {NodeListOf<HTMLElement>} */ (group.querySelectorAll("[data-i]"));
+  for (const span of spans) {
+    span.setAttribute("aria-pressed", String(chosen.has(Number(span.dataset.i))));
+  }
+  oneStop(group);
+}

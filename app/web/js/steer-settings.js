@@ -1,0 +1,148 @@
+// @ts-check
+/* The settings of a steering run as they stand in an address, in JSON and in words. Nothing here
+   touches the page. */
+
+/**
+ * @typedef {{feature?: number | string, mode?: string, strength?: number | null, value?: number | null,
+ *   positions?: string | (number | string)[], sae?: string}} Edit
+ * @typedef {import("./given.js").Message} Message
+ * @typedef {{sae?: string, prompt?: string, messages?: Message[], edits?: Edit[],
+ *   max_new_tokens?: number | null, temperature?: number | null, seed?: number | null}} Settings
+ * @typedef {{rank: number, eta: number | null, of: number}} Place
+ */
+
+/** @type {Record<string, string>} */
+export const MODES = {
+  set: "set to",
+  scale: "scale by",
+  add: "add",
+  cap: "cap at",
+  ablate: "switch off",
+};
+/**
+ * Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
+ * server's to judge.
+ * @param {any} edits
+ * @returns {string}
+ */
+export function editProblem(edits) {
+  if (!Array.isArray(edits)) return "they are no list";
+  for (const [i, edit] of edits.entries()) {
+    const name = `edit ${i + 1}`;
+    if (edit === null || typeof edit !== "object" || Array.isArray(edit)) return `${name} names no feature`;
+    const { mode = "set", positions = "all" } = edit;
+    if (!Object.hasOwn(MODES, mode))
+      {return `${name} is to “${String(mode)}”, which is none of ${Object.keys(MODES).join(", ")}`;}
+    if (!Array.isArray(positions) && !["all", "prompt", "generated"].includes(positions))
+      {return `${name} is on “${String(positions)}”, which is none of all, prompt, generated, and no list of token numbers`;}
+  }
+  return "";
+}
+
+/** Token numbers as written, from 0; what is no number stays as it is. @param {string} text */
+export function positionsOf(text) {
+  const parts = text.split(/[\s,]+/).filter(Boolean);
+  return parts.map((part) => (/^\d+$/.test(part) ? Number(part) : part));
+}
+
+/** The number of a feature in a field, null if it holds words. @param {string} text */
+export function featureNumber(text) {
+  const match = /^\s*#?\s*(\d+)\s*$/.exec(text);
+  return match ? Number(match[1]) : null;
+}
+
+/** What an edit does, in words. @param {Edit} edit */
+export function wish({ feature, mode = "set", strength = 1, value }) {
+  const much = value ?? `${strength} × its largest`;
+  /** @type {Record<string, string>} */
+  const words = {
+    set: `#${feature} set to ${much}`,
+    scale: `#${feature} scaled by ${value ?? strength}`,
+    add: `${much} added to #${feature}`,
+    cap: `#${feature} capped at ${much}`,
+    ablate: `#${feature} switched off`,
+  };
+  return words[mode];
+}
+
+
+/**
+ * @template {object} T
+ * @param {T} object
+ * @returns {[keyof T, T[keyof T]][]}
+ */
+const entries = (object) => /** @type {any} */ (Object.entries(object));
+
+/** Numbers of the form by name, and how an address calls them. */
+export const NUMBERS = /** @type {const} */ ({
+  max_new_tokens: "tokens",
+  temperature: "temperature",
+  seed: "seed",
+});
+
+/**
+ * What an address says of a run; what is as usual is left out.
+ * @param {Settings} settings
+ * @param {Settings} usual
+ * @returns {Record<string, string>}
+ */
+export function queryOf(settings, usual) {
+  /** @type {Record<string, string>} */
+  const query = {
+    prompt: settings.prompt ?? "",
+    messages: settings.messages ? JSON.stringify(settings.messages) : "",
+    edits: settings.edits?.length ? JSON.stringify(settings.edits) : "",
+  };
+  for (const [name, written] of entries(NUMBERS)) {
+    const value = settings[name];
+    query[written] = value === usual[name] || value === null ? "" : String(value);
+  }
+  return query;
+}
+
+/**
+ * The numbers that an address gives.
+ * @param {Record<string, string>} query
+ * @returns {Settings}
+ */
+export function numbersOf(query) {
+  /** @type {Settings} */
+  const settings = {};
+  for (const [name, written] of entries(NUMBERS)) {
+    if (query[written] !== undefined) settings[name] = Number(query[written]);
+  }
+  return settings;
+}
+
+/**
+ * Settings written by hand: {settings}, or {problem}, the end of a sentence.
+ * @param {string} text
+ * @param {(messages: any) => string} messagesProblem
+ * @returns {{settings?: Settings, problem?: string}}
+ */
+export function settingsOf(text, messagesProblem) {
+  let settings;
+  try {
+    settings = JSON.parse(text);
+  } catch {
+    return { problem: "they are not JSON" };
+  }
+  if (settings === null || typeof settings !== "object" || Array.isArray(settings))
+    {return { problem: "they hold neither a prompt nor edits" };}
+  const why = settings.messages ? messagesProblem(settings.messages) : "";
+  const wrong = editProblem(settings.edits ?? []);
+  if (why) return { problem: `in the conversation, ${why}` };
+  return wrong ? { problem: `of the edits, ${wrong}` } : { settings };
+}
+
+/** A place in the queue, in words: "3rd in line, about 12 s". @param {Place} place */
+export function placeInWords({ rank, eta }) {
+  const place = rank === 0 ? "next in line" : `${ordinal(rank + 1)} in line`;
+  return eta === null || !Number.isFinite(eta) ? place : `${place}, about ${Math.max(1, Math.round(eta))} s`;
+}
+
+/** @param {number} n */
+function ordinal(n) {
+  const teen = n % 100 >= 11 && n % 100 <= 13;
+  return `${n}${(teen ? "" : { 1: "st", 2: "nd", 3: "rd" }[n % 10]) || "th"}`;
+}
