@@ -305,6 +305,17 @@ export async function busy(promise) {
   }
 }
 
+/**
+ * Where a question stands in the queue, as a sentence.
+ * @param {{rank: number, eta: number | null}} place `rank` are before it; `eta` in seconds
+ */
+export function placeWords({ rank, eta }) {
+  const before = rank > 0 ? `${rank} before this one` : "next in the queue";
+  if (!eta || eta < 1) return `Waiting: ${before}.`;
+  const time = eta < 90 ? `${Math.ceil(eta)} s` : `${Math.round(eta / 60)} min`;
+  return `Waiting: ${before}, about ${time}.`;
+}
+
 /** The window's title; "" is the app's name alone. @param {string} text */
 export function title(text) {
   document.title = text ? `${text} · Jumpscope` : "Jumpscope";
@@ -318,11 +329,11 @@ export const problem = (sentence) => el("p", { class: "problem", role: "alert" }
  * @param {string} text
  * @param {HTMLElement} button
  */
-export async function copy(text, button) {
+export async function copy(text, button, done = "Copied") {
   const words = button.textContent;
   try {
     await navigator.clipboard.writeText(text);
-    button.textContent = "Copied";
+    button.textContent = done;
   } catch {
     button.textContent = "Copying is not allowed here";
   }
