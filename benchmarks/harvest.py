@@ -37,11 +37,11 @@ from sae_core import attention
 from sae_core.config import Site
 from sae_core.sites import activations
 from training.activations import ActivationBuffer, rows_per_forward
-from training.assembly import make_trainees
-from training.config import RunOptions, TrainConfig
+from training.assembly import make_trainers
 from training.optim import BETA2
+from training.sae_trainer import SAETrainer, compiler
 from training.text import Cursor, Prompts, Text
-from training.trainee import Trainee, compiler
+from training.train_config import RunOptions, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Bench:
         found: dict[str, Any] = {}
         with closing(self._buffer(self.random, site)) as buffer:
             buffer.begin()
-            trainee, found["l0"] = self._trainee(buffer, site)
+            trainer, found["l0"] = self._trainer(buffer, site)
             works = {
                 "model": self._forwards(self.random, site, buffer.harvest_tokens),
-                "pipeline": self._round(buffer, site, trainee),
-                "step": self._steps(buffer, site, trainee),
+                "pipeline": self._round(buffer, site, trainer),
+                "step": self._steps(buffer, site, trainer),
             }
             found |= self._compared(works, buffer.harvest_tokens, "")
             found["peak_bytes"] = self.run.peak(works["pipeline"])
@@ -107,7 +107,7 @@ class Bench:
                 buffer.begin()
                 works = {
                     "model_text": self._forwards(self.text, site, buffer.harvest_tokens),
-                    "pipeline_text": self._round(buffer, site, trainee),
+                    "pipeline_text": self._round(buffer, site, trainer),
                 }
                 found |= self._compared(works, buffer.harvest_tokens, "_text")
         return found
@@ -143,7 +143,7 @@ class Bench:
 
         return work
 
-    def _trainee(self, buffer: ActivationBuffer, site: Site) -> tuple[Trainee, float]:
+    def _trainer(self, buffer: ActivationBuffer, site: Site) -> tuple[SAETrainer, float]:
         """An SAE as `train` makes it, but with thresholds as after training; and its L0."""
         given = self.given
         cfg = TrainConfig(
@@ -160,34 +160,34 @@ class Bench:
         square, mean = buffer.moments()[site]
         moments = {site: (square**0.5, mean)}
         compiled = compiler(cfg.run.compile, self.run.device)
-        (trainee,) = make_trainees(cfg, moments, self.run.dtype, compiled)
-        p = trainee.parameters
+        (trainer,) = make_trainers(cfg, moments, self.run.dtype, compiled)
+        p = trainer.parameters
         with torch.no_grad():
-            p["b_dec"].copy_(mean / trainee.scale)
-            x = buffer.batch()[site].float() / trainee.scale - p["b_dec"]
+            p["b_dec"].copy_(mean / trainer.scale)
+            x = buffer.batch()[site].float() / trainer.scale - p["b_dec"]
             p["threshold"].fill_(matching_threshold(x, p["W_enc"], given.l0))
-            return trainee, mean_l0(x, p["W_enc"], p["b_enc"], p["threshold"])
+            return trainer, mean_l0(x, p["W_enc"], p["b_enc"], p["threshold"])
 
     def _controls(self, count: int) -> Iterator[Tensor]:
         rows = [(1e-9, 1.0, 1 - BETA2 ** (t + 1), t + 1.0) for t in range(count)]
         return iter(torch.tensor(rows, device=self.run.device))
 
-    def _round(self, buffer: ActivationBuffer, site: Site, trainee: Trainee) -> Any:
+    def _round(self, buffer: ActivationBuffer, site: Site, trainer: SAETrainer) -> Any:
         steps = buffer.harvest_tokens // buffer.batch_tokens
 
         def work() -> None:
             for control in self._controls(steps):
-                trainee.step(buffer.batch()[site], control)
+                trainer.step(buffer.batch()[site], control)
 
         return work
 
-    def _steps(self, buffer: ActivationBuffer, site: Site, trainee: Trainee) -> Any:
+    def _steps(self, buffer: ActivationBuffer, site: Site, trainer: SAETrainer) -> Any:
         steps = buffer.harvest_tokens // buffer.batch_tokens
         batches = [buffer.batch()[site] for _ in range(min(4, steps))]
 
         def work() -> None:
             for i, control in enumerate(self._controls(steps)):
-                trainee.step(batches[i % len(batches)], control)
+                trainer.step(batches[i % len(batches)], control)
 
         return work
 

@@ -34,9 +34,9 @@ from training.listed_step import ListedStep
 from training.losses import Batch, BatchStats, JumpReLULoss, Parameters, target_l0_penalty
 from training.losses.base import FeatureLoss, Limits, stats_of
 from training.losses.features import Features
+from training.sae_trainer import compiler
 from training.sparse_step import SparseStep
 from training.step import DenseStep, State
-from training.trainee import compiler
 
 ALL_SHAPES = {**SHAPES, "tiny": (64, 1024)}
 ARMS: tuple[str, ...] = ("sparse", "sparse-started", "listed")

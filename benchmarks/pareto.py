@@ -53,9 +53,9 @@ from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from training.activations import ActivationBuffer, rows_per_forward
-from training.config import SHORT_RUN, RunOptions, short_run
 from training.loop import train
 from training.text import Text
+from training.train_config import SHORT_RUN, RunOptions, short_run
 
 FORMAT = "jumpscope-pareto"
 PACKAGES = ("sae-lens", "dictionary-learning")

@@ -28,7 +28,7 @@ from benchmarks.pareto_plan import Window
 from sae_core.config import SAEConfig, Site
 from sae_core.formats import Origin, read_sae
 from sae_core.sae import SAE
-from training.config import SHORT_RUN
+from training.train_config import SHORT_RUN
 
 SCALE_BATCHES = 16
 """Batches from which SAELens estimates the scale of its inputs."""

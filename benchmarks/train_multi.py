@@ -32,10 +32,10 @@ from training.losses import JumpReLULoss
 from training.optim import BETA2
 from training.parameters import initial_parameters
 from training.processes import together
+from training.sae_trainer import compiler
 from training.shard import ALONE, Shard
 from training.sparse_step import SparseStep, feature_rows, kernels_for
 from training.step import DenseStep, Setting, State, Step
-from training.trainee import compiler
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,9 +53,9 @@ from training.losses.base import FeatureLoss
 from training.optim import BETA2
 from training.parameters import initial_parameters
 from training.recipes import RECIPES
+from training.sae_trainer import compiler
 from training.sparse_step import SparseStep, feature_rows
-from training.step import LONGEST_SILENCE, DenseStep, Setting, State, Step
-from training.trainee import compiler
+from training.step import MAX_TOKENS_SINCE_FIRED, DenseStep, Setting, State, Step
 
 SHAPES = {"small": (2304, 16_384), "middle": (2304, 65_536), "large": (3584, 131_072)}
 STEPS = {"small": (15, 50), "middle": (12, 40), "large": (10, 30)}
@@ -192,7 +192,7 @@ def _loss(
     if architecture == "jumprelu":
         return JumpReLULoss(bandwidth=bandwidth, **how)
     if architecture == "topk":
-        return TopKLoss(k=l0, dead_tokens=LONGEST_SILENCE, **how)
+        return TopKLoss(k=l0, dead_tokens=MAX_TOKENS_SINCE_FIRED, **how)
     return (GatedLoss if architecture == "gated" else ReLULoss)(targeted=False, **how)
 
 

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from training import checkpoint
-from training.config import TrainConfig
+from training import train_checkpoint
+from training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -21,7 +21,7 @@ PROGRAM = """
 import json, logging, sys
 import torch
 from training import listed_step, sparse_step
-from training.config import TrainConfig
+from training.train_config import TrainConfig
 from training.loop import train
 from training.processes import together
 
@@ -89,7 +89,7 @@ def kill_one(cfg: TrainConfig, world: int, rank: int, step: int) -> list[tuple[i
     processes = start([cfg], world)
     deadline = time.monotonic() + 120
     try:
-        while not (saved := checkpoint.found(folder)) or saved[0][0] < step:
+        while not (saved := train_checkpoint.list_saved(folder)) or saved[0][0] < step:
             for process in processes:
                 assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline

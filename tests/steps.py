@@ -109,7 +109,9 @@ class Toy:
         part = self._remade(shard=shard)
         for name, p in part.state.plain.items():
             p.copy_(shard.mine(self.start[name], features_dim(name)))
-        part.state.totals["silent"].copy_(shard.mine(self.state.totals["silent"], 0))
+        part.state.totals["tokens_since_fired"].copy_(
+            shard.mine(self.state.totals["tokens_since_fired"], 0)
+        )
         return part
 
     def sparse(
@@ -148,7 +150,7 @@ class Toy:
 
     def bury(self, count: int) -> None:
         """Make the first `count` features dead, to be revived by AuxK."""
-        self.state.totals["silent"][:count] = DEAD_AFTER
+        self.state.totals["tokens_since_fired"][:count] = DEAD_AFTER
 
 
 def _start(shape: Shape, recipe: Recipe) -> Parameters:

@@ -85,10 +85,10 @@ class Harvest:
         ids = self._share(prompts.input_ids).to(self._device, non_blocking=True)
         # Indices were made on the processor: a mask would make the device wait for its own count.
         counted = prompts.counted.to(self._device, non_blocking=True)
-        found = activations(self._model, ids, self._sites)
+        at_sites = activations(self._model, ids, self._sites)
         self._left = {
             site: self._shard.gather(x).flatten(0, 1).index_select(0, counted)
-            for site, x in found.items()
+            for site, x in at_sites.items()
         }
         self._next = prompts
         self._skipped = 0
@@ -168,7 +168,7 @@ class ActivationBuffer:
 
     def moments(self) -> dict[Site, tuple[float, Float[Tensor, " width"]]]:
         """For each site over the tokens held: mean squared norm, and the mean (float32)."""
-        found = {}
+        moments = {}
         for site, held in self._held.items():
             squares = torch.zeros((), dtype=torch.float64, device=self.device)
             total = torch.zeros(held.shape[1], dtype=torch.float64, device=self.device)
@@ -176,8 +176,8 @@ class ActivationBuffer:
                 chunk = chunk.double()
                 squares += chunk.square().sum()
                 total += chunk.sum(dim=0)
-            found[site] = (float(squares) / len(held), (total / len(held)).float())
-        return found
+            moments[site] = (float(squares) / len(held), (total / len(held)).float())
+        return moments
 
     def state(self) -> dict[str, Any]:
         """Where the buffer stands, as JSON values; nothing in it depends on the device."""

@@ -1,4 +1,4 @@
-"""From the settings of a run to its SAEs: the loss, the start and the price of each `Plan`."""
+"""From the settings of a run to its SAEs: the loss, the start and the penalty of each `Plan`."""
 
 import importlib.util
 import logging
@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Architecture
-from training.config import Plan, TrainConfig
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
 from training.parameters import initial_parameters
 from training.recipes import RECIPES, Rule
+from training.sae_trainer import SAETrainer
 from training.shard import ALONE, Shard
 from training.sparse_step import applies
-from training.step import LONGEST_SILENCE
-from training.trainee import Trainee
+from training.step import MAX_TOKENS_SINCE_FIRED
+from training.train_config import Plan, TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -43,20 +43,20 @@ kernels take longer to start than they save."""
 Compiler = Callable[[Callable[..., Any]], Any]
 
 
-def make_trainees(
+def make_trainers(
     cfg: TrainConfig,
     moments: dict[Any, tuple[float, Tensor]],
     products: torch.dtype,
     compiler: Compiler,
     shard: Shard = ALONE,
-) -> list[Trainee]:
+) -> list[SAETrainer]:
     """The SAEs of `cfg.plans` before their first step.
 
     `moments`: by site, C and the mean of the raw activations. The same seed goes to every SAE, so
     that what one of them learns depends on no other. `shard`: the part of their features to hold.
     """
     losses: dict[Any, Loss] = {}
-    trainees = []
+    trainers = []
     for plan in cfg.plans:
         recipe = RECIPES[plan.architecture]
         # SAEs with the same loss share its compiled code.
@@ -74,9 +74,9 @@ def make_trainees(
             mean / scale,
             shard,
         )
-        coefficient, gain = price(cfg, plan)
-        trainees.append(
-            Trainee(
+        coefficient, gain = sparsity_control(cfg, plan)
+        trainers.append(
+            SAETrainer(
                 plan,
                 start,
                 losses[key],
@@ -90,7 +90,7 @@ def make_trainees(
                 shard=shard,
             )
         )
-    return trainees
+    return trainers
 
 
 def sparse(
@@ -132,7 +132,7 @@ def make_loss(
         assert plan.l0_target is not None
         return TopKLoss(
             k=round(plan.l0_target),
-            dead_tokens=min(cfg.dead_after, LONGEST_SILENCE),
+            dead_tokens=min(cfg.dead_after, MAX_TOKENS_SINCE_FIRED),
             products=products,
             compiler=compiler,
             shard=shard,
@@ -152,7 +152,7 @@ def make_loss(
     )
 
 
-def price(cfg: TrainConfig, plan: Plan) -> tuple[float, float]:
+def sparsity_control(cfg: TrainConfig, plan: Plan) -> tuple[float, float]:
     """An SAE's first coefficient of sparsity, and the gain of its multiplier."""
     if plan.lambda_ is not None:
         return plan.lambda_, 0.0
@@ -163,12 +163,12 @@ def price(cfg: TrainConfig, plan: Plan) -> tuple[float, float]:
     # The slope of e^2 is 2 e: so that the multiplier takes its place within these steps. Where
     # lambda is steered, the gain is as fast: its L0 answers sooner than it would oscillate, and
     # lags behind, while lambda has to move, by what it moves in a step over the gain.
-    if priced_l0(cfg, plan):
+    if penalises_l0(cfg, plan):
         return cfg.loss.target_coefficient, gain
     return recipe.first_lambda or TANH_LAMBDA, gain
 
 
-def priced_l0(cfg: TrainConfig, plan: Plan) -> bool:
+def penalises_l0(cfg: TrainConfig, plan: Plan) -> bool:
     """Whether the penalty is one on L0 itself, and not on a sum that stands in for it."""
     return plan.architecture == "jumprelu" and not cfg.loss.tanh_scale
 
@@ -184,7 +184,7 @@ def rule(cfg: TrainConfig, plan: Plan) -> Rule:
             vector_rate=cfg.loss.vector_rate,
             b_dec_rate=cfg.loss.b_dec_rate,
             revive=cfg.loss.revive,
-            dead_tokens=min(cfg.revive_after, LONGEST_SILENCE),
+            dead_tokens=min(cfg.revive_after, MAX_TOKENS_SINCE_FIRED),
         )
     if cfg.loss.decoder == "auto":
         return published

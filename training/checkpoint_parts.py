@@ -24,7 +24,7 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor import Shard as Split
 
 from sae_core.files import atomic_write
-from training.checkpoint import DamagedError
+from training.checkpoint_file import DamagedError
 from training.shard import Shard, features_dim
 
 STATE_FILE = "state.json"

@@ -1,20 +1,20 @@
 """The doctor: named checks of a run's metrics that say what to change.
 
 A check is a function of the lines of metrics.jsonl so far (one SAE's, the newest last) and of what
-was asked for; it returns None, or a sentence. Runs fail quietly in a few ways only, and each shows
-in these numbers long before the end.
+the run is to reach; it returns None, or a sentence. Runs fail quietly in a few ways only, and each
+shows in these numbers long before the end.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from training.assembly import priced_l0
-from training.config import Plan, TrainConfig
+from training.assembly import penalises_l0
 from training.losses.base import Limits
 from training.optim import rate_share, sparsity_share
 from training.recipes import RECIPES
 from training.step import DEAD_TOKENS
+from training.train_config import Plan, TrainConfig
 
 Line = dict[str, Any]
 
@@ -59,8 +59,8 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What a run was asked to make of one SAE."""
+class Goal:
+    """What a run is to make of one SAE."""
 
     cfg: TrainConfig
     plan: Plan
@@ -76,30 +76,30 @@ class Asked:
         return line["step"] >= warmup + SETTLED * max(0, self.cfg.steps - warmup)
 
 
-Check = Callable[[Sequence[Line], Asked], str | None]
+Check = Callable[[Sequence[Line], Goal], str | None]
 
 
-def not_finite(lines: Sequence[Line], asked: Asked) -> str | None:
+def not_finite(lines: Sequence[Line], goal: Goal) -> str | None:
     """A loss that is infinite or not a number."""
     if lines[-1]["loss"] is not None:
         return None
     return (
-        f"the loss of {asked.plan.name} is no longer finite at step {lines[-1]['step']:,}: "
+        f"the loss of {goal.plan.name} is no longer finite at step {lines[-1]['step']:,}: "
         "lower lrs, or check the model's activations."
     )
 
 
-def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
+def thresholds_frozen(lines: Sequence[Line], goal: Goal) -> str | None:
     """Thresholds that are where they began."""
     line = lines[-1]
-    if asked.plan.architecture != "jumprelu" or asked.cfg.loss.decoder == "free":
+    if goal.plan.architecture != "jumprelu" or goal.cfg.loss.decoder == "free":
         return None
     names = [f"threshold_{q}" for q in ("p05", "p50", "p95")]
     # A fitted start is not known here: the first line is as near to it as can be seen.
-    given = asked.cfg.threshold_init
+    given = goal.cfg.threshold_init
     start = dict.fromkeys(names, given) if given else {name: lines[0][name] for name in names}
     moved = any(abs(line[name] - start[name]) > FROZEN * start[name] for name in names)
-    since = max(0 if given else lines[0]["step"], asked.cfg.in_steps(asked.cfg.lr_warmup))
+    since = max(0 if given else lines[0]["step"], goal.cfg.in_steps(goal.cfg.lr_warmup))
     seen = line["step"] - since
     if moved or seen < LEAST_DRIFT:
         return None
@@ -109,10 +109,10 @@ def thresholds_frozen(lines: Sequence[Line], asked: Asked) -> str | None:
     )
 
 
-def ends_in_warm_up(lines: Sequence[Line], asked: Asked) -> str | None:
+def ends_in_warm_up(lines: Sequence[Line], goal: Goal) -> str | None:
     """A run that is over before the penalty has reached its full strength; known from the start."""
-    steps, warmup = asked.cfg.steps, asked.cfg.in_steps(asked.cfg.sparsity_warmup)
-    penalised = RECIPES[asked.plan.architecture].has_lambda
+    steps, warmup = goal.cfg.steps, goal.cfg.in_steps(goal.cfg.sparsity_warmup)
+    penalised = RECIPES[goal.plan.architecture].has_lambda
     if not penalised or warmup <= steps:
         return None
     return (
@@ -121,17 +121,17 @@ def ends_in_warm_up(lines: Sequence[Line], asked: Asked) -> str | None:
     )
 
 
-def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
+def lambda_saturated(lines: Sequence[Line], goal: Goal) -> str | None:
     """A multiplier that can go no further, with the L0 still away from its target."""
-    line, target = lines[-1], asked.plan.l0_target
-    if target is None or abs(line["multiplier"]) < SATURATED * asked.limits.bound:
+    line, target = lines[-1], goal.plan.l0_target
+    if target is None or abs(line["multiplier"]) < SATURATED * goal.limits.bound:
         return None
     if abs(_recent_l0(lines) / target - 1) <= FAR_AT_END:
         return None
     strong = line["multiplier"] > 0
-    if priced_l0(asked.cfg, asked.plan):
-        change = f"raise {_rates(asked)}"
-        if asked.cfg.loss.target_coefficient < FULL_COEFFICIENT:
+    if penalises_l0(goal.cfg, goal.plan):
+        change = f"raise {_rates(goal)}"
+        if goal.cfg.loss.target_coefficient < FULL_COEFFICIENT:
             change += ", or target_coefficient"
     else:
         change = "choose other lrs, or a target nearer to this"
@@ -141,10 +141,10 @@ def lambda_saturated(lines: Sequence[Line], asked: Asked) -> str | None:
     )
 
 
-def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
+def all_dead(lines: Sequence[Line], goal: Goal) -> str | None:
     """Hardly any feature is active."""
     line = lines[-1]
-    enough = line["tokens"] >= DEAD_TOKENS or asked.full(line)
+    enough = line["tokens"] >= DEAD_TOKENS or goal.full(line)
     l0 = _recent_l0(lines)
     if not enough or (line["dead"] < ALL_DEAD and l0 >= FEWEST_ACTIVE):
         return None
@@ -152,73 +152,73 @@ def all_dead(lines: Sequence[Line], asked: Asked) -> str | None:
     dead = f"{line['dead']:.0%} of the features are dead and " if many else "only "
     return (
         f"{dead}{l0:.3g} features are active per token: "
-        f"lower {_pressure(asked)} or lrs, or lengthen sparsity_warmup."
+        f"lower {_pressure(goal)} or lrs, or lengthen sparsity_warmup."
     )
 
 
-def many_dead(lines: Sequence[Line], asked: Asked) -> str | None:
+def many_dead(lines: Sequence[Line], goal: Goal) -> str | None:
     """A good part of the features is dead, and will stay so."""
     line = lines[-1]
-    over = line["step"] == asked.cfg.steps
-    if line["dead"] < MANY_DEAD or not (over or asked.settled(line)) or all_dead(lines, asked):
+    over = line["step"] == goal.cfg.steps
+    if line["dead"] < MANY_DEAD or not (over or goal.settled(line)) or all_dead(lines, goal):
         return None
-    unused = asked.plan.architecture == "jumprelu" and not asked.cfg.loss.revive
+    unused = goal.plan.architecture == "jumprelu" and not goal.cfg.loss.revive
     changes = ["set revive (10)"] * unused + ["lower lrs"]
-    changes += ["lower lambdas"] * (asked.plan.lambda_ is not None)
+    changes += ["lower lambdas"] * (goal.plan.lambda_ is not None)
     return (
         f"{line['dead']:.0%} of the features are dead: {', '.join(changes)}, "
         "or have fewer features (d_sae)."
     )
 
 
-def all_dense(lines: Sequence[Line], asked: Asked) -> str | None:
+def all_dense(lines: Sequence[Line], goal: Goal) -> str | None:
     """A large share of all features is active."""
     line, l0 = lines[-1], _recent_l0(lines)
-    if not asked.full(line) or l0 <= ALL_DENSE * asked.cfg.d_sae:
+    if not goal.full(line) or l0 <= ALL_DENSE * goal.cfg.d_sae:
         return None
-    if asked.plan.l0_target is not None and not asked.settled(line):
+    if goal.plan.l0_target is not None and not goal.settled(line):
         return None
-    if asked.plan.l0_target is None:
+    if goal.plan.l0_target is None:
         change = "raise lambdas, or give l0_targets instead"
     else:
-        wanted = asked.plan.l0_target > ALL_DENSE * asked.cfg.d_sae
-        change = "lower l0_targets" if wanted else f"raise {_rates(asked)}"
+        wanted = goal.plan.l0_target > ALL_DENSE * goal.cfg.d_sae
+        change = "lower l0_targets" if wanted else f"raise {_rates(goal)}"
     return (
-        f"{l0:.4g} of {asked.cfg.d_sae} features are active per token, "
+        f"{l0:.4g} of {goal.cfg.d_sae} features are active per token, "
         f"which is not sparse: {change}."
     )
 
 
-def bandwidth_narrow(lines: Sequence[Line], asked: Asked) -> str | None:
+def bandwidth_narrow(lines: Sequence[Line], goal: Goal) -> str | None:
     """Too few pre-activations near thresholds to learn from."""
     share = lines[-1].get("in_window")
     if share is None:
         return None
-    if share * asked.cfg.batch >= FEWEST_IN_WINDOW or _recent_l0(lines) < FEWEST_ACTIVE:
+    if share * goal.cfg.batch >= FEWEST_IN_WINDOW or _recent_l0(lines) < FEWEST_ACTIVE:
         return None
     return (
-        f"a threshold sees {share * asked.cfg.batch:.2g} pre-activations per step: "
-        f"make bandwidth ({asked.cfg.bandwidth:g}) larger."
+        f"a threshold sees {share * goal.cfg.batch:.2g} pre-activations per step: "
+        f"make bandwidth ({goal.cfg.bandwidth:g}) larger."
     )
 
 
-def outliers(lines: Sequence[Line], asked: Asked) -> str | None:
+def outliers(lines: Sequence[Line], goal: Goal) -> str | None:
     """Tokens whose activations are many times longer than others."""
     ratio = lines[-1]["norm_max"] / max(lines[-1]["norm_p50"], 1e-30)
     if ratio <= OUTLIER:
         return None
     return (
-        f"activations at {asked.plan.site} are up to {ratio:.3g} times as long as their median: "
+        f"activations at {goal.plan.site} are up to {ratio:.3g} times as long as their median: "
         "few tokens make most of the loss; choose another site, or leave those tokens out of the "
         "corpus."
     )
 
 
-def l0_far(lines: Sequence[Line], asked: Asked) -> str | None:
+def l0_far(lines: Sequence[Line], goal: Goal) -> str | None:
     """An L0 that has settled away from its target, or one that a run ends with."""
-    line, target = lines[-1], asked.plan.l0_target
-    over = line["step"] == asked.cfg.steps
-    if target is None or not (over or asked.settled(line)):
+    line, target = lines[-1], goal.plan.l0_target
+    over = line["step"] == goal.cfg.steps
+    if target is None or not (over or goal.settled(line)):
         return None
     l0 = _recent_l0(lines)
     distance = l0 / target - 1
@@ -226,7 +226,7 @@ def l0_far(lines: Sequence[Line], asked: Asked) -> str | None:
         return None
     return (
         f"the L0 is {l0:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
-        f"its target of {target:g}: {_nearer(line, asked)}."
+        f"its target of {target:g}: {_nearer(line, goal)}."
     )
 
 
@@ -235,25 +235,25 @@ def _recent_l0(lines: Sequence[Line]) -> float:
     return sum(recent) / len(recent)
 
 
-def _nearer(line: Line, asked: Asked) -> str:
-    recent = rate_share(asked.cfg, max(0, line["step"] - 1))
-    if asked.plan.architecture == "topk":
+def _nearer(line: Line, goal: Goal) -> str:
+    recent = rate_share(goal.cfg, max(0, line["step"] - 1))
+    if goal.plan.architecture == "topk":
         return "fewer than k pre-activations are positive; lower k"
-    if recent < FAR and line["step"] < asked.cfg.steps:
-        return f"lr is nearly 0 by now; train longer or raise {_rates(asked)}"
-    return f"train longer, or raise {_rates(asked)}"
+    if recent < FAR and line["step"] < goal.cfg.steps:
+        return f"lr is nearly 0 by now; train longer or raise {_rates(goal)}"
+    return f"train longer, or raise {_rates(goal)}"
 
 
-def _rates(asked: Asked) -> str:
+def _rates(goal: Goal) -> str:
     """What moves an L0 faster: no coefficient does, Adam's steps being of one size anyway."""
-    slower = asked.plan.architecture == "jumprelu" and asked.cfg.loss.vector_rate < 1
+    slower = goal.plan.architecture == "jumprelu" and goal.cfg.loss.vector_rate < 1
     return "lrs or vector_rate" if slower else "lrs"
 
 
-def _pressure(asked: Asked) -> str:
-    if asked.plan.lambda_ is not None:
+def _pressure(goal: Goal) -> str:
+    if goal.plan.lambda_ is not None:
         return "lambdas"
-    return "target_coefficient" if priced_l0(asked.cfg, asked.plan) else "lrs"
+    return "target_coefficient" if penalises_l0(goal.cfg, goal.plan) else "lrs"
 
 
 CHECKS: dict[str, Check] = {
@@ -274,13 +274,13 @@ OF_L0 = ("ends-in-warm-up", "lambda-saturated", "all-dense", "l0-far")
 so."""
 
 
-def examine(lines: Sequence[Line], asked: Asked) -> list[Finding]:
+def examine(lines: Sequence[Line], goal: Goal) -> list[Finding]:
     """What the checks find in the lines so far; after a loss that is not finite, only that."""
     findings: list[Finding] = []
     for name, check in CHECKS.items():
         if name in OF_L0 and any(finding.check in OF_L0 for finding in findings):
             continue
-        if sentence := check(lines, asked):
+        if sentence := check(lines, goal):
             findings.append(Finding(name, sentence))
             if check is not_finite:
                 break

@@ -81,9 +81,9 @@ class RecordedHalves:
         pool = torch.cuda.graph_pool_handle() if other is None else other._first.pool()
         self._first, self._second = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph()
         with _recording(self._first, pool):
-            self._number, found = first(self._raw)
+            self._number, selection = first(self._raw)
         with _recording(self._second, pool):
-            second(self._raw, self._control, found)
+            second(self._raw, self._control, selection)
         self._all.add(self)
 
     @classmethod

@@ -1,9 +1,9 @@
 """A training step whose loss and gradients come from lists of active features: `ListedStep`.
 
-The encoder's product is computed in full, and all else for the entries of `training.listed`; the
-update is the dense step's, of every row: these rules have a first moment, which moves rows that are
-not active as well, or cut the gradient, for which all of it must be known before. The state is
-always that of the dense step, so that either may follow the other.
+The encoder's product is computed in full, and all else for the entries of
+`training.sparse_features`; the update is the dense step's, of every row: these rules have a first
+moment, which moves rows that are not active as well, or cut the gradient, for which all of it must
+be known before. The state is always that of the dense step, so that either may follow the other.
 """
 
 from types import ModuleType
@@ -13,11 +13,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.kernels.entries import room
-from training.listed import Listed, TooManyError
 from training.losses import BatchStats, Parameters
 from training.losses.base import FeatureLoss
 from training.optim import Control
 from training.shard import ALONE, Shard
+from training.sparse_features import SparseFeatures, TooManyError
 from training.sparse_step import report
 from training.step import DenseStep, Setting, State
 
@@ -85,14 +85,14 @@ class ListedStep:
             return
         space = room(len(raw), len(self._state.parameters["W_dec"]), self._most)
         try:
-            found = self._gradients(raw, control, space)
+            gradients, stats = self._gradients(raw, control, space)
         except TooManyError as error:
             report(self._name, self._fitted, False, error.entries, space)
             self._fitted = False
             self._paused = self._pause
         else:
             self._fitted = True
-            self._dense.update(*found, control, len(raw))
+            self._dense.update(gradients, stats, control, len(raw))
             return
         # The lists and pre-activations are gone by now: this takes memory of its own.
         self._dense(raw, control)
@@ -105,7 +105,9 @@ class ListedStep:
         with torch.no_grad():
             b_dec = p["b_dec"].detach()
             centred = self._kernels.centre(raw, setting.scale, b_dec, loss.products)
-        features = Listed(p, centred, self._kernels, space, self._shard, at_once=not self._fitted)
+        features = SparseFeatures(
+            p, centred, self._kernels, space, self._shard, at_once=not self._fitted
+        )
         value, stats = loss.on(features, p, self._dense.batch(raw, control))
         features.forget()
         gradients = loss.derivatives(p, value)

@@ -150,23 +150,23 @@ def _prepare(cfg: LMConfig, tokenizer: Any, rows: TokenRows) -> Run:
 def _validation_sample(cfg: LMConfig, rows: TokenRows) -> list[Tensor]:
     """The first rows of the validation text, in whole batches, up to `validation_rows`."""
     wanted = max(1, cfg.validation_rows // cfg.batch_rows)
-    found = list(islice(rows.in_order(cfg.batch_rows), wanted))
-    found = [batch for batch in found if len(batch) == cfg.batch_rows]
-    if not found:
+    batches = list(islice(rows.in_order(cfg.batch_rows), wanted))
+    batches = [batch for batch in batches if len(batch) == cfg.batch_rows]
+    if not batches:
         raise ValueError(
             f"the validation text has {rows.tokens} tokens, too few for a batch of "
             f"{cfg.batch_rows} rows of {cfg.context}: add text or lower batch_rows."
         )
-    return found
+    return batches
 
 
 def _settings(cfg: LMConfig) -> dict[str, Any]:
     """The configuration as JSON values, without the paths of this machine."""
-    found = asdict(cfg)
-    del found["out"], found["probe"]
-    found |= {name: file_names(found[name]) for name in ("corpus", "validation")}
-    found["tokenizer"] = None if cfg.tokenizer is None else Path(cfg.tokenizer).name
-    return found
+    chosen = asdict(cfg)
+    del chosen["out"], chosen["probe"]
+    chosen |= {name: file_names(chosen[name]) for name in ("corpus", "validation")}
+    chosen["tokenizer"] = None if cfg.tokenizer is None else Path(cfg.tokenizer).name
+    return chosen
 
 
 def main() -> None:

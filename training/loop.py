@@ -24,15 +24,15 @@ from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.residual_stream import check_stream
 from sae_core.sites import module_path
-from training import checkpoint
+from training import train_checkpoint
 from training.activations import ActivationBuffer, rows_per_forward
-from training.config import LossOptions, TrainConfig
 from training.processes import together
 from training.results import TrainResult, save_and_measure
-from training.run import CHECKPOINTS, Interrupted, Run
+from training.sae_trainer import SAETrainer
 from training.shard import Shard
 from training.text import Text
-from training.trainee import Trainee
+from training.train_config import LossOptions, TrainConfig
+from training.train_run import CHECKPOINTS, Interrupted, TrainRun
 
 __all__ = ["Interrupted", "TrainResult", "train"]
 
@@ -58,11 +58,11 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
             model, tokenizer = _prepared(cfg, shard, held)
             with _float32_sums(), _memory_explained():
                 # The buffer's memory is free again when the SAEs are measured.
-                trainees, facts = _trained(cfg, model, tokenizer, shard)
+                trainers, facts = _trained(cfg, model, tokenizer, shard)
         if not shard.first:
             return []
         with _float32_sums(), _memory_explained():
-            return save_and_measure(cfg, model, tokenizer, trainees, facts)
+            return save_and_measure(cfg, model, tokenizer, trainers, facts)
 
 
 def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any]:
@@ -91,8 +91,8 @@ def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any
 
 def _trained(
     cfg: TrainConfig, model: Any, tokenizer: Any, shard: Shard
-) -> tuple[list[Trainee], dict[str, Any]]:
-    """The SAEs after their last step, whole, and `Run.facts` of how they came to be."""
+) -> tuple[list[SAETrainer], dict[str, Any]]:
+    """The SAEs after their last step, whole, and `TrainRun.facts` of how they came to be."""
     sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
     text = Text(
         corpus=cfg.corpus,
@@ -105,13 +105,13 @@ def _trained(
         model, sites, text, capacity=cfg.buffer_tokens, batch=cfg.batch, shard=shard
     )
     with closing(buffer):
-        run = Run(cfg, buffer, shard)
+        run = TrainRun(cfg, buffer, shard)
         run.start()
         with _stoppable() as stopped:
             run.loop(stopped)
-        for trainee in run.trainees:
-            trainee.collect()
-        return run.trainees, run.facts
+        for trainer in run.trainers:
+            trainer.collect()
+        return run.trainers, run.facts
 
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -155,7 +155,7 @@ def _claim(cfg: TrainConfig) -> None:
             f"{out} holds a bundle that train did not make: choose another out folder."
         )
     saved = any((out / "saes" / plan.name).exists() for plan in cfg.plans)
-    if path.is_file() and (bundle or saved or checkpoint.found(out / CHECKPOINTS)):
+    if path.is_file() and (bundle or saved or train_checkpoint.list_saved(out / CHECKPOINTS)):
         try:
             before = json.loads(path.read_text())
         except json.JSONDecodeError as error:
@@ -174,13 +174,13 @@ def _differing(settings: dict[str, Any], before: Any) -> list[str]:
     """Names of the settings in which a run is another than the one `before`."""
     if not isinstance(before, dict):
         return ["config"]
-    found = [k for k, v in settings.items() if k not in {*FREE, "loss"} and before.get(k) != v]
+    differing = [k for k, v in settings.items() if k not in {*FREE, "loss"} and before.get(k) != v]
     loss = before.get("loss", {})
     if not isinstance(loss, dict):
-        return [*found, "loss"]
+        return [*differing, "loss"]
     # Options that came later were at their defaults.
     loss = asdict(LossOptions()) | loss
-    return found + [k for k, v in settings["loss"].items() if loss[k] != v]
+    return differing + [k for k, v in settings["loss"].items() if loss[k] != v]
 
 
 def _check_model(cfg: TrainConfig, model: Any) -> None:

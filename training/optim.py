@@ -18,11 +18,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.config import TrainConfig
 from training.losses import Parameters
 from training.parameters import THRESHOLD_FLOOR
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard, features_dim
+from training.train_config import TrainConfig
 
 BETA2 = 0.999
 EPS = 1e-8
@@ -96,18 +96,18 @@ def share_of(name: str, parameter: Tensor, rule: Rule) -> float:
 
 def revived(
     threshold: Float[Tensor, " d_sae"],
-    silent: Float[Tensor, " d_sae"],
+    tokens_since_fired: Float[Tensor, " d_sae"],
     lr: Float[Tensor, ""],
     rule: Rule,
 ) -> Float[Tensor, " d_sae"]:
-    """Thresholds after a step, those of dead features a little lower; `silent`: tokens since each
-    was last active.
+    """Thresholds after a step, those of dead features a little lower.
 
     A JumpReLU feature that is never active has no gradient but its threshold's, and that only from
     inside the window: left alone, it stays dead.
     """
     lower = threshold * (1 - rule.revive * rule.vector_rate * lr)
-    return torch.where(silent >= rule.dead_tokens, lower.clamp(min=THRESHOLD_FLOOR), threshold)
+    dead = tokens_since_fired >= rule.dead_tokens
+    return torch.where(dead, lower.clamp(min=THRESHOLD_FLOOR), threshold)
 
 
 def rate_share(cfg: TrainConfig, step: int) -> float:

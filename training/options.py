@@ -13,13 +13,13 @@ StepKind = Literal["auto", "dense", "sparse"]
 Decoder = Literal["auto", "unit", "free"]
 
 
-def known(name: str, value: str, values: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, values: tuple[str, ...]) -> None:
     """ValueError unless `value` is among `values`."""
     if value not in values:
         raise ValueError(f"{name} {value!r} is unknown: use one of {', '.join(values)}.")
 
 
-def positive(name: str, value: float) -> None:
+def check_positive(name: str, value: float) -> None:
     """ValueError unless `value` is a positive number."""
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} is {value} but must be a positive number.")
@@ -45,9 +45,9 @@ class RunOptions:
     """Also write the metrics for TensorBoard, to OUT/tensorboard."""
 
     def __post_init__(self) -> None:
-        known("device", self.device, get_args(Device))
-        known("compile", self.compile, get_args(Compile))
-        known("step", self.step, get_args(StepKind))
+        check_choice("device", self.device, get_args(Device))
+        check_choice("compile", self.compile, get_args(Compile))
+        check_choice("step", self.step, get_args(StepKind))
         if self.step == "sparse" and self.compile == "cuda-graph":
             raise ValueError(
                 "step is sparse, which decides on the device's answer what to do, and compile is "
@@ -82,22 +82,24 @@ class LossOptions:
     """JumpReLU: learning rate of b_dec, as a share of that of the weights."""
     revive: float = 0.0
     """JumpReLU: share of its threshold, times the threshold's learning rate, that a feature loses
-    at each step once it has been silent for `revive_after`; 0: none."""
+    at each step once it has not fired for `revive_after`; 0: none."""
     revive_after: float = 10_000_000
-    """JumpReLU: tokens of silence for `revive`; at most 1, a share of the run."""
+    """JumpReLU: tokens without activity for `revive`; at most 1, a share of the run."""
     frequency_scale: float = 0.0
     """JumpReLU: frequency w_0 of a penalty on features active on a large share of the tokens,
-    price * sum of w^2 / w_0; 0: none. Google DeepMind tried 0.1 and 0.01 (March 2025)."""
+    slope * sum of w^2 / w_0, slope being the penalty's by L0; 0: none. Google DeepMind tried 0.1
+    and 0.01 (March 2025)."""
     tanh_scale: float = 0.0
     """JumpReLU: c of Anthropic's tanh penalty in place of L0 (January 2025: 4); 0: L0."""
     pre_act: float = 0.0
     """JumpReLU: weight of Anthropic's pre-activation penalty (January 2025: 3e-6); 0: none."""
     dead_after: float = 10_000_000
-    """TopK: tokens of silence after which AuxK revives a feature; at most 1, a share of the run."""
+    """TopK: tokens without activity after which AuxK revives a feature; at most 1, a share of the
+    run."""
 
     def __post_init__(self) -> None:
-        known("kernel", self.kernel, KERNELS)
-        known("decoder", self.decoder, get_args(Decoder))
+        check_choice("kernel", self.kernel, KERNELS)
+        check_choice("decoder", self.decoder, get_args(Decoder))
         for name in (
             "target_coefficient",
             "vector_rate",
@@ -105,7 +107,7 @@ class LossOptions:
             "dead_after",
             "revive_after",
         ):
-            positive(name, getattr(self, name))
+            check_positive(name, getattr(self, name))
         for name in ("frequency_scale", "tanh_scale", "pre_act", "revive"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sae_core.files import atomic_write
-from training.doctor import OF_L0, Asked, Finding, Line, examine
+from training.doctor import OF_L0, Finding, Goal, Line, examine
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -25,18 +25,18 @@ class Progress:
     """Context manager around a run's loop; resumed runs continue the same file."""
 
     def __init__(
-        self, out: Path, asked: Sequence[Asked], *, start: int, steps: int, batch: int, board: bool
+        self, out: Path, goals: Sequence[Goal], *, start: int, steps: int, batch: int, board: bool
     ) -> None:
-        """`asked`: of each SAE; lines of steps after `start` (of a killed run) are removed."""
+        """`goals`: of each SAE; lines of steps after `start` (of a killed run) are removed."""
         self._batch = batch
-        names = [one.plan.name for one in asked]
+        names = [goal.plan.name for goal in goals]
         self._board = _board(out, names) if board else {}
         path = out / METRICS_FILE
         _cut(path, start)
-        self._asked = dict(zip(names, asked, strict=True))
+        self._goals = dict(zip(names, goals, strict=True))
         self._lines = {name: read_metrics(path, name) for name in names}
-        self._found: dict[str, list[Finding]] = {
-            name: examine(lines, self._asked[name]) if lines else []
+        self._findings: dict[str, list[Finding]] = {
+            name: examine(lines, self._goals[name]) if lines else []
             for name, lines in self._lines.items()
         }
         self._path = path
@@ -61,15 +61,15 @@ class Progress:
         """One line for one SAE, and what the doctor finds; numbers that are not finite are null."""
         line: Line = {"step": step, "sae": name, **{k: _finite(v) for k, v in metrics.items()}}
         self._lines[name].append(line)
-        found = examine(self._lines[name], self._asked[name])
-        line["findings"] = {finding.check: finding.sentence for finding in found}
+        findings = examine(self._lines[name], self._goals[name])
+        line["findings"] = {finding.check: finding.sentence for finding in findings}
         self._write(json.dumps(line) + "\n")
         if name in self._board:
             for key, value in metrics.items():
                 if isinstance(value, float):
                     self._board[name].add_scalar(key, value, step)
-        self._tell(name, found)
-        return found
+        self._tell(name, findings)
+        return findings
 
     def _write(self, text: str) -> None:
         """Add to the metrics file; without a full disk's line a run is still worth finishing."""
@@ -81,25 +81,25 @@ class Progress:
                 raise
             log.warning("no space left on the disk of %s: a line is lost.", self._path)
 
-    def _tell(self, name: str, found: list[Finding]) -> None:
+    def _tell(self, name: str, findings: list[Finding]) -> None:
         """A finding is said once when it appears, and once when it is gone."""
-        before = {finding.check for finding in self._found[name]}
-        now = {finding.check for finding in found}
-        for finding in found:
+        before = {finding.check for finding in self._findings[name]}
+        now = {finding.check for finding in findings}
+        for finding in findings:
             if finding.check not in before:
                 log.warning("doctor: %s: %s: %s", name, finding.check, finding.sentence)
         for check in sorted(before - now):
             # One that sees the L0 may only have given way to another that does.
             if check not in OF_L0 or not now.intersection(OF_L0):
                 log.info("doctor: %s: %s is over", name, check)
-        self._found[name] = found
+        self._findings[name] = findings
 
     def show(self) -> None:
         """The latest numbers and findings of every SAE behind the bar."""
         parts = []
         for name, lines in self._lines.items():
             line = lines[-1]
-            words = "".join(f" ! {finding.check}" for finding in self._found[name])
+            words = "".join(f" ! {finding.check}" for finding in self._findings[name])
             parts.append(f"L0 {_shown(line['l0'], 1)} FVU {_shown(line['fvu'], 4)}{words}")
         self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from training.config import TrainConfig
+from training.train_config import TrainConfig
 
 _PACKAGES = ("jumpscope", "torch", "triton", "transformers", "duckdb")
 
@@ -31,12 +31,12 @@ def file_names(paths: Sequence[str]) -> list[str]:
 
 def settings(cfg: TrainConfig) -> dict[str, Any]:
     """The settings that decide an SAE's weights, as JSON values."""
-    found = asdict(cfg)
-    del found["run"], found["out"]
-    found["model"] = model_name(cfg.model)
+    chosen = asdict(cfg)
+    del chosen["run"], chosen["out"]
+    chosen["model"] = model_name(cfg.model)
     for name in ("corpus", "eval_corpus"):
-        found[name] = file_names(found[name])
-    return found
+        chosen[name] = file_names(chosen[name])
+    return chosen
 
 
 def software(device: torch.device) -> dict[str, Any]:

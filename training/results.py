@@ -18,12 +18,12 @@ from sae_core.corpus import TokenRow, documents, token_rows
 from sae_core.evaluation import evaluate_together, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
-from training.config import TrainConfig
-from training.doctor import Asked, Finding, examine
+from training.doctor import Finding, Goal, examine
 from training.parameters import folded
 from training.progress import METRICS_FILE, read_metrics
 from training.provenance import file_names, model_name, settings
-from training.trainee import Trainee
+from training.sae_trainer import SAETrainer
+from training.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -52,21 +52,21 @@ def save_and_measure(
     cfg: TrainConfig,
     model: Any,
     tokenizer: Any,
-    trainees: list[Trainee],
+    trainers: list[SAETrainer],
     facts: dict[str, Any],
 ) -> list[TrainResult]:
     """Write OUT/saes/NAME for every SAE, with settings, facts and measured quality in its metadata.
 
-    `facts`: of how they were trained (`Run.facts`). OUT becomes a bundle of these SAEs and their
-    model, which `jumpscope serve` opens.
+    `facts`: of how they were trained (`TrainRun.facts`). OUT becomes a bundle of these SAEs and
+    their model, which `jumpscope serve` opens.
     """
-    facts = facts | {"saes_in_run": len(trainees)}
-    results = [_save(cfg, tokenizer, trainee, facts) for trainee in trainees]
+    facts = facts | {"saes_in_run": len(trainers)}
+    results = [_save(cfg, tokenizer, trainer, facts) for trainer in trainers]
     if cfg.eval_corpus and cfg.eval_tokens:
-        found = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
-        rows = take_tokens(found, cfg.eval_tokens)
+        held_out = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
+        rows = take_tokens(held_out, cfg.eval_tokens)
         measured: dict[str, dict[str, Any]] = {}
-        for together in _measured_together(cfg, trainees):
+        for together in _measured_together(cfg, trainers):
             measured |= _measure(cfg, model, tokenizer, rows, together)
         results = [replace(result, measured=measured[result.name]) for result in results]
     else:
@@ -75,28 +75,30 @@ def save_and_measure(
     return results
 
 
-def _save(cfg: TrainConfig, tokenizer: Any, trainee: Trainee, facts: dict[str, Any]) -> TrainResult:
-    name = trainee.plan.name
+def _save(
+    cfg: TrainConfig, tokenizer: Any, trainer: SAETrainer, facts: dict[str, Any]
+) -> TrainResult:
+    name = trainer.plan.name
     folder = Path(cfg.out) / "saes" / name
     lines = read_metrics(Path(cfg.out) / METRICS_FILE, name)
-    asked = Asked(cfg, trainee.plan, trainee.limits)
-    findings = tuple(examine(lines, asked)) if lines else ()
+    goal = Goal(cfg, trainer.plan, trainer.limits)
+    findings = tuple(examine(lines, goal)) if lines else ()
     sae_cfg = SAEConfig(
-        architecture=trainee.plan.architecture,
-        d_model=len(trainee.parameters["b_dec"]),
+        architecture=trainer.plan.architecture,
+        d_model=len(trainer.parameters["b_dec"]),
         d_sae=cfg.d_sae,
-        site=trainee.plan.site,
+        site=trainer.plan.site,
         model_name=model_name(cfg.model),
         prepend_bos=tokenizer.bos_token_id is not None,
         context_size=cfg.context_size,
-        k=round(trainee.plan.l0_target or 0) if trainee.plan.architecture == "topk" else None,
+        k=round(trainer.plan.l0_target or 0) if trainer.plan.architecture == "topk" else None,
         metadata={
             "training": {
                 "settings": settings(cfg),
-                "l0_target": trainee.plan.l0_target,
-                "lambda": trainee.plan.lambda_,
-                "lr": trainee.plan.lr,
-                "scale": trainee.scale,
+                "l0_target": trainer.plan.l0_target,
+                "lambda": trainer.plan.lambda_,
+                "lr": trainer.plan.lr,
+                "scale": trainer.scale,
                 **facts,
                 "findings": [finding.sentence for finding in findings],
             }
@@ -104,7 +106,7 @@ def _save(cfg: TrainConfig, tokenizer: Any, trainee: Trainee, facts: dict[str, A
     )
     dtype = torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32
     try:
-        save_sae(folded(trainee.parameters, trainee.scale, sae_cfg), folder, dtype)
+        save_sae(folded(trainer.parameters, trainer.scale, sae_cfg), folder, dtype)
     except SafetensorError as error:
         raise ValueError(
             f"{folder} cannot be written ({error}): free some space, then give the same "
@@ -113,12 +115,12 @@ def _save(cfg: TrainConfig, tokenizer: Any, trainee: Trainee, facts: dict[str, A
     return TrainResult(name=name, folder=folder, measured=None, findings=findings)
 
 
-def _measured_together(cfg: TrainConfig, trainees: list[Trainee]) -> list[list[str]]:
+def _measured_together(cfg: TrainConfig, trainers: list[SAETrainer]) -> list[list[str]]:
     """Lists of names of SAEs of one site, each of as many as `MOST_BESIDE` bytes hold."""
     by_site: dict[Site, list[str]] = {}
-    for trainee in trainees:
-        by_site.setdefault(trainee.plan.site, []).append(trainee.plan.name)
-    width = max(len(trainee.parameters["b_dec"]) for trainee in trainees)
+    for trainer in trainers:
+        by_site.setdefault(trainer.plan.site, []).append(trainer.plan.name)
+    width = max(len(trainer.parameters["b_dec"]) for trainer in trainers)
     count = max(1, MOST_BESIDE // (8 * width * cfg.d_sae))  # two float32 matrices
     return [
         names[start : start + count]

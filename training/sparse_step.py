@@ -2,7 +2,7 @@
 
 With 64 of 65,536 features active, four of a step's five matrix products are nearly all zeros: see
 `training.kernels` for what takes their place, and docs/performance.md for what that is worth. The
-step is that of `training.losses.jumprelu` and `training.optim`: the same function of the same
+step is that of `training.losses.jumprelu_loss` and `training.optim`: the same function of the same
 state; only the order of sums differs.
 
 Where the lists would be too long, as they are while thresholds are still near 0, the dense step is
@@ -35,8 +35,8 @@ MOST = 1 / 64
 
 def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     """Whether `SparseStep` is the step of an SAE with this loss and rule."""
-    known = isinstance(loss, JumpReLULoss) and loss.plain
-    return known and rule.beta1 == 0 and rule.unit_norm and rule.clip is None
+    of_the_paper = isinstance(loss, JumpReLULoss) and loss.plain
+    return of_the_paper and rule.beta1 == 0 and rule.unit_norm and rule.clip is None
 
 
 def report(name: str, before: bool, now: bool, entries: int, space: int) -> None:
@@ -143,11 +143,11 @@ class SparseStep:
             self._count.ask(recorded.first(raw))
             recorded.second(control)
         else:
-            listed, found = self._find(raw)
-            self._count.ask(listed)
+            number, selection = self._select(raw)
+            self._count.ask(number)
             if not self._fitted and not self._fits(space):
                 return False
-            self._learn(raw, control, found)
+            self._learn(raw, control, selection)
         fits = self._fits(space)
         self._taken = self._taken + 1 if fits else 0
         return fits
@@ -157,13 +157,13 @@ class SparseStep:
         if not self._replay or self._taken < WARM_UP:
             self._recorded = None
         elif self._recorded is None:
-            self._recorded = RecordedHalves(self._find, self._learn, raw, control)
+            self._recorded = RecordedHalves(self._select, self._learn, raw, control)
         return self._recorded if self._recorded is not None and self._recorded.takes(raw) else None
 
     def _space(self, raw: Tensor) -> int:
         return room(len(raw), len(self._weights.W_dec), self._most)
 
-    def _find(self, raw: Tensor) -> tuple[Tensor, tuple[Entries, Tensor]]:
+    def _select(self, raw: Tensor) -> tuple[Tensor, tuple[Entries, Tensor]]:
         """The number of entries; they, and the centred inputs."""
         k, products = self._kernels, self._weights.enc_products
         centred = k.centre(raw, self._setting.scale, self._b_dec, self._products)
@@ -171,11 +171,11 @@ class SparseStep:
         entries = k.select(z, self._b_enc, self._threshold, self._objective, self._space(raw))
         return entries.column_start[-1:], (entries, centred)
 
-    def _learn(self, raw: Tensor, control: Control, found: tuple[Entries, Tensor]) -> None:
+    def _learn(self, raw: Tensor, control: Control, selection: tuple[Entries, Tensor]) -> None:
         """Everything from the reconstruction on."""
         setting, objective, state = self._setting, self._objective, self._state
         weights, k = self._weights, self._kernels
-        entries, centred = found
+        entries, centred = selection
         W_dec, scale, mean = weights.dec_products, setting.scale, setting.mean
         residual = k.decode(entries, W_dec, self._b_dec, raw, scale, mean)
         gathered = k.update_rows(
@@ -195,9 +195,9 @@ class SparseStep:
 
     def _fits(self, space: int) -> bool:
         """Whether there is room for the entries counted last; waits for their number."""
-        listed = self._count.answer()
-        fits = listed <= space
-        report(self._name, self._fitted, fits, listed, space)
+        number = self._count.answer()
+        fits = number <= space
+        report(self._name, self._fitted, fits, number, space)
         self._fitted = fits
         return fits
 

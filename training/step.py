@@ -16,8 +16,10 @@ from training.shard import ALONE, Shard
 
 DEAD_TOKENS = 1_000_000
 """A feature is called dead in the metrics when it was not active for this many tokens."""
-LONGEST_SILENCE = 2**24
-"""Tokens up to which silence is counted: float32 counts no further."""
+MAX_TOKENS_SINCE_FIRED = 2**24
+"""Tokens without activity up to which a feature's are counted: float32 counts no further."""
+COUNTS = ("active", "in_window", "tokens_since_fired")
+"""Statistics of each feature."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,11 @@ class State:
     first: Parameters
     """Adam's first moments; none where beta1 is 0."""
     multiplier: Float[Tensor, ""]
-    """Of the sparsity's price: see `training.losses.base`."""
+    """Of the sparsity penalty: see `training.losses.base`."""
     totals: Parameters
     """Statistics since they were last reset: `scalars` (the loss, squared errors, squared
-    deviations from the mean), `active` and `in_window` (tokens, for each feature); and `silent`:
-    tokens since each feature was last active, at most `LONGEST_SILENCE`."""
+    deviations from the mean), `active` and `in_window` (tokens, for each feature); and
+    `tokens_since_fired`, of each feature, at most `MAX_TOKENS_SINCE_FIRED`."""
 
     @classmethod
     def of(cls, parameters: Parameters, beta1: float = 0.0) -> "State":
@@ -45,7 +47,7 @@ class State:
         def zeros() -> Parameters:
             return {n: torch.zeros_like(p, requires_grad=False) for n, p in parameters.items()}
 
-        sizes = {"scalars": 3, "active": d_sae, "in_window": d_sae, "silent": d_sae}
+        sizes = {"scalars": 3, **dict.fromkeys(COUNTS, d_sae)}
         return cls(
             parameters=parameters,
             second=zeros(),
@@ -100,8 +102,8 @@ def count(totals: Parameters, stats: BatchStats, batch: int) -> None:
     totals["scalars"].add_(stats.scalars)
     totals["active"].add_(stats.active)
     totals["in_window"].add_(stats.in_window)
-    silent = torch.where(stats.active > 0, 0.0, totals["silent"] + batch)
-    totals["silent"].copy_(silent.clamp(max=LONGEST_SILENCE))
+    since = torch.where(stats.active > 0, 0.0, totals["tokens_since_fired"] + batch)
+    totals["tokens_since_fired"].copy_(since.clamp(max=MAX_TOKENS_SINCE_FIRED))
 
 
 def update_and_count(
@@ -126,7 +128,7 @@ def update_and_count(
     count(totals, stats, batch)
     if rule.revive:
         threshold = parameters["threshold"]
-        threshold.copy_(revived(threshold, totals["silent"], control[0], rule))
+        threshold.copy_(revived(threshold, totals["tokens_since_fired"], control[0], rule))
     multiplier.copy_(steered(multiplier, stats.l0, target, gain, control[1], limits))
 
 
@@ -172,7 +174,7 @@ class DenseStep:
             scale=setting.scale,
             mean=setting.mean,
             penalty=Penalty(strength, setting.target, state.multiplier),
-            tokens_since_fired=state.totals["silent"],
+            tokens_since_fired=state.totals["tokens_since_fired"],
         )
 
     @torch.no_grad()

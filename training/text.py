@@ -68,11 +68,11 @@ class Text:
         for reading in itertools.count(start.reading):
             first = start.window if reading == start.reading else 0
             order = np.random.default_rng([self.seed, reading]).permutation(len(files))
-            found = documents([files[i] for i in order], skip=first * WINDOW_DOCUMENTS)
+            texts = documents([files[i] for i in order], skip=first * WINDOW_DOCUMENTS)
             empty = first == 0
             for window, together in itertools.groupby(
                 # By number: empty documents are numbered but not given.
-                found,
+                texts,
                 key=lambda document: document.number // WINDOW_DOCUMENTS,
             ):
                 rows = list(token_rows(together, self.tokenizer, self.context_size))

@@ -24,7 +24,7 @@ class Report:
         """Read, draw, write; returns the page's path."""
         from app.render.run_report import page
         from sae_core.files import atomic_write
-        from training.record import read_run
+        from training.run_folder import read_run
 
         folder = Path(self.run)
         out = Path(self.out) if self.out else folder / "report.html"

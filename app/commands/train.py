@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from app.commands.shared import JSONFlag, shown, table, to_json
-from training.config import PRESETS, TrainConfig
+from training.train_config import PRESETS, TrainConfig
 
 Preset = Literal["gemma_scope", "short_run", "frequency", "anthropic"]
 

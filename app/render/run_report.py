@@ -11,7 +11,7 @@ from app.render.text import escape
 from sae_core.metrics import DEFINITIONS, HIGH_FREQUENCY
 
 if TYPE_CHECKING:
-    from training.record import RunRecord, TraineeRecord
+    from training.run_folder import RunRecord, SAERecord
 
 CURVES: dict[str, tuple[str, str, bool]] = {
     "loss": ("Loss", "mean of the loss that is trained on, penalty included", False),
@@ -24,7 +24,7 @@ CURVES: dict[str, tuple[str, str, bool]] = {
         True,
     ),
     "in_window": ("In window", "share of pre-activations that thresholds learn from", False),
-    "multiplier": ("Multiplier", "of the sparsity's price, steered to the target L0", True),
+    "multiplier": ("Multiplier", "of the sparsity penalty, steered to the target L0", True),
     "lr": ("Learning rate", "of Adam, warm-up and decay included", True),
 }
 """Of metrics.jsonl: title, definition, whether the scale begins at 0."""
@@ -62,13 +62,13 @@ def page(run: "RunRecord") -> str:
 
 
 def _status(run: "RunRecord") -> str:
-    tokens = count(run.trainees[0].last["tokens"])
+    tokens = count(run.saes[0].last["tokens"])
     state = (
         "Finished"
         if run.finished
         else f"In progress or interrupted: {run.step / run.cfg.steps:.0%} done"
     )
-    saes = f"{len(run.trainees)} SAE{'s' if run.trainees[1:] else ''}"
+    saes = f"{len(run.saes)} SAE{'s' if run.saes[1:] else ''}"
     return (
         f'<p class="soft">{state}. {saes} of {run.cfg.d_sae:,} features on '
         f"{escape(run.cfg.model)}; step {run.step:,} of {run.cfg.steps:,}, {tokens} tokens.</p>"
@@ -77,8 +77,8 @@ def _status(run: "RunRecord") -> str:
 
 def _findings(run: "RunRecord") -> str:
     parts = ["<h2>What the doctor found</h2>"]
-    for trainee in run.trainees:
-        for spell in trainee.spells:
+    for sae in run.saes:
+        for spell in sae.spells:
             when = (
                 f"steps {spell.first:,} to {spell.last:,}, over"
                 if spell.over
@@ -87,7 +87,7 @@ def _findings(run: "RunRecord") -> str:
             parts.append(
                 f'<div class="finding{" over" if spell.over else ""}">'
                 f"<b>{escape(spell.check)}</b>{escape(spell.sentence)} "
-                f'<span class="soft">{escape(trainee.plan.name)}, {when}</span></div>'
+                f'<span class="soft">{escape(sae.plan.name)}, {when}</span></div>'
             )
     if len(parts) == 1:
         parts.append('<p class="soft">Nothing.</p>')
@@ -100,8 +100,8 @@ def _kind(i: int) -> str:
 
 def _legend(run: "RunRecord") -> str:
     items = "".join(
-        f'<li><span class="swatch {_kind(i)}"></span>{escape(trainee.plan.name)}</li>'
-        for i, trainee in enumerate(run.trainees)
+        f'<li><span class="swatch {_kind(i)}"></span>{escape(sae.plan.name)}</li>'
+        for i, sae in enumerate(run.saes)
     )
     return f'<ul class="legend">{items}</ul>'
 
@@ -111,37 +111,37 @@ def _curves(run: "RunRecord") -> str:
     for key, (title, definition, from_zero) in CURVES.items():
         series = [
             Series(
-                name=trainee.plan.name,
+                name=sae.plan.name,
                 colour=i,
-                points=[(line["tokens"], line.get(key)) for line in trainee.lines],
-                target=trainee.plan.l0_target if key == "l0" else None,
+                points=[(line["tokens"], line.get(key)) for line in sae.lines],
+                target=sae.plan.l0_target if key == "l0" else None,
             )
-            for i, trainee in enumerate(run.trainees)
+            for i, sae in enumerate(run.saes)
         ]
         drawn.append(curves(series, title=title, definition=definition, from_zero=from_zero))
     return "".join(drawn)
 
 
 def _details(run: "RunRecord") -> str:
-    return "".join(part for i, trainee in enumerate(run.trainees) for part in _detail(i, trainee))
+    return "".join(part for i, sae in enumerate(run.saes) for part in _detail(i, sae))
 
 
-def _detail(i: int, trainee: "TraineeRecord") -> list[str]:
+def _detail(i: int, sae: "SAERecord") -> list[str]:
     """One SAE's thresholds over time and its newest histogram of frequencies."""
     keys = [f"threshold_{q}" for q in _QUANTILES]
-    known = [line for line in trainee.lines if line.get(keys[0]) is not None]
+    known = [line for line in sae.lines if line.get(keys[0]) is not None]
     thresholds = band(
         [(line["tokens"], [line[key] for key in keys]) for line in known],
-        title=trainee.plan.name,
+        title=sae.plan.name,
         definition="thresholds: median over features, the middle half and nine tenths of them, "
         "in units of the scaled input",
         colour=i,
     )
-    names, counts = trainee.frequencies
+    names, counts = sae.frequencies
     frequencies = bars(
         counts,
         names,
-        title=trainee.plan.name,
+        title=sae.plan.name,
         definition="features by the share of tokens on which they were active, in the newest line "
         "(heights are logarithms of counts)",
         colour=i,
@@ -151,16 +151,16 @@ def _detail(i: int, trainee: "TraineeRecord") -> list[str]:
 
 def _final(run: "RunRecord") -> str:
     measured = {
-        trainee.plan.name: trainee.metadata["measured"]
-        for trainee in run.trainees
-        if trainee.metadata and trainee.metadata.get("measured")
+        sae.plan.name: sae.metadata["measured"]
+        for sae in run.saes
+        if sae.metadata and sae.metadata.get("measured")
     }
     parts = ["<h2>Final metrics</h2>" if run.finished else "<h2>Metrics so far</h2>"]
     if measured:
         tokens = next(iter(measured.values()))["tokens"]
         parts.append(f'<p class="soft">Of the saved SAEs, on {tokens:,} held-out tokens.</p>')
         parts.append(_numbers(measured, MEASURED))
-    lines = {trainee.plan.name: trainee.last for trainee in run.trainees}
+    lines = {sae.plan.name: sae.last for sae in run.saes}
     parts.append('<p class="soft">In training, over the newest line of metrics.</p>')
     parts.append(_numbers(lines, TRAINED))
     keys = MEASURED if measured else TRAINED
@@ -190,13 +190,13 @@ def _shown(key: str, value: float | None) -> str:
 
 
 def _cost(run: "RunRecord") -> str:
-    last = run.trainees[0].last
+    last = run.saes[0].last
     facts = {
         "seconds of training": f"{last['seconds']:,.0f}",
         "tokens": f"{last['tokens']:,}",
         "tokens per second at the end": f"{last['tokens_per_second']:,.0f}",
     }
-    training = (run.trainees[0].metadata or {}).get("training", {})
+    training = (run.saes[0].metadata or {}).get("training", {})
     for key in ("device", "precision", "commit"):
         if training.get(key):
             facts[key] = str(training[key])

@@ -8,7 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.render.run_report import page
 from tests.unit.test_run_report import make_run
-from training.record import read_run
+from training.run_folder import read_run
 
 
 @pytest.mark.parametrize("phone", [False, True])

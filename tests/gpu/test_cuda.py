@@ -20,8 +20,8 @@ from sae_core.jumprelu import KERNELS, Kernel, jumprelu, step
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
-from training.config import RunOptions, short_run
 from training.loop import train
+from training.train_config import RunOptions, short_run
 
 # The compiler warns about what it does itself.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from tests import processes
 from tests.integration.test_train_processes import cfg, lines, to
-from training.config import RunOptions, TrainConfig
 from training.loop import train
+from training.train_config import RunOptions, TrainConfig
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

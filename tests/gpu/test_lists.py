@@ -17,7 +17,7 @@ from training.kernels import plain_lists
 from training.kernels.entries import Lists, room
 from training.kernels.largest import largest
 from training.listed_step import ListedStep
-from training.trainee import compiler
+from training.sae_trainer import compiler
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

@@ -9,12 +9,12 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.config import Site
 from tests.integration.test_train_resume import STEPS, assert_equal, cfg, finish, kill_after
-from training.config import Compile, Plan, RunOptions, TrainConfig
 from training.loop import train
 from training.losses import Batch, JumpReLULoss, Penalty
 from training.optim import BETA2
 from training.parameters import initial_parameters
-from training.trainee import Trainee, compiler
+from training.sae_trainer import SAETrainer, compiler
+from training.train_config import Compile, Plan, RunOptions, TrainConfig
 
 # The compiler warns about what it does itself.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
@@ -75,8 +75,8 @@ def test_compiled_training_goes_where_plain_training_goes(cuda: torch.device) ->
         compile_ = compiler(choice, cuda)
         loss = JumpReLULoss(bandwidth=0.03, products=torch.bfloat16, compiler=compile_)
         # Two SAEs take turns, as in a run: neither may see what belongs to the other.
-        trainees = [
-            Trainee(
+        trainers = [
+            SAETrainer(
                 Plan(name=str(target), site=Site("resid_post", 0), l0_target=target, lambda_=None),
                 initial_parameters(shape[0], shape[1], 0.01, 0, cuda),
                 loss,
@@ -90,11 +90,11 @@ def test_compiled_training_goes_where_plain_training_goes(cuda: torch.device) ->
         for step in range(200):
             control = torch.tensor([1e-3, min(1.0, step / 100), 1 - BETA2 ** (step + 1), 0.0])
             control = control.to(cuda)
-            for trainee in trainees:
-                trainee.step(raw, control)
-        found = [trainee.measured(200, shape[2], 200 * shape[2]) for trainee in trainees]
+            for trainer in trainers:
+                trainer.step(raw, control)
+        found = [trainer.measured(200, shape[2], 200 * shape[2]) for trainer in trainers]
         measured[choice] = found
-        norms = trainees[0].parameters["W_dec"].detach().norm(dim=1)
+        norms = trainers[0].parameters["W_dec"].detach().norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
     # Adam's first steps are as good as signs: single weights drift apart, the whole does not.
     for plain, compiled in zip(measured["off"], measured["default"], strict=True):

@@ -21,9 +21,9 @@ from sae_core.evaluation import evaluate, take_tokens
 from sae_core.formats.saelens import load_sae
 from sae_core.splice import SplicedLM
 from tests import tiny
-from training import results, run
-from training.config import LossOptions, RunOptions, TrainConfig, short_run
+from training import results, train_run
 from training.loop import Interrupted, train
+from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
 
 SITES = ("resid_post/1", "mlp_out/2")
 RESIDUAL, MLP = "resid_post-layer_1-l0_6", "mlp_out-layer_2-l0_6"
@@ -242,7 +242,7 @@ def test_throughput_after_an_interruption_counts_its_own_steps(
 ) -> None:
     # A line every 3 steps, stopped between two lines; each step takes one second.
     cfg = replace(base, out=str(tmp_path), tokens=300 * 128, sites=SITES[1:], eval_corpus=())
-    step = run.Trainee.step
+    step = train_run.SAETrainer.step
     steps = 0
 
     def count(self: Any, *args: Any) -> None:
@@ -252,8 +252,8 @@ def test_throughput_after_an_interruption_counts_its_own_steps(
             os.kill(os.getpid(), signal.SIGINT)
         step(self, *args)
 
-    monkeypatch.setattr(run.Trainee, "step", count)
-    monkeypatch.setattr(run, "time", types.SimpleNamespace(monotonic=lambda: float(steps)))
+    monkeypatch.setattr(train_run.SAETrainer, "step", count)
+    monkeypatch.setattr(train_run, "time", types.SimpleNamespace(monotonic=lambda: float(steps)))
     with pytest.raises(Interrupted, match="at step 100 of 300"):
         train(cfg)
     train(cfg)
@@ -309,7 +309,7 @@ def test_full_device_memory_is_one_sentence(
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 GiB.\nmore lines")
 
-    monkeypatch.setattr(run.Trainee, "step", full)
+    monkeypatch.setattr(train_run.SAETrainer, "step", full)
     matmul = torch.backends.cuda.matmul
     before = matmul.allow_bf16_reduced_precision_reduction
     with pytest.raises(ValueError, match="memory is full: use a smaller buffer_tokens"):
@@ -356,7 +356,7 @@ def test_stop_signal_saves_and_the_same_command_continues(
     whole = replace(base, out=str(tmp_path / "whole"))
     train(whole)
     cfg = replace(base, out=str(tmp_path / "stopped"))
-    step = run.Trainee.step
+    step = train_run.SAETrainer.step
     steps = 0
 
     def count(self: Any, *args: Any) -> None:
@@ -366,7 +366,7 @@ def test_stop_signal_saves_and_the_same_command_continues(
             os.kill(os.getpid(), sent)
         step(self, *args)
 
-    monkeypatch.setattr(run.Trainee, "step", count)
+    monkeypatch.setattr(train_run.SAETrainer, "step", count)
     before = signal.getsignal(sent)
     with pytest.raises(Interrupted, match="interrupted at step 25 of 60, saved: give the same"):
         train(cfg)

@@ -13,9 +13,9 @@ from safetensors import SafetensorError
 
 from sae_core.formats.saelens import load_sae
 from tests.integration.test_train import MLP, RESIDUAL, base, equal, weights
-from training import loop, provenance, results, run
-from training.config import TrainConfig
+from training import loop, provenance, results, train_run
 from training.loop import train
+from training.train_config import TrainConfig
 
 __all__ = ["base"]  # a fixture
 
@@ -30,7 +30,7 @@ def test_finished_run_is_not_trained_again(
     def trained(*_: object) -> None:
         raise AssertionError("a step was taken")
 
-    monkeypatch.setattr(run.Trainee, "step", trained)
+    monkeypatch.setattr(train_run.SAETrainer, "step", trained)
     train(cfg)
     assert equal(weights(cfg), before)
     # It may be saved in another format and measured on other text.
@@ -74,7 +74,7 @@ def test_full_disk_at_the_end_is_one_sentence_and_nothing_is_lost(
         patch.setattr(results, "save_sae", full)
         with pytest.raises(ValueError, match=r"No space left .*: free some space"):
             train(cfg)
-    monkeypatch.setattr(run.Trainee, "step", full)
+    monkeypatch.setattr(train_run.SAETrainer, "step", full)
     assert len(train(cfg)) == 2
 
 

@@ -12,12 +12,12 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
-from training.config import LossOptions, RunOptions, TrainConfig, short_run
-from training.doctor import CHECKS, OF_L0, Asked, lambda_saturated
+from training.doctor import CHECKS, OF_L0, Goal, lambda_saturated
 from training.loop import train
 from training.losses.base import Limits
 from training.options import StepKind
 from training.progress import METRICS_FILE, Progress, read_metrics
+from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
 
 STEPS, BATCH = 150, 128
 
@@ -133,10 +133,10 @@ def test_a_finding_that_gives_way_to_another_of_the_l0_is_not_over(
 
 def test_a_multiplier_at_its_bound_is_no_finding_beside_the_target(cfg: TrainConfig) -> None:
     plan = cfg.plans[0]
-    asked = Asked(cfg, plan, Limits(most=1.0, bound=2.0))
+    goal = Goal(cfg, plan, Limits(most=1.0, bound=2.0))
     for l0, found in ((6.1, False), (6.5, True), (5.9, False), (5.0, True)):
         line = {"multiplier": 2.0, "l0": l0}
-        assert bool(lambda_saturated([line], asked)) == found
+        assert bool(lambda_saturated([line], goal)) == found
 
 
 @pytest.mark.parametrize(
@@ -238,9 +238,9 @@ def test_findings_come_and_go_once(
 def test_the_progress_line_shows_findings_and_a_full_disk_loses_a_line(
     cfg: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    asked = Asked(cfg, cfg.plans[0], Limits(0.1, 1.0))
+    goal = Goal(cfg, cfg.plans[0], Limits(0.1, 1.0))
     (tmp_path / METRICS_FILE).symlink_to("/dev/full")
-    with Progress(tmp_path, [asked], start=0, steps=5, batch=BATCH, board=False) as progress:
+    with Progress(tmp_path, [goal], start=0, steps=5, batch=BATCH, board=False) as progress:
         progress.log(1, cfg.plans[0].name, {"loss": float("nan"), "l0": 4.0, "fvu": 0.5})
         progress.show()
         assert progress._bar.postfix == "L0 4.0 FVU 0.5000 ! loss-not-finite"
@@ -252,9 +252,9 @@ def test_what_is_logged_stands_on_lines_of_its_own(
 ) -> None:
     console, root = logging.StreamHandler(sys.stderr), logging.getLogger()
     root.addHandler(console)
-    asked = Asked(cfg, cfg.plans[0], Limits(0.1, 1.0))
+    goal = Goal(cfg, cfg.plans[0], Limits(0.1, 1.0))
     try:
-        with Progress(tmp_path, [asked], start=0, steps=5, batch=BATCH, board=False):
+        with Progress(tmp_path, [goal], start=0, steps=5, batch=BATCH, board=False):
             root.warning("dense steps from here on")
         assert console in root.handlers
     finally:

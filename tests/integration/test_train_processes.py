@@ -22,10 +22,10 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.formats.saelens import load_config
 from tests import processes, tiny
-from training import checkpoint
-from training.config import LossOptions, RunOptions, TrainConfig, short_run
+from training import train_checkpoint
 from training.loop import train
-from training.run import Run
+from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
+from training.train_run import TrainRun
 
 STEPS = 40
 CLOSE = 1e-4
@@ -94,15 +94,15 @@ class PowerCutError(Exception):
 @pytest.fixture
 def cut_at_20(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A run in this process ends without a word once step 20 is saved."""
-    save = Run.save
+    save = TrainRun.save
 
-    def last(self: Run) -> None:
+    def last(self: TrainRun) -> None:
         save(self)
         if self.step == 20:
             raise PowerCutError
 
     with monkeypatch.context() as patch:
-        patch.setattr(Run, "save", last)
+        patch.setattr(TrainRun, "save", last)
         yield
 
 
@@ -137,7 +137,7 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(cfg: TrainConfig) -> N
     last = said.strip().splitlines()[-1]
     assert last.startswith("another process of this run has ended")
     assert "Traceback" not in said
-    ((step, newest), *_) = checkpoint.found(Path(cut.out) / "checkpoints")
+    ((step, newest), *_) = train_checkpoint.list_saved(Path(cut.out) / "checkpoints")
     assert newest.is_dir()
     assert step < STEPS, "the run was over before its process could be killed"
     for world in (1, 2, 4):
@@ -170,18 +170,18 @@ def test_a_damaged_part_is_a_damaged_checkpoint(cfg: TrainConfig, tmp_path: Path
     cfg = replace(cfg, architectures=("jumprelu",))
     processes.finish([cfg], 2)
     folder = Path(cfg.out) / "checkpoints"
-    (_, newest), (_, before) = checkpoint.found(folder)
+    (_, newest), (_, before) = train_checkpoint.list_saved(folder)
     part = sorted(newest.glob("*.safetensors"))[1]
     whole = part.read_bytes()
     for damage in (whole[:-10], None):
         part.unlink()
         if damage is not None:
             part.write_bytes(damage)
-        loaded = checkpoint.load_newest(folder)
+        loaded = train_checkpoint.load_newest(folder)
         assert loaded is not None
         assert loaded[0] == 30
     part.write_bytes(whole)
-    loaded = checkpoint.load_newest(folder)
+    loaded = train_checkpoint.load_newest(folder)
     assert loaded is not None
     step, tensors, _ = loaded
     assert step == STEPS

@@ -18,9 +18,9 @@ from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
-from training import checkpoint
-from training.config import LossOptions, RunOptions, TrainConfig, short_run
+from training import checkpoint_file, train_checkpoint
 from training.loop import train
+from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
 
 ROOT = Path(__file__).parents[2]
 STEPS = 300
@@ -29,7 +29,7 @@ STEPS = 300
 PROGRAM = """
 import json, logging, sys
 import torch
-from training.config import TrainConfig
+from training.train_config import TrainConfig
 from training.loop import train
 
 torch.set_num_threads(1)
@@ -101,7 +101,7 @@ def kill_after(cfg: TrainConfig, step: int) -> int:
     process = start(cfg)
     deadline = time.monotonic() + 120
     try:
-        while not (saved := checkpoint.found(folder)) or saved[0][0] < step:
+        while not (saved := train_checkpoint.list_saved(folder)) or saved[0][0] < step:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < deadline
             time.sleep(0.005)
@@ -109,7 +109,7 @@ def kill_after(cfg: TrainConfig, step: int) -> int:
         process.send_signal(signal.SIGKILL)
         process.communicate()
     assert process.returncode == -signal.SIGKILL
-    return checkpoint.found(folder)[0][0]
+    return train_checkpoint.list_saved(folder)[0][0]
 
 
 def test_killed_run_resumes_to_the_same_weights(cfg: TrainConfig, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_killed_run_resumes_to_the_same_weights(cfg: TrainConfig, tmp_path: Path
     assert first < STEPS, "the run was over before it could be killed"
     second = kill_after(cfg, first + 60)
     assert first < second < STEPS
-    (_, newest), (before, _) = checkpoint.found(Path(cfg.out) / "checkpoints")
+    (_, newest), (before, _) = train_checkpoint.list_saved(Path(cfg.out) / "checkpoints")
     newest.write_bytes(newest.read_bytes()[:-100])
 
     said = finish(cfg)
@@ -143,7 +143,7 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
     short = replace(cfg, sites=cfg.sites[:1], tokens=100 * 64)
     whole = replace(short, out=str(tmp_path / "whole"))
     train(whole)
-    save_file, folder = checkpoint.save_file, Path(short.out) / "checkpoints"
+    save_file, folder = checkpoint_file.save_file, Path(short.out) / "checkpoints"
     kept = []
 
     def full(tensors: Any, path: Path, metadata: Any) -> None:
@@ -152,10 +152,10 @@ def test_a_full_disk_costs_checkpoints_and_nothing_else(
             save_file(tensors, path, metadata)
             return
         path.write_bytes(b"half of a file")
-        kept.append([step for step, _ in checkpoint.found(folder)])
+        kept.append([step for step, _ in train_checkpoint.list_saved(folder)])
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint_file, "save_file", full)
     with caplog.at_level(logging.WARNING):
         train(short)
     assert kept == [[20], [20]]
@@ -175,7 +175,7 @@ def test_run_killed_before_its_first_checkpoint_starts_again(
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    assert not checkpoint.found(Path(late.out) / "checkpoints")
+    assert not train_checkpoint.list_saved(Path(late.out) / "checkpoints")
     finish(late)
     whole = replace(cfg, out=str(tmp_path / "whole"))
     finish(whole)
@@ -194,7 +194,7 @@ def test_ctrl_c_on_the_command_line(cfg: TrainConfig) -> None:
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
-    while not checkpoint.found(Path(cfg.out) / "checkpoints"):
+    while not train_checkpoint.list_saved(Path(cfg.out) / "checkpoints"):
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
@@ -202,6 +202,6 @@ def test_ctrl_c_on_the_command_line(cfg: TrainConfig) -> None:
     assert process.returncode == 130, said
     assert printed == ""
     last = said.strip().splitlines()[-1]
-    ((step, _), *_) = checkpoint.found(Path(cfg.out) / "checkpoints")
+    ((step, _), *_) = train_checkpoint.list_saved(Path(cfg.out) / "checkpoints")
     assert f"interrupted at step {step:,} of 3,000, saved: give the same command again" in last
     assert "Traceback" not in said

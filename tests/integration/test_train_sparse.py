@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_train_resume import assert_equal, cfg
-from training.config import LossOptions, RunOptions, TrainConfig
 from training.loop import train
-from training.trainee import Trainee
+from training.sae_trainer import SAETrainer
+from training.train_config import LossOptions, RunOptions, TrainConfig
 
 __all__ = ["cfg"]  # a fixture
 
@@ -36,9 +36,9 @@ def _make_room(monkeypatch: pytest.MonkeyPatch) -> None:
 def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> None:
     """Run until `steps` steps of the run's SAEs have been taken, then end without a word."""
     taken = 0
-    whole = Trainee.step
+    whole = SAETrainer.step
 
-    def step(self: Trainee, *args: object) -> None:
+    def step(self: SAETrainer, *args: object) -> None:
         nonlocal taken
         taken += 1
         if taken > steps * len(cfg.plans):
@@ -46,7 +46,7 @@ def _until(monkeypatch: pytest.MonkeyPatch, cfg: TrainConfig, steps: int) -> Non
         whole(self, *args)  # pyright: ignore[reportArgumentType]
 
     with monkeypatch.context() as patch:
-        patch.setattr(Trainee, "step", step)
+        patch.setattr(SAETrainer, "step", step)
         with pytest.raises(PowerCutError):
             train(cfg)
 

@@ -162,7 +162,7 @@ def test_a_reader_that_has_gone_is_no_mistake(command, capsys):
 
 def test_presets_change_defaults_and_options_override_them():
     from app.commands.train import Train
-    from training.config import PRESETS
+    from training.train_config import PRESETS
 
     argv = ["--model", "m", "--corpus", "c", "--sites", "resid_post/1"]
     argv += ["--d-sae", "8", "--out", "o", "--l0-targets", "2"]

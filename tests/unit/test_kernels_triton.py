@@ -63,7 +63,7 @@ def test_thresholds_of_dead_features_come_down() -> None:
     for i in range(8):
         for step in steps:
             step(raw(SHAPES[2], i), control(i, lr=1e-2))
-        silent = toys[0].state.totals["silent"] >= toys[0].rule.dead_tokens
+        silent = toys[0].state.totals["tokens_since_fired"] >= toys[0].rule.dead_tokens
         now = toys[0].state.plain["threshold"].clone()
         revived |= bool((now < before)[silent].any())
         before = now

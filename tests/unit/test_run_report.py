@@ -12,8 +12,8 @@ import pytest
 from app.cli import main
 from app.render.curves import Scale, Series, band, bars, curves
 from app.render.run_report import page
-from training.config import LossOptions, TrainConfig
-from training.record import read_run
+from training.run_folder import read_run
+from training.train_config import LossOptions, TrainConfig
 
 CFG = TrainConfig(
     model="some<model>",

@@ -20,7 +20,7 @@ from training.losses import (
     ReLULoss,
     TopKLoss,
 )
-from training.losses.topk import AUX_WEIGHT
+from training.losses.topk_loss import AUX_WEIGHT
 from training.parameters import folded, initial_parameters
 from training.recipes import RECIPES
 

@@ -9,18 +9,20 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from training import checkpoint
+from training import checkpoint_file, train_checkpoint
 
 
 def _save(folder: Path, step: int) -> Path:
-    return checkpoint.save(folder, step, {"a": torch.full((300,), float(step))}, {"step": step})
+    return train_checkpoint.save(
+        folder, step, {"a": torch.full((300,), float(step))}, {"step": step}
+    )
 
 
 def test_round_trip(tmp_path: Path) -> None:
     tensors = {"a": torch.randn(3, 4), "b": torch.arange(5), "t": torch.randn(4, 3).T}
     state = {"buffer": {"round": 3, "marks": [[1, 2]]}, "seconds": 1.5}
-    checkpoint.save(tmp_path, 7, tensors, state)
-    loaded = checkpoint.load_newest(tmp_path)
+    train_checkpoint.save(tmp_path, 7, tensors, state)
+    loaded = train_checkpoint.load_newest(tmp_path)
     assert loaded is not None
     step, found, found_state = loaded
     assert (step, found_state) == (7, state)
@@ -29,15 +31,18 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_nothing_there(tmp_path: Path) -> None:
-    assert checkpoint.load_newest(tmp_path / "none") is None
+    assert train_checkpoint.load_newest(tmp_path / "none") is None
     (tmp_path / "notes.txt").write_text("step-3")
-    assert checkpoint.load_newest(tmp_path) is None
+    assert train_checkpoint.load_newest(tmp_path) is None
 
 
 def test_the_newest_two_are_kept(tmp_path: Path) -> None:
     for step in (5, 900, 1_000_000_000, 1_000_000_001):
         _save(tmp_path, step)
-    assert [step for step, _ in checkpoint.found(tmp_path)] == [1_000_000_001, 1_000_000_000]
+    assert [step for step, _ in train_checkpoint.list_saved(tmp_path)] == [
+        1_000_000_001,
+        1_000_000_000,
+    ]
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -55,7 +60,7 @@ def test_truncated_newest_falls_back_with_a_message(
     newest = _save(tmp_path, 2)
     newest.write_bytes(newest.read_bytes()[:length])
     with caplog.at_level(logging.WARNING):
-        loaded = checkpoint.load_newest(tmp_path)
+        loaded = train_checkpoint.load_newest(tmp_path)
     assert loaded is not None
     assert loaded[0] == 1
     assert float(loaded[1]["a"][0]) == 1
@@ -68,7 +73,7 @@ def test_all_damaged(tmp_path: Path) -> None:
         path = _save(tmp_path, step)
         path.write_bytes(b"junk")
     with pytest.raises(ValueError, match=r"every checkpoint in .* is damaged: remove that folder"):
-        checkpoint.load_newest(tmp_path)
+        train_checkpoint.load_newest(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +92,7 @@ def test_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(
         path.write_bytes(b"half of a file")
         raise error
 
-    monkeypatch.setattr(checkpoint, "save_file", full)
+    monkeypatch.setattr(checkpoint_file, "save_file", full)
     with pytest.raises(ValueError, match=r"(?i)no space left"):
         _save(tmp_path, 2)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000001.safetensors"]

@@ -12,12 +12,12 @@ import torch
 from torch._dynamo.exc import BackendCompilerFailed
 
 from sae_core.config import Architecture
-from training.assembly import make_trainees
-from training.config import LossOptions, TrainConfig
+from training.assembly import make_trainers
 from training.losses import Parameters, unchanged
 from training.optim import controls
+from training.sae_trainer import compiler
 from training.step import DenseStep, update_and_count
-from training.trainee import compiler
+from training.train_config import LossOptions, TrainConfig
 
 D_MODEL, BATCH = 12, 32
 EXTRAS = {
@@ -53,13 +53,13 @@ def _trained(cfg: TrainConfig, compile_: Callable[..., Any]) -> Parameters:
     """The state after the steps of `cfg`."""
     generator = torch.Generator().manual_seed(0)
     moments = {plan.site: (2.0, torch.zeros(D_MODEL)) for plan in cfg.plans}
-    (trainee,) = make_trainees(cfg, moments, torch.bfloat16, compile_)
-    step = trainee._step
+    (trainer,) = make_trainers(cfg, moments, torch.bfloat16, compile_)
+    step = trainer._step
     assert isinstance(step, DenseStep)
     step._update = compile_(update_and_count)  # on the processor it is left as it is
     for control in controls(cfg, cfg.lrs)[:, 0]:
-        trainee.step(torch.randn(BATCH, D_MODEL, generator=generator).bfloat16(), control)
-    return {name: tensor.clone() for name, tensor in trainee.state().items()}
+        trainer.step(torch.randn(BATCH, D_MODEL, generator=generator).bfloat16(), control)
+    return {name: tensor.clone() for name, tensor in trainer.state().items()}
 
 
 # The compiler warns about what it does itself.

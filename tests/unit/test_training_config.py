@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sae_core.config import Site
-from training.config import (
+from training.train_config import (
     PRESETS,
     LossOptions,
     RunOptions,

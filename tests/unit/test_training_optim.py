@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from sae_core.config import Site
-from training.config import Plan, TrainConfig
 from training.losses import JumpReLULoss
 from training.optim import BETA2, EPS, controls, rate_share, remove_parallel, update
 from training.parameters import THRESHOLD_FLOOR, initial_parameters
 from training.recipes import Rule
-from training.trainee import DEAD_TOKENS, Trainee
+from training.sae_trainer import DEAD_TOKENS, SAETrainer
+from training.train_config import Plan, TrainConfig
 
 CONFIG = TrainConfig(
     model="m",
@@ -97,19 +97,19 @@ def test_thresholds_of_dead_features_come_down_until_they_are_active() -> None:
         start["threshold"][:5] = 3.0  # of inputs of norm 1: never active, and out of the window
     rule = Rule(vector_rate=0.5, revive=2.0, dead_tokens=300)
     loss = JumpReLULoss(bandwidth=0.05)
-    trainee = Trainee(
+    trainer = SAETrainer(
         plan, start, loss, coefficient=1.0, scale=4.0, mean=torch.zeros(16), rule=rule
     )
     generator, seen = _generator(), []
     for step in range(90):
         control = torch.tensor([0.05, 1.0, 1 - BETA2 ** (step + 1), step + 1.0])
-        trainee.step(torch.randn(100, 16, generator=generator), control)
-        seen.append(trainee.parameters["threshold"].detach()[:5].clone())
+        trainer.step(torch.randn(100, 16, generator=generator), control)
+        seen.append(trainer.parameters["threshold"].detach()[:5].clone())
     assert torch.equal(seen[1], torch.full((5,), 3.0))  # 200 tokens: not dead yet
     for step, powers in ((2, 1), (3, 2), (20, 19)):
         expected = torch.full((5,), 3 * (1 - 2.0 * 0.5 * 0.05) ** powers)
         torch.testing.assert_close(seen[step], expected)
-    silent = trainee.measured(90, 100, 9_000)["dead"]
+    silent = trainer.measured(90, 100, 9_000)["dead"]
     assert silent == 0
 
 
@@ -132,19 +132,19 @@ def test_parallel_component_is_removed() -> None:
     torch.testing.assert_close(along, (gradient * W_dec).sum(dim=1, keepdim=True) * W_dec)
 
 
-def _trainee(l0_target: float = 4.0, d_model: int = 16, d_sae: int = 32) -> Trainee:
+def _trainer(l0_target: float = 4.0, d_model: int = 16, d_sae: int = 32) -> SAETrainer:
     plan = Plan(name="toy", site=Site("resid_post", 0), l0_target=l0_target, lambda_=None)
     start = initial_parameters(d_model, d_sae, 0.01, seed=0)
     loss = JumpReLULoss(bandwidth=0.05)
-    return Trainee(plan, start, loss, coefficient=10.0, scale=2.0, mean=torch.zeros(d_model))
+    return SAETrainer(plan, start, loss, coefficient=10.0, scale=2.0, mean=torch.zeros(d_model))
 
 
 def test_norms_and_thresholds_hold_during_training() -> None:
-    trainee, generator = _trainee(), _generator()
+    trainer, generator = _trainer(), _generator()
     for step in range(30):
         control = torch.tensor([0.05, 1.0, 1 - BETA2 ** (step + 1), 0.0])
-        trainee.step(torch.randn(64, 16, generator=generator), control)
-        p = {name: t.detach() for name, t in trainee.parameters.items()}
+        trainer.step(torch.randn(64, 16, generator=generator), control)
+        p = {name: t.detach() for name, t in trainer.parameters.items()}
         norms = p["W_dec"].norm(dim=1)
         torch.testing.assert_close(norms, torch.ones(32), atol=1e-6, rtol=0)
         assert float(p["threshold"].min()) >= THRESHOLD_FLOOR
@@ -161,18 +161,18 @@ def test_second_moment_of_the_decoder_never_sees_the_parallel_part() -> None:
 
 
 def test_dead_features_are_those_silent_for_the_stated_tokens() -> None:
-    trainee = _trainee(d_model=4, d_sae=6)
+    trainer = _trainer(d_model=4, d_sae=6)
     with torch.no_grad():
-        trainee.parameters["threshold"][2] = 1e3
-        trainee.parameters["b_enc"].fill_(100.0)  # all others always active
+        trainer.parameters["threshold"][2] = 1e3
+        trainer.parameters["b_enc"].fill_(100.0)  # all others always active
     still = torch.tensor([0.0, 0.0, 1.0, 0.0])
     for batches in (1, 2):
-        trainee.step(torch.randn(50, 4, generator=_generator()), still)
-        assert trainee.measured(1, 50, 50 * batches)["dead"] == pytest.approx(1 / 6)
+        trainer.step(torch.randn(50, 4, generator=_generator()), still)
+        assert trainer.measured(1, 50, 50 * batches)["dead"] == pytest.approx(1 / 6)
     with torch.no_grad():
-        trainee.parameters["threshold"][2] = 0.01
-    trainee.step(torch.randn(50, 4, generator=_generator()), still)
-    assert trainee.measured(1, 50, 150)["dead"] == 0
+        trainer.parameters["threshold"][2] = 0.01
+    trainer.step(torch.randn(50, 4, generator=_generator()), still)
+    assert trainer.measured(1, 50, 150)["dead"] == 0
     assert DEAD_TOKENS == 1_000_000
 
 

@@ -142,9 +142,9 @@ def test_the_largest_of_all_parts() -> None:
 
 
 def test_parts_of_tensors() -> None:
-    assert [features_dim(n) for n in ("W_enc", "a.second.W_dec", "touched", "totals.silent")] == [
-        *(1, 0, 0, 0)
-    ]
+    assert [
+        features_dim(n) for n in ("W_enc", "a.second.W_dec", "touched", "totals.tokens_since_fired")
+    ] == [*(1, 0, 0, 0)]
     for name in ("b_dec", "sae-lr_0.001.first.b_dec", "multiplier", "totals.scalars", "mean.a/1"):
         assert features_dim(name) is None
     whole = torch.arange(12).view(2, 6)

@@ -5,11 +5,11 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Architecture
-from training.assembly import make_trainees
-from training.config import LossOptions, TrainConfig
+from training.assembly import make_trainers
 from training.losses import steered, unchanged
 from training.losses.base import Limits
 from training.optim import controls
+from training.train_config import LossOptions, TrainConfig
 
 D_MODEL, TRUE, BATCH = 16, 32, 128
 FOUND: dict[str, LossOptions] = {
@@ -56,16 +56,16 @@ def _reached(
     sample = torch.cat([_batches(generator) for _ in range(20)])
     scale = float(sample.square().sum(dim=1).mean().sqrt())
     moments = {plan.site: (scale, sample.mean(dim=0)) for plan in cfg.plans}
-    trainees = make_trainees(cfg, moments, torch.float32, unchanged)
+    trainers = make_trainers(cfg, moments, torch.float32, unchanged)
     table = controls(cfg, cfg.lrs)[:, 0]
     last = steps // 10
     for step in range(steps):
         raw = _batches(generator)
-        for trainee in trainees:
+        for trainer in trainers:
             if step == steps - last:
-                trainee.measured(step, BATCH, step * BATCH)
-            trainee.step(raw, table[step])
-    return [trainee.measured(last, BATCH, steps * BATCH)["l0"] for trainee in trainees]
+                trainer.measured(step, BATCH, step * BATCH)
+            trainer.step(raw, table[step])
+    return [trainer.measured(last, BATCH, steps * BATCH)["l0"] for trainer in trainers]
 
 
 @pytest.mark.parametrize("loss", FOUND.values(), ids=FOUND)

@@ -42,7 +42,7 @@ class Entries:
 @dataclass(frozen=True)
 class Lists:
     """A batch's entries in two orders, for losses that calculate with numbers of each entry
-    (`training.listed`): those numbers are in the order of the list by feature.
+    (`training.sparse_features`): those numbers are in the order of the list by feature.
 
     As in `Entries`, there may be more entries than there is room for. What is not used of a list is
     0, so that calculating with all of it does no harm.

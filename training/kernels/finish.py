@@ -10,7 +10,7 @@ from training.kernels.entries import Entries, Gathered, Objective, Residual, Wei
 from training.optim import BETA2, EPS, Control
 from training.parameters import THRESHOLD_FLOOR
 from training.recipes import Rule
-from training.step import LONGEST_SILENCE, Setting, State
+from training.step import MAX_TOKENS_SINCE_FIRED, Setting, State
 
 _FEATURES = 256
 _WIDTH = 16
@@ -27,7 +27,7 @@ def _per_feature(
     gathered,
     active,
     in_window,
-    silent,
+    tokens_since_fired,
     touched,
     control,
     start,
@@ -62,9 +62,9 @@ def _per_feature(
     now = tl.load(gathered + 2 * d_sae + f, mask=inside, other=0.0)
     before = tl.load(active + f, mask=inside, other=0.0)
     tl.store(active + f, before + now, mask=inside)
-    since = tl.load(silent + f, mask=inside, other=0.0)
+    since = tl.load(tokens_since_fired + f, mask=inside, other=0.0)
     since = tl.where(now > 0, 0.0, tl.minimum(since + batch, LONGEST))
-    tl.store(silent + f, since, mask=inside)
+    tl.store(tokens_since_fired + f, since, mask=inside)
     tl.store(
         touched + f,
         tl.zeros([BLOCK], tl.int32) + tl.load(control + 3).to(tl.int32),
@@ -188,7 +188,7 @@ def finish(
         gathered.b_enc,  # the first of four vectors, one after another
         totals["active"],
         totals["in_window"],
-        totals["silent"],
+        totals["tokens_since_fired"],
         weights.touched,
         control,
         entries.column_start,
@@ -199,7 +199,7 @@ def finish(
         float(rule.revive),
         float(rule.dead_tokens),
         FLOOR=THRESHOLD_FLOOR,
-        LONGEST=LONGEST_SILENCE,
+        LONGEST=MAX_TOKENS_SINCE_FIRED,
         BETA2=BETA2,
         EPS=EPS,
         BLOCK=_FEATURES,

@@ -18,7 +18,7 @@ from training.losses.base import Penalty, l0_penalty, steered, target_l0_penalty
 from training.optim import BETA2, EPS, Control, revived, share_of
 from training.parameters import THRESHOLD_FLOOR
 from training.recipes import Rule
-from training.step import LONGEST_SILENCE, Setting, State
+from training.step import MAX_TOKENS_SINCE_FIRED, Setting, State
 
 
 def centre(
@@ -214,15 +214,15 @@ def finish(
 
     l0 = entries.row_start[-1] / batch
     penalty = Penalty(setting.coefficient * control[1], setting.target, state.multiplier)
-    price = (target_l0_penalty if objective.targeted else l0_penalty)(l0, penalty)
+    sparsity = (target_l0_penalty if objective.targeted else l0_penalty)(l0, penalty)
     squared_error, spread = residual.sums.sum(dim=0)
     totals = state.totals
-    totals["scalars"] += torch.stack([squared_error / batch + price, squared_error, spread])
+    totals["scalars"] += torch.stack([squared_error / batch + sparsity, squared_error, spread])
     totals["active"] += gathered.active
     totals["in_window"] += gathered.in_window
-    silent = torch.where(active, 0.0, totals["silent"] + batch)
-    totals["silent"].copy_(silent.clamp(max=LONGEST_SILENCE))
+    since = torch.where(active, 0.0, totals["tokens_since_fired"] + batch)
+    totals["tokens_since_fired"].copy_(since.clamp(max=MAX_TOKENS_SINCE_FIRED))
     threshold = state.plain["threshold"]
-    threshold.copy_(revived(threshold, totals["silent"], control[0], rule))
+    threshold.copy_(revived(threshold, totals["tokens_since_fired"], control[0], rule))
     m = steered(state.multiplier, l0, setting.target, setting.gain, control[1], objective.limits)
     state.multiplier.copy_(m)

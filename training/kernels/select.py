@@ -77,12 +77,12 @@ def _count(
     f = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     segment = tl.program_id(1)
     row = (segment * SEGMENT + tl.arange(0, SEGMENT))[:, None]
-    found = tl.load(
+    bits = tl.load(
         words + row.to(tl.int64) * d_sae + f[None, :],
         mask=(row < words_per_column) & (f < d_sae)[None, :],
         other=0,
     )
-    tl.store(counts + f * segments + segment, tl.sum(_popcount(found), axis=0), mask=f < d_sae)
+    tl.store(counts + f * segments + segment, tl.sum(_popcount(bits), axis=0), mask=f < d_sae)
 
 
 @triton.jit
@@ -196,14 +196,14 @@ def select(
 ) -> Entries:
     """As `plain.select`; entries beyond `room` are left out of the lists but counted."""
     # Nobody looks at what is not used of the lists.
-    found = _lists(z, b_enc, threshold, objective.reach, room, z.dtype, torch.empty)
+    lists = _lists(z, b_enc, threshold, objective.reach, room, z.dtype, torch.empty)
     return Entries(
-        row_start=found.row_start,
-        feature=found.feature,
-        act=found.kept,
-        column_start=found.column_start,
-        token=found.token,
-        z=found.value,
+        row_start=lists.row_start,
+        feature=lists.feature,
+        act=lists.kept,
+        column_start=lists.column_start,
+        token=lists.token,
+        z=lists.value,
     )
 
 
@@ -214,20 +214,20 @@ def above(
     room: int,
 ) -> Lists:
     """As `plain_lists.above`; entries beyond `room` are left out of the lists but counted."""
-    found = _lists(z, bias, threshold, 0.0, room, torch.int32, torch.zeros)
+    lists = _lists(z, bias, threshold, 0.0, room, torch.int32, torch.zeros)
     return Lists(
-        row_start=found.row_start,
-        feature=found.feature,
-        place=found.kept,
-        column_start=found.column_start,
-        owner=found.owner,
-        token=found.token,
-        z=found.value,
-        order=longest_first(found.column_start),
+        row_start=lists.row_start,
+        feature=lists.feature,
+        place=lists.kept,
+        column_start=lists.column_start,
+        owner=lists.owner,
+        token=lists.token,
+        z=lists.value,
+        order=longest_first(lists.column_start),
     )
 
 
-class _Found(NamedTuple):
+class _BothLists(NamedTuple):
     row_start: Tensor
     feature: Tensor
     kept: Tensor
@@ -246,7 +246,7 @@ def _lists(
     room: int,
     kept: torch.dtype,
     new: Callable[..., Tensor],
-) -> _Found:
+) -> _BothLists:
     """Both lists; `kept`: format of what is kept of an entry by token; `new` makes them."""
     batch, d_sae = z.shape
     assert batch * d_sae < 2**31, "the number of entries must fit into 32 bits"
@@ -305,7 +305,7 @@ def _lists(
         **_SCATTER,
     )
     _rank[batch, _SHARES](row_start, feature, unranked, ranked_feature, ranked, **_RANK)
-    return _Found(
+    return _BothLists(
         row_start=row_start,
         feature=ranked_feature,
         kept=ranked,

@@ -13,10 +13,10 @@ from training.losses.base import (
     target_l0_penalty,
     unchanged,
 )
-from training.losses.gated import GatedLoss
-from training.losses.jumprelu import Extras, JumpReLULoss
-from training.losses.relu import ReLULoss
-from training.losses.topk import TopKLoss
+from training.losses.gated_loss import GatedLoss
+from training.losses.jumprelu_loss import Extras, JumpReLULoss
+from training.losses.relu_loss import ReLULoss
+from training.losses.topk_loss import TopKLoss
 
 __all__ = [
     "AutogradLoss",

@@ -1,8 +1,8 @@
-"""What the losses of all architectures share: their inputs, their statistics, the price of L0.
+"""What the losses of all architectures share: their inputs, their statistics, the sparsity penalty.
 
-Sparsity has a price, `coefficient` times the share that the warm-up has reached. Where an L0 is to
-be reached, a `multiplier` m, which starts at 0 and every step changes, moves that price until the
-L0 is there; with e = L0 / target - 1, L0 being the batch's mean,
+The penalty's strength is `coefficient` times the share that the warm-up has reached. Where an L0 is
+to be reached, a `multiplier` m, which starts at 0 and every step changes, moves that strength until
+the L0 is there; with e = L0 / target - 1, L0 being the batch's mean,
 
     coefficient * (e^2 + m e)       where L0 itself has a gradient (JumpReLU): an augmented
                                     Lagrangian. The square alone would leave the L0 above its target
@@ -28,7 +28,7 @@ Parameters = dict[str, Tensor]
 
 
 class Penalty(NamedTuple):
-    """How sparsity is paid for, as 0-d tensors: one compiled step serves every SAE of a run."""
+    """What sparsity costs, as 0-d tensors: one compiled step serves every SAE of a run."""
 
     coefficient: Float[Tensor, ""]
     """Strength at this step, warm-up included."""
@@ -132,8 +132,8 @@ class AutogradLoss:
 
     def derivatives(self, parameters: Parameters, loss: Tensor) -> Parameters:
         """The gradients of a loss that `forward` returned."""
-        found = torch.autograd.grad(loss, list(parameters.values()))
-        gradients = dict(zip(parameters, found, strict=True))
+        derivatives = torch.autograd.grad(loss, list(parameters.values()))
+        gradients = dict(zip(parameters, derivatives, strict=True))
         with torch.no_grad():
             # The encoder reads (x - b_dec) @ W_enc.
             through = parameters["W_enc"] @ self.through_projection(parameters, gradients)
@@ -180,7 +180,7 @@ class FeatureLoss(AutogradLoss):
 
 
 class SurrogateLoss(FeatureLoss):
-    """A loss in which lambda times a differentiable sum stands in for the price of L0."""
+    """A loss in which lambda times a differentiable sum stands in for a penalty on L0."""
 
     def __init__(
         self,

@@ -2,8 +2,8 @@
 
 A loss that is written over `Features` says which pairs it concerns (`above`, `largest`) and what
 their pre-activations cost. Whether these are matrices (`Every`) or lists of what is active
-(`training.listed`) is not its business: the loss is the same, and so are its gradients. Where a
-pair is not listed, the loss must have neither a part nor a gradient.
+(`training.sparse_features`) is not its business: the loss is the same, and so are its gradients.
+Where a pair is not listed, the loss must have neither a part nor a gradient.
 """
 
 from typing import Protocol

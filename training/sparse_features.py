@@ -1,4 +1,4 @@
-"""A loss's features as lists of the active ones: `Listed`, which autograd sees through.
+"""A loss's features as lists of the active ones: `SparseFeatures`, which autograd sees through.
 
 The encoder's product is computed in full, to find the active entries. All else - the activations,
 the reconstruction, every gradient - is a matter of lists, and of three sums over them
@@ -92,7 +92,7 @@ class _Decoded(torch.autograd.Function):
         return d_act, d_W, None, None, None, None
 
 
-class ListedSubset:
+class SparseSubset:
     """As `Subset`; whether there is any is asked for at once, and waited for when it matters."""
 
     def __init__(self, mask: Bool[Tensor, " d_sae"], shard: Shard) -> None:
@@ -105,7 +105,7 @@ class ListedSubset:
         return self._size.answer() == 0
 
 
-class Listed:
+class SparseFeatures:
     """As `Features`, in lists with room for a fixed number of entries."""
 
     def __init__(
@@ -127,7 +127,7 @@ class Listed:
         self._room = room
         self._shard = shard
         self._at_once = at_once
-        self._asked: list[Readback] = []
+        self._counts: list[Readback] = []
         self._entries = 0
         self._projected: Tensor | None = None
         W_dec = parameters["W_dec"].detach()
@@ -135,13 +135,13 @@ class Listed:
 
     def subset(self, mask: Bool[Tensor, " d_sae"]) -> Subset:
         """As `Features.subset`."""
-        return ListedSubset(mask, self._shard)
+        return SparseSubset(mask, self._shard)
 
     def above(self, bias: Float[Tensor, " d_sae"]) -> Part:
         """As `Features.above`."""
         with torch.no_grad():
             lists = self._kernels.above(self._product(), bias, torch.zeros_like(bias), self._room)
-            self._ask(lists.column_start[-1:])
+            self._count(lists.column_start[-1:])
         return self._part(bias, lists)
 
     def largest(self, bias: Float[Tensor, " d_sae"], k: int, among: Subset | None = None) -> Part:
@@ -171,17 +171,17 @@ class Listed:
         lists = self._kernels.above(self._product(), bias, threshold, self._room)
         number = lists.column_start[-1:]
         more = (self._shard.sum(lists.row_start.diff()) > k).any()
-        self._ask(torch.where(more, number.clamp(min=self._room + 1), number))
+        self._count(torch.where(more, number.clamp(min=self._room + 1), number))
         return lists
 
     def check(self) -> int:
         """The number of entries; raises TooManyError if there is no room for them."""
-        for asked in self._asked:
-            number = asked.answer()
+        for count in self._counts:
+            number = count.answer()
             if number > self._room:
                 raise TooManyError(number)
             self._entries += number
-        self._asked.clear()
+        self._counts.clear()
         return self._entries
 
     def forget(self) -> None:
@@ -194,18 +194,18 @@ class Listed:
             self._projected = self._centred @ W_enc.to(self._centred.dtype)
         return self._projected
 
-    def _ask(self, number: Tensor) -> None:
-        self._asked.append(Readback(number.device))
-        self._asked[-1].ask(self._shard.gather(number).amax(dim=0, keepdim=True))
+    def _count(self, number: Tensor) -> None:
+        self._counts.append(Readback(number.device))
+        self._counts[-1].ask(self._shard.gather(number).amax(dim=0, keepdim=True))
         if self._at_once:
             self.check()
 
     def _part(self, bias: Tensor, lists: Lists) -> Part:
         values = _Values.apply(self._parameters["W_enc"], bias, lists, self._centred, self._kernels)
-        return ListedPart(values, lists, self._copy, self._kernels, self._shard)  # pyright: ignore[reportArgumentType]
+        return SparsePart(values, lists, self._copy, self._kernels, self._shard)  # pyright: ignore[reportArgumentType]
 
 
-class ListedPart:
+class SparsePart:
     """As `Part`, numbers in the order of the list by feature."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One run between its first step and its last: `Run`."""
+"""One run between its first step and its last: `TrainRun`."""
 
 import logging
 import threading
@@ -10,17 +10,17 @@ from typing import Any
 from torch import Tensor
 
 from sae_core.config import Site
-from training import checkpoint
+from training import train_checkpoint
 from training.activations import ActivationBuffer
-from training.assembly import make_trainees
-from training.config import TrainConfig
-from training.doctor import Asked
+from training.assembly import make_trainers
+from training.doctor import Goal
 from training.graph import Recorded
 from training.optim import Controls, controls
 from training.progress import Progress
 from training.provenance import software
+from training.sae_trainer import SAETrainer, compiler
 from training.shard import ALONE, Shard
-from training.trainee import Trainee, compiler
+from training.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Interrupted(KeyboardInterrupt):
     """The user stopped the run; its text says where it stands and how to go on."""
 
 
-class Run:
+class TrainRun:
     """The SAEs of a run, where it stands, and the loop that takes it further."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Run:
         """
         self.cfg = cfg
         self.step = 0
-        self.trainees: list[Trainee] = []
+        self.trainers: list[SAETrainer] = []
         self.facts: dict[str, Any] = {}
         """Where, with what and at which cost the SAEs were trained; known after the last step and
         kept in its checkpoint, so that another process does not say its own."""
@@ -72,14 +72,14 @@ class Run:
 
     def start(self) -> None:
         """From the newest checkpoint, or else from the beginning."""
-        loaded = checkpoint.load_newest(self._folder, self._shard)
+        loaded = train_checkpoint.load_newest(self._folder, self._shard)
         if loaded is None:
             log.info("filling the buffer with %s activations", f"{self._buffer.tokens_held:,}")
             self._buffer.begin()
             self._moments = {
                 site: (square**0.5, mean) for site, (square, mean) in self._buffer.moments().items()
             }
-            self._make_trainees()
+            self._make_trainers()
             return
         self.step, tensors, state = loaded
         log.info("continuing from step %s of %s", f"{self.step:,}", f"{self.cfg.steps:,}")
@@ -89,20 +89,20 @@ class Run:
             site: (state["scales"][str(site)], tensors[f"mean.{site}"].to(self._device))
             for site in self._sites
         }
-        self._make_trainees()
-        for trainee in self.trainees:
-            prefix = f"{trainee.plan.name}."
+        self._make_trainers()
+        for trainer in self.trainers:
+            prefix = f"{trainer.plan.name}."
             mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            trainee.restore(mine, self.step)
+            trainer.restore(mine, self.step)
         if self.step < self.cfg.steps:
             self._buffer.restore(state["buffer"])
         else:
             self.facts = state["facts"]
 
-    def _make_trainees(self) -> None:
+    def _make_trainers(self) -> None:
         cfg = self.cfg
         compile_ = compiler(cfg.run.compile, self._device)
-        self.trainees = make_trainees(cfg, self._moments, self._dtype, compile_, self._shard)
+        self.trainers = make_trainers(cfg, self._moments, self._dtype, compile_, self._shard)
 
     def loop(self, stopped: threading.Event) -> None:
         """The remaining steps, with a checkpoint after the last."""
@@ -143,7 +143,7 @@ class Run:
         cfg = self.cfg
         return Progress(
             Path(cfg.out),
-            [Asked(cfg, trainee.plan, trainee.limits) for trainee in self.trainees],
+            [Goal(cfg, trainer.plan, trainer.limits) for trainer in self.trainers],
             start=self.step,
             steps=cfg.steps,
             batch=cfg.batch,
@@ -158,9 +158,9 @@ class Run:
 
     def _take(self, batch: dict[Site, Tensor], control: Controls) -> None:
         """One step of every SAE."""
-        for trainee in self.trainees:
-            row = self._lrs.index(trainee.plan.lr)
-            trainee.step(batch[trainee.plan.site], control[row])
+        for trainer in self.trainers:
+            row = self._lrs.index(trainer.plan.lr)
+            trainer.step(batch[trainer.plan.site], control[row])
 
     def _report(
         self,
@@ -174,25 +174,25 @@ class Run:
         seen = self.step * cfg.batch
         rows = control.tolist()
         norms = {site: _norms(x, self._moments[site][0]) for site, x in batch.items()}
-        for trainee in self.trainees:
-            lr, share, *_ = rows[self._lrs.index(trainee.plan.lr)]
-            measured = trainee.measured(steps, cfg.batch, seen)
+        for trainer in self.trainers:
+            lr, share, *_ = rows[self._lrs.index(trainer.plan.lr)]
+            measured = trainer.measured(steps, cfg.batch, seen)
             if progress is None:
                 continue
-            found = progress.log(
+            findings = progress.log(
                 self.step,
-                trainee.plan.name,
+                trainer.plan.name,
                 {
                     "tokens": seen,
                     **measured,
-                    **norms[trainee.plan.site],
+                    **norms[trainer.plan.site],
                     "lr": lr,
-                    "sparsity_coefficient": share * trainee.coefficient,
+                    "sparsity_coefficient": share * trainer.coefficient,
                     "tokens_per_second": rate,
                     "seconds": self.seconds(),
                 },
             )
-            for finding in found:
+            for finding in findings:
                 if finding.check == "loss-not-finite":
                     raise ValueError(finding.sentence)
         self._logged = self.step
@@ -202,9 +202,9 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of this step."""
         tensors = {f"mean.{site}": mean for site, (_, mean) in self._moments.items()}
-        for trainee in self.trainees:
-            for name, tensor in trainee.state().items():
-                tensors[f"{trainee.plan.name}.{name}"] = tensor
+        for trainer in self.trainers:
+            for name, tensor in trainer.state().items():
+                tensors[f"{trainer.plan.name}.{name}"] = tensor
         state = {
             "scales": {str(site): scale for site, (scale, _) in self._moments.items()},
             "buffer": self._buffer.state(),
@@ -213,7 +213,7 @@ class Run:
         }
         if self.step == self.cfg.steps:
             self.facts = state["facts"] = {**self._cost(), **software(self._device)}
-        checkpoint.save(self._folder, self.step, tensors, state, self._shard)
+        train_checkpoint.save(self._folder, self.step, tensors, state, self._shard)
 
     def _try_to_save(self) -> None:
         """Write a checkpoint, or go on without: a full disk may have room again at the next."""

@@ -10,7 +10,6 @@ from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
 from sae_core.metrics import HIGH_FREQUENCY, fvu
-from training.config import Compile, Plan
 from training.kernels.shards import ShardKernels
 from training.listed_step import ListedStep
 from training.losses import Loss, Parameters
@@ -19,14 +18,17 @@ from training.optim import Control
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard, features_dim
 from training.sparse_step import SparseStep, applies, feature_rows, kernels_for, settle
-from training.step import DEAD_TOKENS, DenseStep, Setting, State, Step
+from training.step import COUNTS, DEAD_TOKENS, DenseStep, Setting, State, Step
+from training.train_config import Compile, Plan
 
-__all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "Trainee", "compiler"]
+__all__ = ["DEAD_TOKENS", "FREQUENCY_BINS", "SAETrainer", "compiler"]
 
 FREQUENCY_BINS = [10.0**e for e in (-6, -5.5, -5, -4.5, -4, -3.5, -3, -2.5, -2, -1.5, -1, -0.5)]
 """Edges of the histogram of frequencies; below the first are those that were not active at all."""
 _VARIANTS = 64
 """In which one function may be compiled; PyTorch allows 8, then fails."""
+_EARLIER_NAMES = {"totals.tokens_since_fired": "totals.silent"}
+"""Of tensors in the checkpoints of older runs."""
 _SHARES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
@@ -44,8 +46,8 @@ def compiler(mode: Compile, device: torch.device) -> Callable[[Callable[..., Any
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     # Left alone, the compiler times kernels that sum in different orders and takes the fastest, so
     # that a run which goes on elsewhere, or after its cache is gone, would end with other bits.
-    known = "deterministic" in torch._inductor.list_options()  # not to older versions
-    options: dict[str, Any] = {"deterministic": True} if known else {}
+    supported = "deterministic" in torch._inductor.list_options()  # not by older versions
+    options: dict[str, Any] = {"deterministic": True} if supported else {}
     fast = torch.compile(function, fullgraph=True, dynamic=False, options=options)
 
     @wraps(function)
@@ -62,7 +64,7 @@ def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     return call
 
 
-class Trainee:
+class SAETrainer:
     """An SAE in training, with everything that a step of it changes."""
 
     def __init__(
@@ -139,25 +141,25 @@ class Trainee:
         """
         shard, totals = self._shard, self._state.totals
         shard.check_same(f"b_dec of {self.plan.name}", self._state.plain["b_dec"])
-        of_all = {name: shard.gather(totals[name]) for name in ("active", "in_window", "silent")}
+        of_all = {name: shard.gather(totals[name]) for name in COUNTS}
         loss, squared_error, spread = totals["scalars"].tolist()
         tokens = steps * batch
-        found: dict[str, Any] = {
+        metrics: dict[str, Any] = {
             "loss": loss / steps,
             "fvu": fvu(squared_error, spread),
             "l0": float(of_all["active"].sum(dtype=torch.float64)) / tokens,
-            "dead": float((of_all["silent"] >= min(DEAD_TOKENS, seen)).float().mean()),
+            "dead": float((of_all["tokens_since_fired"] >= min(DEAD_TOKENS, seen)).float().mean()),
             "high_frequency": float((of_all["active"] >= HIGH_FREQUENCY * tokens).float().mean()),
             "frequencies": self._frequencies(of_all["active"] / tokens),
         }
         if self.plan.l0_target is not None:
-            found["multiplier"] = float(self._state.multiplier)
+            metrics["multiplier"] = float(self._state.multiplier)
         if "threshold" in self._state.parameters:
-            found["in_window"] = float(of_all["in_window"].mean(dtype=torch.float64)) / tokens
-            found |= self._thresholds()
+            metrics["in_window"] = float(of_all["in_window"].mean(dtype=torch.float64)) / tokens
+            metrics |= self._thresholds()
         for name in ("scalars", "active", "in_window"):
             totals[name].zero_()
-        return found
+        return metrics
 
     def _frequencies(self, frequency: Float[Tensor, " d_sae"]) -> list[int]:
         """Features between the edges of `FREQUENCY_BINS`, those below and those above included."""
@@ -196,7 +198,7 @@ class Trainee:
     def restore(self, state: dict[str, Tensor], step: int) -> None:
         """Take over what `state` returned after `step` steps, of either kind."""
         for name, tensor in self._state.tensors.items():
-            tensor.copy_(state[name])
+            tensor.copy_(state[name] if name in state else state[_EARLIER_NAMES[name]])
         if self._listed is not None:
             self._listed.restored(state.get("paused", 0))
         touched = state.get("touched")

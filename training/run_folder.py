@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.formats.saelens import load_config
-from training.config import Plan, TrainConfig
 from training.loop import CONFIG_FILE
 from training.progress import METRICS_FILE, Line, read_metrics
-from training.trainee import FREQUENCY_BINS
+from training.sae_trainer import FREQUENCY_BINS
+from training.train_config import Plan, TrainConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Spell:
 
 
 @dataclass(frozen=True)
-class TraineeRecord:
+class SAERecord:
     """One SAE of a run."""
 
     plan: Plan
@@ -50,17 +50,17 @@ class TraineeRecord:
         open_: dict[str, Spell] = {}
         closed = []
         for line in self.lines:
-            found, step = line["findings"], line["step"]
+            findings, step = line["findings"], line["step"]
             closed += [
                 Spell(s.check, s.sentence, s.first, s.last, True)
                 for check, s in open_.items()
-                if check not in found
+                if check not in findings
             ]
             open_ = {
                 check: Spell(
                     check, sentence, open_[check].first if check in open_ else step, step, False
                 )
-                for check, sentence in found.items()
+                for check, sentence in findings.items()
             }
         return [*open_.values(), *closed]
 
@@ -73,12 +73,12 @@ class RunRecord:
     cfg: TrainConfig
     settings: dict[str, Any]
     """As config.json has them."""
-    trainees: list[TraineeRecord]
+    saes: list[SAERecord]
 
     @property
     def step(self) -> int:
         """The newest step with metrics."""
-        return min(trainee.last["step"] for trainee in self.trainees)
+        return min(sae.last["step"] for sae in self.saes)
 
     @property
     def finished(self) -> bool:
@@ -99,14 +99,14 @@ def read_run(folder: Path) -> RunRecord:
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged: train again to another folder.") from error
     lines = read_metrics(folder / METRICS_FILE)
-    trainees = []
+    saes = []
     for plan in cfg.plans:
         own = [line for line in lines if line["sae"] == plan.name]
         if own:
-            trainees.append(TraineeRecord(plan, own, _metadata(folder / "saes" / plan.name)))
-    if not trainees:
+            saes.append(SAERecord(plan, own, _metadata(folder / "saes" / plan.name)))
+    if not saes:
         raise ValueError(f"{folder} has no metrics yet: wait for the first line of {METRICS_FILE}.")
-    return RunRecord(folder.resolve().name, cfg, settings, trainees)
+    return RunRecord(folder.resolve().name, cfg, settings, saes)
 
 
 def _metadata(folder: Path) -> dict[str, Any] | None:

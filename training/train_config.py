@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from sae_core.config import Architecture, Site
 from sae_core.placement import DType
-from training.options import Compile, LossOptions, Plan, RunOptions, known, positive
+from training.options import Compile, LossOptions, Plan, RunOptions, check_choice, check_positive
 from training.recipes import RECIPES
 
 __all__ = [
@@ -95,8 +95,8 @@ class TrainConfig:
                 raise ValueError(f"{name} is empty but a training run needs it.")
         if bool(self.l0_targets) == bool(self.lambdas):
             raise ValueError("give either l0_targets or lambdas, and not both.")
-        known("precision", self.precision, get_args(DType))
-        known("save_dtype", self.save_dtype, ("float32", "bfloat16"))
+        check_choice("precision", self.precision, get_args(DType))
+        check_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
         for name in ("sites", "architectures", "l0_targets", "lambdas", "lrs"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
@@ -113,9 +113,9 @@ class TrainConfig:
             if target > self.d_sae:
                 raise ValueError(f"an L0 target of {target:g} is above d_sae ({self.d_sae}).")
         self._check_architectures()
-        positive("bandwidth", self.bandwidth)
+        check_positive("bandwidth", self.bandwidth)
         for lr in self.lrs:
-            positive("lr", lr)
+            check_positive("lr", lr)
             if self.loss.revive * self.loss.vector_rate * lr >= 1:
                 raise ValueError(
                     f"revive ({self.loss.revive:g}) times vector_rate ({self.loss.vector_rate:g}) "
@@ -162,7 +162,7 @@ class TrainConfig:
         if not self.architectures:
             raise ValueError("architectures is empty but a training run needs one at least.")
         for architecture in self.architectures:
-            known("architecture", architecture, tuple(RECIPES))
+            check_choice("architecture", architecture, tuple(RECIPES))
             recipe = RECIPES[architecture]
             if not recipe.has_lambda and not all(
                 t.is_integer() for t in map(float, self.l0_targets)
@@ -187,12 +187,12 @@ class TrainConfig:
 
     @property
     def dead_after(self) -> float:
-        """Tokens of silence after which AuxK revives a feature."""
+        """Tokens without activity after which AuxK revives a feature."""
         return self._in_tokens(self.loss.dead_after)
 
     @property
     def revive_after(self) -> float:
-        """Tokens of silence after which a JumpReLU feature's threshold comes down."""
+        """Tokens without activity after which a JumpReLU feature's threshold comes down."""
         return self._in_tokens(self.loss.revive_after)
 
     def _in_tokens(self, amount: float) -> float:
@@ -203,14 +203,14 @@ class TrainConfig:
         """The SAEs of the run, in order: sites, architectures, sparsities, learning rates."""
         sparsities = [(f"l0_{value:g}", value, None) for value in self.l0_targets]
         sparsities += [(f"lambda_{value:g}", None, value) for value in self.lambdas]
-        found = []
+        plans = []
         for text, architecture in product(self.sites, self.architectures):
             site = Site.parse(text)
             kind = "" if architecture == "jumprelu" else f"-{architecture}"
             rates = self.lrs or (RECIPES[architecture].lr,)
             for (sparsity, target, lambda_), lr in product(sparsities, rates):
                 rate = f"-lr_{lr:g}" if rates[1:] else ""
-                found.append(
+                plans.append(
                     Plan(
                         name=f"{site.kind}-layer_{site.layer}{kind}-{sparsity}{rate}",
                         site=site,
@@ -220,7 +220,7 @@ class TrainConfig:
                         lr=lr,
                     )
                 )
-        return found
+        return plans
 
 
 GEMMA_SCOPE: dict[str, Any] = {}
