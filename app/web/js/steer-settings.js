@@ -8,7 +8,6 @@
  * @typedef {import("./given.js").Message} Message
  * @typedef {{sae?: string, prompt?: string, messages?: Message[], edits?: Edit[],
  *   max_new_tokens?: number | null, temperature?: number | null, seed?: number | null}} Settings
- * @typedef {{rank: number, eta: number | null, of: number}} Place
  */
 
 /** @type {Record<string, string>} */
@@ -133,16 +132,4 @@ export function settingsOf(text, messagesProblem) {
   const wrong = editProblem(settings.edits ?? []);
   if (why) return { problem: `in the conversation, ${why}` };
   return wrong ? { problem: `of the edits, ${wrong}` } : { settings };
-}
-
-/** A place in the queue, in words: "3rd in line, about 12 s". @param {Place} place */
-export function placeInWords({ rank, eta }) {
-  const place = rank === 0 ? "next in line" : `${ordinal(rank + 1)} in line`;
-  return eta === null || !Number.isFinite(eta) ? place : `${place}, about ${Math.max(1, Math.round(eta))} s`;
-}
-
-/** @param {number} n */
-function ordinal(n) {
-  const teen = n % 100 >= 11 && n % 100 <= 13;
-  return `${n}${(teen ? "" : { 1: "st", 2: "nd", 3: "rd" }[n % 10]) || "th"}`;
 }

@@ -3,11 +3,11 @@
 
 import { el } from "./dom.js";
 import { editList } from "./edits.js";
-import { copy, onState, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
+import { copy, onState, placeWords, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
 import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { call } from "./server.js";
-import { NUMBERS, editProblem, numbersOf, placeInWords, queryOf, settingsOf, wish } from "./steer-settings.js";
+import { NUMBERS, editProblem, numbersOf, queryOf, settingsOf, wish } from "./steer-settings.js";
 import { runView } from "./steer-run.js";
 
 /**
@@ -139,7 +139,7 @@ async function generate({ push }) {
     const last = await call("steer", /** @type {Record<string, unknown>} */ (asked), {
       signal,
       onProgress: show,
-      onQueue: (place) => status(`Waiting: ${placeInWords(place)}.`),
+      onQueue: (place) => status(placeWords(place)),
       onStart: () => status("Generating…"),
     });
     show(last);
