@@ -50,6 +50,11 @@ class Site:
     url: str
     workbench: Workbench
 
+    @property
+    def api(self) -> Api:
+        """The endpoints, called within this process."""
+        return Api(self.workbench)
+
 
 @contextmanager
 def served(bundle: Bundle) -> Iterator[Site]:
@@ -70,7 +75,7 @@ def site() -> Iterator[Site]:
     """The demo. It is part of the package, so its absence is a failure, not a reason to skip."""
     with served(open_bundle("demo")) as running:
         # Pages ask on until the check is over, and some tests count requests.
-        assert Api(running.workbench).check()["state"] == "green"
+        assert running.api.check()["state"] == "green"
         yield running
 
 

@@ -26,7 +26,7 @@ LATE = {"feature": 6, "mode": "add", "strength": 1.5, "positions": "generated", 
 @pytest.fixture(scope="module")
 def chat_site(chat_bundle: Bundle) -> Iterator[Site]:
     with served(chat_bundle) as running:
-        running.service.load()
+        running.workbench.load()
         yield running
 
 
@@ -40,7 +40,12 @@ def asked(page: Page) -> dict[str, str]:
 
 
 def answer(page: Page, box: str) -> str:
-    return "".join(page.locator(f"{box} .new").all_text_contents())
+    """An answer as it stands there, without how the template opens the model's turn."""
+    return page.locator(box).evaluate(
+        """box => [...box.childNodes].slice(
+             [...box.childNodes].findLastIndex(n => n.className === "markup") + 1
+           ).map(n => n.textContent).join("")"""
+    )
 
 
 def test_a_model_without_a_template_has_no_switch(site: Site, opened: Opened) -> None:
@@ -66,7 +71,7 @@ def test_a_conversation_is_analysed_on_the_prompt_page(
     expect(tokens).to_contain_text(f"<bos>{START}user↵{USER['content']}{END}↵{START}model↵")
     assert json.loads(asked(page)["messages"]) == [USER]
     assert "text" not in asked(page)
-    expected = chat_site.service.prompt_features(messages=[USER])
+    expected = chat_site.api.prompt_features(messages=[USER])
     expect(page.locator("#totals dd").first).to_have_text(str(expected["totals"]["tokens"]))
     assert page.evaluate(CONTRAST.read_text()) == []
     # The address brings it back, a text takes its place, and back goes back.
@@ -90,7 +95,7 @@ def test_a_conversation_that_cannot_be_read_says_so_on_the_prompt_page(
     chat_site: Site, opened: Opened
 ) -> None:
     page = opened(f"{chat_site.url}/prompt?messages=[1")
-    expect(page.locator("#problem")).to_contain_text("messages in this link cannot be read")
+    expect(page.locator("#problem")).to_contain_text("conversation in this link cannot be read")
 
 
 def test_turns_are_drawn_as_turns_and_answered_side_by_side(
@@ -103,10 +108,10 @@ def test_turns_are_drawn_as_turns_and_answered_side_by_side(
     first = said.first.locator(".tokens")
     expect(first).to_have_text(f"<bos>{START}user↵Where does the river go?{END}↵")
     expect(first.locator(".markup").first).to_have_attribute(
-        "data-tip", "token 0, of the chat template: it is left alone"
+        "data-v", "token 0, of the chat template: it is left alone"
     )
     expect(page.locator("#with-edits .markup").first).to_have_text(START)
-    run = chat_site.service.steer(edits=[EARLY], messages=TURNS, max_new_tokens=8, seed=3)
+    run = chat_site.api.steer(edits=[EARLY], messages=TURNS, max_new_tokens=8, seed=3)
     for box, arm in (("#base", "base"), ("#with-edits", "steered")):
         shown = "".join(row["text"] for row in run[arm]).replace("\n", "↵").replace("\r", "")
         assert answer(page, box) == shown
@@ -122,7 +127,7 @@ def test_turns_are_drawn_as_turns_and_answered_side_by_side(
 def test_a_conversation_goes_on_with_either_answer(chat_site: Site, opened: Opened) -> None:
     page = opened(link(chat_site, messages=[USER], edits=[EARLY], tokens=5, temperature=0))
     expect(page.locator("#run-status")).to_contain_text("Done: 5 tokens")
-    run = chat_site.service.steer(edits=[EARLY], messages=[USER], max_new_tokens=5, temperature=0)
+    run = chat_site.api.steer(edits=[EARLY], messages=[USER], max_new_tokens=5, temperature=0)
     steered = "".join(row["text"] for row in run["steered"])
     page.get_by_role("button", name="Continue with this answer").nth(1).click()
     field = page.get_by_label("User, turn 3")
@@ -208,7 +213,7 @@ def test_edits_of_two_saes_in_one_run(chat_site: Site, opened: Opened) -> None:
     second.get_by_label("What to do").select_option("add")
     second.get_by_label("Strength").fill("1.5")
     second.get_by_label("Where").select_option("generated")
-    late = chat_site.service.search_features("late", "#6")["features"][0]
+    late = chat_site.api.search_features("#6", "late")["features"][0]
     expect(second.locator(".signature")).to_have_text(late["signature"])
     expect(second.locator(".raw")).to_contain_text("× max = ")
     page.get_by_role("button", name="Generate").click()
@@ -217,21 +222,21 @@ def test_edits_of_two_saes_in_one_run(chat_site: Site, opened: Opened) -> None:
     expect(summary).to_contain_text("added to #6 of layer 1 · resid_post on new tokens")
     assert json.loads(asked(page)["edits"]) == [EARLY, LATE]
     page.get_by_label("colour: own activation").select_option("1")
-    tip = page.locator("#with-edits .new").first.get_attribute("data-tip") or ""
+    tip = page.locator("#with-edits .new").first.get_attribute("data-v") or ""
     assert tip.startswith("#6: ")
     assert "after the edit" in tip
-    memory = chat_site.service.memory()
-    assert memory is not None
-    assert {row["name"] for row in memory["saes"]} == {"early", "late"}
+    engine = chat_site.workbench.engine
+    assert engine is not None
+    assert {row["name"] for row in engine.memory()["saes"]} == {"early", "late"}
 
 
 @pytest.mark.parametrize(
     ("messages", "sentence"),
     [
-        ("[not", "The messages in this link cannot be read"),
-        ("7", "must be a list of messages"),
-        ('[{"role":"tool","content":"x"}]', "is not one of the roles"),
-        ('[{"role":"user"}]', "must be text"),
+        ("[not", "The conversation in this link cannot be read"),
+        ("7", "it has no turns"),
+        ('[{"role":"tool","content":"x"}]', "none of system, user, model"),
+        ('[{"role":"user"}]', "turn 1 has no text"),
         ('[{"role":"model","content":"x"}]', "must be the user's"),
     ],
 )
