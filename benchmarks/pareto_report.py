@@ -16,8 +16,8 @@ from typing import Any
 
 import tyro
 
-from app.render.numbers import count, percent
-from app.render.pareto import CURVES, METRICS, lines_of, plot
+from app.web.charts import CURVES, METRICS, lines_of, plot
+from app.web.numbers import count, percent
 from benchmarks.pareto_plan import MOST_DEAD, RECIPE, SLOPE, Row, at_target, better
 from benchmarks.pareto_tables import (
     by_choice,

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from app.render.numbers import percent
-from app.render.pareto import CURVES
+from app.web.charts import CURVES
+from app.web.numbers import percent
 from benchmarks.pareto_plan import OURS, PEERS, SLOPE, at_target, best_rate
 from sae_core.metrics import HIGH_FREQUENCY
 

@@ -22,7 +22,7 @@ class Report:
 
     def execute(self) -> str:
         """Read, draw, write; returns the page's path."""
-        from app.render.run_report import page
+        from app.web.run_report import page
         from sae_core.files import atomic_write
         from training.run_folder import read_run
 

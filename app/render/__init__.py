@@ -2,8 +2,6 @@
 
 from app.render.feature import feature_html, own_text_html
 from app.render.feature_list import list_html
-from app.render.memory import memory_html
-from app.render.overview import overview_html
 from app.render.text import address, escape, link
 
 __all__ = [
@@ -12,7 +10,5 @@ __all__ = [
     "feature_html",
     "link",
     "list_html",
-    "memory_html",
-    "overview_html",
     "own_text_html",
 ]

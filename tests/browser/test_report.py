@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.render.run_report import page
+from app.web.run_report import page
 from tests.unit.test_run_report import make_run
 from training.run_folder import read_run
 

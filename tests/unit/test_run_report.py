@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from app.cli import main
-from app.render.curves import Scale, Series, band, bars, curves
-from app.render.run_report import page
+from app.web.charts import Scale, Series, band, bars, curves
+from app.web.run_report import page
 from training.run_folder import read_run
 from training.train_config import LossOptions, TrainConfig
 

@@ -7,7 +7,8 @@ axis are chosen so that they do not meet, and the style sheet keeps them within 
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from itertools import pairwise
+from typing import Final, Literal
 
 from markupsafe import Markup
 
@@ -16,7 +17,7 @@ from app.web.numbers import count, number
 NARROWEST: Final = 250
 """Pixels of the narrowest axis: a chart's in a card on a phone of 320."""
 WIDE: Final = 420
-"""Pixels from which on there is room for spare labels, as in css/parts.css."""
+"""Pixels from which on an axis is wide, as in css/parts.css."""
 _CHARACTER: Final = 7.2
 """Pixels of a label's character, as css/parts.css makes its box."""
 _GAP: Final = 10
@@ -30,8 +31,8 @@ class Tick:
     at: float
     """Its place on the axis, in percent."""
     text: str
-    spare: bool = False
-    """Shown only where there is room for it."""
+    room: Literal["", "narrow", "wide"] = ""
+    """Where it is shown: anywhere, on a narrow axis alone, on a wide one alone."""
 
 
 def histogram(
@@ -108,36 +109,34 @@ def _axis(ticks: Sequence[tuple[float, str]], low: float, span: float) -> Markup
 
 def _label(tick: Tick) -> Markup:
     edge = " first" if tick.at < 2 else " last" if tick.at > 98 else ""
-    spare = " spare" if tick.spare else ""
+    room = f" {tick.room}" if tick.room else ""
     return Markup('<span class="tick{}" style="--at:{};--n:{}">{}</span>').format(
-        edge + spare, f"{tick.at:.2f}", len(tick.text), tick.text
+        edge + room, f"{tick.at:.2f}", len(tick.text), tick.text
     )
 
 
 def thinned_ticks(places: Sequence[tuple[float, str]]) -> list[Tick]:
-    """Those of (percent, text), ascending, that have room on the narrowest axis; then as spares
-    those that have room beside them on a wide one.
+    """Of (percent, text), ascending: every second, third, ... so that no two labels meet, on the
+    narrowest axis and on a wide one.
     """
-    kept = _with_room(places, [], NARROWEST)
-    spares = _with_room(places, kept, WIDE)
-    return sorted(
-        [*(Tick(*place) for place in kept), *(Tick(*place, spare=True) for place in spares)],
-        key=lambda tick: tick.at,
-    )
+    narrow, wide = (places[:: _step(places, width)] for width in (NARROWEST, WIDE))
+    return [
+        Tick(
+            *place,
+            "" if place in narrow and place in wide else "wide" if place in wide else "narrow",
+        )
+        for place in places
+        if place in narrow or place in wide
+    ]
 
 
-def _with_room(
-    places: Sequence[tuple[float, str]], taken: Sequence[tuple[float, str]], width: float
-) -> list[tuple[float, str]]:
-    """Places whose label meets no other on an axis of `width` pixels, from the left."""
-    boxes = [_box(place, width) for place in taken]
-    kept = []
-    for place in places:
-        left, right = _box(place, width)
-        if all(right + _GAP <= start or left >= end + _GAP for start, end in boxes):
-            boxes.append((left, right))
-            kept.append(place)
-    return kept
+def _step(places: Sequence[tuple[float, str]], width: float) -> int:
+    """The smallest step between labels with which none meet on an axis of `width` pixels."""
+    for step in range(1, len(places)):
+        boxes = [_box(place, width) for place in places[::step]]
+        if all(end + _GAP <= start for (_, end), (start, _) in pairwise(boxes)):
+            return step
+    return max(1, len(places))
 
 
 def _box(place: tuple[float, str], width: float) -> tuple[float, float]:
