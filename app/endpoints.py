@@ -130,7 +130,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="tokens",
         request=TokensRequest,
         answer=analyse.tokens,
-        work=Work.INDEX,
+        work=Work.ANALYSE,  # it needs the model's tokenizer, and waits while that is loaded
         returns="tokens with number, id, text and whether each is special, and in a conversation "
         "turn and template.",
     ),

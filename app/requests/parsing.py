@@ -108,7 +108,7 @@ def _complaint(model: type[Request], error: ValidationError, settings: Settings)
         return RequestError(
             f"{holder} no parameter {shown(unknown)}: use {usable}.", f"{path}{_safe(unknown)}"
         )
-    if first["type"] == "string_unicode":  # a text of ours is checked later: this is a name
+    if name is None and first["type"] == "string_unicode":
         return RequestError(f"The name of a parameter {HALF}.", path.rstrip("."))
     if name is None:
         return RequestError(f"{_item(owner, path)} must say {owner.holds}.", path.rstrip("."))

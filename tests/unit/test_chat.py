@@ -8,11 +8,13 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from app.chat import NO_SYSTEM, ChatTemplate, Conversation, checked
+from app.engine.chat import NO_SYSTEM, ChatTemplate, Conversation, checked
+from app.requests import DeltaLossRequest, Message, parsed
 from sae_core.splice import SplicedLM
 from sae_core.tokens import special_ids
 from tests import tiny, tiny_chat
 from tests.tiny_chat import CHATML, END, GEMMA_2, START
+from tests.unit.service_support import SETTINGS, one_sentence
 
 USER = {"role": "user", "content": "Where does the river go?"}
 MODEL = {"role": "model", "content": "To the harbour. 🙂"}
@@ -53,10 +55,17 @@ def metaspace_tokenizer(template: str) -> PreTrainedTokenizerFast:
 BOS_ID, START_ID, END_ID = 2, 384, 385  # on the tiny tokenizer
 
 
+def read(*messages: Any) -> list[Message]:
+    """Messages as a request has them."""
+    request = parsed(DeltaLossRequest, {"messages": list(messages)}, SETTINGS)
+    assert request.messages is not None
+    return request.messages
+
+
 def encoded(tokenizer: Any, *messages: dict[str, Any]) -> Conversation:
     template = ChatTemplate.of(tokenizer)
     assert template is not None
-    return template.encode(checked(messages))
+    return template.encode(checked(read(*messages)))
 
 
 def by_transformers(tokenizer: Any, *messages: dict[str, Any]) -> list[int]:
@@ -193,34 +202,34 @@ def test_no_template_and_strange_ones_are_no_chat(caplog: pytest.LogCaptureFixtu
 
 
 @pytest.mark.parametrize(
-    ("messages", "says"),
+    ("messages", "says", "field"),
     [
-        ("hello", "at least one message"),
-        ([], "at least one message"),
-        (["hello"], "Message 1 must be an object"),
-        ([{"role": "user"}], "Message 1 must be an object"),
-        ([{"role": "tool", "content": "x"}], "role of message 1 must be one of user, model"),
-        ([{"role": "user", "content": 7}], "Message 1 must be text"),
-        ([{"role": "user", "content": " \n"}], "Message 1 is empty"),
-        ([{"role": "user", "content": "\ud800"}], "half of a surrogate"),
-        ([{**USER, "name": "Bob"}], "Message 1 has the unknown entry 'name'"),
-        ([{**USER, "in_user_turn": True}], "unknown entry 'in_user_turn'"),
-        ([{**SYSTEM, "in_user_turn": 1}, USER], "in_user_turn of message 1 must be true or"),
-        ([MODEL], "Message 1 must be the user's"),
-        ([USER, USER], "Message 2 must be the model's"),
-        ([USER, MODEL, MODEL], "Message 3 must be the user's"),
-        ([USER, SYSTEM], "Message 2 is the system's: only the first"),
-        ([SYSTEM], "not followed by a turn of the user's"),
+        ([], "at least one message", ""),
+        (["hello"], "Message 1 must say a role and a text", ".0"),
+        ([{"role": "user"}], "The text of message 1 is missing", ".0.content"),
+        ([{"role": "tool", "content": "x"}], "role of message 1 must be one of user, m", ".0.role"),
+        ([{"role": "user", "content": 7}], "The text of message 1 must be text", ".0.content"),
+        ([{"role": "user", "content": " \n"}], "Message 1 is empty", ".0.content"),
+        ([{"role": "user", "content": "\ud800"}], "half of a surrogate", ".0.content"),
+        ([{**USER, "name": "Bob"}], "Message 1 has no parameter “name”", ".0.name"),
+        ([{**USER, "in_user_turn": True}], "Message 1 is no system text", ".0.in_user_turn"),
+        ([{**SYSTEM, "in_user_turn": 1}, USER], "must be yes or no, not 1", ".0.in_user_turn"),
+        ([MODEL], "Message 1 must be the user's", ".0"),
+        ([USER, USER], "Message 2 must be the model's", ".1"),
+        ([USER, MODEL, MODEL], "Message 3 must be the user's", ".2"),
+        ([USER, SYSTEM], "Message 2 is the system's: only the first", ".1"),
+        ([SYSTEM], "not followed by a turn of the user's", ""),
     ],
 )
-def test_a_mistake_is_one_sentence(messages: object, says: str) -> None:
-    with pytest.raises(ValueError, match=says) as caught:
-        checked(messages)
-    assert "\n" not in str(caught.value)
+def test_a_mistake_is_one_sentence(messages: list[Any], says: str, field: str) -> None:
+    with one_sentence(f"messages{field}"):
+        checked(read(*messages))
+    with pytest.raises(ValueError, match=says):
+        checked(read(*messages))
 
 
 def test_assistant_is_another_word_for_model() -> None:
-    assert checked([USER, {"role": "assistant", "content": "x"}])[1]["role"] == "model"
+    assert checked(read(USER, {"role": "assistant", "content": "x"}))[1]["role"] == "model"
 
 
 # What conversations need of the library

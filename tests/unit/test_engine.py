@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine import Engine
-from app.memory import free_and_total, gigabytes, refused_when_full
-from app.service import Service
+from app.engine.engine import Engine
+from app.engine.memory import free_and_total, gigabytes, refused_when_full
+from app.service import overview
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests import tiny
 from tests.tiny_chat import SAES
-from tests.unit.service_support import FIRING, SETTINGS
+from tests.unit.service_support import FIRING, SETTINGS, api_of
 
 ONE = 4 * (2 * tiny.D_MODEL * tiny.D_SAE + 2 * tiny.D_SAE + tiny.D_MODEL)
 """Bytes of one of the tiny SAEs."""
@@ -85,37 +85,37 @@ def test_a_full_device_is_one_sentence_that_holds_on_to_nothing() -> None:
 def test_a_text_that_fills_the_device_is_refused_and_the_next_goes_on(
     chat_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service(SETTINGS, chat_bundle)
-    model = service.load().model
+    api = api_of(chat_bundle)
+    model = api.workbench.load().model
     with monkeypatch.context() as patched:
         patched.setattr(model.base_model.layers[1], "forward", full)
         asks: list[Any] = [
-            lambda: service.prompt_features("The river"),
-            lambda: service.delta_loss("The river"),
-            lambda: service.test_text("The river", "late", FIRING),
+            lambda: api.prompt_features("The river"),
+            lambda: api.delta_loss("The river"),
+            lambda: api.test_text("The river", FIRING, "late"),
         ]
         for ask in asks:
             with pytest.raises(ValueError, match=r"A text of \d+ tokens is too long .* shorten it"):
                 ask()
         with pytest.raises(ValueError, match=r"10 new ones are too many .* ask for fewer"):
-            service.steer("The river", [{"feature": FIRING}], max_new_tokens=10)
+            api.steer("The river", [{"feature": FIRING}], max_new_tokens=10)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
-    memory = service.memory()
+    memory = overview.memory(api.workbench)
     assert memory is not None
     assert not any(row["in_use"] for row in memory["saes"])
-    assert service.prompt_features("The river")["totals"]["tokens"] > 0
-    assert service.steer("The river", [{"feature": FIRING}], max_new_tokens=3)["done"]
+    assert api.prompt_features("The river")["totals"]["tokens"] > 0
+    assert api.steer("The river", [{"feature": FIRING}], max_new_tokens=3)["done"]
 
 
 def test_an_sae_that_does_not_fit_is_refused_and_may_fit_later(
     chat_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = Service(SETTINGS, chat_bundle)
+    api = api_of(chat_bundle)
     with monkeypatch.context() as patched:
         patched.setattr(Bundle, "load_sae", full)
         with pytest.raises(ValueError, match=r"^SAE early of 17 kB does not fit .* lower max_sae_"):
-            service.prompt_features("The river")
-    assert service.prompt_features("The river")["sae"] == "early"
+            api.prompt_features("The river")
+    assert api.prompt_features("The river")["sae"] == "early"
 
 
 def test_a_model_that_does_not_fit_is_refused(
@@ -123,7 +123,7 @@ def test_a_model_that_does_not_fit_is_refused(
 ) -> None:
     monkeypatch.setattr(Bundle, "load_model", full)
     with pytest.raises(ValueError, match="does not fit into the memory of cpu: choose a smaller"):
-        Service(SETTINGS, chat_bundle).load()
+        api_of(chat_bundle).workbench.load()
 
 
 def test_threads_that_want_different_saes_get_their_own(
@@ -139,7 +139,7 @@ def test_threads_that_want_different_saes_get_their_own(
         for name in SAES
         for text in texts
     }
-    assert len(engine.residents.loaded()) == 1
+    assert len(engine.sae_cache.loaded()) == 1
 
     def work(seed: int) -> None:
         rng = random.Random(seed)
@@ -151,4 +151,4 @@ def test_threads_that_want_different_saes_get_their_own(
     with ThreadPoolExecutor(6) as pool:
         for job in [pool.submit(work, seed) for seed in range(6)]:
             job.result(60)
-    assert len(engine.residents.loaded()) == len(engine.lm.sae_names) == 1
+    assert len(engine.sae_cache.loaded()) == len(engine.lm.sae_names) == 1

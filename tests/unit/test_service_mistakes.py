@@ -1,22 +1,22 @@
 """Whatever a user gets wrong is answered with one sentence that says what to do."""
 
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from app.service import Service
+from app.endpoints import Api
+from app.service import overview
+from app.service.features import random_feature
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests import tiny
-from tests.unit.service_support import FIRING, SETTINGS
+from tests.unit.service_support import FIRING, api_of, one_sentence, steer_stream
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle) -> Service:
-    return Service(SETTINGS, tiny_bundle)
+def api(tiny_bundle: Bundle) -> Api:
+    return api_of(tiny_bundle)
 
 
 BAD_TEXTS = ["", " \n\t", None, 7, "\ud800", "word " * 20_000]
@@ -35,10 +35,8 @@ BAD_EDITS: list[Any] = [
     [{**EDIT, "strength": float("nan")}],
     [{**EDIT, "strength": float("inf")}],
     [{**EDIT, "strength": "1"}],
-    [{**EDIT, "strength": None}],
     [{**EDIT, "strength": 101}],
     [{**EDIT, "mode": "scale", "strength": -101}],
-    [{**EDIT, "value": None}],
     [{**EDIT, "value": 1e6}],
     [{**EDIT, "mode": "scale", "value": 101}],
     [{**EDIT, "positions": "some"}],
@@ -60,14 +58,12 @@ BAD_OPTIONS: list[dict[str, Any]] = [
     {"temperature": -0.1},
     {"temperature": 2.1},
     {"temperature": float("inf")},
-    {"temperature": None},
     {"seed": -1},
     {"seed": 2**32},
     {"seed": 0.5},
     {"sae": "other"},
 ]
 BAD_SEARCHES: list[dict[str, Any]] = [
-    {"query": None},
     {"query": "x" * 201},
     {"sort": "DROP TABLE"},
     {"descending": 1},
@@ -81,92 +77,94 @@ BAD_SEARCHES: list[dict[str, Any]] = [
 ]
 
 
-@contextmanager
-def one_sentence() -> Iterator[None]:
-    """The block must raise ValueError with one short sentence."""
-    with pytest.raises(ValueError, match=r".") as caught:
-        yield
-    said = str(caught.value)
-    assert said.endswith(".")
-    assert "\n" not in said
-    assert len(said) < 160
-    assert len(re.findall(r"[.:!?] [A-Z]", said)) == 0, "more than one sentence"
-
-
 @pytest.mark.parametrize("text", BAD_TEXTS, ids=lambda t: repr(t)[:12])
-def test_a_bad_text_gets_one_sentence(service: Service, text: object) -> None:
-    for call in (service.prompt_features, service.delta_loss):
+def test_a_bad_text_gets_one_sentence(api: Api, text: object) -> None:
+    for call in (api.prompt_features, api.delta_loss):
         with one_sentence():
             call(text)
     with one_sentence():
-        service.test_text(text, None, FIRING)
+        api.test_text(text, FIRING)
     with one_sentence():
-        service.steer(text, [EDIT])
+        api.steer(text, [EDIT])
 
 
 @pytest.mark.parametrize("feature", BAD_FEATURES, ids=repr)
-def test_a_bad_feature_gets_one_sentence(service: Service, feature: object) -> None:
+def test_a_bad_feature_gets_one_sentence(api: Api, feature: object) -> None:
     with one_sentence():
-        service.feature(None, feature)
+        api.feature(feature)
     with one_sentence():
-        service.test_text("The river", None, feature)
+        api.test_text("The river", feature)
 
 
 @pytest.mark.parametrize("edits", BAD_EDITS, ids=lambda e: repr(e)[:50])
-def test_bad_edits_get_one_sentence(service: Service, edits: object) -> None:
+def test_bad_edits_get_one_sentence(api: Api, edits: object) -> None:
     with one_sentence():
-        service.steer("The ship", edits)
+        api.steer("The ship", edits)
 
 
 @pytest.mark.parametrize("options", BAD_OPTIONS, ids=str)
-def test_bad_steering_options_get_one_sentence(service: Service, options: dict[str, Any]) -> None:
+def test_bad_steering_options_get_one_sentence(api: Api, options: dict[str, Any]) -> None:
     with one_sentence():
-        service.steer("The ship", [EDIT], **options)
+        api.steer("The ship", [EDIT], **options)
 
 
 @pytest.mark.parametrize("options", BAD_SEARCHES, ids=lambda o: str(o)[:40])
-def test_a_bad_search_gets_one_sentence(service: Service, options: dict[str, Any]) -> None:
+def test_a_bad_search_gets_one_sentence(api: Api, options: dict[str, Any]) -> None:
     with one_sentence():
-        service.search_features(**options)
+        api.search_features(**options)
 
 
-@pytest.mark.parametrize("sae", ["other", 3, ["tiny"], "../tiny"])
-def test_an_unknown_sae_gets_one_sentence(service: Service, sae: object) -> None:
-    for call in (service.overview, service.random_feature, service.index):
-        with one_sentence():
-            call(sae)
+@pytest.mark.parametrize("sae", ["other", 3, ["tiny"], "../tiny", "x" * 1000, "\ud800"])
+def test_an_unknown_sae_gets_one_sentence(api: Api, sae: Any) -> None:
+    calls: list[Callable[[], object]] = [
+        lambda: api.feature(FIRING, sae),
+        lambda: api.search_features(sae=sae),
+        lambda: api.prompt_features("The river", sae),
+        lambda: api.delta_loss("The river", sae),
+        lambda: api.test_text("The river", FIRING, sae),
+        lambda: api.steer("The river", [EDIT], sae),
+        lambda: api.check(sae),
+        lambda: api.reproduce({"quantity": "l0", "text": "The river", "sae": sae})["value"],
+    ]
+    for call in calls:
+        with one_sentence("sae"):
+            call()
+    if sae in ("other", "../tiny"):
+        for function in (overview.overview, random_feature):
+            with one_sentence("sae"):
+                function(api.workbench, sae)
+        with one_sentence("sae"):
+            api.workbench.index(sae)
 
 
-def test_mistakes_of_a_stream_are_raised_at_once(service: Service) -> None:
-    with one_sentence():
-        service.steer_stream("", [EDIT])
+def test_mistakes_of_a_stream_are_raised_at_once(api: Api) -> None:
+    with one_sentence("prompt"):
+        steer_stream(api, "", [EDIT])
 
 
-def test_a_dead_feature_can_be_scaled_but_not_set(service: Service) -> None:
-    service.steer("The ship", [{"feature": tiny.DEAD, "mode": "scale"}], max_new_tokens=1)
+def test_a_dead_feature_can_be_scaled_but_not_set(api: Api) -> None:
+    api.steer("The ship", [{"feature": tiny.DEAD, "mode": "scale"}], max_new_tokens=1)
     with pytest.raises(ValueError, match="never fired"):
-        service.steer("The ship", [{"feature": tiny.DEAD, "mode": "add"}])
+        api.steer("The ship", [{"feature": tiny.DEAD, "mode": "add"}])
 
 
-def test_a_huge_text_is_refused_untokenised(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_huge_text_is_refused_untokenised(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     def never(*_args: object, **_kwargs: object) -> None:
         pytest.fail("a text that cannot fit was tokenised")
 
-    monkeypatch.setattr("app.engine.encode_text", never)
+    monkeypatch.setattr("app.engine.engine.encode_text", never)
     with pytest.raises(ValueError, match=r"1,000,000 characters.* limit of 256 tokens"):
-        service.prompt_features("ab" * 500_000)
+        api.prompt_features("ab" * 500_000)
 
 
 def test_the_limit_in_tokens_is_exact(tiny_bundle: Bundle) -> None:
-    small = Service(Settings(threads=1, max_prompt_tokens=9), tiny_bundle)
+    small = api_of(tiny_bundle, Settings(threads=1, max_prompt_tokens=9))
     length = len(small.prompt_features("!!!!!!!!")["tokens"])
     assert length == 9
     with pytest.raises(ValueError, match="10 tokens, more than the limit of 9"):
         small.prompt_features("!!!!!!!!!")
 
 
-def test_prompt_and_continuation_must_fit_the_context(service: Service) -> None:
+def test_prompt_and_continuation_must_fit_the_context(api: Api) -> None:
     with pytest.raises(ValueError, match="context of 256"):
-        service.steer("! " * 100, [EDIT], max_new_tokens=200)
+        api.steer("! " * 100, [EDIT], max_new_tokens=200)

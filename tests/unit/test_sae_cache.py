@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 
-from app.residency import Residents
+from app.engine.sae_cache import SAECache
 
 SIZES = {"a": 40_000, "b": 40_000, "c": 40_000, "small": 10_000, "huge": 101_000}
 LIMIT = 100_000
@@ -24,7 +24,7 @@ class Device:
         self.loads = 0
         self.damaged: set[str] = set()
         self.before_load: Callable[[str], None] = lambda _name: None
-        self.residents = Residents(
+        self.cache = SAECache(
             LIMIT, size=SIZES.__getitem__, load=self.load, release=self.release, patience=patience
         )
 
@@ -41,7 +41,7 @@ class Device:
         self.present.remove(name)
 
     def use(self, *names: str) -> None:
-        with self.residents.leased(names):
+        with self.cache.leased(names):
             assert self.present.issuperset(names)
 
 
@@ -51,7 +51,7 @@ def held(device: Device, *names: str) -> Iterator[None]:
     taken, enough = threading.Event(), threading.Event()
 
     def hold() -> None:
-        with device.residents.leased(names):
+        with device.cache.leased(names):
             taken.set()
             enough.wait(10)
 
@@ -67,15 +67,15 @@ def held(device: Device, *names: str) -> Iterator[None]:
 
 def test_it_is_known_whether_one_is_being_loaded() -> None:
     device, seen = Device(), []
-    device.before_load = lambda _name: seen.append(device.residents.loading())
-    assert not device.residents.loading()
-    with device.residents.leased(["a"]):
+    device.before_load = lambda _name: seen.append(device.cache.loading())
+    assert not device.cache.loading()
+    with device.cache.leased(["a"]):
         assert seen == [True]
-        assert not device.residents.loading()
+        assert not device.cache.loading()
     device.damaged.add("b")
-    with pytest.raises(ValueError, match="damaged"), device.residents.leased(["b"]):
+    with pytest.raises(ValueError, match="damaged"), device.cache.leased(["b"]):
         pass
-    assert not device.residents.loading()
+    assert not device.cache.loading()
 
 
 def test_the_least_recently_used_makes_room() -> None:
@@ -84,7 +84,7 @@ def test_the_least_recently_used_makes_room() -> None:
         device.use(name)
     assert device.present == {"a", "c"}
     assert device.loads == 3
-    assert list(device.residents.loaded()) == ["c", "a"]
+    assert list(device.cache.loaded()) == ["c", "a"]
     # Only as much is released as is needed.
     device.use("small")
     assert device.present == {"a", "c", "small"}
@@ -106,10 +106,10 @@ def test_a_leased_one_stays_and_others_go() -> None:
     device.use("a")
     device.use("b")
     with held(device, "a"):
-        assert device.residents.loaded() == {"a": (40_000, True), "b": (40_000, False)}
+        assert device.cache.loaded() == {"a": (40_000, True), "b": (40_000, False)}
         device.use("c")
         assert device.present == {"a", "c"}
-    assert device.residents.loaded()["a"] == (40_000, False)
+    assert device.cache.loaded()["a"] == (40_000, False)
 
 
 def test_whoever_finds_no_room_waits_for_it() -> None:
@@ -158,7 +158,7 @@ def test_loading_one_keeps_nobody_else_waiting() -> None:
         assert begun.wait(10)
         device.use("a")
         device.use("small")
-        assert "b" not in device.residents.loaded()
+        assert "b" not in device.cache.loaded()
         go_on.set()
         loading.result(10)
 
@@ -168,7 +168,7 @@ def test_one_that_cannot_be_loaded_leaves_nothing_behind() -> None:
     device.damaged = {"a"}
     with pytest.raises(ValueError, match="a is damaged"):
         device.use("small", "a")
-    assert list(device.residents.loaded()) == ["small"]
+    assert list(device.cache.loaded()) == ["small"]
     device.damaged = set()
     device.use("a", "b")
     assert device.present == {"small", "a", "b"}
@@ -176,7 +176,7 @@ def test_one_that_cannot_be_loaded_leaves_nothing_behind() -> None:
 
 def test_an_error_in_the_block_gives_the_lease_back() -> None:
     device = Device()
-    with pytest.raises(RuntimeError), device.residents.leased(["a", "b"]):
+    with pytest.raises(RuntimeError), device.cache.leased(["a", "b"]):
         raise RuntimeError
     device.use("c")
     assert device.present == {"b", "c"}
@@ -189,7 +189,7 @@ def test_many_threads_never_exceed_the_limit_nor_lose_one_in_use() -> None:
         rng = random.Random(seed)
         for _ in range(60):
             names = rng.sample(["a", "b", "c", "small"], rng.choice([1, 1, 2]))
-            with device.residents.leased(names):
+            with device.cache.leased(names):
                 for _ in range(3):
                     assert device.present.issuperset(names)
                     time.sleep(0)
@@ -198,5 +198,5 @@ def test_many_threads_never_exceed_the_limit_nor_lose_one_in_use() -> None:
         for job in [pool.submit(work, seed) for seed in range(8)]:
             errors.callback(job.result, 60)
     assert device.most <= LIMIT
-    assert all(not in_use for _, in_use in device.residents.loaded().values())
-    assert set(device.residents.loaded()) == device.present
+    assert all(not in_use for _, in_use in device.cache.loaded().values())
+    assert set(device.cache.loaded()) == device.present
