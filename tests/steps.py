@@ -15,7 +15,7 @@ from training.kernels.shards import ShardKernels
 from training.listed_step import ListedStep
 from training.losses import GatedLoss, JumpReLULoss, Loss, Parameters, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
-from training.optim import BETA2, Control
+from training.optim import Control
 from training.parameters import initial_parameters
 from training.recipes import RECIPES, Recipe
 from training.shard import ALONE, Shard, features_dim
@@ -188,7 +188,7 @@ def raw(shape: Shape, step: int, device: str = "cpu") -> Tensor:
 
 def control(step: int, device: str = "cpu", lr: float = 1e-3) -> Control:
     """Of step `step` (from 0), the penalty in full force."""
-    row = [lr, 1.0, 1 - BETA2 ** (step + 1), step + 1.0]
+    row = [lr, 1.0, 1 - 0.999 ** (step + 1), step + 1.0]
     return torch.tensor(row, device=device)
 
 

@@ -11,7 +11,6 @@ from sae_core.config import Site
 from tests.integration.test_train_resume import STEPS, assert_equal, cfg, finish, kill_after
 from training.loop import train
 from training.losses import Batch, JumpReLULoss, Penalty
-from training.optim import BETA2
 from training.parameters import initial_parameters
 from training.sae_trainer import SAETrainer, compiler
 from training.train_config import Compile, Plan, RunOptions, TrainConfig
@@ -88,7 +87,7 @@ def test_compiled_training_goes_where_plain_training_goes(cuda: torch.device) ->
             for target in (16.0, 48.0)
         ]
         for step in range(200):
-            control = torch.tensor([1e-3, min(1.0, step / 100), 1 - BETA2 ** (step + 1), 0.0])
+            control = torch.tensor([1e-3, min(1.0, step / 100), 1 - 0.999 ** (step + 1), 0.0])
             control = control.to(cuda)
             for trainer in trainers:
                 trainer.step(raw, control)

@@ -20,13 +20,13 @@ from training.losses import (
     ReLULoss,
     TopKLoss,
 )
-from training.losses.topk_loss import AUX_WEIGHT
 from training.parameters import folded, initial_parameters
 from training.recipes import RECIPES
 
 D_MODEL, D_SAE, BATCH = 6, 10, 16
 SCALE, TARGET, LAMBDA = 3.0, 4.0, 0.3
 DEAD_AFTER = 1_000.0
+AUX_WEIGHT = 1 / 32  # as published
 WEIGHTS = ("W_enc", "W_dec", "b_dec")
 
 LOSSES: dict[Architecture, Callable[[], AutogradLoss]] = {

@@ -1,6 +1,7 @@
 """The update: Adam, unit norms, positive thresholds, schedules."""
 
 import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,13 @@ import torch
 
 from sae_core.config import Site
 from training.losses import JumpReLULoss
-from training.optim import BETA2, EPS, controls, rate_share, remove_parallel, update
-from training.parameters import THRESHOLD_FLOOR, initial_parameters
+from training.optim import controls, rate_share, remove_parallel, update
+from training.parameters import initial_parameters
 from training.recipes import Rule
-from training.sae_trainer import DEAD_TOKENS, SAETrainer
+from training.sae_trainer import SAETrainer
 from training.train_config import Plan, TrainConfig
+
+BETA2, EPS = 0.999, 1e-8  # as published
 
 CONFIG = TrainConfig(
     model="m",
@@ -147,7 +150,7 @@ def test_norms_and_thresholds_hold_during_training() -> None:
         p = {name: t.detach() for name, t in trainer.parameters.items()}
         norms = p["W_dec"].norm(dim=1)
         torch.testing.assert_close(norms, torch.ones(32), atol=1e-6, rtol=0)
-        assert float(p["threshold"].min()) >= THRESHOLD_FLOOR
+        assert float(p["threshold"].min()) >= torch.tensor(1e-6)
         assert all(t.dtype == torch.float32 for t in p.values())
 
 
@@ -173,7 +176,34 @@ def test_dead_features_are_those_silent_for_the_stated_tokens() -> None:
         trainer.parameters["threshold"][2] = 0.01
     trainer.step(torch.randn(50, 4, generator=_generator()), still)
     assert trainer.measured(1, 50, 150)["dead"] == 0
-    assert DEAD_TOKENS == 1_000_000
+
+
+def test_tokens_without_variance_have_no_fvu() -> None:
+    plan = Plan(name="toy", site=Site("resid_post", 0), l0_target=4.0, lambda_=None)
+    start, mean = initial_parameters(16, 32, 0.01, seed=0), torch.full((16,), 0.5)
+    trainer = SAETrainer(
+        plan, start, JumpReLULoss(bandwidth=0.05), coefficient=1.0, scale=2.0, mean=mean
+    )
+    control = torch.tensor([0.0, 1.0, 1 - BETA2, 1.0])
+    trainer.step(mean.expand(50, -1), control)
+    assert math.isnan(trainer.measured(1, 50, 50)["fvu"])
+    trainer.step(mean + torch.randn(50, 16, generator=_generator()), control)
+    assert 0 < trainer.measured(1, 50, 100)["fvu"] < 10
+
+
+def test_checkpoints_of_older_runs_are_read() -> None:
+    """They have another name for the tokens since a feature fired."""
+    trainer, other = _trainer(), _trainer()
+    with torch.no_grad():
+        trainer.parameters["threshold"][:7] = 1e3  # these do not fire
+    trainer.step(torch.randn(50, 16, generator=_generator()), torch.tensor([0.01, 1.0, 0.001, 1.0]))
+    since = "totals.tokens_since_fired"
+    state = {name: tensor.clone() for name, tensor in trainer.state().items()}
+    state["totals.silent"] = state.pop(since)
+    assert state["totals.silent"].tolist() == 7 * [50] + 25 * [0]
+    other.restore(state, 1)
+    for name, tensor in trainer.state().items():
+        assert torch.equal(other.state()[name], tensor), name
 
 
 def test_learning_rate_schedule() -> None:
