@@ -83,7 +83,7 @@ class Harvest:
         assert self._stream is not None, "seek first"
         prompts = next(self._stream)
         ids = self._share(prompts.input_ids).to(self._device, non_blocking=True)
-        # Indices were made on the processor: a mask would make the device wait for its own count.
+        # Indices were made on the CPU: a mask would make the device wait for its own count.
         counted = prompts.counted.to(self._device, non_blocking=True)
         at_sites = activations(self._model, ids, self._sites)
         self._left = {

@@ -60,7 +60,7 @@ def save_parts(path: Path, tensors: dict[str, Tensor], state: dict[str, Any], sh
 
 
 def load_parts(path: Path, shard: Shard) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """This process's features, on the processor, and the state; DamagedError on all processes if
+    """This process's features, on the CPU, and the state; DamagedError on all processes if
     something is missing. All call this together.
     """
     reader = _dcp("HuggingFaceStorageReader")(str(path))

@@ -115,7 +115,7 @@ def _trained(
 
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
-    """Device and number format of the products."""
+    """Device and dtype of the products."""
     device = chosen_device(cfg.run.device)
     if cfg.run.compile == "cuda-graph" and device.type != "cuda":
         raise ValueError("compile is cuda-graph but the run is not on CUDA: use auto.")

@@ -30,7 +30,7 @@ class RunOptions:
     """How a run is carried out; nothing here is meant to change what it learns."""
 
     device: Device = "auto"
-    """Where model and SAEs are; `auto` is CUDA if there is a device, else the processor."""
+    """Where model and SAEs are; `auto` is CUDA if there is a device, else the CPU."""
     compile: Compile = "auto"
     """torch.compile for the SAE step; `auto` is `default` on CUDA and `off` elsewhere. `cuda-graph`
     (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""

@@ -117,7 +117,7 @@ def fitted_start(
 def folded(parameters: Parameters, scale: float, cfg: SAEConfig) -> SAE:
     """The SAE of configuration `cfg` that does to raw activations what was trained on raw / scale.
 
-    On the processor, float32; the sums are made in float64.
+    On the CPU, float32; the sums are made in float64.
     """
     p = {name: tensor.detach().cpu().double() for name, tensor in parameters.items()}
     norms = p["W_dec"].norm(dim=1)

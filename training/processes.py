@@ -31,7 +31,7 @@ def together(device: Device) -> Iterator[Shard]:
     """Join the processes that torchrun has started; a run without torchrun is `ALONE`. Processes
     that have joined already stay as they are: inside one such block there may be several runs.
 
-    Each takes the CUDA device of its number on its host, or the processor. Errors are turned into
+    Each takes the CUDA device of its number on its host, or the CPU. Errors are turned into
     one sentence of one process: ValueError there, SystemExit on the others.
     """
     world = int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
@@ -71,7 +71,7 @@ def together(device: Device) -> Iterator[Shard]:
 
 
 def _backend(device: Device) -> str:
-    """gloo for tensors on the processor, NCCL for those on this process's CUDA device."""
+    """gloo for tensors on the CPU, NCCL for those on this process's CUDA device."""
     if chosen_device(device).type != "cuda":
         return "gloo"
     local = int(os.environ.get("LOCAL_RANK", "0"))

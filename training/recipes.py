@@ -19,7 +19,7 @@ class Rule:
     revive: float = 0.0
     """Share of its threshold, times the threshold's learning rate, that a dead feature loses."""
     dead_tokens: float = inf
-    """Tokens of silence after which a feature is dead for `revive`."""
+    """Tokens without activity after which a feature is dead for `revive`."""
     unit_norm: bool = True
     """Whether decoder rows are held at norm 1."""
     clip: float | None = None

@@ -178,7 +178,7 @@ class SAETrainer:
         }
 
     def collect(self) -> None:
-        """Put the features of all processes into the first one's `parameters`, on the processor.
+        """Put the features of all processes into the first one's `parameters`, on the CPU.
         After the last step; all call this together.
         """
         if self._shard.alone:

@@ -4,7 +4,7 @@ Each process holds d_sae / world neighbouring features of every SAE: those colum
 W_dec, entries of biases and thresholds, with their moments and statistics. b_dec and all scalars
 are held by every process, equal to the bit. Every process sees the same tokens, so that a sum over
 features is what the processes have to tell each other: the reconstruction (in float32, whatever the
-number format of the products), L0, penalties, and the encoder's part of b_dec's gradient.
+dtype of the products), L0, penalties, and the encoder's part of b_dec's gradient.
 
 A shard of a process that is alone leaves everything as it is.
 """

@@ -118,7 +118,7 @@ class SparseFeatures:
         at_once: bool = False,
     ) -> None:
         """`parameters`: W_enc held in `feature_rows`; `centred`: activations less b_dec, in the
-        number format of the products; `at_once`: whether to wait for the number of entries before
+        dtype of the products; `at_once`: whether to wait for the number of entries before
         anything is done with them, so that little is lost if they are too many.
         """
         self._parameters = parameters
@@ -211,7 +211,7 @@ class SparsePart:
     def __init__(
         self, values: Tensor, lists: Lists, copy: Tensor, kernels: ModuleType, shard: Shard
     ) -> None:
-        """`copy`: of W_dec, in the number format of the products."""
+        """`copy`: of W_dec, in the dtype of the products."""
         self.values = values
         self._lists = lists
         self._copy = copy

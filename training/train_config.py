@@ -80,10 +80,10 @@ class TrainConfig:
     seed: int = 0
     """Decides initial weights and the order of the data."""
     precision: DType = "auto"
-    """Number format of the model and of the SAEs' matrix products; weights, thresholds and sums
-    stay float32. `auto` is bfloat16 on CUDA, float32 on the processor."""
+    """Dtype of the model and of the SAEs' matrix products; weights, thresholds and sums
+    stay float32. `auto` is bfloat16 on CUDA, float32 on the CPU."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
-    """Number format of the saved matrices."""
+    """Dtype of the saved matrices."""
     loss: LossOptions = field(default_factory=LossOptions)
     """The loss beyond its sparsity."""
     run: RunOptions = field(default_factory=RunOptions)

@@ -1,4 +1,4 @@
-"""The check finds on a CUDA device what it finds on the processor."""
+"""The check finds on a CUDA device what it finds on the CPU."""
 
 import copy
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What the processor computes, a CUDA device computes too.
+"""What the CPU computes, a CUDA device computes too.
 
 Tolerances: float32 sums in another order differ by some 1e-6 relative; after three layers and the
 unembedding of the tiny model that is below 1e-4. bfloat16 has 8 bits, so single products differ by
@@ -94,7 +94,7 @@ def test_evaluation(
 def test_a_compiled_run_learns_what_a_plain_one_does(
     cuda: torch.device, tiny_bundle: Any, tiny_corpus: Path, tmp_path: Path
 ) -> None:
-    """Same data, same start: compiled or not, CUDA or processor, the SAEs end up alike."""
+    """Same data, same start: compiled or not, CUDA or CPU, the SAEs end up alike."""
     results = {}
     for device, compile_ in (("cpu", "off"), ("cuda", "off"), ("cuda", "default")):
         cfg = short_run(

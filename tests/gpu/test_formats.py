@@ -1,4 +1,4 @@
-"""SAEs read straight onto the GPU are those read on the processor."""
+"""SAEs read straight onto the GPU are those read on the CPU."""
 
 from pathlib import Path
 

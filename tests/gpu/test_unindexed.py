@@ -1,4 +1,4 @@
-"""An SAE without an index, asked on a CUDA device: what the processor says of its features too.
+"""An SAE without an index, asked on a CUDA device: what the CPU says of its features too.
 
 Tolerances: float32 sums in another order, as in test_cuda.py.
 """

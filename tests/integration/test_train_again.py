@@ -52,7 +52,7 @@ def test_measuring_again_leaves_the_account_of_the_training(
     before = metadata()["training"]
     assert before["precision"] == "float32"
     assert before["steps"] == 60
-    # Another machine, another version, another number format.
+    # Another machine, another version, another dtype.
     monkeypatch.setattr(provenance.platform, "machine", lambda: "another")
     monkeypatch.setattr(provenance, "_commit", lambda: "another")
     monkeypatch.setattr(provenance, "_PACKAGES", ())

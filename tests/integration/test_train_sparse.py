@@ -1,4 +1,4 @@
-"""Whole runs with the sparse step, in plain PyTorch on the processor: the dense ones' results."""
+"""Whole runs with the sparse step, in plain PyTorch on the CPU: the dense ones' results."""
 
 from dataclasses import replace
 from pathlib import Path

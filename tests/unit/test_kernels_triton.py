@@ -1,6 +1,6 @@
-"""The kernels in Triton on the processor, through Triton's interpreter.
+"""The kernels in Triton on the CPU, through Triton's interpreter.
 
-Skipped where Triton is not installed, as it is not with PyTorch for the processor. In float32
+Skipped where Triton is not installed, as it is not with PyTorch for the CPU. In float32
 alone: the interpreter cuts bfloat16 off where a GPU rounds. Triton 3.6's needs numpy below 2.4.
 """
 

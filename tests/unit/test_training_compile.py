@@ -56,7 +56,7 @@ def _trained(cfg: TrainConfig, compile_: Callable[..., Any]) -> Parameters:
     (trainer,) = make_trainers(cfg, moments, torch.bfloat16, compile_)
     step = trainer._step
     assert isinstance(step, DenseStep)
-    step._update = compile_(update_and_count)  # on the processor it is left as it is
+    step._update = compile_(update_and_count)  # on the CPU it is left as it is
     for control in controls(cfg, cfg.lrs)[:, 0]:
         trainer.step(torch.randn(BATCH, D_MODEL, generator=generator).bfloat16(), control)
     return {name: tensor.clone() for name, tensor in trainer.state().items()}
@@ -86,10 +86,10 @@ def test_traced_step_equals_the_plain_one(architecture: Architecture, loss: Loss
 def test_compiler_follows_the_options() -> None:
     def function() -> None: ...
 
-    processor, gpu = torch.device("cpu"), torch.device("cuda")
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert compiler("off", gpu)(function) is function
-    assert compiler("auto", processor)(function) is function
-    for mode, device in (("auto", gpu), ("default", processor), ("cuda-graph", gpu)):
+    assert compiler("auto", cpu)(function) is function
+    for mode, device in (("auto", gpu), ("default", cpu), ("cuda-graph", gpu)):
         assert compiler(mode, device)(function) is not function  # pyright: ignore[reportArgumentType]
 
 

@@ -29,7 +29,7 @@ class Entries:
     feature: Int[Tensor, " room"]
     """Ascending for each token."""
     act: Float[Tensor, " room"]
-    """Activation, in the number format of the products."""
+    """Activation, in the dtype of the products."""
     column_start: Int[Tensor, " d_sae_1"]
     """Where each feature's entries begin in `token` and `z`; then their number."""
     token: Int[Tensor, " room"]
@@ -96,7 +96,7 @@ class Residual:
     """What the reconstruction leaves."""
 
     gradient: Float[Tensor, "batch d_model"]
-    """2 (recon - x) / batch, in the number format of the products."""
+    """2 (recon - x) / batch, in the dtype of the products."""
     sums: Float[Tensor, "parts 2"]
     """Squared errors, and squared deviations from the mean, in parts that add up to them."""
 
@@ -115,7 +115,7 @@ class Weights:
     v_enc: Float[Tensor, "d_sae d_model"]
     v_dec: Float[Tensor, "d_sae d_model"]
     enc_products: Float[Tensor, "d_sae d_model"]
-    """W_enc in the number format of the products; W_enc itself if that is float32."""
+    """W_enc in the dtype of the products; W_enc itself if that is float32."""
     dec_products: Float[Tensor, "d_sae d_model"]
     """Likewise W_dec."""
     touched: Int[Tensor, " d_sae"]

@@ -27,7 +27,7 @@ def centre(
     b_dec: Float[Tensor, " d_model"],
     products: torch.dtype,
 ) -> Float[Tensor, "batch d_model"]:
-    """raw / scale - b_dec, in the number format of the products."""
+    """raw / scale - b_dec, in the dtype of the products."""
     return (raw.float() / scale - b_dec).to(products)
 
 
@@ -77,7 +77,7 @@ def decode(
     scale: Float[Tensor, ""],
     mean: Float[Tensor, " d_model"],
 ) -> Residual:
-    """The reconstruction's error; `W_dec` in the number format of the products."""
+    """The reconstruction's error; `W_dec` in the dtype of the products."""
     row, feature, act = listed(entries.row_start, entries.feature, entries.act)
     x = raw.float() / scale
     recon = torch.zeros_like(x).index_add_(

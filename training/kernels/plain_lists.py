@@ -68,7 +68,7 @@ def decoder_gradients(
     along: Float[Tensor, " d_sae"] | None = None,
 ) -> tuple[Float[Tensor, " room"], Float[Tensor, "d_sae d_model"] | None]:
     """For a reconstruction whose gradient is `rows`: the gradient of each entry's activation, and,
-    with the activations `act` (both in the number format of the products), that of W_dec, to which
+    with the activations `act` (both in the dtype of the products), that of W_dec, to which
     `along` times its rows are added.
     """
     owner, token = listed(lists.column_start, lists.token)
@@ -86,7 +86,7 @@ def encoder_gradient(
     lists: Lists, d_z: Float[Tensor, " room"], centred: Float[Tensor, "batch d_model"]
 ) -> Float[Tensor, "d_sae d_model"]:
     """The gradient of W_enc, one row per feature, from those of pre-activations; `centred` is in
-    the number format of the products, which `d_z` is taken to.
+    the dtype of the products, which `d_z` is taken to.
     """
     owner, token = listed(lists.column_start, lists.token)
     shape = (len(lists.column_start) - 1, centred.shape[1])

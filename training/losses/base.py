@@ -109,7 +109,7 @@ class AutogradLoss:
         compiler: Callable[[Callable[..., Any]], Callable[..., Any]] = unchanged,
         shard: Shard = ALONE,
     ) -> None:
-        """`products`: number format of the matrix products, all else being in float32; `shard`:
+        """`products`: dtype of the matrix products, all else being in float32; `shard`:
         this process's part of the features, which `parameters` hold.
         """
         self.products = products

@@ -121,7 +121,7 @@ class Every:
     def __init__(
         self, projected: Float[Tensor, "batch d_sae"], products: torch.dtype, shard: Shard
     ) -> None:
-        """`projected`: pre-activations without a bias; `products`: number format of the matrix
+        """`projected`: pre-activations without a bias; `products`: dtype of the matrix
         products.
         """
         self._projected = projected
