@@ -38,13 +38,19 @@ class Work(StrEnum):
     """Kinds of work. Each has places and a queue of its own, so that none waits for another's."""
 
     INDEX = "index"
-    """Reading an index."""
     ANALYSE = "analyse"
-    """A forward or two of the model."""
     GENERATE = "generate"
-    """A steering run."""
     CHECK = "check"
-    """Waiting for a check, which is done beside all requests."""
+
+    @property
+    def sentence(self) -> str:
+        """What is done."""
+        return {
+            Work.INDEX: "Reads an index",
+            Work.ANALYSE: "Runs a text through the model",
+            Work.GENERATE: "Generates with the model",
+            Work.CHECK: "Waits for a check, which is done beside all requests",
+        }[self]
 
 
 PLACES: Final[dict[Work, int | None]] = {
@@ -68,6 +74,8 @@ class Endpoint:
     work: Work
     returns: str
     """What the answer holds."""
+    example: Mapping[str, Any]
+    """Arguments that any bundle can answer."""
 
     @property
     def streams(self) -> bool:
@@ -86,6 +94,8 @@ class Endpoint:
         return " ".join(text.partition("\n\n")[0].split())
 
 
+_TEXT: Final = "The old man walked into the room."
+
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         name="feature",
@@ -94,6 +104,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.INDEX,
         returns="Frequency, largest activation, threshold, histograms, contexts, logits, tokens, "
         "sources and neighbours.",
+        example={"feature": 12},
     ),
     Endpoint(
         name="search_features",
@@ -102,6 +113,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.INDEX,
         returns="total, and features with number, signature, frequency, max_act, mean_act, "
         "threshold.",
+        example={"sort": "threshold", "limit": 5},
     ),
     Endpoint(
         name="prompt_features",
@@ -110,6 +122,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.ANALYSE,
         returns="tokens, totals (l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl), features, "
         "definitions.",
+        example={"text": _TEXT, "limit": 20},
     ),
     Endpoint(
         name="delta_loss",
@@ -117,6 +130,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=analyse.delta_loss,
         work=Work.ANALYSE,
         returns="tokens with loss, spliced_loss, delta and kl; totals; definitions.",
+        example={"text": _TEXT},
     ),
     Endpoint(
         name="test_text",
@@ -125,6 +139,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.ANALYSE,
         returns="tokens with the feature's pre_activations and activations, special, threshold, "
         "max_act.",
+        example={"text": _TEXT, "feature": 12},
     ),
     Endpoint(
         name="tokens",
@@ -133,6 +148,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.ANALYSE,  # it needs the model's tokenizer, and waits while that is loaded
         returns="tokens with number, id, text and whether each is special, and in a conversation "
         "turn and template.",
+        example={"text": _TEXT},
     ),
     Endpoint(
         name="steer",
@@ -141,6 +157,11 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.GENERATE,
         returns="base and steered tokens with the edited features' activations, the edits in raw "
         "units, and the settings that repeat the run.",
+        example={
+            "prompt": "The old man walked into the",
+            "edits": [{"feature": 12, "mode": "set", "value": 4.0}],
+            "max_new_tokens": 20,
+        },
     ),
     Endpoint(
         name="check",
@@ -150,6 +171,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         returns="state (green, amber, red; failed, or off where checks are switched off), "
         "sentence, and check: verdict, l0, fvu, declared_l0, declared_fvu, tokens, reading and "
         "the readings tried.",
+        example={},
     ),
     Endpoint(
         name="reproduce",
@@ -158,6 +180,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         work=Work.ANALYSE,
         returns="value, model, dtype, device, attention, saes with source, content_hash and site, "
         "token_ids and script.",
+        example={"asked": {"quantity": "loss", "text": _TEXT, "token": 3}},
     ),
 )
 BY_NAME: Final[Mapping[str, Endpoint]] = {endpoint.name: endpoint for endpoint in ENDPOINTS}
