@@ -5,7 +5,7 @@ from typing import Any
 
 from app.render import list_html
 
-VOID = {"input", "br", "rect"}
+VOID = {"input", "br", "meta", "link"}
 
 
 class Document(HTMLParser):

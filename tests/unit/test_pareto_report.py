@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from app import about
-from app.render import overview_html
-from app.render.pareto import Line, comparison_html, plot
+from app.engine import facts
+from app.web.charts import Line, plot
+from app.web.overview_view import comparison
 from benchmarks import pareto_report
 from benchmarks.pareto_report import CHOICES, curves_of
 from benchmarks.pareto_tables import by_choice, dead, in_short, noise, value_at, verdicts
 from sae_core.bundle import Bundle
-from tests.unit.render_support import Document, overview
+from tests.unit.page_support import overview_document
 
 RESULTS = sorted(Path("benchmarks/results").glob("pareto*.json"))
 
@@ -210,29 +210,30 @@ def test_a_plot_stands_alone() -> None:
 
 
 def test_the_overview_shows_the_site_that_an_sae_reads(results: dict[str, Any]) -> None:
-    assert "Architectures compared" not in overview_html(overview(), default_sae="first")
-    found = curves_of(results)
-    html = overview_html(overview(comparison=found), default_sae="first")
-    text = Document(html).text
-    assert "SAEs of 4,096 features at resid_post/4" in text
-    assert html.count('class="pareto"') == 2
-    assert "at mlp_out/1" in comparison_html(found, {"reads": "mlp_out/1"})
-    assert "at resid_post/4" in comparison_html(found, {"reads": "mlp_out/3"})
+    curves = curves_of(results)
+    page = overview_document(comparison=curves)
+    assert "Architectures compared at resid_post/4" in page.text
+    assert "SAEs of 4,096 features, each trained on" in page.text
+    shown = comparison(curves, {"reads": "mlp_out/1"})
+    assert shown is not None
+    assert shown["site"] == "mlp_out/1"
+    assert comparison(curves, {"reads": "mlp_out/3"}) is None
+    assert comparison(None, {"reads": "mlp_out/1"}) is None
 
 
 def test_a_bundle_without_a_comparison_or_with_another_format_shows_none(
     tiny_bundle: Bundle, results: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert about.comparison(tiny_bundle) is None
+    assert facts.comparison(tiny_bundle) is None
 
     class Elsewhere:
         path = tmp_path
 
     elsewhere: Any = Elsewhere()
-    file = tmp_path / about.COMPARISON_FILE
+    file = tmp_path / facts.COMPARISON_FILE
     file.write_text(json.dumps(curves_of(results)))
-    assert about.comparison(elsewhere) == json.loads(file.read_text())
+    assert facts.comparison(elsewhere) == json.loads(file.read_text())
     for damaged in ("{", "[]", '{"format": "jumpscope-comparison", "version": 2}'):
         file.write_text(damaged)
-        assert about.comparison(elsewhere) is None
+        assert facts.comparison(elsewhere) is None
     assert "is not shown" in caplog.text

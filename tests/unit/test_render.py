@@ -1,15 +1,13 @@
-"""HTML from plain dicts: numbers, escaping, addresses, charts, and what each page must say."""
+"""HTML from plain dicts: escaping, addresses, and what the pages of features must say."""
 
 import re
 from typing import Any
 
 import pytest
 
-from app.pages import query
-from app.render import address, feature_html, link, list_html, overview_html, own_text_html
-from app.render.charts import histogram, linear_ticks
-from app.render.numbers import count, fixed, number, one_in, percent, signed
+from app.render import address, feature_html, link, list_html, own_text_html
 from app.render.tokens import heat_map
+from app.web import query
 from tests.tiny import HOSTILE
 from tests.unit.render_support import (
     QUERY,
@@ -18,43 +16,9 @@ from tests.unit.render_support import (
     feature,
     found,
     listed,
-    overview,
 )
 
 NB = "\N{NO-BREAK SPACE}"
-
-
-# Numbers
-
-
-@pytest.mark.parametrize(
-    ("written", "expected"),
-    [
-        (number(14.23), "14.2"),
-        (number(0.8312), "0.831"),
-        (number(1240.4), "1,240"),
-        (number(0), "0"),
-        (number(-0.7, 1), "−0.7"),
-        (number(float("nan")), "–"),
-        (number(0.000123), "0.000123"),
-        (fixed(0.9519, 3), "0.952"),
-        (signed(0.231), "+0.23"),
-        (signed(-0.05), "−0.05"),
-        (percent(0.38), f"38{NB}%"),
-        (percent(0.0523), f"5.2{NB}%"),
-        (percent(0.000034), f"0.0034{NB}%"),
-        (percent(0), f"0{NB}%"),
-        (percent(1), f"100{NB}%"),
-        (count(4096), "4,096"),
-        (count(3_100_000), f"3.1{NB}M"),
-        (count(2_614_000_000), f"2.61{NB}B"),
-        (one_in(0.001), "1 in 1,000"),
-        (one_in(1 / 1634), "1 in 1,600"),
-        (one_in(0), "never"),
-    ],
-)
-def test_numbers_are_written_alike(written: str, expected: str) -> None:
-    assert written == expected
 
 
 def test_addresses_leave_out_defaults_and_escape() -> None:
@@ -64,7 +28,7 @@ def test_addresses_leave_out_defaults_and_escape() -> None:
     assert link("features", q="a", page=2) == "features?q=a&amp;page=2"
 
 
-# Tokens and charts
+# Tokens
 
 
 def test_tokens_stay_the_text_they_were() -> None:
@@ -89,31 +53,6 @@ def test_far_tokens_are_folded_not_lost() -> None:
 def test_a_colour_never_exceeds_the_full_one() -> None:
     html = heat_map(["a", "b"], [9.0, 1.0], scale=3.0, label="x")
     assert re.findall(r"--a:([\d.]+)", html) == ["1.000", "0.333"]
-
-
-def test_bars_below_the_threshold_are_grey_and_it_is_drawn_where_it_is() -> None:
-    html = histogram(
-        [0.0, 1.0, 2.0, 3.0, 4.0], [1000, 10, 5, 0], label="x", ticks=[], threshold=3.0
-    )
-    bars = Document(html).all("rect")
-    assert [bar["class"] for bar in bars if bar["class"] != "hit"] == ["bar below"] * 3 + ["bar"]
-    assert "left:75.00%" in html
-    heights = [float(bar["height"]) for bar in bars if bar["class"] != "hit"]
-    assert heights[0] == pytest.approx(97.0)
-    assert heights[1] / heights[0] == pytest.approx(
-        1.0414 / 3.0004, rel=1e-3
-    )  # log10(11), log10(1001)
-    assert heights[3] == 0
-
-
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (-3.2, 14.1), (0.001, 0.0094), (250, 9000)])
-def test_ticks_are_round_few_and_inside(low: float, high: float) -> None:
-    ticks = linear_ticks(low, high, 4)
-    assert 2 <= len(ticks) <= 5
-    assert all(low <= position <= high for position, _ in ticks)
-    assert len({text for _, text in ticks}) == len(ticks)
-    for position, text in ticks:
-        assert float(text.replace("−", "-").replace(",", "")) == pytest.approx(position)
 
 
 # Pages
@@ -191,27 +130,6 @@ def test_a_tested_text_says_where_and_how_strongly() -> None:
     )
 
 
-def test_the_overview_has_every_number_with_its_definition() -> None:
-    page = Document(overview_html(overview(), default_sae="first"))
-    for words in ("32.8", "0.166", "+0.230", "0.952", f"0.20{NB}%", f"11.4{NB}M parameters"):
-        assert words in page.text
-    assert page.all("button", **{"data-tip": "Mean number of active features."})
-    assert page.all("a", href="./?sae=second")
-    assert page.all("a", href="features?feature=7")
-    assert "80 % of its firing is on 2 words" in page.text
-    # A bar leads to the features in it; the empty one leads nowhere.
-    assert page.all("a", href="features?min=0.01&max=0.1")
-    assert not page.all("a", href="features?min=0.001")
-
-
-def test_an_sae_without_measurements_says_so() -> None:
-    page = Document(overview_html(overview(measured={}, index=None), default_sae="first"))
-    assert "Nothing has been measured" in page.text
-    page = Document(overview_html(overview(measured={}), default_sae="first"))
-    assert f"Measured on 3{NB}M tokens of the index's text." in page.text
-    assert "31.0" in page.text
-
-
 def test_the_list_sorts_pages_and_filters_by_links() -> None:
     page = listed(found(), min=0.01)
     assert "51 to 51 of 120" in page.text
@@ -272,23 +190,8 @@ def test_an_unusual_filter_stays_among_the_choices() -> None:
             default_sae="first",
             page_size=50,
         ),
-        overview_html(
-            overview(
-                bundle={"name": HOSTILE, "title": HOSTILE},
-                definitions={"l0": HOSTILE, "frequency": HOSTILE},
-                highlights=[
-                    overview()["highlights"][0]
-                    | {
-                        "signature": HOSTILE,
-                        "rule": HOSTILE,
-                        "context": context(tokens=[HOSTILE] * 5),
-                    }
-                ],
-            ),
-            default_sae="first",
-        ),
     ],
-    ids=["feature", "list", "overview"],
+    ids=["feature", "list"],
 )
 def test_hostile_text_adds_no_element_and_no_attribute(html: str) -> None:
     page = Document(html)

@@ -4,12 +4,11 @@ from typing import Any
 
 import pytest
 
-from app.render import feature_html, list_html, overview_html, own_text_html
+from app.render import feature_html, list_html, own_text_html
 from tests.tiny import HOSTILE
-from tests.unit.render_support import QUERY, Document, feature, found, overview
+from tests.unit.render_support import QUERY, Document, feature, found
 
 MISSING = {"reason": "SAE first has no index yet", "command": "jumpscope index --sae 'a b'"}
-SHA = "0123456789abcdef" * 4
 
 
 def unindexed_feature(**changed: Any) -> dict[str, Any]:
@@ -27,28 +26,6 @@ def unindexed_feature(**changed: Any) -> dict[str, Any]:
     )
 
 
-def unindexed_overview(**changed: Any) -> dict[str, Any]:
-    first, second = overview()["saes"]
-    facts = {
-        "declared_l0": 71.0,
-        "repository": "google/gemma-scope-2b-pt-res",
-        "folder": "layer_20/width_16k/average_l0_71",
-        "revision": "f" * 40,
-        "content_hash": SHA,
-    }
-    return (
-        overview(
-            missing=MISSING,
-            index=None,
-            measured={},
-            frequency_histogram=None,
-            highlights=[],
-            saes=[first | facts, second],
-        )
-        | changed
-    )
-
-
 def page_of(found: dict[str, Any], **query: Any) -> Document:
     return Document(list_html(found, QUERY | query, default_sae="first", page_size=50))
 
@@ -56,58 +33,6 @@ def page_of(found: dict[str, Any], **query: Any) -> Document:
 def unindexed_list(**changed: Any) -> dict[str, Any]:
     row = found()["features"][0] | {"frequency": None, "max_act": None, "mean_act": None}
     return found(features=[row], missing=MISSING) | changed
-
-
-def test_the_overview_says_what_is_loaded_instead() -> None:
-    html = overview_html(unindexed_overview(), default_sae="first")
-    page = Document(html)
-    for words in (
-        "resid_post/4",
-        "JumpReLU SAE",
-        "320 → 4,096 features → 320",
-        "71",
-        "google/gemma-scope-2b-pt-res",
-        "layer_20/width_16k/average_l0_71",
-        SHA[:12],
-        "SAE first has no index yet, so what its features fire on is not known.",
-        "jumpscope index --sae 'a b'",
-    ):
-        assert words in page.text
-    assert page.all("span", **{"data-tip": SHA})
-    assert page.all("button", **{"data-copy": MISSING["command"]})
-    assert "None" not in page.text
-    assert "How often features fire" not in page.text
-
-
-def test_what_was_measured_stays_beside_it() -> None:
-    page = Document(overview_html(unindexed_overview(measured={"l0": 30.5}), default_sae="first"))
-    assert "30.5" in page.text
-    assert "What is loaded" in page.text
-
-
-def test_a_transcoder_is_called_one() -> None:
-    first, second = unindexed_overview()["saes"]
-    transcoder = first | {"reads": "mlp_in/4", "writes": "mlp_out/4", "d_out": 64, "skip": True}
-    data = unindexed_overview(saes=[transcoder, second])
-    page = Document(overview_html(data, default_sae="first"))
-    assert "mlp_in/4 → mlp_out/4" in page.text
-    assert "JumpReLU transcoder, with a skip connection" in page.text
-    assert "320 → 4,096 features → 64" in page.text
-
-
-def test_what_cannot_be_read_says_why_and_the_others_are_listed() -> None:
-    first, second = overview()["saes"]
-    unread = dict.fromkeys(first) | {
-        "name": "first", "label": "first", "place": "first", "measured": {},
-        "problem": "weights.npz is cut off.",
-    }  # fmt: skip
-    model = {"name": "google/gemma-2-2b", "problem": "The hub asks for a login."}
-    data = unindexed_overview(saes=[unread, second], missing=None, model=model)
-    page = Document(overview_html(data, default_sae="first"))
-    assert len(page.all("p", role="alert")) == 2
-    for words in ("weights.npz is cut off.", "The hub asks for a login.", "layer 5 · mlp_out"):
-        assert words in page.text
-    assert "None" not in page.text
 
 
 def test_a_feature_page_without_an_index() -> None:
@@ -169,24 +94,8 @@ def test_the_list_has_no_columns_or_filters_that_need_an_index() -> None:
             default_sae="first",
             page_size=50,
         ),
-        overview_html(
-            unindexed_overview(
-                missing={"reason": HOSTILE, "command": HOSTILE},
-                saes=[
-                    unindexed_overview()["saes"][0]
-                    | {
-                        "trained_on": HOSTILE,
-                        "repository": HOSTILE,
-                        "revision": HOSTILE,
-                        "reads": HOSTILE,
-                    }
-                ],
-                model={"name": HOSTILE, "problem": HOSTILE},
-            ),
-            default_sae="first",
-        ),
     ],
-    ids=["feature", "list", "overview"],
+    ids=["feature", "list"],
 )
 def test_hostile_text_adds_no_element_and_no_attribute(html: str) -> None:
     page = Document(html)

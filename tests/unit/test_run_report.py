@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from app.cli import main
-from app.web.charts import Scale, Series, band, bars, curves
 from app.web.run_report import page
 from training.run_folder import read_run
 from training.train_config import LossOptions, TrainConfig
@@ -152,36 +151,3 @@ def test_mistakes_get_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture
     (folder / "config.json").write_text("{")
     assert main(["report", str(folder)]) == 2
     assert "config.json is damaged" in capsys.readouterr().err
-
-
-def test_scales() -> None:
-    linear, log = Scale.of([2, 3]), Scale.of([1, 10, 1_000])
-    assert (linear.logarithmic, linear.at(2), linear.at(3)) == (False, 0, 100)
-    assert log.logarithmic
-    assert log.at(1_000) == pytest.approx(100)
-    assert log.at(10) == pytest.approx(100 / 3)
-    assert log.at(0) == 0
-    assert [text for _, text in log.ticks] == ["1", "10", "100", "1,000"]
-    assert Scale.of([0.1, 0.9], from_zero=True).low == 0
-    assert Scale.of([-0.2, 0.9], from_zero=True).low == -0.2
-    assert Scale.of([5, 5]).at(5) == 0
-    assert [text for _, text in Scale.of([0, 7e-5]).ticks] == ["0", "2e-5", "4e-5", "6e-5"]
-
-
-def test_long_lines_are_thinned_and_keep_their_end() -> None:
-    points = [(float(x), float(x)) for x in range(1, 5_001)]
-    html = curves([Series("a", 0, points)], title="T", definition="d")
-    (path,) = re.findall(r'class="line c0" d="M([^"]*)"', html)
-    assert 200 <= path.count("L") <= 301
-    assert path.endswith("100.00 0.00")
-    assert curves([Series("a", 0, [(1, None)])], title="T", definition="d") == ""
-
-
-def test_bands_and_bars() -> None:
-    html = band([(1, (1, 2, 3)), (2, (2, 3, 4))], title="T", definition="d", colour=9)
-    assert html.count('class="band c1"') == 1
-    assert html.count('class="line c1"') == 1
-    html = bars([0, 9], ["never", ""], title="T", definition="d", colour=0)
-    assert html.count("<rect") == 2
-    assert 'height="96.00"' in html
-    assert "never: 0" in html

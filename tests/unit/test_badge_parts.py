@@ -1,13 +1,11 @@
-"""The badge, the line of doubt, the panel and the card: words beside colours, nothing unescaped."""
+"""The badge, the line of doubt and the panel: words beside colours, nothing unescaped."""
 
-import json
 from typing import Any
 
 import pytest
 
-from app.render.badge import badge_html, doubt_html, panel_html
-from app.render.card import card_html, reproduce_button, words_of
-from app.reproduce import QUANTITIES
+from app.web.templating import part
+from sae_core.metrics import DEFINITIONS
 from tests.tiny import HOSTILE
 from tests.unit.render_support import Document
 
@@ -18,6 +16,18 @@ WORDS = {
     "checking": "checking",
     "failed": "unchecked",
 }
+
+
+def badge_html(state: dict[str, Any], *, sae: str) -> str:
+    return part("badge.html", "badge", state, sae)
+
+
+def doubt_html(state: dict[str, Any], *, sae: str, label: str = "") -> str:
+    return part("badge.html", "doubt", state, sae, label)
+
+
+def panel_html(state: dict[str, Any]) -> str:
+    return part("badge.html", "panel", state, DEFINITIONS)
 
 
 def check(verdict: str, **changed: Any) -> dict[str, Any]:
@@ -96,84 +106,3 @@ def test_hostile_words_of_a_check_are_escaped() -> None:
     ):
         assert not Document(html).all("img")
         assert "<img" not in html
-
-
-# The card
-
-
-def card(**changed: Any) -> dict[str, Any]:
-    sae = {
-        "name": "a",
-        "source": "google/gemma-scope-2b-pt-res/layer_20@c0ffee",
-        "content_hash": "ab" * 32,
-        "site": "mlp_in/20",
-        "site_out": "mlp_out/20",
-    }
-    return {
-        "quantity": "activation",
-        "value": 1 / 3,
-        "feature": 12,
-        "token": 4,
-        "model": "google/gemma-2-2b@5eed",
-        "dtype": "bfloat16",
-        "device": "cuda:0",
-        "attention": "auto",
-        "saes": [sae],
-        "token_ids": [2, 1044, 5],
-        "script": "print(1 < 2)\n",
-    } | changed
-
-
-def test_the_card_says_what_the_number_came_from() -> None:
-    page = Document(card_html(card(), 1 / 3))
-    for words in (
-        "0.33333333 activation of feature #12 on token 4",
-        "google/gemma-2-2b",
-        "5eed",
-        "google/gemma-scope-2b-pt-res/layer_20",
-        "c0ffee",
-        "ab" * 32,
-        "mlp_in/20 → mlp_out/20",
-        "2, 1044, 5",
-        "bfloat16",
-        "cuda:0, attention auto",
-        "print(1 < 2)",
-        "python script.py where",
-    ):
-        assert words in page.text
-    assert "not defined" in card_html(card(), None)
-
-
-def test_a_run_s_card_has_its_edits_and_a_context_s_card_its_document() -> None:
-    edits = [
-        {"feature": 3, "mode": "set", "value": 2.5, "positions": "generated"},
-        {"feature": 4, "mode": "ablate", "value": 0.0, "positions": (2, 4)},
-    ]
-    run = card(arm="steered", edits=edits, temperature=0.7, seed=3, max_new_tokens=5)
-    text = Document(card_html(run, 1.0)).text
-    assert "#3 set 2.5 on new tokens; #4 ablate on tokens 2, 4" in text
-    assert "temperature 0.7, seed 3" in text
-    place = {"document": 1170, "title": "A book", "source": "", "row": 2, "context_size": 512}
-    text = Document(card_html(card(token_ids=None, within=0.00025, **place), 1.0)).text
-    assert "number 1,170 of the corpus · A book" in text
-    assert "2 of its tokens, 512 to a row" in text
-    assert "± 0.00025" in text
-    assert "python script.py CORPUS" in text
-
-
-@pytest.mark.parametrize("quantity", [*QUANTITIES, "pre-activation", "activation after the edit"])
-def test_every_quantity_has_words(quantity: str) -> None:
-    assert len(words_of(card(quantity=quantity))) > 10
-
-
-def test_hostile_words_of_a_card_are_escaped() -> None:
-    hostile = card(script=HOSTILE, model=HOSTILE, document=1, title=HOSTILE, source=HOSTILE)
-    hostile |= {"token_ids": None, "row": 0, "context_size": 8, "within": 0.1}
-    assert not Document(card_html(hostile, 1.0)).all("img")
-    button = reproduce_button({"text": HOSTILE}, [(HOSTILE, {"token": 1})], of=HOSTILE)
-    assert "<img" not in button
-    [found] = Document(button).all("button")
-    assert json.loads(found["data-reproduce"]) == {
-        "asked": {"text": HOSTILE},
-        "choices": [{"words": HOSTILE, "asked": {"token": 1}}],
-    }

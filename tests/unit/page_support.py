@@ -1,0 +1,51 @@
+"""Whole pages from plain values, without a workbench: a frame, and the overview in it."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from app.web.overview_view import overview_page
+from app.web.pages import API_PAGE, PAGES
+from app.web.templating import render
+from tests.unit.render_support import Document, overview
+
+NOTHING = {"badge": "", "doubt": ""}
+
+
+def frame(sae: str, first: str) -> dict[str, Any]:
+    """What base.html asks for, of a bundle of SAEs first and second."""
+    return {
+        "page": PAGES[0],
+        "pages": PAGES,
+        "api_page": API_PAGE,
+        "root": "",
+        "bundle": SimpleNamespace(name="demo"),
+        "saes": overview()["saes"],
+        "first_sae": first,
+        "sae": sae,
+        "sae_in_address": "" if sae == first else sae,
+        "settings": None,
+        "state": {"checks": {sae: NOTHING}, "loading": False, "loaded": True},
+        "state_of_script": {},
+        "endpoints": {},
+    }
+
+
+def overview_html(data: dict[str, Any], first: str = "first") -> str:
+    """The overview of the service's answer."""
+    return render("overview.html", **frame(data["sae"], first), **overview_page(data, first))
+
+
+def overview_document(first: str = "first", **changed: Any) -> Document:
+    """The overview of `render_support.overview`, changed."""
+    return Document(overview_html(overview(**changed), first))
+
+
+def assert_plain(page: Document) -> None:
+    """Nothing of what was shown became an element or an attribute that acts."""
+    assert not page.all("img")
+    assert all(
+        script.get("src", "").startswith("static/") or script.get("type") == "application/json"
+        for script in page.all("script")
+    )
+    for _, attributes in page.elements:
+        assert not any(name.startswith("on") for name in attributes)
