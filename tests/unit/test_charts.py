@@ -25,7 +25,7 @@ from app.web.numbers import one_in
 from tests.tiny import HOSTILE
 from tests.unit.render_support import Document
 
-SHEET = Path("app/web/css/base.css").read_text(encoding="utf-8")
+SHEET = Path("app/web/css/colours.css").read_text(encoding="utf-8")
 
 
 def test_bars_below_the_threshold_are_grey_and_it_is_drawn_where_it_is() -> None:
@@ -71,7 +71,7 @@ def test_labels_neither_meet_nor_leave_their_axis(room: str, width: int, last: i
     assert len(shown) >= 2
     boxes = []
     for tick in shown:
-        # What css/parts.css makes of --at and --n, at a font size of 12 px.
+        # What css/tokens.css makes of --at and --n, at a font size of 12 px.
         size = len(tick.text) * 0.6 * 12
         left = max(0, min(tick.at / 100 * width - size / 2, width - size))
         boxes.append((left, left + size))

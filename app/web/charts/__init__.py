@@ -1,7 +1,7 @@
 """Every chart as inline SVG: histograms, curves over training, sparsity against quality.
 
 Pages, the report of a run and the pictures of the comparison draw with these alone, in the colours
-of css/base.css. Words beside a plot are HTML, so that they keep their size at any width; a picture
+of css/colours.css. Words beside a plot are HTML, so that they keep their size at any width; a picture
 of its own (`plot(..., standalone=True)`) has its words in it.
 """
 

@@ -1,6 +1,6 @@
 """The one set of colours, for what stands outside the app: pictures and the report of a run.
 
-css/base.css has them as `--name: light-dark(#light, #dark)`. Not every viewer of a picture knows
+css/colours.css has them as `--name: light-dark(#light, #dark)`. Not every viewer of a picture knows
 `light-dark()`, so that they are written here as two blocks, the dark one for a dark system.
 """
 
@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-_SHEET: Final = Path(__file__).parents[1] / "css" / "base.css"
+_SHEET: Final = Path(__file__).parents[1] / "css" / "colours.css"
 _COLOUR: Final = re.compile(r"(--[\w-]+):\s*light-dark\((#\w+), (#\w+)\);")
 
 

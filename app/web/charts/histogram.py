@@ -17,9 +17,9 @@ from app.web.numbers import count, number
 NARROWEST: Final = 250
 """Pixels of the narrowest axis: a chart's in a card on a phone of 320."""
 WIDE: Final = 420
-"""Pixels from which on an axis is wide, as in css/parts.css."""
+"""Pixels from which on an axis is wide, as in css/tokens.css."""
 _CHARACTER: Final = 7.2
-"""Pixels of a label's character, as css/parts.css makes its box."""
+"""Pixels of a label's character, as css/tokens.css makes its box."""
 _GAP: Final = 10
 """Pixels between labels."""
 

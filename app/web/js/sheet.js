@@ -5,7 +5,7 @@
    leaves that in sight. The focus goes into the sheet and, when it is closed, back to where it was;
    Escape closes it. Where there is room it is always open, and the focus stays where it is. */
 
-const NARROW = "(max-width: 900px)"; // as in parts.css
+const NARROW = "(max-width: 900px)"; // as in overlays.css
 const MARGIN = 12; // px between what was chosen and the sheet
 
 /**
