@@ -1,8 +1,8 @@
 """Every chart as inline SVG: histograms, curves over training, sparsity against quality.
 
 Pages, the report of a run and the pictures of the comparison draw with these alone, in the colours
-of css/colours.css. Words beside a plot are HTML, so that they keep their size at any width; a picture
-of its own (`plot(..., standalone=True)`) has its words in it.
+of css/colours.css. Words beside a plot are HTML, so that they keep their size at any width; a
+picture of its own (`plot(..., standalone=True)`) has its words in it.
 """
 
 from app.web.charts.colours import STANDALONE_STYLE
