@@ -146,9 +146,10 @@ class PromptFeaturesRequest(Request):
     limit: Whole = parameter(
         200,
         "Limit",
-        "Most features to list, by falling peak; tokens list all of theirs in any case.",
+        "Most features to list, by falling peak; 0 lists all, and tokens list all of theirs in any "
+        "case.",
         unit="features",
-        least=1,
+        least=0,
         most="max_rows",
     )
     messages: list[Message] | None = _messages()

@@ -15,14 +15,14 @@ from app.requests import (
 from app.service import token_rows
 from app.service.features import missing
 from sae_core.splice import Analysis
-from sae_core.tokens import token_texts
+from sae_core.tokens import partial_bytes, token_texts
 
 
 def prompt_features(workbench: Workbench, request: PromptFeaturesRequest) -> dict[str, Any]:
     """What fires on a text, and each token's loss without and with the SAE spliced in.
 
-    `features` come by falling peak, at most `limit` of them; `active_features` of each token lists
-    all of its features whatever the limit is.
+    `features` come by falling peak, at most `limit` of them, all for 0; `active_features` of each
+    token lists all of its features whatever the limit is.
     """
     name = workbench.sae_name(request.sae)
     prompt, analysis = _analysed(workbench, request.text, request.messages, name)
@@ -30,7 +30,7 @@ def prompt_features(workbench: Workbench, request: PromptFeaturesRequest) -> dic
     for row, active in zip(rows, token_rows.active_by_token(analysis), strict=True):
         row["active"] = len(active)
         row["active_features"] = active
-    chosen, total = token_rows.strongest(analysis, request.limit)
+    chosen, total = token_rows.strongest(analysis, request.limit or None)
     summaries = workbench.sources.features(name).summaries(chosen.tolist())
     return {
         "sae": name,
@@ -67,10 +67,12 @@ def feature_on_text(workbench: Workbench, request: FeatureOnTextRequest) -> dict
     ids = engine.token_ids(request.text, "The text", "text")
     pre_acts, acts, threshold = engine.pre_activations(ids, name, number)
     special = engine.lm.is_special(ids)
+    texts = token_texts(ids, engine.lm.vocabulary)
     return {
         "sae": name,
         "feature": number,
-        "tokens": token_texts(ids, engine.lm.vocabulary),
+        "tokens": texts,
+        "bytes": partial_bytes(ids, texts, engine.lm.vocabulary),
         "special": special,
         # Adding 0 turns the -0.0 of a screened-out negative into 0.0.
         "activations": token_rows.finite_list(acts + 0.0),
