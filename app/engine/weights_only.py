@@ -15,7 +15,7 @@ from app.engine.indexes import Missing
 from sae_core.index.logits import neighbours, top_logits
 from sae_core.index.token_words import BROKEN, visible
 from sae_core.sae import SAE
-from sae_core.tokens import special_ids, token_texts
+from sae_core.tokens import partial_bytes, special_ids, token_texts
 
 LISTED: Final = 10
 """Tokens raised and lowered, and neighbours, of one feature."""
@@ -136,8 +136,10 @@ class WeightsOnlyFeatures:
 
     def _tokens(self, ids: Tensor, logits: Tensor) -> list[dict[str, Any]]:
         return [
-            {"token": self._text(i), "id": i, "logit": logit}
+            {"token": text, "id": i, "bytes": shown, "logit": logit}
             for i, logit in zip(ids.tolist(), logits.tolist(), strict=True)
+            for text in [self._text(i)]
+            for shown in partial_bytes([i], [text], self._vocabulary)
         ]
 
     def _text(self, token: int) -> str:

@@ -144,7 +144,7 @@ function drawn(card, value) {
     el("div", { class: "between" }, el("h3", { id: "script-title" }, "Script"), button),
     el(
       "pre",
-      { tabindex: 0, role: "group", "aria-labelledby": "script-title" },
+      { class: "code", tabindex: 0, role: "group", "aria-labelledby": "script-title" },
       el("code", {}, card.script),
     ),
     el(

@@ -1,0 +1,291 @@
+"""What one feature's page shows, from the answer of `app.service.features.feature`."""
+
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from markupsafe import Markup
+
+from app.web.charts import histogram, linear_ticks
+from app.web.numbers import count, number, percent
+from app.web.templating import address
+
+Data = Mapping[str, Any]
+
+NEAR: Final = (14, 6)
+"""Tokens kept before and after the peak of a context until it is unfolded."""
+SHOWN: Final = 10
+"""Contexts of a group that show at once."""
+REAL_SHARE: Final = 0.1
+"""Share of a feature's firing from which on a source may be named in its heading."""
+
+_ROUNDING: Final = 1e-6
+"""Part of a bin that is a rounding of float32, not a cut."""
+_WHITESPACE: Final = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
+
+
+def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, Any]:
+    """The template's values; `in_address` is the SAE as addresses have it, `text` is tested."""
+    groups = [group for group in data["groups"] if group["contexts"]]
+    dead = data["missing"] is None and data["frequency"] <= 0
+    return {
+        "view": "feature",
+        "data": data,
+        "text": text,
+        "dead": dead,
+        "facts": _facts(data, dead),
+        "steps": _steps(data, in_address, text),
+        "steer": None if dead else _steer(data, in_address),
+        "missing": data["missing"],
+        "pre_activations": _pre_activations(data),
+        "activations": _activations(data),
+        "logits": _logits(data["logits"]),
+        "groups": [_group(group, data) for group in groups],
+        "sampled": any(group["name"].startswith("interval_") for group in groups),
+        "reproduce": _numbers(groups, data),
+        "foldable": any(map(_can_unfold, itertools.chain(*(g["contexts"] for g in groups)))),
+        "near": NEAR,
+        "shown_at_once": SHOWN,
+        "tokens": [
+            {**row, **_cell(row), "href": _search(row["token"], in_address)}
+            for row in _with_bars(data["fires_on"]["tokens"])
+        ],
+        "sources": _with_bars(data["fires_on"]["sources"]),
+        "neighbours": [
+            {**row, "href": address("features", sae=in_address, feature=row["feature"])}
+            for row in data["neighbours"]
+        ],
+    }
+
+
+def _facts(data: Data, dead: bool) -> list[str]:
+    """The line under the heading."""
+    if data["missing"] is not None:
+        encoder, decoder = (number(data["norms"][side]) for side in ("encoder", "decoder"))
+        return [
+            f"threshold {number(data['threshold'])}",
+            f"length of its weights {encoder} in the encoder, {decoder} in the decoder",
+        ]
+    threshold = f"threshold {number(data['threshold'])}"
+    if dead:
+        # Its signature, in the heading, says that it never fires.
+        return [threshold, *(f"at most {number(value)} before it" for value in _closest(data))]
+    facts = [
+        f"fires on {percent(data['frequency'])} of tokens",
+        f"largest {number(data['max_act'])}",
+        threshold,
+    ]
+    if source := telling_source(data["fires_on"]["sources"]):
+        lift = f" ({number(source['lift'], 2)}x its share)" if source["lift"] else ""
+        facts.append(f"{percent(source['share'])} of its firing is in {source['source']}{lift}")
+    return facts
+
+
+def _closest(data: Data) -> list[float]:
+    """The largest pre-activation below the threshold, in a list that is empty if there is none."""
+    values = [c["value"] for g in data["groups"] if g["name"] == "near_miss" for c in g["contexts"]]
+    return sorted(values)[-1:]
+
+
+def telling_source(sources: Sequence[Data]) -> Data | None:
+    """The source that says most about a feature: the highest lift among those with a real share.
+
+    The commonest source of a corpus is the commonest one of most features, and says nothing.
+    """
+    real = [row for row in sources if row["share"] >= REAL_SHARE] or sources
+    return max(real, key=lambda row: row["lift"], default=None)
+
+
+def _steps(data: Data, in_address: str, text: str) -> dict[str, str | None]:
+    """Where the buttons of the heading lead; None at either end."""
+
+    def link(feature: object) -> str | None:
+        if feature is None:
+            return None
+        return address("features", sae=in_address, feature=feature, text=text)
+
+    return {
+        "previous": link(data["previous"]),
+        "next": link(data["next"]),
+        "random": link("random"),
+    }
+
+
+def _steer(data: Data, in_address: str) -> str:
+    # Without an index the page begins with a value of its own.
+    strength = {"strength": 1} if data["missing"] is None else {}
+    edit = {"feature": data["feature"], "mode": "set", **strength, "positions": "all"}
+    return address("steer", sae=in_address, edits=json.dumps([edit], separators=(",", ":")))
+
+
+def _pre_activations(data: Data) -> dict[str, Any] | None:
+    chart = data["pre_activation_histogram"]
+    if chart is None or len(chart["edges"]) < 2:
+        return None
+    edges = chart["edges"]
+    beyond = [
+        f"{count(chart[side])} further {side}" for side in ("below", "above") if chart.get(side)
+    ]
+    return {
+        "chart": histogram(
+            edges,
+            chart["counts"],
+            label=f"Histogram of pre-activations with the threshold at "
+            f"{number(chart['threshold'])}",
+            ticks=linear_ticks(edges[0], edges[-1], 4),
+            threshold=chart["threshold"],
+        ),
+        "tokens": count(data["tokens"]),
+        "beyond": f" ({', '.join(beyond)})" if beyond else "",
+    }
+
+
+def _activations(data: Data) -> Markup | None:
+    chart = data["activation_histogram"]
+    if chart is None or len(chart["edges"]) < 2 or not any(chart["counts"]):
+        return None
+    edges = chart["edges"]
+    return histogram(
+        edges,
+        chart["counts"],
+        label="Histogram of activations",
+        ticks=linear_ticks(edges[0], edges[-1], 4),
+    )
+
+
+def _logits(logits: Data) -> list[dict[str, Any]]:
+    """The two columns of tokens; empty where the feature writes nothing into the stream."""
+    columns = []
+    for words, side in (("raises", "up"), ("lowers", "down")):
+        rows = logits[words]
+        widest = max((abs(row["logit"]) for row in rows), default=0.0) or 1.0
+        columns.append(
+            {
+                "words": words,
+                "side": side,
+                "rows": [
+                    {**row, **_cell(row), "width": f"{abs(row['logit']) / widest:.2f}"}
+                    for row in rows
+                ],
+            }
+        )
+    return columns if any(column["rows"] for column in columns) else []
+
+
+def _group(group: Data, data: Data) -> dict[str, Any]:
+    """A group of contexts with a heading of numbers; `said` is what stands beside it."""
+    near_miss, strongest = group["name"] == "near_miss", group["name"] == "top"
+    # Near misses lie so close to the threshold that three digits would round them to it.
+    digits = 4 if near_miss else 3
+    values = [context["value"] for context in group["contexts"]]
+    low, high = (min(values), max(values)) if near_miss else (group["low"], group["high"])
+    bounds = f"{number(low, digits)} to {number(high, digits)}"
+    if near_miss:
+        title, said = "Near misses", f"{bounds}, below the threshold: it does not fire"
+    elif strongest:
+        title, said = "Strongest", bounds
+    else:
+        title, said = bounds, _firings(group, data)
+    return {
+        "name": group["name"],
+        "title": title,
+        "said": said,
+        "near_miss": near_miss,
+        "contexts": [_context(context, digits, near_miss) for context in group["contexts"]],
+    }
+
+
+def _firings(group: Data, data: Data) -> str:
+    """How often it fires within an interval, as far as the histogram tells."""
+    chart = data["activation_histogram"]
+    # The last bin ends above the largest activation: all that it holds is below that.
+    edges = [*chart["edges"][:-1], data["max_act"]]
+    estimate, exact = firings_between(edges, chart["counts"], group["low"], group["high"])
+    if not exact:
+        # There are at least as many as are shown.
+        estimate = max(float(f"{estimate:.2g}"), len(group["contexts"]))
+    noun = "firing" if round(estimate) == 1 else "firings"
+    return f"{'' if exact else 'about '}{count(estimate)} {noun}"
+
+
+def firings_between(
+    edges: Sequence[float], counts: Sequence[int], low: float, high: float
+) -> tuple[float, bool]:
+    """Firings from `low` to `high` by a histogram, and whether that is exact.
+
+    A bin that `low` or `high` cuts is shared out by width, which is a guess if it holds any.
+    """
+    total, exact = 0.0, True
+    for left, right, value in zip(edges[:-1], edges[1:], counts, strict=True):
+        width = right - left
+        inside = (min(right, high) - max(left, low)) / width if width > 0 else low < right <= high
+        share = min(max(float(inside), 0.0), 1.0)
+        if min(share, 1 - share) < _ROUNDING:
+            share = round(share)
+        total += value * share
+        exact = exact and (share in (0, 1) or not value)
+    return total, exact
+
+
+def _context(context: Data, digits: int, near_miss: bool) -> dict[str, Any]:
+    peak, written = context["peak"], number(context["value"], digits)
+    word = context["tokens"][peak].strip() if peak < len(context["tokens"]) else ""
+    return {
+        **context,
+        "written": written,
+        "label": f"{context['title'] or 'No title'}, {written} at {word}",
+        "peak_value": context["value"] if near_miss else None,
+        "terms": [part for part in (context["title"], context["license"]) if part],
+    }
+
+
+def _can_unfold(context: Data) -> bool:
+    """Whether the compact view leaves out tokens or line breaks."""
+    before, after = context["peak"], len(context["tokens"]) - 1 - context["peak"]
+    return before > NEAR[0] or after > NEAR[1] or any("\n" in text for text in context["tokens"])
+
+
+def _numbers(groups: Sequence[Data], data: Data) -> dict[str, Any]:
+    """What the card can be about: the numbers at the peaks of all contexts."""
+    choices = []
+    for group in groups:
+        shown = _group(group, data)
+        choices += [
+            {
+                "words": f"{context['written']}, {context['title'] or 'no title'}",
+                "asked": {"group": group["name"], "context": i},
+                "group": shown["title"],
+            }
+            for i, context in enumerate(shown["contexts"])
+        ]
+    return {"asked": {"sae": data["sae"], "feature": data["feature"]}, "choices": choices}
+
+
+def _with_bars(rows: Sequence[Data]) -> list[dict[str, Any]]:
+    """Rows with a share, each with the length of its bar in percent of the longest."""
+    widest = max((row["share"] for row in rows), default=0.0) or 1.0
+    return [{**row, "bar": f"{100 * row['share'] / widest:.0f}"} for row in rows]
+
+
+def _search(token: str, in_address: str) -> str:
+    """Where a token's features are listed; "" for one that nobody could search for."""
+    words = token.strip()
+    return address("features", sae=in_address, q=words) if words else ""
+
+
+def _cell(row: Data) -> dict[str, str]:
+    """A token alone in a cell: its spaces and line breaks are drawn, so that ' the' is not 'the'.
+
+    One that shows no character is drawn by its bytes.
+    """
+    if row["bytes"]:
+        return {"lead": "", "word": f"⟨{row['bytes']}⟩", "tail": ""}
+    token = row["token"]
+    word = token.strip(" \n\t\r")
+    start = token.index(word) if word else len(token)
+    lead, tail = (
+        "".join(_WHITESPACE[mark] for mark in part)
+        for part in (token[:start], token[start + len(word) :])
+    )
+    return {"lead": lead, "word": word, "tail": tail}

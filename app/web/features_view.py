@@ -1,0 +1,194 @@
+"""What the Features page shows: the searchable list, or one feature where the address names it."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+from app.engine.feature_sources import UNINDEXED_SORTS
+from app.engine.workbench import Workbench
+from app.requests import FeatureRequest, RequestError, SearchRequest, parsed
+from app.service import features as service
+from app.web.feature_view import feature_page
+from app.web.numbers import number, percent
+from app.web.query import share, whole
+from app.web.templating import address
+
+Data = Mapping[str, Any]
+
+PAGE_SIZE: Final = 50
+
+FREQUENCIES: Final = (0.00001, 0.0001, 0.001, 0.01, 0.1)
+"""Choices of the frequency filter."""
+
+COLUMNS: Final = (
+    ("frequency", "fires on"),
+    ("max_act", "largest"),
+    ("mean_act", "mean"),
+    ("threshold", "threshold"),
+)
+"""(sort key, head) of the columns of numbers; without an index there is the threshold alone."""
+
+_LEAST: Final = 6
+"""Decades of the bar of frequencies: it is empty at one token in a million."""
+
+
+def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
+    """The list or the feature that the address names."""
+    sae = workbench.sae_name(query.get("sae"))
+    first, text = workbench.sae_name(), query.get("text", "")
+    in_address = "" if sae == first else sae
+    if query.get("feature") == "random":
+        number_ = service.random_feature(workbench, sae)
+        return {"redirect": address("features", sae=in_address, feature=number_, text=text)}
+    if "feature" in query:
+        asked = {"feature": whole(dict(query), "feature", 0), "sae": sae}
+        data = service.feature(workbench, parsed(FeatureRequest, asked, workbench.settings))
+        return feature_page(data, in_address=in_address, text=text)
+    return _list(workbench, sae, in_address, query)
+
+
+def _list(
+    workbench: Workbench, sae: str, in_address: str, query: Mapping[str, str]
+) -> dict[str, Any]:
+    indexed = workbench.sources.missing(sae) is None
+    wanted: dict[str, Any] = {
+        "sae": in_address,
+        "q": query.get("q", ""),
+        "sort": query.get("sort", ""),
+        "desc": query.get("desc") != "0",
+        "min": share(dict(query), "min", 0.0),
+        "max": share(dict(query), "max", 1.0),
+        "page": whole(dict(query), "page", 1),
+    }
+    if not indexed and wanted["sort"] not in ("", *UNINDEXED_SORTS):
+        # From the list of another SAE, which has them; this one says what is missing.
+        wanted |= {"sort": "", "desc": True}
+    if not indexed:
+        wanted |= {"min": 0.0, "max": 1.0}
+    if wanted["page"] < 1:
+        raise ValueError("Pages are counted from 1.")
+    request = {
+        "query": wanted["q"],
+        "sae": sae,
+        "sort": wanted["sort"],
+        "descending": wanted["desc"],
+        "min_frequency": wanted["min"],
+        "max_frequency": wanted["max"],
+        "limit": PAGE_SIZE,
+        "offset": (wanted["page"] - 1) * PAGE_SIZE,
+    }
+    try:
+        matches = service.search_features(
+            workbench, parsed(SearchRequest, request, workbench.settings)
+        )
+    except RequestError as error:
+        # The form stays, so that what was typed can be corrected.
+        missing = service.missing(workbench, sae)
+        matches = {"sae": sae, "missing": missing, "total": 0, "features": []}
+        return list_page(matches, wanted) | {"refused": str(error)}
+    last = max(1, math.ceil(matches["total"] / PAGE_SIZE))
+    if wanted["page"] > last:
+        raise ValueError(f"There is no page {wanted['page']:,}: the list has {last:,}.")
+    return list_page(matches, wanted)
+
+
+def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """The template's values from the service's answer and what was wanted of the list."""
+    indexed = matches["missing"] is None
+    wanted = dict(wanted)
+    if not wanted["sort"]:
+        wanted |= {"sort": "frequency"} if indexed else {"sort": "id", "desc": False}
+    columns = [each for each in COLUMNS if indexed or each[0] in UNINDEXED_SORTS]
+    return {
+        "view": "list",
+        "indexed": indexed,
+        "missing": matches["missing"],
+        "refused": "",
+        "wanted": wanted,
+        "order": _written(wanted["sort"], wanted["desc"], indexed),
+        "least": _choices(wanted["min"], 0.0),
+        "most": _choices(wanted["max"], 1.0),
+        "heads": [_head(*each, wanted, indexed) for each in (("id", "feature"), *columns)],
+        "rows": [_row(feature, columns, wanted["sae"]) for feature in matches["features"]],
+        "total": matches["total"],
+        "first": (wanted["page"] - 1) * PAGE_SIZE + 1,
+        "paging": _paging(matches["total"], wanted, indexed),
+    }
+
+
+def _choices(chosen: float, bound: float) -> list[dict[str, Any]]:
+    """The options of a frequency filter; one that a link names is among them."""
+    values = sorted({*FREQUENCIES, *([chosen] if chosen != bound else [])})
+    return [
+        {"value": f"{value:.6g}", "words": percent(value), "chosen": value == chosen}
+        for value in values
+    ]
+
+
+def _head(key: str, words: str, wanted: Data, indexed: bool) -> dict[str, Any]:
+    """A column's head: where a click leads, and the direction that it is sorted in."""
+    current = wanted["sort"] == key
+    descending = not wanted["desc"] if current else key != "id"
+    changed = {**_written(key, descending, indexed), "page": ""}
+    return {
+        "key": key,
+        "words": words,
+        "href": _address(wanted, indexed, **changed),
+        "direction": ("descending" if wanted["desc"] else "ascending") if current else "",
+    }
+
+
+def _row(feature: Data, columns: list[tuple[str, str]], in_address: str) -> dict[str, Any]:
+    """A feature of the list; a frequency is a logarithmic bar beside its number."""
+    cells = [
+        {
+            "value": percent(feature[key]) if key == "frequency" else number(feature[key]),
+            "bar": _decades(feature[key]) if key == "frequency" else None,
+        }
+        for key, _ in columns
+    ]
+    return {
+        "feature": feature["feature"],
+        "signature": feature["signature"],
+        "href": address("features", sae=in_address, feature=feature["feature"]),
+        "cells": cells,
+    }
+
+
+def _decades(frequency: float) -> float:
+    """Length of a bar in percent: full at every token, empty at one in a million."""
+    return 100 * max(0.0, 1 + math.log10(frequency) / _LEAST) if frequency > 0 else 0.0
+
+
+def _paging(total: int, wanted: Data, indexed: bool) -> dict[str, Any] | None:
+    """Links to the page before and after, None at either end; None where one page holds all."""
+    last = math.ceil(total / PAGE_SIZE)
+    if last <= 1:
+        return None
+
+    def link(page: int) -> str | None:
+        if not 1 <= page <= last:
+            return None
+        return _address(wanted, indexed, page="" if page == 1 else page)
+
+    page = wanted["page"]
+    return {"page": page, "last": last, "previous": link(page - 1), "next": link(page + 1)}
+
+
+def _address(wanted: Data, indexed: bool, **changed: object) -> str:
+    kept = {
+        "sae": wanted["sae"],
+        "q": wanted["q"],
+        **_written(wanted["sort"], wanted["desc"], indexed),
+        "min": f"{wanted['min']:.6g}" if wanted["min"] > 0 else "",
+        "max": f"{wanted['max']:.6g}" if wanted["max"] < 1 else "",
+        "page": "" if wanted["page"] == 1 else wanted["page"],
+    }
+    return address("features", **(kept | changed))
+
+
+def _written(sort: str, descending: bool, indexed: bool) -> dict[str, str]:
+    """Sort order and direction as an address has them: empty where they are the list's own."""
+    if not indexed and (sort, descending) == ("id", False):
+        return {"sort": "", "desc": ""}
+    return {"sort": "" if sort == "frequency" else sort, "desc": "" if descending else "0"}
