@@ -1,6 +1,6 @@
 """Jumpscope's library: sparse autoencoders spliced into language models.
 
-The names below are imported when they are first asked for: who needs a choice of settings or the
+The names below are imported when they are first used: who needs a choice of settings or the
 name of a site alone does not wait for PyTorch. `jumprelu` and `step` are in `sae_core.jumprelu`.
 """
 

@@ -27,7 +27,7 @@ needs two or three. Gemma 2 2B's prompts of up to 1,448 tokens are one block."""
 
 
 def register() -> None:
-    """Make `CHUNKED` known to transformers; it may be called again."""
+    """Register `CHUNKED` with transformers; it may be called again."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(CHUNKED, chunked_attention)
@@ -56,8 +56,8 @@ class MaskRule:
 
         The latest answer is kept: layers ask for the same block one after another.
         """
-        asked = (start, stop, first, last)
-        if asked not in self._latest:
+        block = (start, stop, first, last)
+        if block not in self._latest:
             query = torch.arange(start, stop, device=self.device) + self.first_query
             key = torch.arange(first, last, device=self.device) + self.first_key
             row = torch.arange(self.rows, device=self.device)
@@ -68,8 +68,8 @@ class MaskRule:
                 key,
             )
             self._latest.clear()
-            self._latest[asked] = ~seen.expand(self.rows, 1, stop - start, last - first)
-        return self._latest[asked]
+            self._latest[block] = ~seen.expand(self.rows, 1, stop - start, last - first)
+        return self._latest[block]
 
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """First key that any of these queries sees, and the one after the last."""

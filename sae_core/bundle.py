@@ -146,11 +146,11 @@ class Bundle:
         return replace(cfg, metadata={**cfg.metadata, "content_hash": self.hashes[name]})
 
     def content_hash(self, name: str) -> str:
-        """SHA-256 of an SAE's weights file, which is read unless it is known."""
-        known = self.sae_config(name).metadata.get("content_hash")
-        if not known:
-            known = self.hashes[name] = sha256(weights_file(self._locate(name)[0]))
-        return known
+        """SHA-256 of an SAE's weights file, which is read if its hash is not kept."""
+        digest = self.sae_config(name).metadata.get("content_hash")
+        if not digest:
+            digest = self.hashes[name] = sha256(weights_file(self._locate(name)[0]))
+        return digest
 
     def sae_source(self, name: str) -> str:
         """Path or hub id of an SAE's weights; ValueError if the bundle has no SAE of that name."""

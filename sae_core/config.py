@@ -78,8 +78,8 @@ class SAEConfig:
 
     def __post_init__(self) -> None:
         if self.architecture not in get_args(Architecture):
-            known = ", ".join(get_args(Architecture))
-            raise ValueError(f"unknown SAE architecture {self.architecture!r}: known are {known}.")
+            names = ", ".join(get_args(Architecture))
+            raise ValueError(f"unknown SAE architecture {self.architecture!r}: use one of {names}.")
         if min(self.d_model, self.d_sae, self.width_out) < 1:
             raise ValueError(
                 f"d_model {self.d_model}, d_sae {self.d_sae} and d_out {self.width_out} of an SAE "

@@ -69,10 +69,10 @@ def expand(paths: Sequence[str]) -> list[str]:
 
     Raises ValueError naming the first path that matches nothing or is of an unknown kind.
     """
-    found: list[str] = []
+    files: list[str] = []
     for path in paths:
         if "://" in path:
-            found.append(path)
+            files.append(path)
             continue
         if Path(path).is_dir():
             inside = [str(p) for p in sorted(Path(path).iterdir()) if _suffix(p.name) in _READERS]
@@ -80,15 +80,15 @@ def expand(paths: Sequence[str]) -> list[str]:
             inside = sorted(glob.glob(path, recursive=True))
         if not inside:
             raise ValueError(f"no corpus file matches {path}: check the path.")
-        found.extend(inside)
-    for path in found:
+        files.extend(inside)
+    for path in files:
         if _suffix(path) not in _READERS:
             raise ValueError(
                 f"corpus file {path} is of an unknown kind: use Parquet, JSONL, .txt or .md."
             )
-    if not found:
+    if not files:
         raise ValueError("no corpus given: name at least one Parquet, JSONL or text file.")
-    return found
+    return files
 
 
 def documents(paths: Sequence[str], *, skip: int = 0) -> Iterator[Document]:

@@ -83,8 +83,8 @@ class Edit:
 class Steering:
     """The edits of several arms at one SAE, applied step after step of their generation.
 
-    Which tokens are edited is known without looking at any activation, so that nothing here waits
-    for the device.
+    Which tokens are edited follows from their numbers, not from any activation, so that nothing
+    here waits for the device.
     """
 
     def __init__(self, sae: SAE, arms: Sequence[Sequence[Edit]], prompt_length: int) -> None:

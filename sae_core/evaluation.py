@@ -63,10 +63,10 @@ def evaluate(
     progress: Callable[[int], object] | None = None,
 ) -> Evaluation:
     """`evaluate_together` of a single SAE."""
-    (found,) = evaluate_together(
+    (evaluation,) = evaluate_together(
         lm, [sae_name], rows, batch_rows=batch_rows, progress=progress
     ).values()
-    return found
+    return evaluation
 
 
 @torch.no_grad()
@@ -96,8 +96,10 @@ def evaluate_together(
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     for batch in all_batches:
         with lm.lock:
-            found = activations(lm.model, batch.input_ids.to(lm.device), [site, target])
-        x, y = (found[each][batch.mask.to(found[each].device)].float() for each in (site, target))
+            captured = activations(lm.model, batch.input_ids.to(lm.device), [site, target])
+        x, y = (
+            captured[each][batch.mask.to(captured[each].device)].float() for each in (site, target)
+        )
         for name, sae in saes.items():
             acts = sae.encode(x)
             stats[name].update(y, sae.output(acts, x), acts)
@@ -192,7 +194,7 @@ def uniformity(
     """
     sae, site, target = lm.sae(sae_name), lm.site(sae_name), lm.target(sae_name)
     generator = torch.Generator().manual_seed(seed)
-    found: list[Tensor] = []
+    values: list[Tensor] = []
     for batch in batches(rows, lm.tokenizer, batch_rows):
         allowed = batch.mask.clone()
         allowed[:, :-1] &= batch.mask[:, 1:]
@@ -222,7 +224,7 @@ def uniformity(
         matters = effect.sum(-1) > 0
         share = effect[matters] / effect[matters].sum(-1, keepdim=True)
         entropy = -torch.special.xlogy(share, share).sum(-1)
-        found.append(entropy.exp() / acts[matters].ne(0).sum(-1))
-    if not found:
+        values.append(entropy.exp() / acts[matters].ne(0).sum(-1))
+    if not values:
         raise ValueError("the text holds no token with a next one: give more text.")
-    return float(torch.cat(found).double().mean())
+    return float(torch.cat(values).double().mean())

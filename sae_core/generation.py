@@ -143,13 +143,13 @@ class _Run:
     def _sae_name(self, edit: Edit) -> str:
         if edit.sae:
             return edit.sae
-        known = self.lm.sae_names
-        if len(known) != 1:
+        loaded = self.lm.sae_names
+        if len(loaded) != 1:
             raise ValueError(
                 f"the edit of feature {edit.feature} does not say which SAE it belongs to: "
-                f"{', '.join(known)} are loaded."
+                f"{', '.join(loaded)} are loaded."
             )
-        return known[0]
+        return loaded[0]
 
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
@@ -186,8 +186,8 @@ class _Run:
         self.after = self._watched(after)
         return output.logits[:, -1]
 
-    def _watched(self, found: dict[str, Tensor]) -> list[tuple[float, ...]]:
+    def _watched(self, acts: dict[str, Tensor]) -> list[tuple[float, ...]]:
         """For each arm the watched activations in the order of `watch`."""
-        columns = {name: iter(values.T.tolist()) for name, values in found.items()}
+        columns = {name: iter(values.T.tolist()) for name, values in acts.items()}
         by_feature = [next(columns[name]) for name, _ in self.watch]
         return [tuple(column[a] for column in by_feature) for a in range(len(self.arms))]

@@ -3,7 +3,7 @@
 Which attention computes a model's activations is chosen here. Gemma 2 caps its attention logits,
 and an implementation that leaves the cap out is silently wrong, so none is taken on trust: `auto`
 is exact (`sae_core.attention` for capped models, PyTorch's own for the others), and whatever else
-is asked for has to agree with eager attention on a probe.
+is chosen has to agree with eager attention on a probe.
 """
 
 from collections.abc import Iterator, Mapping
@@ -72,9 +72,9 @@ def load_language_model(
             output_loading_info=True,
             **source,
         )
-        model, found = loaded
+        model, report = loaded
         # Left to itself, transformers fills what is missing with random numbers.
-        if missing := sorted(found["missing_keys"]):
+        if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{len(missing):,} weights are missing, {missing[0]} the first")
     model.eval().requires_grad_(False)
     if attention in ("flash_attention_2", "flex_attention"):
@@ -159,11 +159,11 @@ def _check_attention(model: Any, name: str) -> None:
     ids = ids[None].to(next(model.parameters()).device)
     exact.register()
     with _one_sentence(f"attention {name} does not run here", name), _lowered_caps(model):
-        found = _last_outputs(model, ids)
+        outputs = _last_outputs(model, ids)
         model.set_attn_implementation(exact.CHUNKED)
         expected = _last_outputs(model, ids)
         model.set_attn_implementation(name)
-    error = float(((found - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
+    error = float(((outputs - expected).norm(dim=-1) / expected.norm(dim=-1)).median())
     if not error <= PROBE_TOLERANCE[model.dtype]:
         raise ValueError(
             f"attention {name} differs from the model's own by {error:.1%} on a probe of {length} "

@@ -15,7 +15,7 @@ Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "fl
 
 
 def chosen_device(device: Device) -> "torch.device":
-    """`auto` is CUDA if there is a device; ValueError if CUDA is asked for and there is none."""
+    """`auto` is CUDA if there is a device; ValueError for CUDA where there is none."""
     import torch
 
     available = torch.cuda.is_available()

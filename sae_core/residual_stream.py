@@ -1,4 +1,4 @@
-"""Whether a model's blocks add up as our sites say, found out by running it on a few tokens.
+"""Whether a model's blocks add up as our sites say, tested by running it on a few tokens.
 
     resid_mid  = resid_pre + attn_add
     resid_post = resid_mid + mlp_out        or, side by side, resid_pre + attn_add + mlp_out
@@ -43,19 +43,19 @@ def check_stream(model: nn.Module, *sites: Site | None) -> None:
 def _adds_up(model: nn.Module, site: Site) -> bool:
     """Whether every sum that the site takes part in holds, and there is one."""
     kind: SiteKind = "resid_mid" if site.kind == "mlp_in_unit" else site.kind
-    found = _stream(model, site.layer)
+    stream = _stream(model, site.layer)
     # The model rounds the stream to its dtype at every sum.
     tolerance = max(1e-4, 1.5 * torch.finfo(next(model.parameters()).dtype).eps)
-    there = set(found)
+    there = set(stream)
     sums: list[_Sum] = [
         (terms, total)
         for terms, total in _SUMS
         if kind in (*terms, total) and there.issuperset((*terms, total))
     ]
     for terms, total in sums:
-        added = torch.stack([found[term] for term in terms]).sum(dim=0)
-        error = (added - found[total]).norm(dim=-1)
-        scale = torch.stack([found[term].norm(dim=-1) for term in terms]).amax(dim=0)
+        added = torch.stack([stream[term] for term in terms]).sum(dim=0)
+        error = (added - stream[total]).norm(dim=-1)
+        scale = torch.stack([stream[term].norm(dim=-1) for term in terms]).amax(dim=0)
         if not bool((error <= tolerance * scale).all()):
             return False
     return bool(sums)
@@ -73,6 +73,6 @@ def _stream(model: nn.Module, layer: int) -> dict[SiteKind, Tensor]:
         there.append(Site(kind, layer))
     device = model.get_input_embeddings().weight.device  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue, reportOptionalMemberAccess]
     ids = torch.arange(_TOKENS, device=device)[None]
-    found = activations(model, ids, there)
-    home = next(iter(found.values())).device
-    return {site.kind: x.to(home, torch.float64) for site, x in found.items()}
+    captured = activations(model, ids, there)
+    home = next(iter(captured.values())).device
+    return {site.kind: x.to(home, torch.float64) for site, x in captured.items()}

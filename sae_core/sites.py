@@ -53,11 +53,11 @@ def layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
         "gpt_neox.layers",
     ):
         try:
-            found = model.get_submodule(path)
+            blocks = model.get_submodule(path)
         except AttributeError:
             continue
-        if isinstance(found, nn.ModuleList):
-            return path, found
+        if isinstance(blocks, nn.ModuleList):
+            return path, blocks
     raise ValueError(
         f"{type(model).__name__} has no list of decoder layers that Jumpscope knows: "
         "use a Gemma, Llama, Mistral, Qwen or GPT-2 style causal language model."
@@ -137,9 +137,9 @@ def check_widths(model: nn.Module, cfg: SAEConfig, name: str) -> None:
         ("reads", cfg.site, cfg.d_model),
         ("writes", cfg.site_out, cfg.width_out),
     ):
-        if site is not None and (found := site_width(model, site)) != width:
+        if site is not None and (actual := site_width(model, site)) != width:
             raise ValueError(
-                f"{name} {verb} {width} numbers but site {site} of this model has {found}: "
+                f"{name} {verb} {width} numbers but site {site} of this model has {actual}: "
                 "it belongs to another model."
             )
 
@@ -194,27 +194,28 @@ def _rms_eps(norm: nn.Module, site: Site) -> float:
 def capture(model: nn.Module, sites: Sequence[Site]) -> Iterator[dict[Site, Tensor]]:
     """Yield a dict that every forward inside the block fills with the activations at `sites`.
 
-    Tensors are `[batch, pos, width]`, as the model made them (no copy). The model is left as found.
+    Tensors are `[batch, pos, width]`, as the model made them (no copy). The model is left as it
+    was.
     """
-    found: dict[Site, Tensor] = {}
+    captured: dict[Site, Tensor] = {}
 
     def keeper(site: Site) -> Replacement:
         def keep(x: Tensor) -> None:
-            found[site] = x
+            captured[site] = x
 
         return keep
 
     with ExitStack() as stack:
         for site in sites:
             stack.enter_context(_hook(model, site, keeper(site)))
-        yield found
+        yield captured
 
 
 @contextmanager
 def replace(model: nn.Module, site: Site, fn: Replacement) -> Iterator[None]:
     """Inside the block, the activation x `[batch, pos, width]` at `site` becomes `fn(x)`.
 
-    `fn` returns a new tensor, or None to leave x as it is. The model is left as found. ValueError
+    `fn` returns a new tensor, or None to leave x as it is. The model is left as it was. ValueError
     for a site that can only be read.
     """
     if site.kind in _UNREPLACEABLE:
@@ -232,7 +233,7 @@ def rewrite(
     The two may be one site: then x is y. `read` must come no later in a forward than `write`.
     """
     # Captures come first, so that x is what the model made.
-    with capture(model, [read]) as found, replace(model, write, lambda y: fn(found[read], y)):
+    with capture(model, [read]) as captured, replace(model, write, lambda y: fn(captured[read], y)):
         yield
 
 
@@ -253,7 +254,7 @@ def activations(
     def enough(_module: nn.Module, _args: Any, _output: Any) -> None:
         raise _Enough
 
-    with torch.no_grad(), capture(model, sites) as found:
+    with torch.no_grad(), capture(model, sites) as captured:
         # Registered after the captures, so that it runs after them on the same block.
         handle = blocks[last].register_forward_hook(enough)
         try:
@@ -262,4 +263,4 @@ def activations(
             pass
         finally:
             handle.remove()
-    return {site: found[site] for site in sites}
+    return {site: captured[site] for site in sites}

@@ -1,4 +1,4 @@
-"""An SAE from wherever it is: a folder or file of any known format, or an id on the hub."""
+"""An SAE from wherever it is: a folder or file of any supported format, or an id on the hub."""
 
 from pathlib import Path
 
@@ -55,11 +55,11 @@ def folder_catalog(folder: Path) -> list[CatalogEntry]:
     weights = [path for name in NEEDED for path in folder.rglob(name)]
     if not weights:
         raise ValueError(f"{folder} holds no SAE: none of {', '.join(NEEDED)}.")
-    found = []
+    entries = []
     for path in sorted(weights):
         cfg = read_config(path.parent)
         l0 = cfg.metadata.get("declared", {}).get("l0")
-        found.append(
+        entries.append(
             CatalogEntry(
                 id=str(path.parent),
                 site=cfg.site,
@@ -69,4 +69,4 @@ def folder_catalog(folder: Path) -> list[CatalogEntry]:
                 bytes=path.stat().st_size,
             )
         )
-    return found
+    return entries

@@ -92,9 +92,9 @@ class SplicedLM:
         return list(self._saes)
 
     def sae(self, name: str) -> SAE:
-        """The SAE called `name`; ValueError naming the known ones if there is none."""
+        """The SAE called `name`; ValueError naming those loaded if there is none."""
         if name not in self._saes:
-            raise ValueError(f"unknown SAE {name!r}: known are {', '.join(self._saes)}.")
+            raise ValueError(f"unknown SAE {name!r}: loaded are {', '.join(self._saes)}.")
         return self._saes[name]
 
     def site(self, name: str) -> Site:
@@ -122,12 +122,12 @@ class SplicedLM:
         sae = self.sae(sae_name)
         row = torch.tensor([list(ids)], device=self.device)
         special = torch.tensor(self.is_special(ids))
-        found: list[_Encoded] = []
+        encodings: list[_Encoded] = []
 
         def splice(x: Tensor, y: Tensor) -> Tensor:
             kept = special.to(y.device)
-            found.append(_encoded(sae, x[0], y[0], ~kept))
-            recon = found[0].recon.to(y.dtype)
+            encodings.append(_encoded(sae, x[0], y[0], ~kept))
+            recon = encodings[0].recon.to(y.dtype)
             return torch.stack([y[0], torch.where(kept[:, None], y[0], recon)])
 
         with self.lock, rewrite(self.model, self.site(sae_name), self.target(sae_name), splice):
@@ -136,7 +136,7 @@ class SplicedLM:
         base_loss, [(spliced_loss, kl)] = token_comparison(
             self.model, hidden[:1], [hidden[1:]], row
         )
-        (encoded,) = found
+        (encoded,) = encodings
         sq_error, sq_deviation = encoded.squares(~special, mean)
         token, feature, activation = encoded.active
         order = np.lexsort((feature, -activation, token))

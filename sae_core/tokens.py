@@ -69,25 +69,25 @@ def vocabulary(tokenizer: Any) -> list[bytes]:
     alphabet = _byte_alphabet()
     ordinary = [n for i, n in enumerate(names) if n is not None and i not in added]
     byte_level = not any(SPACE in n for n in ordinary)
-    found = []
+    spelled = []
     for i, name in enumerate(names):
         if name is None:
-            found.append(b"")
+            spelled.append(b"")
         elif i in specials:
-            found.append(name.encode())
+            spelled.append(name.encode())
         elif i in added:
             # Gemma's runs of spaces are added tokens that are not special.
-            found.append((name if byte_level else name.replace(SPACE, " ")).encode())
+            spelled.append((name if byte_level else name.replace(SPACE, " ")).encode())
         elif byte_level:
             if all(c in alphabet for c in name):
-                found.append(bytes(alphabet[c] for c in name))
+                spelled.append(bytes(alphabet[c] for c in name))
             else:
-                found.append(name.encode())
+                spelled.append(name.encode())
         elif len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
-            found.append(bytes([int(name[3:5], 16)]))
+            spelled.append(bytes([int(name[3:5], 16)]))
         else:
-            found.append(name.replace(SPACE, " ").encode())
-    return found
+            spelled.append(name.replace(SPACE, " ").encode())
+    return spelled
 
 
 def token_texts(ids: Sequence[int], vocab: Sequence[bytes]) -> list[str]:

@@ -54,9 +54,9 @@ def workspace(model: str, sources: Sequence[str], folder: Path | None = None) ->
     model = located_model(model)
     wanted = list(dict.fromkeys(located_sae(source) for source in sources))
     if not wanted:
-        raise ValueError("name at least one SAE: a hub id, or a folder of any known format.")
-    found = {source: locate(source) for source in wanted}
-    for path, origin in found.values():
+        raise ValueError("name at least one SAE: a hub id, or a folder of any supported format.")
+    places = {source: locate(source) for source in wanted}
+    for path, origin in places.values():
         read_config(path, origin=origin)
     folder = folder or folder_of(model)
     folder.mkdir(parents=True, exist_ok=True)
@@ -66,8 +66,8 @@ def workspace(model: str, sources: Sequence[str], folder: Path | None = None) ->
         else:
             name = Path(model.partition("@")[0]).name
             bundle = Bundle(path=folder, name=name, title=model, model=model, sae_names=())
-        known = set(bundle.sources.values())
-        new = named([source for source in wanted if source not in known], bundle.sae_names)
+        held = set(bundle.sources.values())
+        new = named([source for source in wanted if source not in held], bundle.sae_names)
         if new:
             bundle = write_bundle(
                 folder,
@@ -81,7 +81,7 @@ def workspace(model: str, sources: Sequence[str], folder: Path | None = None) ->
     return replace(
         bundle,
         sae_names=tuple(names[source] for source in wanted),
-        located={names[source]: place for source, place in found.items()},
+        located={names[source]: place for source, place in places.items()},
     )
 
 
@@ -114,7 +114,7 @@ def model_slug(model: str) -> str:
 
 def named(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
     """A readable name for each source, unlike all others and those `taken`: name -> source."""
-    used, found = set(taken), {}
+    used, names = set(taken), {}
     for source in sources:
         base = name = readable_name(source)
         number = 1
@@ -122,8 +122,8 @@ def named(sources: Iterable[str], taken: Iterable[str]) -> dict[str, str]:
             number += 1
             name = f"{base}-{number}"
         used.add(name)
-        found[name] = source
-    return found
+        names[name] = source
+    return names
 
 
 def readable_name(source: str) -> str:

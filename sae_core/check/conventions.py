@@ -95,14 +95,14 @@ class Conventions:
         # A transcoder's b_dec is in another space than its input, and a norm taken per token could
         # not be undone in its output.
         scales = [s for s in get_args(Scale) if not (transcoder and s == "layer_norm")]
-        found = [
+        others = [
             replace(here, scale=scale, minus_b_dec=minus)
             for scale, minus in product(scales, (False,) if transcoder else (False, True))
         ]
-        return [convention for convention in found if convention != here]
+        return [convention for convention in others if convention != here]
 
     def other_bos(self, here: Convention, *, counted: bool) -> list[Convention]:
-        """Prompts without BOS and, if asked for, BOS counted as a token."""
+        """Prompts without BOS and, if `counted`, BOS counted as a token."""
         kinds: tuple[Bos, ...] = ("absent", "counted") if counted else ("absent",)
         return [replace(here, bos=kind) for kind in kinds]
 
@@ -190,13 +190,13 @@ class Conventions:
     def _new(self, here: Convention, pairs: Iterable[tuple[Site, Site]]) -> list[Convention]:
         """Conventions of these pairs of sites, without `here` and without repetition."""
         named = [(self._named(site), self._named(target)) for site, target in pairs]
-        found = [
+        others = [
             replace(here, site=site, target=target)
             for site, target in dict.fromkeys(named)
             if (site == target) == (here.site == here.target)
         ]
         same = replace(here, site=self._named(here.site), target=self._named(here.target))
-        return [convention for convention in found if convention != same]
+        return [convention for convention in others if convention != same]
 
 
 def _related(one: SiteKind, other: SiteKind) -> bool:

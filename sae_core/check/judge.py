@@ -57,39 +57,39 @@ class Declared:
         """Whether there is nothing to compare with."""
         return self.l0 is None and self.fvu is None
 
-    def fits(self, found: Numbers) -> bool:
+    def fits(self, numbers: Numbers) -> bool:
         """Whether these numbers are what this SAE gives when it is read right."""
-        better_than_mean = found.usable and found.fvu < 1
-        return better_than_mean and self.l0_fits(found) and self.fvu_fits(found)
+        better_than_mean = numbers.usable and numbers.fvu < 1
+        return better_than_mean and self.l0_fits(numbers) and self.fvu_fits(numbers)
 
-    def l0_fits(self, found: Numbers) -> bool:
+    def l0_fits(self, numbers: Numbers) -> bool:
         """Whether L0 is about the declared one; where none is declared, whether it is sensible."""
         if self.l0 is None:
-            return not self.absurd(found)
-        return self.l0 / L0_FACTOR <= found.l0 <= self.l0 * L0_FACTOR
+            return not self.absurd(numbers)
+        return self.l0 / L0_FACTOR <= numbers.l0 <= self.l0 * L0_FACTOR
 
-    def fvu_fits(self, found: Numbers) -> bool:
+    def fvu_fits(self, numbers: Numbers) -> bool:
         """Whether FVU is about the declared one; where none is declared, whether it is good."""
         if self.fvu is None:
-            return found.fvu <= (GOOD_FVU if self.l0 is None else PLAUSIBLE_FVU)
+            return numbers.fvu <= (GOOD_FVU if self.l0 is None else PLAUSIBLE_FVU)
         least = min(self.fvu * FVU_SHARE, self.fvu - FVU_SLACK)
         most = max(self.fvu * FVU_FACTOR, self.fvu + FVU_SLACK)
-        return least <= found.fvu <= most
+        return least <= numbers.fvu <= most
 
-    def distance(self, found: Numbers) -> float:
+    def distance(self, numbers: Numbers) -> float:
         """How far numbers are from the declared ones, as the logarithm of a factor.
 
         Without a declared FVU a lower one is nearer, so that values may be negative.
         """
-        if not found.usable:
+        if not numbers.usable:
             return math.inf
-        fvu = math.log(max(found.fvu, 1e-6))
+        fvu = math.log(max(numbers.fvu, 1e-6))
         total = fvu if self.fvu is None else abs(fvu - math.log(self.fvu))
         if self.l0 is not None:
-            total += abs(math.log(max(found.l0, 1e-3) / self.l0))
+            total += abs(math.log(max(numbers.l0, 1e-3) / self.l0))
         return total
 
-    def rank(self, convention: Convention, found: Numbers) -> float:
+    def rank(self, convention: Convention, numbers: Numbers) -> float:
         """The distance, by which the best convention is chosen.
 
         Where norms hardly differ from token to token, dividing by one number for all is as good as
@@ -97,25 +97,25 @@ class Declared:
         must a factor, which was chosen to fit.
         """
         handicapped = convention.scale == "layer_norm" or convention.factor != 1
-        return self.distance(found) + handicapped * math.log(CLEARLY)
+        return self.distance(numbers) + handicapped * math.log(CLEARLY)
 
     def clearly_better(self, one: Numbers, other: Numbers) -> bool:
         """Whether `one` is nearer than `other`, both measured on the same tokens."""
         return self.distance(one) < self.distance(other) - math.log(CLEARLY)
 
-    def absurd(self, found: Numbers) -> bool:
+    def absurd(self, numbers: Numbers) -> bool:
         """Whether nothing fires, or so much that the code is sparse no longer."""
-        return found.l0 < SILENT_L0 or found.l0 >= min(self.d_model, self.d_sae / 2)
+        return numbers.l0 < SILENT_L0 or numbers.l0 >= min(self.d_model, self.d_sae / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Everything that was found out; `verdict` and `sae_core.check.sentences` only read it."""
+    """Everything that was measured; `verdict` and `sae_core.check.sentences` only read it."""
 
     declared: Declared
     here: Convention | None
     """As declared; None if no site is."""
-    found: Numbers
+    numbers: Numbers
     """The numbers there; without a declared site those of the best convention."""
     fitting: tuple[Convention, Numbers] | None
     """Another convention that fits, and clearly better than the declared one."""
@@ -127,17 +127,17 @@ class Outcome:
     @property
     def few(self) -> bool:
         """Whether the sample is too small to call anything wrong."""
-        return self.found.tokens < FEW_TOKENS
+        return self.numbers.tokens < FEW_TOKENS
 
     @property
     def fits(self) -> bool:
         """Whether the numbers at the declared site fit."""
-        return self.here is not None and self.declared.fits(self.found)
+        return self.here is not None and self.declared.fits(self.numbers)
 
     @property
     def silent_or_dense(self) -> bool:
         """Whether L0 is absurd, and not because it was declared so."""
-        return self.declared.absurd(self.found) and not self.declared.l0_fits(self.found)
+        return self.declared.absurd(self.numbers) and not self.declared.l0_fits(self.numbers)
 
     @property
     def verdict(self) -> Verdict:
@@ -151,7 +151,7 @@ class Outcome:
             return "green"
         if self.few:
             return "amber"
-        hopeless = self.here is None or not self.found.usable or self.found.fvu >= 1
+        hopeless = self.here is None or not self.numbers.usable or self.numbers.fvu >= 1
         return "red" if hopeless or self.silent_or_dense else "amber"
 
 

@@ -58,9 +58,9 @@ def measure(
     """The numbers under each convention, in their order; special tokens count where it says so.
 
     Rows begin with BOS if the tokenizer has one. Memory: the activations of the sample at one site
-    or two, and more of them, up to half a gigabyte, where many conventions are asked for.
+    or two, and more of them, up to half a gigabyte, where there are many conventions.
     """
-    found: dict[Convention, Numbers] = {}
+    numbers: dict[Convention, Numbers] = {}
     tokens = sum(len(row.ids) for row in rows)
     most = _KEPT // (max(tokens, 1) * max(sae.cfg.d_model, sae.cfg.width_out))
     ordered = sorted(
@@ -70,8 +70,8 @@ def measure(
         for group in _groups(same, most):
             sites = list(dict.fromkeys(site for c in group for site in (c.site, c.target)))
             sample = _gather(lm, rows, sites, sae.W_enc.device, without_bos=absent)
-            found |= _numbers(sae, sample, group)
-    return {convention: found[convention] for convention in conventions}
+            numbers |= _numbers(sae, sample, group)
+    return {convention: numbers[convention] for convention in conventions}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,13 +116,13 @@ def _gather(
     ordinary: list[Tensor] = []
     for batch in batches(rows, lm.tokenizer, _ROWS):
         with lm.lock:
-            found = activations(lm.model, batch.input_ids.to(lm.device), sites)
+            captured = activations(lm.model, batch.input_ids.to(lm.device), sites)
         # The first token of a row is real, BOS or not; padding is what is left.
         real = batch.mask.clone()
         real[:, 0] = True
         ordinary.append(batch.mask[real])
         for site in sites:
-            parts[site].append(found[site].to(device)[real.to(device)])
+            parts[site].append(captured[site].to(device)[real.to(device)])
     at = {site: torch.cat(part) for site, part in parts.items()}
     return _Sample(at=at, ordinary=torch.cat(ordinary).to(device))
 
@@ -130,7 +130,7 @@ def _gather(
 def _numbers(
     sae: SAE, sample: _Sample, conventions: Sequence[Convention]
 ) -> dict[Convention, Numbers]:
-    found: dict[Convention, Numbers] = {}
+    numbers: dict[Convention, Numbers] = {}
 
     def arithmetic(convention: Convention) -> Convention:
         return replace(convention, target=convention.site)
@@ -138,8 +138,8 @@ def _numbers(
     # Conventions that differ in the target alone share what the SAE makes of the input.
     alike = sorted(conventions, key=lambda c: str(arithmetic(c)))
     for one, same in groupby(alike, key=arithmetic):
-        found |= _of_input(sae, sample, one, list(same))
-    return found
+        numbers |= _of_input(sae, sample, one, list(same))
+    return numbers
 
 
 def _of_input(

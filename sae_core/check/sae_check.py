@@ -62,7 +62,7 @@ class Check:
 
     verdict: Verdict
     sentence: str
-    """What was found and what to do next."""
+    """What the numbers are and what to do next."""
     site: str | None
     """The declared convention; None if the SAE declares none."""
     l0: float
@@ -112,21 +112,21 @@ def check_sae(
         verdict=outcome.verdict,
         sentence=sentence(lm.model, cfg, outcome),
         site=None if search.here is None else search.here.where,
-        l0=outcome.found.l0,
-        fvu=outcome.found.fvu,
+        l0=outcome.numbers.l0,
+        fvu=outcome.numbers.fvu,
         declared_l0=search.declared.l0,
         declared_fvu=search.declared.fvu,
-        tokens=outcome.found.tokens,
+        tokens=outcome.numbers.tokens,
         convention=None if outcome.fitting is None else str(outcome.fitting[0]),
         tried=tuple(
             Tried(
                 convention=str(convention),
-                l0=found.l0,
-                fvu=found.fvu,
-                tokens=found.tokens,
-                fits=search.declared.fits(found),
+                l0=numbers.l0,
+                fvu=numbers.fvu,
+                tokens=numbers.tokens,
+                fits=search.declared.fits(numbers),
             )
-            for convention, found in ordered
+            for convention, numbers in ordered
         ),
         content_hash=cfg.metadata.get("content_hash"),
         model_dtype=str(lm.model.dtype).removeprefix("torch."),
@@ -149,24 +149,24 @@ class _Search:
 
     def around(self, here: Convention) -> Outcome:
         """The numbers at `here`, and the convention that fits if those do not."""
-        found = self._full(here)
-        if found.tokens < FEW_TOKENS or not found.finite:
-            return self._outcome(here, found)
-        if not self.declared.fits(found):
+        numbers = self._full(here)
+        if numbers.tokens < FEW_TOKENS or not numbers.finite:
+            return self._outcome(here, numbers)
+        if not self.declared.fits(numbers):
             stages = self._stages(here)
         elif self.declared.fvu is None:
             stages = [self._conventions.similar(here)]
         else:
             stages = []
-        return self._outcome(here, found, *self._first_fitting(here, found, stages))
+        return self._outcome(here, numbers, *self._first_fitting(here, numbers, stages))
 
     def anywhere(self) -> Outcome:
         """The best site of an SAE that declares none."""
         self._try(self._conventions.everywhere())
         best, _ = self._best()
-        found = self.tried[best] = self._full(best)
-        fits = self.declared.fits(found)
-        return self._outcome(None, found, (best, found) if fits else None)
+        numbers = self.tried[best] = self._full(best)
+        fits = self.declared.fits(numbers)
+        return self._outcome(None, numbers, (best, numbers) if fits else None)
 
     def _stages(self, here: Convention) -> Iterable[list[Convention]]:
         """What to try, the likeliest mistakes first."""
@@ -181,7 +181,7 @@ class _Search:
         yield [*conventions.other_layers(here), *conventions.everywhere(), *self._scaled(here)]
 
     def _first_fitting(
-        self, here: Convention, found: Numbers, stages: Iterable[list[Convention]]
+        self, here: Convention, at_here: Numbers, stages: Iterable[list[Convention]]
     ) -> tuple[_Candidate | None, _Candidate | None]:
         """One that fits, clearly better than `here`; or else one that is at least nearer."""
         base = measure(self._lm, self._sae, self._screen, [here])[here]
@@ -193,7 +193,7 @@ class _Search:
             best, numbers = self._best()
             if self._wins(numbers, base):
                 full = self._full(best)
-                if self._wins(full, found):
+                if self._wins(full, at_here):
                     self.tried[best] = full
                     return (best, full), None
             nearer = (best, numbers) if self.declared.clearly_better(numbers, base) else None
@@ -208,8 +208,8 @@ class _Search:
             return [self.declared.distance(each) for each in numbers.values()]
 
         scaled = replace(here, factor=best_factor(distances))
-        found = measure(self._lm, self._sae, self._screen, [here, scaled])
-        return [scaled] if found[scaled].fvu * FACTOR_GAIN < found[here].fvu else []
+        both = measure(self._lm, self._sae, self._screen, [here, scaled])
+        return [scaled] if both[scaled].fvu * FACTOR_GAIN < both[here].fvu else []
 
     def _try(self, conventions: Iterable[Convention]) -> None:
         """Measure conventions that were not seen before, the most promising if they are many."""
@@ -227,22 +227,22 @@ class _Search:
         return min(self.tried.items(), key=lambda item: self.declared.rank(*item))
 
     def _full(self, convention: Convention) -> Numbers:
-        found = measure(self._lm, self._sae, self._rows, [convention])[convention]
-        if not found.tokens:
+        numbers = measure(self._lm, self._sae, self._rows, [convention])[convention]
+        if not numbers.tokens:
             raise ValueError("the text holds no token that counts: give more text.")
-        return found
+        return numbers
 
     def _outcome(
         self,
         here: Convention | None,
-        found: Numbers,
+        numbers: Numbers,
         fitting: _Candidate | None = None,
         nearest: _Candidate | None = None,
     ) -> Outcome:
         return Outcome(
             declared=self.declared,
             here=here,
-            found=found,
+            numbers=numbers,
             fitting=fitting,
             nearest=nearest,
             others=len(self._seen),

@@ -24,13 +24,13 @@ def save_check(bundle: Bundle, sae: str, check: Check) -> Path:
 
     Weights and index stay as they are. ValueError with one sentence if it cannot be written.
     """
-    found = {**check.as_dict(), "date": datetime.now(UTC).date().isoformat()}
+    saved = {**check.as_dict(), "date": datetime.now(UTC).date().isoformat()}
     folder = bundle.sae_path(sae)
     if sae not in bundle.sources and load_config(folder).metadata.get("content_hash"):
-        update_metadata(folder, check=found)
+        update_metadata(folder, check=saved)
         return folder / CONFIG_FILE
     with atomic_write(folder / CHECK_FILE) as temporary:
-        temporary.write_text(json.dumps(found, indent=2, allow_nan=False) + "\n")
+        temporary.write_text(json.dumps(saved, indent=2, allow_nan=False) + "\n")
     return folder / CHECK_FILE
 
 
@@ -42,15 +42,15 @@ def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
     """
     cfg = bundle.sae_config(sae)
     file = bundle.sae_path(sae) / CHECK_FILE
-    found = cfg.metadata.get("check")
-    if found is None and file.is_file():
+    saved = cfg.metadata.get("check")
+    if saved is None and file.is_file():
         try:
-            found = json.loads(file.read_text())
+            saved = json.loads(file.read_text())
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is damaged ({error}): check the SAE again.") from error
     here = as_declared(cfg)
-    if not isinstance(found, dict) or found.get("site") != (here and here.where):
+    if not isinstance(saved, dict) or saved.get("site") != (here and here.where):
         return None
-    # Of an SAE whose files hold no hash it is known once the weights have been read.
-    known = cfg.metadata.get("content_hash")
-    return found if known in (None, found.get("content_hash")) else None
+    # An SAE whose files hold no hash has one once its weights have been read.
+    digest = cfg.metadata.get("content_hash")
+    return saved if digest in (None, saved.get("content_hash")) else None

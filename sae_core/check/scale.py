@@ -15,7 +15,7 @@ def best_factor(distances: Callable[[Sequence[float]], Sequence[float]]) -> floa
     centre, reach = 0.0, _OCTAVES
     for steps in _ROUNDS:
         exponents = [centre + reach * (2 * step / steps - 1) for step in range(steps + 1)]
-        found = distances([2.0**exponent for exponent in exponents])
-        centre = exponents[min(range(len(found)), key=found.__getitem__)]
+        measured = distances([2.0**exponent for exponent in exponents])
+        centre = exponents[min(range(len(measured)), key=measured.__getitem__)]
         reach *= 2 / steps
     return 2.0**centre

@@ -13,7 +13,7 @@ from sae_core.sites import layers, module_path
 
 def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
     """One or two sentences of plain words that go with the outcome's verdict."""
-    if not outcome.found.finite:
+    if not outcome.numbers.finite:
         return (
             "The model's activations hold values that are not finite numbers: run it in bfloat16 "
             "or float32, not in float16."
@@ -22,12 +22,12 @@ def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
         return _unplaced(model, outcome)
     if outcome.fitting is not None:
         return _another(model, cfg, outcome, outcome.here, *outcome.fitting)
-    beside = f"At {outcome.here.where} {_beside(outcome.found, outcome.declared)}"
+    beside = f"At {outcome.here.where} {_beside(outcome.numbers, outcome.declared)}"
     if outcome.fits:
         return _fitting(outcome, beside)
     if outcome.few:
         return (
-            f"{beside}, but {_number(outcome.found.tokens)} tokens are too few to judge by: give "
+            f"{beside}, but {_number(outcome.numbers.tokens)} tokens are too few to judge by: give "
             f"{FEW_TOKENS} or more."
         )
     tried = f"none of {outcome.others} other conventions fits"
@@ -52,7 +52,7 @@ def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
 
 
 def _fitting(outcome: Outcome, beside: str) -> str:
-    few = f" These are few tokens: {_number(outcome.found.tokens)}." if outcome.few else ""
+    few = f" These are few tokens: {_number(outcome.numbers.tokens)}." if outcome.few else ""
     if outcome.declared.nothing:
         return f"{beside}; nothing is declared to compare with, but that is a good SAE's.{few}"
     others = ""
@@ -69,7 +69,7 @@ def _another(
     convention: Convention,
     numbers: Numbers,
 ) -> str:
-    there, ours = _these(numbers), _these(outcome.found)
+    there, ours = _these(numbers), _these(outcome.numbers)
     if convention.bos == "counted":
         return (
             f"The declared numbers count BOS as a token: so {there}; without it, as Jumpscope "
@@ -102,7 +102,7 @@ def _unplaced(model: nn.Module, outcome: Outcome) -> str:
     if outcome.fitting is None:
         return (
             f"The weights do not say where they read, and at none of {outcome.others} activations "
-            f"of their width do they fit; the best numbers are: {_these(outcome.found)}. They "
+            f"of their width do they fit; the best numbers are: {_these(outcome.numbers)}. They "
             "probably belong to another model."
         )
     convention, numbers = outcome.fitting
@@ -114,10 +114,10 @@ def _unplaced(model: nn.Module, outcome: Outcome) -> str:
 
 
 def _hopeless(outcome: Outcome) -> str:
-    if not outcome.found.usable:
+    if not outcome.numbers.usable:
         return "the reconstruction is not made of finite numbers"
     if outcome.silent_or_dense:
-        silent = outcome.found.l0 < 1
+        silent = outcome.numbers.l0 < 1
         return "hardly anything fires" if silent else "so much fires that nothing is sparse"
     return "the reconstruction is worse than the mean activation"
 
@@ -179,17 +179,17 @@ def _module(model: nn.Module, site: Site) -> str:
     return f"{name}'s {side}{unit}"
 
 
-def _beside(found: Numbers, declared: Declared) -> str:
+def _beside(numbers: Numbers, declared: Declared) -> str:
     """The numbers, each with the declared one behind it."""
     l0, fvu = (
         "" if value is None else f" (declared: {_number(value)})"
         for value in (declared.l0, declared.fvu)
     )
-    return f"L0 is {_number(found.l0)}{l0} and FVU {_number(found.fvu)}{fvu}"
+    return f"L0 is {_number(numbers.l0)}{l0} and FVU {_number(numbers.fvu)}{fvu}"
 
 
-def _these(found: Numbers) -> str:
-    return f"L0 is {_number(found.l0)} and FVU {_number(found.fvu)}"
+def _these(numbers: Numbers) -> str:
+    return f"L0 is {_number(numbers.l0)} and FVU {_number(numbers.fvu)}"
 
 
 def _number(value: int | float) -> str:

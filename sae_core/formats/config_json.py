@@ -45,8 +45,8 @@ def site(text: str | None) -> Site | None:
 
 def sites(cfg: SAEConfig) -> dict[str, str | None]:
     """The configuration's sites as JSON."""
-    found = {"site": None if cfg.site is None else str(cfg.site)}
-    return found if cfg.site_out is None else found | {"site_out": str(cfg.site_out)}
+    read = {"site": None if cfg.site is None else str(cfg.site)}
+    return read if cfg.site_out is None else read | {"site_out": str(cfg.site_out)}
 
 
 def record(cfg: SAEConfig) -> dict[str, Any]:

@@ -118,7 +118,7 @@ class HashedFile(io.RawIOBase):
         return self._file.tell()
 
     def readinto(self, buffer: Any) -> int:
-        """Fill `buffer` and return the number of bytes; less than asked for at the file's end."""
+        """Fill `buffer` and return the number of bytes; fewer than its length at the file's end."""
         at = self._file.tell()
         count = self._file.readinto(buffer)
         if at <= self._hashed < at + count:

@@ -106,28 +106,28 @@ def plan(path: Path, origin: Origin) -> Plan:
     config = above / CONFIG_FILE
     written = read_json(config) if config.is_file() else {}
     trainer = entry(written, "trainer", dict, config) or {}
-    known = _class(weights, trainer.get("dict_class"))
-    first, second = matrix_shape(weights, known.names["W_enc"])
-    d_model, d_sae = (second, first) if "W_enc" in known.transposed else (first, second)
+    layout = _class(weights, trainer.get("dict_class"))
+    first, second = matrix_shape(weights, layout.names["W_enc"])
+    d_model, d_sae = (second, first) if "W_enc" in layout.transposed else (first, second)
     header = weights.headers.get("threshold")
-    of_batch = known.architecture == "jumprelu" and header is not None and header.shape == ()
+    of_batch = layout.architecture == "jumprelu" and header is not None and header.shape == ()
     if of_batch and weights.number("threshold") < 0:
         raise ValueError(
             f"{path} was saved before its threshold was estimated: train it further, or use a "
             "later checkpoint."
         )
-    for key, found in (("activation_dim", d_model), ("dict_size", d_sae)):
-        if (entry(trainer, key, int, config) or found) != found:
-            raise ValueError(f"{config} says {key}={trainer[key]} but {path} has {found}.")
+    for key, size in (("activation_dim", d_model), ("dict_size", d_sae)):
+        if (entry(trainer, key, int, config) or size) != size:
+            raise ValueError(f"{config} says {key}={trainer[key]} but {path} has {size}.")
     buffer = entry(written, "buffer", dict, config) or {}
     cfg = origin.configure(
         path,
         _said(trainer, buffer, config) | recall(written, config),
         transcoder=buffer.get("io") == "in_and_out",
-        architecture=known.architecture,
+        architecture=layout.architecture,
         d_model=d_model,
         d_sae=d_sae,
-        k=_k(weights, trainer, config) if known.architecture == "topk" else None,
+        k=_k(weights, trainer, config) if layout.architecture == "topk" else None,
     )
     factor = weights.values.get("norm_factor")
 
@@ -135,15 +135,15 @@ def plan(path: Path, origin: Origin) -> Plan:
         if factor is not None:
             # While it trains, an SAE of normalised activations takes these; scaled when saved.
             scale_biases(sae, float(factor))
-        if known.fold is not None:
-            known.fold(sae)
+        if layout.fold is not None:
+            layout.fold(sae)
 
     return Plan(
         cfg=cfg,
         weights=weights,
-        names=known.names,
-        transposed=known.transposed,
-        unused=known.unused,
+        names=layout.names,
+        transposed=layout.transposed,
+        unused=layout.unused,
         fold=fold,
     )
 
@@ -159,9 +159,9 @@ def write(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
         "jumprelu": "JumpReluAutoEncoder",
         "topk": "AutoEncoderTopK",
     }[cfg.architecture]
-    known = CLASSES[dict_class]
-    tensors = {name: getattr(sae, name).data for name in known.names}
-    if known.fold is not None:  # those that take b_dec off their input
+    layout = CLASSES[dict_class]
+    tensors = {name: getattr(sae, name).data for name in layout.names}
+    if layout.fold is not None:  # those that take b_dec off their input
         moved = project(sae, sae.b_dec.data)
         if isinstance(sae, GatedSAE):
             tensors["b_gate"] = tensors["b_gate"] + moved
@@ -170,10 +170,10 @@ def write(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
             tensors["b_enc"] = tensors["b_enc"] + moved
     state = {
         # Cloned, for torch.save writes the whole of a memory that a tensor has a part of.
-        stored: (tensors[name].T if name in known.transposed else tensors[name])
+        stored: (tensors[name].T if name in layout.transposed else tensors[name])
         .to("cpu", dtype)
         .clone(memory_format=torch.contiguous_format)
-        for name, stored in known.names.items()
+        for name, stored in layout.names.items()
     }
     trainer: dict[str, Any] = {
         "dict_class": dict_class,
@@ -202,17 +202,17 @@ def _class(weights: TorchFile, name: object) -> DictClass:
                 f"{weights.path} is of class {name!r}: those read are {', '.join(CLASSES)}."
             )
         return CLASSES[str(name)]
-    found = set(weights.headers)
+    stored = set(weights.headers)
     matching: dict[str, DictClass] = {}
-    for candidate, known in CLASSES.items():
-        whole = set(known.names.values()) | known.unused
+    for candidate, layout in CLASSES.items():
+        whole = set(layout.names.values()) | layout.unused
         # Early TopK files have no threshold, which nothing needs.
-        if whole - (known.unused & {"threshold"}) <= found <= whole:
-            matching[candidate] = known
+        if whole - (layout.unused & {"threshold"}) <= stored <= whole:
+            matching[candidate] = layout
     if not matching:
         raise ValueError(
             f"{weights.path} is none of dictionary_learning's classes: its tensors are "
-            f"{', '.join(sorted(found)[:8])}."
+            f"{', '.join(sorted(stored)[:8])}."
         )
     if len(matching) > 1:
         raise ValueError(

@@ -72,4 +72,4 @@ def site_of_hook(name: str, model_name: str = "") -> Site | None:
 
 
 def _first(names: dict[str, SiteKind], kind: SiteKind) -> str:
-    return next((name for name, known in names.items() if known == kind), "")
+    return next((name for name, other in names.items() if other == kind), "")

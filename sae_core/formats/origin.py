@@ -47,7 +47,7 @@ class Origin:
     revision: str = ""
     """Commit of the repository."""
     bytes: int | None = None
-    """Size of its weights file there; None if that is not known."""
+    """Size of its weights file there; None where it was not listed."""
 
     @property
     def is_embedding(self) -> bool:
@@ -60,7 +60,7 @@ class Origin:
         """The configuration of the SAE in the file at `path`.
 
         `shape` has its architecture and sizes, `said` what the file says beyond these (entries may
-        be None); the rest is from here. ValueError for a transcoder between unknown sites.
+        be None); the rest is from here. ValueError for a transcoder that names no sites.
         """
         metadata = dict(said.get("metadata") or {})
         if self.l0 is not None:
@@ -88,9 +88,9 @@ class Origin:
 
 
 def origin_of(repo: str, path: str, revision: str = "") -> Origin:
-    """What the names of a hub repository and of a folder in it say; nothing for unknown names."""
-    known = _of_names(f"{repo}/{path}") or Origin()
-    return replace(known, repo=repo, path=path, revision=revision)
+    """What the names of a hub repository and of a folder in it say; nothing for other names."""
+    named = _of_names(f"{repo}/{path}") or Origin()
+    return replace(named, repo=repo, path=path, revision=revision)
 
 
 def origin_of_path(path: Path) -> Origin:

@@ -13,7 +13,7 @@ from sae_core.sae import SAE, JumpReLUSAE, tensor_shapes
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a format's reader finds out before any weight is read."""
+    """What a format's reader settles before any weight is read."""
 
     cfg: SAEConfig
     """The SAE's configuration, without the content hash."""
@@ -24,7 +24,7 @@ class Plan:
     transposed: frozenset[str] = frozenset()
     """Parameters whose stored tensors are their transposes."""
     unused: frozenset[str] = frozenset()
-    """Stored tensors that are known and not needed."""
+    """Stored tensors that are of the format and not needed."""
     fold: Callable[[SAE], None] | None = None
     """Takes training matters into the weights, once they are read."""
 

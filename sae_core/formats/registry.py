@@ -34,8 +34,8 @@ def recognise(path: Path) -> str:
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
     if path.is_dir():
-        if found := _in_folder(path):
-            return found
+        if name := _in_folder(path):
+            return name
         if any("w_enc" in SafetensorsFile(file).headers for file in path.glob("*.safetensors")):
             raise ValueError(
                 f"{path} holds the layers of a cross-layer transcoder: SAEs and transcoders of one "
@@ -53,7 +53,7 @@ def recognise(path: Path) -> str:
     if path.suffix == ".safetensors" and "w_enc" in SafetensorsFile(path).headers:
         return "gemma_scope_2"
     refuse_placeholder(path)
-    raise ValueError(f"{path} is in no SAE format that is known: {', '.join(FORMATS)}.")
+    raise ValueError(f"{path} is in no SAE format that is read: {', '.join(FORMATS)}.")
 
 
 def weights_file(path: Path) -> Path:

@@ -83,33 +83,33 @@ def load_sae(folder: Path | str, device: str | torch.device = "cpu") -> SAE:
 def plan(path: Path, origin: Origin) -> Plan:
     """How to read a folder, or the `sae_weights.safetensors` in one."""
     folder = path if path.is_dir() else path.parent
-    found = describe(folder, origin)
+    described = describe(folder, origin)
     file = folder / WEIGHTS_FILE
     if not file.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS_FILE}: it is not a whole SAE folder.")
     weights = SafetensorsFile(file)
-    names = {name: name for name in tensor_shapes(found.cfg)}
+    names = {name: name for name in tensor_shapes(described.cfg)}
     if "log_threshold" in weights.headers and "threshold" in names:
         names["threshold"] = "log_threshold"  # training files of its early versions
     return Plan(
-        cfg=found.cfg,
+        cfg=described.cfg,
         weights=weights,
         names=names,
         transposed=frozenset({"W_skip"}),
         unused=_ones(weights),
-        fold=lambda sae: _fold(sae, found, "log_threshold" in names.values()),
+        fold=lambda sae: _fold(sae, described, "log_threshold" in names.values()),
     )
 
 
-def _fold(sae: SAE, found: Described, log_threshold: bool) -> None:
+def _fold(sae: SAE, described: Described, log_threshold: bool) -> None:
     if log_threshold and isinstance(sae, JumpReLUSAE):
         sae.threshold.data.exp_()
-    if found.by_decoder_norm:
+    if described.by_decoder_norm:
         norms_into_activations(sae)
-    if found.subtract_b_dec:
+    if described.subtract_b_dec:
         subtract_b_dec(sae)
-    if found.scale is not None:
-        scale_activations(sae, found.scale)
+    if described.scale is not None:
+        scale_activations(sae, described.scale)
 
 
 def _ones(weights: SafetensorsFile) -> frozenset[str]:

@@ -136,8 +136,8 @@ def _architecture(written: dict[str, Any], path: Path) -> tuple[Architecture, bo
     base = "_".join(p for p in parts if p not in ("transcoder", "skip")) if transcoder else name
     base = base or "standard"
     if base not in get_args(Architecture):
-        known = ", ".join(get_args(Architecture))
-        raise ValueError(f"{path} is of an unknown SAE architecture {name!r}: known are {known}.")
+        names = ", ".join(get_args(Architecture))
+        raise ValueError(f"{path} is of an unknown SAE architecture {name!r}: read are {names}.")
     return base, transcoder, skip  # pyright: ignore[reportReturnType] - checked above
 
 
@@ -165,9 +165,9 @@ def _hook(metadata: dict[str, Any], key: str, model_name: str, path: Path) -> Si
     if metadata.get("hook_head_index") is not None:
         return None  # one head of several: no site of ours
     for name in (f"hf_{key}", key):
-        found = site_of_hook(entry(metadata, name, str, path) or "", model_name)
-        if found is not None:
-            return found
+        named = site_of_hook(entry(metadata, name, str, path) or "", model_name)
+        if named is not None:
+            return named
     return None
 
 

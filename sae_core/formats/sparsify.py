@@ -45,9 +45,9 @@ def plan(path: Path, origin: Origin) -> Plan:
     weights = SafetensorsFile(folder / WEIGHTS_FILE)
     d_sae, d_model = matrix_shape(weights, "encoder.weight")
     d_out = decoder_width(weights, "W_dec", d_sae)
-    for key, found in (("d_in", d_model), ("num_latents", d_sae)):
-        if (entry(written, key, int, config) or found) != found:
-            raise ValueError(f"{config} says {key}={written[key]} but the weights have {found}.")
+    for key, size in (("d_in", d_model), ("num_latents", d_sae)):
+        if (entry(written, key, int, config) or size) != size:
+            raise ValueError(f"{config} says {key}={written[key]} but the weights have {size}.")
     k = entry(written, "k", int, config)
     if k is None:
         raise ValueError(f"{config} lacks 'k': it is not an SAE of sparsify's.")

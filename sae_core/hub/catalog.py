@@ -61,29 +61,29 @@ def read_catalog(source: SAEId | str, revision: str | None = None) -> list[Catal
     listing = look(sae_id.repo, sae_id.revision)
     if listing.files is None:
         raise ValueError(
-            f"what {sae_id.repo} offers is not known, for it was never listed and the hub cannot "
+            f"what {sae_id.repo} holds cannot be told, for it was never listed and the hub cannot "
             "be reached: go online once."
         )
     return catalog_of(sae_id, listing)
 
 
 def catalog_of(sae_id: SAEId, listing: Listing) -> list[CatalogEntry]:
-    """The same, of a repository whose files are known."""
+    """The same, of a repository whose files are listed."""
     assert listing.files is not None
-    found = sae_folders(listing.files)
-    inside = [folder for folder in found if f"{folder}/".startswith(_prefix(sae_id.folder))]
+    folders = sae_folders(listing.files)
+    inside = [folder for folder in folders if f"{folder}/".startswith(_prefix(sae_id.folder))]
     if not inside:
         inside = [choose(sae_id, listing)]
     scope = is_gemma_scope(sae_id.repo)
-    settings = {} if scope else described(listing, [found[folder] for folder in inside])
+    settings = {} if scope else described(listing, [folders[folder] for folder in inside])
     everything = {
         folder: _entry(sae_id.within(folder), listing, weights, settings.get(weights))
-        for folder, weights in found.items()
+        for folder, weights in folders.items()
     }
     if scope:
         everything = _measured(everything)
     above = {folder.rpartition("/")[0] for folder in inside}
-    best = {canonical(folder, list(found)) for folder in above}
+    best = {canonical(folder, list(folders)) for folder in above}
     return [replace(everything[folder], canonical=folder in best) for folder in inside]
 
 
@@ -127,14 +127,14 @@ def _entry(
     )
 
 
-def _measured(found: dict[str, CatalogEntry]) -> dict[str, CatalogEntry]:
+def _measured(entries: dict[str, CatalogEntry]) -> dict[str, CatalogEntry]:
     """Marks the files that are not whole.
 
     Files of one kind of site and one width hold the same arrays in the same format, so the size
     that most of them have is that of a whole file.
     """
     sizes: dict[tuple[object, ...], Counter[int]] = defaultdict(Counter)
-    for entry in found.values():
+    for entry in entries.values():
         sizes[_kind(entry)][entry.bytes] += 1
     common = {
         kind: max(counts, key=lambda size: (counts[size], size)) for kind, counts in sizes.items()
@@ -142,7 +142,7 @@ def _measured(found: dict[str, CatalogEntry]) -> dict[str, CatalogEntry]:
     # A header may be some bytes longer or shorter.
     return {
         folder: replace(entry, whole=entry.bytes > 0.99 * common[_kind(entry)])
-        for folder, entry in found.items()
+        for folder, entry in entries.items()
     }
 
 

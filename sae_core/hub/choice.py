@@ -13,7 +13,7 @@ NEEDED: dict[str, tuple[str, ...]] = {
     "ae.pt": ("config.json",),
     "sae.safetensors": ("cfg.json", "../config.json", "../../config.json"),
 }
-"""Weights of the known formats -> the files read with them, as far as they exist."""
+"""Weights of the supported formats -> the files read with them, as far as they exist."""
 
 _AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
 _REFUSED = {"clt": "cross-layer transcoders", "crosscoder": "crosscoders"}
@@ -21,26 +21,26 @@ _REFUSED = {"clt": "cross-layer transcoders", "crosscoder": "crosscoders"}
 
 def sae_folders(files: dict[str, int]) -> dict[str, str]:
     """Folders that hold an SAE -> the path of its weights; in natural order (layer_2, layer_10)."""
-    found: dict[str, str] = {}
+    weights: dict[str, str] = {}
     for path in sorted(files, key=_natural):
         folder, _, name = path.rpartition("/")
         if name in NEEDED and folder.partition("/")[0] not in _REFUSED:
-            found.setdefault(folder, path)
-    return found
+            weights.setdefault(folder, path)
+    return weights
 
 
 def choose(sae_id: SAEId, listing: Listing) -> str:
     """The folder that `sae_id` means; ValueError naming what there is if it is none's."""
     assert listing.files is not None
-    found = list(sae_folders(listing.files))
-    if sae_id.folder in found:
+    folders = list(sae_folders(listing.files))
+    if sae_id.folder in folders:
         return sae_id.folder
-    if not sae_id.folder and len(found) == 1:
-        return found[0]
+    if not sae_id.folder and len(folders) == 1:
+        return folders[0]
     above, _, last = sae_id.folder.rpartition("/")
-    if last == CANONICAL and (folder := canonical(above, found)):
+    if last == CANONICAL and (folder := canonical(above, folders)):
         return folder
-    raise ValueError(_advice(sae_id, found))
+    raise ValueError(_advice(sae_id, folders))
 
 
 def canonical(above: str, folders: list[str]) -> str | None:
@@ -63,24 +63,26 @@ def _advice(sae_id: SAEId, folders: list[str]) -> str:
             "once and are not supported: choose a transcoder or an SAE."
         )
     if not folders:
-        return f"{sae_id.repo} holds no SAE in a format that Jumpscope knows."
-    known, inside = "", folders
+        return f"{sae_id.repo} holds no SAE in a format that Jumpscope reads."
+    matched, inside = "", folders
     for part in sae_id.folder.split("/") if sae_id.folder else []:
-        path = f"{known}/{part}" if known else part
+        path = f"{matched}/{part}" if matched else part
         below = [folder for folder in inside if folder == path or folder.startswith(f"{path}/")]
         if not below:
             wrong = part
             break
-        known, inside = path, below
+        matched, inside = path, below
     else:
         examples = ", ".join(str(sae_id.within(folder)) for folder in inside[:2])
         return (
             f"{sae_id} is not one SAE but {len(inside)}, e.g. {examples}: jumpscope list {sae_id} "
             "shows them all."
         )
-    parts = dict.fromkeys(folder.removeprefix(known).strip("/").split("/")[0] for folder in inside)
+    parts = dict.fromkeys(
+        folder.removeprefix(matched).strip("/").split("/")[0] for folder in inside
+    )
     nearest = sorted(parts, key=lambda part: _distance(part, wrong))[:3]
-    where = sae_id.within(known)
+    where = sae_id.within(matched)
     return (
         f"{where} has no {wrong}, but e.g. {', '.join(nearest)}: jumpscope list {where} shows all."
     )

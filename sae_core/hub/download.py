@@ -60,9 +60,9 @@ def _cached(sae_id: SAEId, commit: str) -> tuple[Path, Origin]:
     """For a repository that was never listed and cannot be: the id's own folder, if it is there."""
     for name in NEEDED:
         path = f"{sae_id.folder}/{name}".lstrip("/")
-        found = try_to_load_from_cache(sae_id.repo, path, constants.HF_HUB_CACHE, revision=commit)
-        if isinstance(found, str):
-            return Path(found).parent, origin(sae_id, commit)
+        local = try_to_load_from_cache(sae_id.repo, path, constants.HF_HUB_CACHE, revision=commit)
+        if isinstance(local, str):
+            return Path(local).parent, origin(sae_id, commit)
     why = "HF_HUB_OFFLINE is set" if constants.is_offline_mode() else "the hub cannot be reached"
     if sae_id.folder.rpartition("/")[2] == CANONICAL:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Which commit a revision is, and which files it has: asked of the hub once, then kept.
+"""Which commit a revision is, and which files it has: requested once, then kept.
 
 A commit never changes, so its list of files is kept beside the client's cache (HF_HOME/assets), and
 `canonical` and `jumpscope list` work offline too. What a branch pointed to last is kept by the
@@ -37,7 +37,7 @@ def look(repo: str, revision: str | None = None) -> Listing:
     """The repository's files at `revision`, by default at the newest commit.
 
     Where the hub cannot be reached, what it said last is used. ValueError with one sentence if the
-    repository or the revision does not exist, or nothing is known of it.
+    repository or the revision does not exist, or if it never answered and cannot be reached.
     """
     what = f"{repo}@{revision}" if revision else repo
     try:
@@ -55,7 +55,7 @@ def _commit(repo: str, revision: str | None) -> str:
     if revision and _COMMIT.fullmatch(revision):
         return revision
     try:
-        # Asked here, for resolve_revision would wait for ever for a hub that does not answer.
+        # Requested here, for resolve_revision would wait for ever for a hub that does not answer.
         commit = _info(repo, revision).sha
     except Exception as error:
         if not unreachable(error):

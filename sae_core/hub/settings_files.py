@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Described:
-    """What is known of an SAE without its weights."""
+    """What an SAE's settings say, without its weights."""
 
     site: Site | None = None
     site_out: Site | None = None

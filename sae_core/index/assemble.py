@@ -98,7 +98,7 @@ def make_pages(
     acts, pre_acts = statistics.acts.counts.cpu(), statistics.pre_acts.counts.cpu()
     of_contexts = np.searchsorted(contexts.feature, np.arange(d_sae + 1))
     of_tokens, of_sources = tokens.bounds(d_sae), sources.bounds(d_sae)
-    found = []
+    packed = []
     for first in range(0, d_sae, FEATURES):
         last = min(first + FEATURES, d_sae)
         some = slice(first, last)
@@ -127,5 +127,5 @@ def make_pages(
             neighbour=near[some].numpy(),
             cosine=np.rint(cosine[some].numpy() * 32767),
         )
-        found.append(page.pack())
-    return found
+        packed.append(page.pack())
+    return packed

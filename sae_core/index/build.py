@@ -89,7 +89,7 @@ def build_indexes(
                 progress(run.tokens)
         run.read(lambda: index_checkpoint.save(folder, marks, run.state()), progress)
         name = model_name or saes[0].cfg.model_name
-        found = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
+        entries = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
     except KeyboardInterrupt as stop:
         if not index_checkpoint.exists(folder):
             raise
@@ -102,7 +102,7 @@ def build_indexes(
         if not index_checkpoint.exists(folder):
             index_checkpoint.remove(folder)
     index_checkpoint.remove(folder)
-    return found
+    return entries
 
 
 def _context_size(saes: Sequence[SAE], cfg: IndexConfig) -> int:
@@ -155,7 +155,7 @@ class _Run:
         return int(self._token_counts.sum())
 
     def begin(self) -> None:
-        """Settle what has to be known before the first token is counted."""
+        """Settle what has to be fixed before the first token is counted."""
         widths = self._calibrate()
         self._statistics = [
             FeatureStatistics(sae, self._cfg, width, self._vocab_size)
@@ -172,8 +172,8 @@ class _Run:
             batches(rows, self._tokenizer, _CALIBRATION_BATCH),
             strict=False,
         ):
-            found = self._activations(batch)
-            for kept, (x, _) in zip(seen, found, strict=True):
+            pairs = self._activations(batch)
+            for kept, (x, _) in zip(seen, pairs, strict=True):
                 kept.append(x[batch.mask.to(x.device)].float())
             tokens += int(batch.mask.sum())
             if tokens >= _CALIBRATION_TOKENS:
@@ -189,8 +189,8 @@ class _Run:
         """For each SAE what it reads and what it reconstructs: the same, but for transcoders."""
         pairs = [(site, sae.cfg.site_out or site) for sae in self._saes if (site := sae.cfg.site)]
         sites = list(dict.fromkeys(site for pair in pairs for site in pair))
-        found = activations(self._model, batch.input_ids.to(self._device), sites)
-        return [(found[read], found[write]) for read, write in pairs]
+        captured = activations(self._model, batch.input_ids.to(self._device), sites)
+        return [(captured[read], captured[write]) for read, write in pairs]
 
     def read(self, save: Callable[[], None], progress: Progress | None) -> None:
         """Read the rest of the sample, saving now and then."""
@@ -213,7 +213,7 @@ class _Run:
 
     def _count(self, batch: TokenBatch) -> None:
         first = len(self._spool.row_start)
-        found = self._activations(batch)
+        pairs = self._activations(batch)
         self._spool.append(batch.rows, self._skip)
         real = batch.input_ids[batch.mask].numpy()
         self._token_counts += np.bincount(real, minlength=self._vocab_size)
@@ -221,7 +221,7 @@ class _Run:
         missing = len(self._spool.sources) - len(self._source_tokens)
         self._source_tokens = np.pad(self._source_tokens, (0, missing))
         np.add.at(self._source_tokens, source, batch.mask.sum(1).numpy())
-        for statistics, (x, y) in zip(self._statistics, found, strict=True):
+        for statistics, (x, y) in zip(self._statistics, pairs, strict=True):
             like = torch.empty(0, dtype=torch.int64, device=x.device)
             statistics.update(
                 Chunk(

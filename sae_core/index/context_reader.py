@@ -62,7 +62,7 @@ class ContextReader:
         """
         segment, first, last = self._windows(places)
         offset = self._segment_offset[segment] + first - self._segment_start[segment]
-        found = []
+        contexts = []
         for n, place in enumerate(places.tolist()):
             start, end = int(first[n]), int(last[n])
             activations = [0.0] * (end - start)
@@ -76,7 +76,7 @@ class ContextReader:
             ]
             ids = self._ids(blocks, start, end)
             texts = token_texts(ids, self._vocab)
-            found.append(
+            contexts.append(
                 {
                     "tokens": texts,
                     "bytes": partial_bytes(ids, texts, self._vocab),
@@ -90,7 +90,7 @@ class ContextReader:
                     "offset": int(offset[n]),
                 }
             )
-        return found
+        return contexts
 
     def _ids(self, blocks: dict[int, np.ndarray], start: int, end: int) -> list[int]:
         size = tokencodec.BLOCK
@@ -113,19 +113,19 @@ class ContextReader:
         _, first, last = self._windows(places)
         size = tokencodec.BLOCK
         wanted = set((first // size).tolist()) | set(((last - 1) // size).tolist())
-        found: dict[int, np.ndarray] = {}
+        decoded: dict[int, np.ndarray] = {}
         with self._lock:
             for block in wanted & self._cache.keys():
                 self._cache.move_to_end(block)
-                found[block] = self._cache[block]
-        if missing := sorted(wanted - found.keys()):
+                decoded[block] = self._cache[block]
+        if missing := sorted(wanted - decoded.keys()):
             for block, data in self._read_blocks(missing):
-                found[block] = self._id_of_rank[tokencodec.decode_block(data)]
+                decoded[block] = self._id_of_rank[tokencodec.decode_block(data)]
             with self._lock:
-                self._cache.update({block: found[block] for block in missing})
+                self._cache.update({block: decoded[block] for block in missing})
                 while len(self._cache) > CACHED_BLOCKS:
                     self._cache.popitem(last=False)
-        return found
+        return decoded
 
 
 def _offsets(skip: np.ndarray, length: np.ndarray, document: np.ndarray) -> np.ndarray:

@@ -60,11 +60,11 @@ def _in_turn(ranked: Sequence[int], signatures: Sequence[Signature]) -> list[int
         for _, members in sorted(by_source.items())
         if place < len(members)
     ]
-    found: list[int] = []
+    ordered: list[int] = []
     while general or special:
-        found += general[:2] + special[:1]
+        ordered += general[:2] + special[:1]
         general, special = general[2:], special[1:]
-    return found
+    return ordered
 
 
 def _distinct(

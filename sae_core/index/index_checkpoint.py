@@ -94,8 +94,8 @@ def load(folder: Path, marks: dict[str, str]) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-        theirs, state = found["marks"], found["state"]
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        theirs, state = saved["marks"], saved["state"]
     except Exception as error:  # torch.load raises whatever the damage makes its parts raise
         raise ValueError(
             f"checkpoint {path} is damaged: delete the folder {folder} to start again."

@@ -19,8 +19,8 @@ class IndexConfig:
     model: str = ""
     """Without a bundle: folder or hub id of the language model, maybe with @revision."""
     sae: tuple[str, ...] = ()
-    """With bundle: names of SAEs, none means all. With model: hub ids, or folders of any known
-    format. All are indexed in one pass over the model's activations."""
+    """With bundle: names of SAEs, none means all. With model: hub ids, or folders of any format
+    that is read. All are indexed in one pass over the model's activations."""
     tokens: int = 3_000_000
     """Tokens to read; special ones do not count, and the last row is read whole."""
     context_size: int = 0

@@ -37,7 +37,7 @@ _FINAL_NORMS = (
 
 
 def norm_gain(norm: nn.Module, width: int) -> Float[Tensor, " width"]:
-    """Per-channel gain of a norm, whatever its convention, found by probing it.
+    """Per-channel gain of a norm, whatever its convention, measured by probing it.
 
     The probe alternates 1 and -1: its mean is 0 and its size 1, so that RMSNorm and LayerNorm leave
     it alone but for gain (and bias, which cancels in the difference).
@@ -105,7 +105,7 @@ def top_logits(
     directions = stream_directions(model, sae, features).to(gain.device) * gain
     hidden = sorted(i for i in leave_out if i < len(unembedding))
     k = min(k, len(unembedding) - len(hidden))
-    found: list[tuple[Tensor, ...]] = []
+    parts: list[tuple[Tensor, ...]] = []
     for part in directions.to(unembedding.device).split(_ROWS):
         # The unembedding in float32 at once would be twice as large as in bfloat16.
         logits = torch.cat([part @ some.float().T for some in unembedding.split(_TOKENS)], dim=1)
@@ -115,8 +115,8 @@ def top_logits(
         raises = logits.topk(k)
         logits[:, hidden] = torch.inf
         lowers = logits.topk(k, largest=False)
-        found.append((raises.indices, raises.values, lowers.indices, lowers.values, deviation))
-    return TopLogits(*(torch.cat(column).cpu() for column in zip(*found, strict=True)))
+        parts.append((raises.indices, raises.values, lowers.indices, lowers.values, deviation))
+    return TopLogits(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _final_gain(model: nn.Module) -> Tensor:

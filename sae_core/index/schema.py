@@ -123,12 +123,12 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     }
     if not tables >= set(TABLES):
         raise ValueError(f"{path} is no index: {_REBUILD}")
-    found = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    if found is None or found[0] not in map(str, READ_VERSIONS):
-        other = "unknown" if found is None else found[0]
-        known = " and ".join(map(str, READ_VERSIONS))
+    version = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
+    if version is None or version[0] not in map(str, READ_VERSIONS):
+        other = "unknown" if version is None else version[0]
+        supported = " and ".join(map(str, READ_VERSIONS))
         raise ValueError(
-            f"{path} has index schema {other} but this version reads {known}: {_REBUILD}"
+            f"{path} has index schema {other} but this version reads {supported}: {_REBUILD}"
         )
     # A copy that broke off opens all the same: what is missing would be missed on some page later.
     row = connection.execute(

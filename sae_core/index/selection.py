@@ -7,11 +7,12 @@ however often the buffers are merged:
 `Best` keeps, per feature, the k largest values of distinct documents (or of distinct rows).
 
 `IntervalSample` keeps a uniform sample of the active tokens of every activation interval although
-the intervals, equal parts of [threshold, maximum], are known only at the end. Each position of the
-corpus has a random priority that depends on the seed and the position alone. Per feature and bin
-of activation (`histogram.DoublingHistogram` has the same bins) the candidates of lowest priority
-are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the lowest of
-their union. The lowest priorities of an interval's bins are then a uniform sample of the interval.
+the intervals, equal parts of [threshold, maximum], are settled only at the end. Each position of
+the corpus has a random priority that depends on the seed and the position alone. Per feature and
+bin of activation (`histogram.DoublingHistogram` has the same bins) the candidates of lowest
+priority are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the
+lowest of their union. The lowest priorities of an interval's bins are then a uniform sample of the
+interval.
 An interval's edge falls within a bin, whose kept candidates may lie on its other side; that could
 cost exactness only if fewer than `SLOTS` candidates of the whole interval were below the priority
 of the last kept candidate of that bin.

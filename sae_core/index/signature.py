@@ -139,13 +139,13 @@ def _ranked(tokens: Sequence[tuple[str, float, float]]) -> list[_Word]:
 
 def _listed(ranked: Sequence[_Word]) -> list[_Word]:
     """The words worth naming, none if they stand for little of the firing."""
-    found: list[_Word] = []
+    listed: list[_Word] = []
     for word in ranked[:_MAX_WORDS]:
-        long = len(" · ".join([*(w.word for w in found), word.word])) > MAX_LENGTH - 16
-        if word.bits < _WORTH_NAMING * ranked[0].bits or (found and long):
+        long = len(" · ".join([*(w.word for w in listed), word.word])) > MAX_LENGTH - 16
+        if word.bits < _WORTH_NAMING * ranked[0].bits or (listed and long):
             break
-        found.append(word)
-    return found if sum(word.share for word in found) >= _STANDS_OUT else []
+        listed.append(word)
+    return listed if sum(word.share for word in listed) >= _STANDS_OUT else []
 
 
 def _source(facts: Facts) -> str:

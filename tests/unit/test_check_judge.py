@@ -25,13 +25,13 @@ def numbers(l0: float, fvu: float, tokens: int = 4000, **more: Any) -> Numbers:
     return Numbers(l0=float(l0), fvu=fvu, tokens=tokens, **more)
 
 
-def outcome(declared: Declared, found: Numbers, **more: Any) -> Outcome:
+def outcome(declared: Declared, measured: Numbers, **more: Any) -> Outcome:
     settings = {"here": HERE, "fitting": None, "nearest": None, "others": 0} | more
-    return Outcome(declared=declared, found=found, **settings)
+    return Outcome(declared=declared, numbers=measured, **settings)
 
 
 @pytest.mark.parametrize(
-    ("declared", "found", "fits"),
+    ("declared", "measured", "fits"),
     [
         (declares(85), numbers(110, 0.26), True),  # L0 85 +- 25 is what others allow
         (declares(85), numbers(60, 0.26), True),
@@ -52,8 +52,8 @@ def outcome(declared: Declared, found: Numbers, **more: Any) -> Outcome:
         (declares(32), numbers(32, 0.1, finite=False), False),
     ],
 )
-def test_what_fits(declared: Declared, found: Numbers, fits: bool) -> None:
-    assert declared.fits(found) is fits
+def test_what_fits(declared: Declared, measured: Numbers, fits: bool) -> None:
+    assert declared.fits(measured) is fits
 
 
 def test_declared_numbers_come_from_the_id_before_those_measured_here() -> None:

@@ -120,8 +120,8 @@ def test_matrices_may_be_written_in_bfloat16(to: str, tmp_path: Path) -> None:
     [
         ("absent", "absent does not exist"),
         ("empty", "holds no SAE: none of sae_weights.safetensors, params.npz"),
-        ("model.safetensors", "is in no SAE format that is known"),
-        ("notes.txt", "is in no SAE format that is known"),
+        ("model.safetensors", "is in no SAE format that is read"),
+        ("notes.txt", "is in no SAE format that is read"),
         ("empty.txt", "is empty"),
     ],
 )
