@@ -37,6 +37,7 @@ from app.commands.shared import open_bundle
 from app.service import Service
 from app.settings import Settings
 from sae_core.edits import Edit
+from sae_core.generation import generate
 from sae_core.tokens import encode_text
 
 PROMPT_TOKENS = 64
@@ -156,7 +157,8 @@ def measure_steering(service: Service, sae: str, runs: int, new_tokens: int) -> 
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for seed in range(runs + 1):
         generations = {
-            name: engine.lm.generate(
+            name: generate(
+                engine.lm,
                 ids,
                 rows,
                 max_new_tokens=new_tokens + 1,

@@ -40,6 +40,7 @@ from sae_core import attention
 from sae_core.config import SAEConfig, Site
 from sae_core.edits import Edit
 from sae_core.formats import Origin, read_sae, write_sae
+from sae_core.generation import generate
 from sae_core.language_model import load_language_model
 from sae_core.sae import SAE
 from sae_core.sites import activations
@@ -295,7 +296,8 @@ class Bench:
     def generate(self, arms: list[list[Edit]], **options: Any) -> None:
         """Continue `start` greedily; no token ends it."""
         new = self.sizes.new_tokens
-        steps = self.lm.generate(self.start, arms, max_new_tokens=new, eos=frozenset(), **options)
+        options |= {"max_new_tokens": new, "eos": frozenset()}
+        steps = generate(self.lm, self.start, arms, **options)
         assert sum(1 for _ in steps) == new
 
     def transformers_generate(self) -> None:

@@ -74,13 +74,6 @@ class Bundle:
         bundle._check_saes()
         return bundle
 
-    @classmethod
-    def from_ids(cls, model: str, sources: Sequence[str], folder: Path | None = None) -> "Bundle":
-        """The bundle of a model and SAEs named by hub id or path; see `sae_core.workspace`."""
-        from sae_core.workspace import workspace
-
-        return workspace(model, sources, folder)
-
     def _check_saes(self) -> None:
         """ValueError if there is none, a name or a relative path leads out, or a folder lacks."""
         file = self.path / BUNDLE_FILE

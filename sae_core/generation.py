@@ -7,7 +7,7 @@ interleave and none sees another's edits.
 from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,9 +15,7 @@ from torch import Tensor
 
 from sae_core.edits import Edit, Steering
 from sae_core.sites import rewrite
-
-if TYPE_CHECKING:
-    from sae_core.splice import SplicedLM
+from sae_core.splice import SplicedLM
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +39,7 @@ class GenerationStep:
 
 @torch.no_grad()
 def generate(
-    lm: "SplicedLM",
+    lm: SplicedLM,
     ids: Sequence[int],
     arms: Sequence[Sequence[Edit]],
     *,
@@ -111,7 +109,7 @@ class _Run:
 
     def __init__(
         self,
-        lm: "SplicedLM",
+        lm: SplicedLM,
         ids: list[int],
         arms: Sequence[Sequence[Edit]],
         watch: Sequence[tuple[str, int]],

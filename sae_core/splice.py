@@ -4,7 +4,7 @@ Generation with edits is in `sae_core.generation`.
 """
 
 import threading
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,8 +13,6 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Site
-from sae_core.edits import Edit
-from sae_core.generation import GenerationStep, generate
 from sae_core.head import hidden_states
 from sae_core.metrics import fvu, token_comparison
 from sae_core.residual_stream import check_stream
@@ -182,12 +180,6 @@ class SplicedLM:
                     f"feature {feature} does not exist: SAE {sae_name} has features 0 to "
                     f"{d_sae - 1}."
                 )
-
-    def generate(
-        self, ids: Sequence[int], arms: Sequence[Sequence[Edit]], **options: Any
-    ) -> Generator[GenerationStep]:
-        """`sae_core.generation.generate` with this model."""
-        return generate(self, ids, arms, **options)
 
 
 _ENCODED = 2**24

@@ -31,14 +31,14 @@ def chosen_bundle(bundle: str, model: str, saes: Sequence[str], default: str = "
     `saes` name SAEs only where a model is given. ValueError with one sentence if the two forms are
     mixed or neither is whole.
     """
-    from sae_core.bundle import Bundle
-
     if bundle and model:
         raise ValueError("give either a bundle, or --model and --sae, not both.")
     if model:
         if not saes:
             raise ValueError("--model needs --sae: name SAEs by hub id or folder.")
-        return Bundle.from_ids(model, saes)
+        from sae_core.workspace import workspace
+
+        return workspace(model, saes)
     if not bundle and not default:
         raise ValueError("give a bundle (demo is the bundled one), or --model and --sae.")
     return open_bundle(bundle or default)

@@ -140,12 +140,12 @@ def generation_card(
     script = _script(
         setup,
         saes,
-        ["from sae_core.edits import Edit"],
+        ["from sae_core.edits import Edit", "from sae_core.generation import generate"],
         [
             f"ids = {list(ids)}",
             f"edits = [{made}]",
             f"ends = frozenset({sorted(setup.ends)})",
-            f"steps = list(lm.generate(ids, [[], edits], {options}, watch={watch!r}, eos=ends))",
+            f"steps = list(generate(lm, ids, [[], edits], {options}, watch={watch!r}, eos=ends))",
             f"print(steps[{step}].tokens[{arm}].{when}[{column}])",
         ],
     )

@@ -18,7 +18,7 @@ from app.requests import EditRequest, RequestError, SteerRequest
 from app.service.token_rows import named_tokens
 from app.settings import Settings
 from sae_core.edits import Edit
-from sae_core.generation import GeneratedToken
+from sae_core.generation import GeneratedToken, generate
 from sae_core.tokens import TokenStream, partial_bytes
 
 FRAME_SECONDS: Final = 0.05
@@ -245,7 +245,8 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
     ):
         deadline = time.monotonic() + settings.max_seconds
         yield snapshot(done=False)
-        steps = lm.generate(
+        steps = generate(
+            lm,
             ids,
             [[], [edit.edit for edit in edits]],
             watch=watch,

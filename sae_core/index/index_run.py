@@ -7,6 +7,7 @@ from sae_core.bundle import Bundle
 from sae_core.index.build import Target, build_indexes
 from sae_core.index.index_config import IndexConfig
 from sae_core.placement import chosen_device, chosen_dtype
+from sae_core.workspace import workspace
 
 
 def run_index(cfg: IndexConfig) -> dict[str, Any]:
@@ -23,7 +24,7 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
     dtype = chosen_dtype(cfg.dtype, device)
     started = time.monotonic()
     if cfg.model:
-        bundle = Bundle.from_ids(cfg.model, cfg.sae)
+        bundle = workspace(cfg.model, cfg.sae)
         names = list(bundle.sae_names)
     else:
         bundle = Bundle.open(cfg.bundle)

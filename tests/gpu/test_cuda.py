@@ -16,6 +16,7 @@ import torch
 from sae_core.corpus import documents, token_rows
 from sae_core.edits import Edit
 from sae_core.evaluation import evaluate, take_tokens
+from sae_core.generation import generate
 from sae_core.jumprelu import KERNELS, Kernel, jumprelu, step
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
@@ -69,8 +70,8 @@ def test_analysis_and_generation(
     edit = Edit(feature=3, mode="set", value=4.0)
     options: dict[str, Any] = {"max_new_tokens": 20, "watch": [("tiny", 3)]}
     for x, y in zip(
-        here.generate(ids, [[], [edit]], **options),
-        there.generate(ids, [[], [edit]], **options),
+        generate(here, ids, [[], [edit]], **options),
+        generate(there, ids, [[], [edit]], **options),
         strict=True,
     ):
         for s, t in zip(x.tokens, y.tokens, strict=True):

@@ -11,9 +11,9 @@ RUN = """
 import json
 from app.service import Service
 from app.settings import Settings
-from sae_core.bundle import Bundle
+from sae_core.workspace import workspace
 
-bundle = Bundle.from_ids(
+bundle = workspace(
     "google/gemma-2-2b-it", ["gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_22"]
 )
 service = Service(Settings(device="cpu", threads=1, check_tokens=0), bundle)

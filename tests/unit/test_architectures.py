@@ -14,6 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from sae_core.config import SAEConfig, Site, SiteKind
+from sae_core.generation import generate
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, capture, module_path, rewrite, site_width
@@ -201,7 +202,7 @@ def test_analysis_and_generation(model: Any, kind: SiteKind) -> None:
     close(torch.tensor(analysis.base_loss[1:]), expected)
     assert analysis.totals["l0"] > 0
     assert abs(analysis.totals["delta_lm_loss"]) > 1e-4
-    steps = list(lm.generate(ids, [[]], max_new_tokens=5, watch=[("sae", 3)]))
+    steps = list(generate(lm, ids, [[]], max_new_tokens=5, watch=[("sae", 3)]))
     written = model.generate(
         IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False
     )

@@ -10,6 +10,7 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from app.engine.chat import NO_SYSTEM, ChatTemplate, Conversation, checked
 from app.requests import DeltaLossRequest, Message, parsed
+from sae_core.generation import generate
 from sae_core.splice import SplicedLM
 from sae_core.tokens import special_ids
 from tests import tiny, tiny_chat
@@ -246,7 +247,7 @@ def test_an_arm_ends_at_any_of_the_tokens_it_is_given(
     lm = SplicedLM(tiny_model, tiny_tokenizer, {})
 
     def drawn(eos: frozenset[int] | None = None) -> list[int]:
-        steps = lm.generate([2, 40], [[]], max_new_tokens=8, temperature=2.0, seed=1, eos=eos)
+        steps = generate(lm, [2, 40], [[]], max_new_tokens=8, temperature=2.0, seed=1, eos=eos)
         return [token.id for step in steps for token in step.tokens if token is not None]
 
     ids = drawn()

@@ -9,6 +9,7 @@ import pytest
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_config
 from sae_core.index import Index, IndexConfig, run_index
+from sae_core.workspace import workspace
 from tests import tiny
 
 
@@ -78,7 +79,7 @@ def test_a_model_and_sae_folders(
         model=model, sae=(folder,), corpus=(str(tiny_corpus),), tokens=300, dtype="float32"
     )
     [entry] = run_index(cfg)["indexes"]
-    index = Bundle.from_ids(model, [folder]).index_path(entry["sae"])
+    index = workspace(model, [folder]).index_path(entry["sae"])
     assert entry["path"] == str(index)
     assert index.is_relative_to(tmp_path / "data" / "jumpscope")
     assert 300 <= Index.open(index).meta["tokens"] < 350

@@ -9,6 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_core.config import Site, SiteKind
 from sae_core.edits import MODES, Edit, Steering
+from sae_core.generation import generate
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
@@ -222,7 +223,7 @@ def test_edits_apply_in_order_and_where_they_say() -> None:
 
 
 def texts(lm: SplicedLM, ids: list[int], arms: Any, **options: Any) -> list[list[int]]:
-    steps = list(lm.generate(ids, arms, **options))
+    steps = list(generate(lm, ids, arms, **options))
     return [[t.id for s in steps if (t := s.tokens[a])] for a in range(len(arms))]
 
 
@@ -239,8 +240,8 @@ def test_the_cache_changes_nothing(
         "seed": 4,
         "watch": [("tiny", feature)],
     }
-    cached = list(lm.generate(ids[:12], [[], [edit]], **options))
-    whole = list(lm.generate(ids[:12], [[], [edit]], use_cache=False, **options))
+    cached = list(generate(lm, ids[:12], [[], [edit]], **options))
+    whole = list(generate(lm, ids[:12], [[], [edit]], use_cache=False, **options))
     assert len(cached) == 25
     for a, b in zip(cached, whole, strict=True):
         for x, y in zip(a.tokens, b.tokens, strict=True):
@@ -293,7 +294,7 @@ def test_steering_waits_for_the_device_no_more_than_plain_generation(
     edits = [Edit(feature=1, mode="set", value=3.0), Edit(feature=1, mode="cap", value=2.0)]
     counts = []
     for arms in ([[], []], [[], edits], [edits, edits[:1]]):
-        steps = lm.generate(ids, arms, max_new_tokens=3)
+        steps = generate(lm, ids, arms, max_new_tokens=3)
         next(steps)
         with Waits() as waits:
             next(steps)
@@ -317,7 +318,7 @@ def test_steering_does_nothing_where_no_edit_applies(lm: SplicedLM, ids: list[in
 def test_watched_activations_tell_own_from_after(lm: SplicedLM, ids: list[int]) -> None:
     sae = lm.sae("tiny")
     edit = Edit(feature=ALWAYS, mode="add", value=3.0, positions="generated")
-    [*steps] = lm.generate(ids, [[], [edit]], max_new_tokens=6, watch=[("tiny", ALWAYS)])
+    [*steps] = generate(lm, ids, [[], [edit]], max_new_tokens=6, watch=[("tiny", ALWAYS)])
     gain = 3.0 * float(sae.W_dec[ALWAYS] @ sae.W_enc[:, ALWAYS])
     for step in steps:
         base, steered = step.tokens
@@ -330,7 +331,7 @@ def test_watched_activations_tell_own_from_after(lm: SplicedLM, ids: list[int]) 
 
 
 def test_generation_leaves_no_hook_and_stops_when_closed(lm: SplicedLM, ids: list[int]) -> None:
-    generator = lm.generate(ids, [[Edit(feature=1, mode="set", value=5.0)]], max_new_tokens=10**6)
+    generator = generate(lm, ids, [[Edit(feature=1, mode="set", value=5.0)]], max_new_tokens=10**6)
     next(generator)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in lm.model.modules())
     generator.close()  # pyright: ignore[reportAttributeAccessIssue]
@@ -341,7 +342,7 @@ def test_generation_leaves_no_hook_and_stops_when_closed(lm: SplicedLM, ids: lis
 @pytest.mark.usefixtures("unchecked_types")
 def test_mistakes_are_named(lm: SplicedLM, ids: list[int], tiny_sae: SAE) -> None:
     with pytest.raises(ValueError, match="feature 64 does not exist"):
-        next(lm.generate(ids, [[Edit(feature=64, mode="ablate")]], max_new_tokens=1))
+        next(generate(lm, ids, [[Edit(feature=64, mode="ablate")]], max_new_tokens=1))
     with pytest.raises(ValueError, match="unknown SAE 'other'"):
         lm.analyse(ids, "other")
     with pytest.raises(ValueError, match="unknown edit mode 'boost'"):
@@ -352,7 +353,7 @@ def test_mistakes_are_named(lm: SplicedLM, ids: list[int], tiny_sae: SAE) -> Non
         Edit(feature=1, mode="ablate", positions="some")  # pyright: ignore[reportArgumentType]
     lm.add("second", tiny_sae)
     with pytest.raises(ValueError, match="does not say which SAE"):
-        next(lm.generate(ids, [[Edit(feature=1, mode="ablate")]], max_new_tokens=1))
+        next(generate(lm, ids, [[Edit(feature=1, mode="ablate")]], max_new_tokens=1))
 
 
 def test_the_smallest_temperature_is_greedy(lm: SplicedLM, ids: list[int]) -> None:

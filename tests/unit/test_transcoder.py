@@ -12,6 +12,7 @@ from sae_core.config import SAEConfig, Site
 from sae_core.corpus import documents, token_rows
 from sae_core.edits import Edit
 from sae_core.evaluation import evaluate, uniformity
+from sae_core.generation import generate
 from sae_core.index.build import build_index
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.store import Index
@@ -105,7 +106,7 @@ def test_an_edit_adds_its_decoder_row_to_what_the_mlp_writes(lm: SplicedLM, ids:
     tokens = []
     try:
         for arm in ([], [edit]):
-            step = next(lm.generate(ids, [arm], max_new_tokens=1, watch=[("tc", ALWAYS)]))
+            step = next(generate(lm, ids, [arm], max_new_tokens=1, watch=[("tc", ALWAYS)]))
             tokens.append(step.tokens[0])
     finally:
         handle.remove()
@@ -131,7 +132,7 @@ def test_generation_with_edits_needs_no_cache(
     cached, slow = (
         [
             [(t.id, t.own) for t in step.tokens if t]
-            for step in lm.generate(ids, [[], [edit]], use_cache=use_cache, **options)
+            for step in generate(lm, ids, [[], [edit]], use_cache=use_cache, **options)
         ]
         for use_cache in (True, False)
     )

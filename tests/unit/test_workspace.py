@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
-from sae_core.workspace import folder_of, is_workspace, located_sae, model_slug, readable_name
+from sae_core.workspace import (
+    folder_of,
+    is_workspace,
+    located_sae,
+    model_slug,
+    readable_name,
+    workspace,
+)
 from tests import tiny
 
 
@@ -58,7 +65,7 @@ def test_a_workspace_is_a_bundle_where_the_model_says(
     tiny_bundle: Bundle, saes: list[str], data: Path
 ) -> None:
     model = str(tiny_bundle.path / "model")
-    bundle = Bundle.from_ids(model, saes[:2])
+    bundle = workspace(model, saes[:2])
     assert bundle.path == folder_of(model) == data / "bundles" / model_slug(model)
     assert is_workspace(bundle)
     assert not is_workspace(tiny_bundle)
@@ -75,14 +82,14 @@ def test_a_workspace_grows_and_shows_what_is_asked_for(
     tiny_bundle: Bundle, saes: list[str]
 ) -> None:
     model = str(tiny_bundle.path / "model")
-    Bundle.from_ids(model, saes[:2])
-    bundle = Bundle.from_ids(model, [saes[3], saes[1], saes[3]])
+    workspace(model, saes[:2])
+    bundle = workspace(model, [saes[3], saes[1], saes[3]])
     assert bundle.sae_names == ("first-2", "second")
     assert Bundle.open(bundle.path).sae_names == ("first", "second", "first-2")
     # What somebody wrote into it stays.
     file = bundle.path / BUNDLE_FILE
     file.write_text(json.dumps(json.loads(file.read_text()) | {"title": "Mine"}))
-    assert Bundle.from_ids(model, saes[2:3]).title == "Mine"
+    assert workspace(model, saes[2:3]).title == "Mine"
 
 
 def test_those_who_extend_it_at_once_lose_nothing(
@@ -92,7 +99,7 @@ def test_those_who_extend_it_at_once_lose_nothing(
     model = str(tiny_bundle.path / "model")
     sources = [str(shutil.copytree(tiny_sae_folder, tmp_path / f"sae{n}")) for n in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        made = list(pool.map(lambda source: Bundle.from_ids(model, [source]), sources))
+        made = list(pool.map(lambda source: workspace(model, [source]), sources))
     bundle = Bundle.open(folder_of(model))
     assert bundle.sources == {each.sae_names[0]: s for each, s in zip(made, sources, strict=True)}
     assert len(bundle.sae_names) == 8
@@ -103,14 +110,14 @@ def test_what_is_neither_path_nor_id_gets_one_sentence(
 ) -> None:
     model = str(tiny_bundle.path / "model")
     with pytest.raises(ValueError, match="neither a model's folder nor a hub id"):
-        Bundle.from_ids("gemma", saes[:1])
+        workspace("gemma", saes[:1])
     with pytest.raises(ValueError, match="neither an SAE's folder nor a hub id"):
-        Bundle.from_ids(model, ["./nowhere"])
+        workspace(model, ["./nowhere"])
     with pytest.raises(ValueError, match="at least one SAE"):
-        Bundle.from_ids(model, [])
+        workspace(model, [])
     Path(saes[0], "sae_weights.safetensors").write_bytes(b"cut")
     with pytest.raises(ValueError, match=r"first"):
-        Bundle.from_ids(model, saes[:1])
+        workspace(model, saes[:1])
     assert not data.exists()
 
 
