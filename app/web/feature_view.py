@@ -48,7 +48,7 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "near": NEAR,
         "shown_at_once": SHOWN,
         "tokens": [
-            {**row, **_cell(row), "href": _search(row["token"], in_address)}
+            {**row, **_cell(row), "href": _search(row, in_address)}
             for row in _with_bars(data["fires_on"]["tokens"])
         ],
         "sources": _with_bars(data["fires_on"]["sources"]),
@@ -268,9 +268,9 @@ def _with_bars(rows: Sequence[Data]) -> list[dict[str, Any]]:
     return [{**row, "bar": f"{100 * row['share'] / widest:.0f}"} for row in rows]
 
 
-def _search(token: str, in_address: str) -> str:
+def _search(row: Data, in_address: str) -> str:
     """Where a token's features are listed; "" for one that nobody could search for."""
-    words = token.strip()
+    words = "" if row["bytes"] else row["token"].strip()
     return address("features", sae=in_address, q=words) if words else ""
 
 

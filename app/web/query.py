@@ -1,12 +1,6 @@
 """Reading an address's query: whatever a link says becomes a value or one clear sentence."""
 
 import math
-from urllib.parse import parse_qs
-
-
-def parsed(search: str) -> dict[str, str]:
-    """The query of an address (`?a=1&b=2`) as a dict; of a repeated name the last counts."""
-    return {name: values[-1] for name, values in parse_qs(search.removeprefix("?")).items()}
 
 
 def whole(query: dict[str, str], name: str, default: int) -> int:

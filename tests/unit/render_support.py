@@ -3,8 +3,6 @@
 from html.parser import HTMLParser
 from typing import Any
 
-from app.render import list_html
-
 VOID = {"input", "br", "meta", "link"}
 
 
@@ -48,6 +46,7 @@ class Document(HTMLParser):
 def context(**changed: Any) -> dict[str, Any]:
     return {
         "tokens": ["He", " said", " no", ".\n", " Then"],
+        "bytes": [""] * 5,
         "activations": [0.0, 4.0, 1.0, 0.0, 0.0],
         "peak": 1,
         "value": 4.0,
@@ -93,11 +92,11 @@ def feature(**changed: Any) -> dict[str, Any]:
             },
         ],
         "logits": {
-            "raises": [{"token": " the", "id": 5, "logit": 1.5}],
-            "lowers": [{"token": "\n", "id": 6, "logit": -0.5}],
+            "raises": [{"token": " the", "id": 5, "bytes": "", "logit": 1.5}],
+            "lowers": [{"token": "\n", "id": 6, "bytes": "", "logit": -0.5}],
         },
         "fires_on": {
-            "tokens": [{"token": " said", "id": 7, "share": 0.38, "lift": 40.0}],
+            "tokens": [{"token": " said", "id": 7, "bytes": "", "share": 0.38, "lift": 40.0}],
             "sources": [{"source": "books", "share": 0.97, "lift": 2.1}],
         },
         "neighbours": [{"feature": 40, "cosine": 0.41, "signature": "cried"}],
@@ -169,10 +168,3 @@ def found(**changed: Any) -> dict[str, Any]:
         "threshold": 0.5,
     }
     return {"sae": "first", "missing": None, "total": 120, "features": [row]} | changed
-
-
-QUERY = {"q": "", "sort": "frequency", "desc": True, "min": 0.0, "max": 1.0, "page": 2}
-
-
-def listed(data: dict[str, Any], **changed: Any) -> Document:
-    return Document(list_html(data, QUERY | changed, default_sae="first", page_size=50))
