@@ -8,7 +8,7 @@ import { hasSae, sae as pageSae, saeInAddress, saes } from "./frame.js";
 import { markProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { call } from "./server.js";
-import { MODES, featureNumber, positionsOf } from "./steer-settings.js";
+import { MODES, featureNumber, positionsOf, ranked } from "./steer-settings.js";
 
 /**
  * @typedef {import("./steer-settings.js").Edit} Edit
@@ -25,6 +25,7 @@ const WHERE = {
   list: "token numbers…",
 };
 const SUGGESTED = 8;
+const LOOKED_AT = 50; // matches, of which the best are suggested
 /* A new edit sets a feature without an index to so many times its threshold. */
 const TIMES = 10;
 const NO_LARGEST =
@@ -139,10 +140,10 @@ export function editList(box, { most, add, changed, promptTokens }) {
     const { signal } = row.asking;
     try {
       const query = feature === null ? text : `#${feature}`;
-      const answer = await call("search_features", { sae: row.sae, query, limit: SUGGESTED }, { signal });
+      const answer = await call("search_features", { sae: row.sae, query, limit: LOOKED_AT }, { signal });
       for (const each of answer.features) summaries.set(`${row.sae}/${each.feature}`, each);
       if (feature !== null && !summaries.has(`${row.sae}/${feature}`)) summaries.set(`${row.sae}/${feature}`, null);
-      if (feature === null) row.suggestions = answer.features;
+      if (feature === null) row.suggestions = ranked(answer.features, text).slice(0, SUGGESTED);
       lookedUp(row);
     } catch (error) {
       if (!signal.aborted) lookedUp(row, /** @type {Error} */ (error).message);

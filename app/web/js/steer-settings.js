@@ -50,6 +50,24 @@ export function featureNumber(text) {
   return match ? Number(match[1]) : null;
 }
 
+/**
+ * Features that match a text, those first whose signature names it as a word, and early.
+ * @template {{signature: string}} Match
+ * @param {Match[]} matches
+ * @param {string} text
+ * @returns {Match[]}
+ */
+export function ranked(matches, text) {
+  const wanted = text.trim().toLowerCase();
+  /** @param {Match} match */
+  const rank = ({ signature }) => {
+    const words = signature.toLowerCase().split(/[^\p{L}\p{N}'-]+/u).filter(Boolean);
+    const whole = words.indexOf(wanted);
+    return whole < 0 ? words.length + 100 : whole;
+  };
+  return [...matches].sort((a, b) => rank(a) - rank(b));
+}
+
 /** What an edit does, in words. @param {Edit} edit */
 export function wish({ feature, mode = "set", strength = 1, value }) {
   const much = value ?? `${strength} × its largest`;
