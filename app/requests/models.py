@@ -5,6 +5,8 @@ Endpoints, `gradio_client`, tools, the API page, forms and docs are made from th
 
 from typing import Any, ClassVar, Final, Literal
 
+from pydantic import model_validator
+
 from app.requests.parameters import Request, Whole, parameter
 
 Mode = Literal["set", "scale", "add", "ablate", "cap"]
@@ -66,6 +68,14 @@ class EditRequest(Request):
     # Answers carry these beside an edit, and a run repeats an answer's edits as they stand.
     max_act: float | None = parameter(None, "Largest activation", "An answer's.", unread=True)
     signature: str | None = parameter(None, "Signature", "An answer's.", unread=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strength_counts(cls, given: Any) -> Any:
+        """An answer's edits have both; the value is what the strength came to, however large."""
+        if isinstance(given, dict) and given.get("strength") is not None:
+            return {name: value for name, value in given.items() if name != "value"}
+        return given
 
 
 def _sae() -> Any:

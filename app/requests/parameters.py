@@ -168,7 +168,7 @@ def choices_of(info: FieldInfo) -> tuple[str, ...]:
 
 
 def takes_numbers(info: FieldInfo) -> bool:
-    """Whether it may be several whole numbers instead of one of its choices."""
+    """`Parameter.or_numbers`."""
     return any(get_origin(each) is list for each in _alternatives(info.annotation))
 
 
@@ -209,6 +209,8 @@ class Parameter:
     least: float | None
     most: float | None
     choices: tuple[str, ...]
+    or_numbers: bool
+    """Whether it may be several whole numbers instead of one of its choices."""
     items: tuple["Parameter", ...]
     """Those of each item of a list."""
 
@@ -240,6 +242,7 @@ def parameters_of(model: type[Request], settings: Settings) -> tuple[Parameter, 
                 least=least,
                 most=most,
                 choices=choices_of(info),
+                or_numbers=takes_numbers(info),
                 items=() if item is None else parameters_of(item, settings),
             )
         )

@@ -161,8 +161,7 @@ def _amount(
     """Strength, None if the edit gives a value, and the value in the activation's own units."""
     if written.mode == "ablate":
         return 0.0, 0.0
-    # Where both stand, as in an answer's edits, the strength counts.
-    if written.strength is None and written.value is not None:
+    if written.value is not None:
         most = settings.max_strength
         if written.mode == "scale" and abs(written.value) > most:
             raise RequestError(

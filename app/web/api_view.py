@@ -23,7 +23,7 @@ class Field:
     control: str
     """`line`, `text`, `written` (as in the example), `choice`, `sae` or `tick`."""
     default: str
-    """As it is written; empty where it is required, or has none."""
+    """What an empty field stands for, else the shape of what is written there."""
     filled: str
     """What the form begins with."""
 
@@ -102,7 +102,7 @@ def _field(parameter: Parameter, example: Any) -> Field:
     return Field(
         parameter=parameter,
         control=_control(parameter),
-        default="" if parameter.default is None else _written(parameter.default),
+        default=_shape(parameter) if parameter.default is None else _written(parameter.default),
         filled="" if example is None else _written(example),
     )
 
@@ -118,6 +118,12 @@ def _control(parameter: Parameter) -> str:
         Kind.ITEMS: "written",
         Kind.GROUP: "written",
     }.get(parameter.kind, "line")
+
+
+def _shape(parameter: Parameter) -> str:
+    """Items with what they require: `[{"role": …, "content": …}]`."""
+    required = ", ".join(f'"{each.name}": …' for each in parameter.items if each.required)
+    return f"[{{{required}}}]" if required else ""
 
 
 def _written(value: Any) -> str:

@@ -16,9 +16,13 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from app.endpoints import ENDPOINTS
 from app.engine.workbench import Workbench
 from app.gate import ASGIApp, route_path
-from app.web import assets, views
+from app.web import assets
+from app.web.api_view import api
+from app.web.features_view import features
 from app.web.overview_view import overview
+from app.web.prompt_view import prompt
 from app.web.state import state
+from app.web.steer_view import steer
 from app.web.templating import render
 
 PATHS: Final = r"/|/(features|prompt|steer|api|state)|/static/.*"
@@ -62,17 +66,17 @@ PAGES: Final = (
         title="Features",
         path="features",
         script="features",
-        modules=(*_SHARED, "navigate", "card"),
-        view=views.features,
+        modules=(*_SHARED, "navigate", "numbers"),
+        view=features,
     ),
     Page(
         name="prompt",
         title="Prompt",
         path="prompt",
         script="prompt",
-        modules=("frame", "dom", "server", "steps", "given"),
+        modules=(*_SHARED, "given"),
         needs_model=True,
-        view=views.prompt,
+        view=prompt,
     ),
     Page(
         name="steer",
@@ -81,7 +85,7 @@ PAGES: Final = (
         script="steer",
         modules=(*_SHARED, "card", "given", "edits", "steer-run"),
         needs_model=True,
-        view=views.steer,
+        view=steer,
     ),
 )
 API_PAGE: Final = Page(
@@ -90,7 +94,7 @@ API_PAGE: Final = Page(
     path="api",
     script="api",
     modules=_SHARED,
-    view=views.api,
+    view=api,
 )
 _MISSING: Final = Page(
     name="missing", title="Not found", path="", script="missing", modules=_SHARED, sheet=False

@@ -16,7 +16,7 @@ from app.service import steer
 from app.settings import Settings
 from sae_core.bundle import Bundle
 
-SETTINGS = Settings(threads=1, device="cpu", dtype="float32")
+SETTINGS = Settings(threads=1, device="cpu", dtype="float32", max_seconds=600)
 FIRING, OTHER = 5, 6
 """Two features of the tiny SAE that fire on 8 % of the tokens each."""
 

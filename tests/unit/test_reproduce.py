@@ -8,19 +8,20 @@ from typing import Any
 
 import pytest
 
-from app.reproduce import QUANTITIES, TOTAL_QUANTITIES
-from app.service import Service
+from app.endpoints import Api
+from app.service.scripts import QUANTITIES, TOTAL_QUANTITIES
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests.tiny import ALWAYS, DEAD
-from tests.unit.service_support import FIRING
+from tests.unit.service_support import FIRING, api_of, one_sentence
 
+RUN = {"arm": "base", "step": 0, "edit": 0}
 TEXT = "The river remembers two letters in the winter of 1912."
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle) -> Service:
-    return Service(Settings(max_new_tokens=8, threads=1), tiny_bundle)
+def api(tiny_bundle: Bundle) -> Api:
+    return api_of(tiny_bundle, Settings(max_new_tokens=8, threads=1))
 
 
 def printed(script: str) -> float:
@@ -31,8 +32,8 @@ def printed(script: str) -> float:
 
 
 @pytest.mark.parametrize("quantity", QUANTITIES)
-def test_a_number_of_a_prompt(service: Service, quantity: str) -> None:
-    shown = service.prompt_features(TEXT)
+def test_a_number_of_a_prompt(api: Api, quantity: str) -> None:
+    shown = api.prompt_features(TEXT)
     token, feature = 5, ALWAYS
     row = shown["tokens"][token]
     if quantity == "activation":
@@ -41,17 +42,15 @@ def test_a_number_of_a_prompt(service: Service, quantity: str) -> None:
         expected = shown["totals"][quantity.removesuffix("_mean")]
     else:
         expected = row[quantity]
-    card = service.reproduce(
-        {"quantity": quantity, "text": TEXT, "token": token, "feature": feature}
-    )
+    card = api.reproduce({"quantity": quantity, "text": TEXT, "token": token, "feature": feature})
     assert card["value"] == pytest.approx(expected, rel=1e-6)
     assert printed(card["script"]) == card["value"]
 
 
-def test_a_card_says_what_the_number_came_from(service: Service, tiny_bundle: Bundle) -> None:
+def test_a_card_says_what_the_number_came_from(api: Api, tiny_bundle: Bundle) -> None:
     name = tiny_bundle.sae_names[0]
-    card = service.reproduce({"quantity": "loss", "text": TEXT, "token": 3})
-    assert card["token_ids"] == [t["id"] for t in service.prompt_features(TEXT)["tokens"]]
+    card = api.reproduce({"quantity": "loss", "text": TEXT, "token": 3})
+    assert card["token_ids"] == [t["id"] for t in api.prompt_features(TEXT)["tokens"]]
     assert card["model"] == str((tiny_bundle.path / "model").resolve())
     assert (card["dtype"], card["device"]) == ("float32", "cpu")
     assert card["saes"] == [
@@ -66,8 +65,8 @@ def test_a_card_says_what_the_number_came_from(service: Service, tiny_bundle: Bu
     assert len(card["script"].splitlines()) <= 12
 
 
-def test_a_script_refuses_other_weights(service: Service, tiny_bundle: Bundle) -> None:
-    card = service.reproduce({"quantity": "loss", "text": TEXT, "token": 3})
+def test_a_script_refuses_other_weights(api: Api, tiny_bundle: Bundle) -> None:
+    card = api.reproduce({"quantity": "loss", "text": TEXT, "token": 3})
     digest = card["saes"][0]["content_hash"]
     with pytest.raises(AssertionError):
         printed(card["script"].replace(digest, "0" * 64))
@@ -76,17 +75,17 @@ def test_a_script_refuses_other_weights(service: Service, tiny_bundle: Bundle) -
 @pytest.mark.parametrize(
     ("arm", "when"), [("base", "own"), ("steered", "own"), ("steered", "after")]
 )
-def test_an_activation_on_a_generated_token(service: Service, arm: str, when: str) -> None:
+def test_an_activation_on_a_generated_token(api: Api, arm: str, when: str) -> None:
     edits = [
         {"feature": ALWAYS, "mode": "set", "strength": 2.0, "positions": "generated"},
         {"feature": 3, "mode": "add", "value": 1.5, "positions": [2, 4]},
     ]
-    run = service.steer(TEXT, edits, max_new_tokens=5, temperature=0.7, seed=3)
+    run = api.steer(TEXT, edits, max_new_tokens=5, temperature=0.7, seed=3)
     # A token on which the feature is active: 0 would prove little.
     step = max(range(5), key=lambda n: run[arm][n][when][0])
     expected = run[arm][step][when][0]
     assert expected > 0
-    card = service.reproduce(
+    card = api.reproduce(
         {"settings": run["settings"], "arm": arm, "step": step, "edit": 0, "when": when}
     )
     assert printed(card["script"]) == pytest.approx(expected, rel=1e-5)
@@ -95,27 +94,27 @@ def test_an_activation_on_a_generated_token(service: Service, arm: str, when: st
 
 @pytest.mark.parametrize("group", ["top", "interval_1", "near_miss"])
 def test_a_number_of_the_index(
-    service: Service, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, group: str
+    api: Api, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch, group: str
 ) -> None:
-    contexts = {g["name"]: g["contexts"] for g in service.feature(None, FIRING)["groups"]}[group]
+    contexts = {g["name"]: g["contexts"] for g in api.feature(FIRING)["groups"]}[group]
     # The last of a group: not in the first row of a document, as the strongest may be.
     number = max(range(len(contexts)), key=lambda n: contexts[n]["offset"])
     asked = {"feature": FIRING, "group": group, "context": number}
-    card = service.reproduce(asked)
+    card = api.reproduce(asked)
     assert card["value"] == contexts[number]["value"]
     assert (card["document"], card["title"]) == tuple(
         contexts[number][key] for key in ("document", "title")
     )
     assert card["row"] > 0
-    assert 0 < card["within"] < 1e-3 * service.feature(None, FIRING)["max_act"]
+    assert 0 < card["within"] < 1e-3 * api.feature(FIRING)["max_act"]
     monkeypatch.setattr(sys, "argv", ["card", str(tiny_corpus)])
     assert printed(card["script"]) == pytest.approx(card["value"], abs=card["within"] + 1e-5)
 
 
 def test_a_script_refuses_another_corpus(
-    service: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = service.reproduce({"feature": FIRING, "group": "top", "context": 0})
+    card = api.reproduce({"feature": FIRING, "group": "top", "context": 0})
     (tmp_path / "other.txt").write_text("Another text.\n" * 50)
     monkeypatch.setattr(sys, "argv", ["card", *[str(tmp_path / "other.txt")] * 60])
     with pytest.raises(AssertionError):
@@ -126,16 +125,24 @@ def test_a_script_refuses_another_corpus(
     ("asked", "message"),
     [
         ("loss", "Say which number"),
-        ({"quantity": "beauty", "text": TEXT}, "The quantity must be one of"),
-        ({"quantity": "loss", "text": TEXT, "token": 0}, "The token must be a whole number from 1"),
-        ({"quantity": "activation", "text": TEXT, "token": 1, "feature": 64}, "The feature must"),
-        ({"feature": FIRING, "group": "strong"}, "The group must be one of top, interval_5"),
-        ({"feature": FIRING, "group": "top", "context": 99}, "The context must be a whole number"),
-        ({"feature": DEAD, "group": "top", "context": 0}, "The group must be one of near_miss"),
-        ({"settings": 3}, "The settings must be those"),
-        ({"settings": {"prompt": TEXT, "edits": [], "colour": 1}}, "unknown entry 'colour'"),
+        ({"quantity": "beauty", "text": TEXT}, "Quantity must be one of"),
+        ({"quantity": "loss", "text": TEXT, "token": 0}, "Token must be a whole number from 1"),
+        (
+            {"quantity": "activation", "text": TEXT, "token": 1, "feature": 64},
+            "There is no feature 64",
+        ),
+        (
+            {"feature": FIRING, "group": "strong", "context": 0},
+            "Group must be one of top, interval_5",
+        ),
+        ({"feature": FIRING, "group": "top", "context": 99}, "Context must be a whole number"),
+        ({"feature": DEAD, "group": "top", "context": 0}, "Group must be one of near_miss"),
+        ({"settings": 3}, "Give the settings"),
+        ({"settings": {"prompt": TEXT, "edits": [], "colour": 1}, **RUN}, "no parameter “colour”"),
     ],
 )
-def test_mistakes_are_named(service: Service, asked: Any, message: str) -> None:
+def test_mistakes_are_named(api: Api, asked: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        service.reproduce(asked)
+        api.reproduce(asked)
+    with one_sentence():
+        api.reproduce(asked)

@@ -8,29 +8,31 @@ import numpy as np
 import pytest
 import torch
 
-from app.service import Service
+from app.endpoints import Api
+from app.service import overview
+from app.service.features import random_feature
 from app.settings import Settings
 from sae_core.bundle import Bundle, write_bundle
 from sae_core.formats.saelens import save_sae
 from sae_core.sites import activations
 from sae_core.tokens import encode_text
 from tests import tiny
-from tests.unit.service_support import FIRING, SETTINGS, as_json, counted_forwards, text_of
+from tests.unit.service_support import FIRING, api_of, as_json, counted_forwards, text_of
 
 TEXT = "The old clock measures two letters at noon. 🙂 Café!"
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle) -> Service:
-    return Service(SETTINGS, tiny_bundle)
+def api(tiny_bundle: Bundle) -> Api:
+    return api_of(tiny_bundle)
 
 
 # Prompts
 
 
-def test_features_of_a_prompt_are_those_of_the_sae(service: Service) -> None:
-    found = as_json(service.prompt_features(TEXT))
-    engine = service.load()
+def test_features_of_a_prompt_are_those_of_the_sae(api: Api) -> None:
+    found = as_json(api.prompt_features(TEXT))
+    engine = api.workbench.load()
     sae, site = engine.lm.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = encode_text(engine.lm.tokenizer, TEXT)
     x = activations(engine.model, torch.tensor([ids]), [site])[site][0]
@@ -61,8 +63,8 @@ def test_features_of_a_prompt_are_those_of_the_sae(service: Service) -> None:
     assert not found["truncated"]
 
 
-def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(service: Service) -> None:
-    found = service.prompt_features(TEXT)
+def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(api: Api) -> None:
+    found = api.prompt_features(TEXT)
     totals, tokens = found["totals"], found["tokens"]
     assert tokens[0]["loss"] is tokens[0]["delta"] is tokens[0]["kl"] is None
     losses = np.array([[row["loss"], row["spliced_loss"], row["kl"]] for row in tokens[1:]])
@@ -74,42 +76,42 @@ def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(service:
     assert totals["tokens"] == len(tokens) - 1
     assert totals["l0"] == pytest.approx(np.mean([row["active"] for row in tokens[1:]]))
 
-    engine = service.load()
+    engine = api.workbench.load()
     sae, site = engine.lm.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = torch.tensor([[row["id"] for row in tokens]])
     x = activations(engine.model, ids, [site])[site][0, 1:]
-    mean = torch.tensor(service.index().meta["mean_activation"])
+    mean = torch.tensor(api.workbench.index().meta["mean_activation"])
     fvu = (x - sae(x)).double().square().sum() / (x - mean).double().square().sum()
     assert totals["fvu"] == pytest.approx(float(fvu), rel=1e-5)
     own_mean = (x - sae(x)).double().square().sum() / (x - x.mean(0)).double().square().sum()
     assert float(own_mean) != pytest.approx(float(fvu), rel=1e-3)
 
 
-def test_delta_loss_agrees_with_prompt_features(service: Service) -> None:
-    cost, whole = as_json(service.delta_loss(TEXT)), service.prompt_features(TEXT)
+def test_delta_loss_agrees_with_prompt_features(api: Api) -> None:
+    cost, whole = as_json(api.delta_loss(TEXT)), api.prompt_features(TEXT)
     assert cost["totals"] == whole["totals"]
     for a, b in zip(cost["tokens"], whole["tokens"], strict=True):
         assert a == {key: b[key] for key in a}
 
 
-def test_a_limit_cuts_the_list_of_features_and_nothing_else(service: Service) -> None:
-    whole, cut = service.prompt_features(TEXT), service.prompt_features(TEXT, limit=3)
+def test_a_limit_cuts_the_list_of_features_and_nothing_else(api: Api) -> None:
+    whole, cut = api.prompt_features(TEXT), api.prompt_features(TEXT, limit=3)
     assert cut["features"] == whole["features"][:3]
     assert cut["tokens"] == whole["tokens"]
     assert cut["truncated"]
     assert cut["features_total"] == whole["features_total"] == len(whole["features"])
 
 
-def test_features_carry_what_the_index_says(service: Service) -> None:
-    for row in service.prompt_features(TEXT, limit=5)["features"]:
-        page = service.feature(None, row["feature"])
+def test_features_carry_what_the_index_says(api: Api) -> None:
+    for row in api.prompt_features(TEXT, limit=5)["features"]:
+        page = api.feature(row["feature"])
         for key in ("signature", "frequency", "max_act"):
             assert row[key] == page[key]
 
 
 def test_the_same_text_is_analysed_once(tiny_bundle: Bundle) -> None:
-    fresh = Service(Settings(threads=1, cached_analyses=2), tiny_bundle)
-    with counted_forwards(fresh.load().model) as forwards:
+    fresh = api_of(tiny_bundle, Settings(threads=1, cached_analyses=2))
+    with counted_forwards(fresh.workbench.load().model) as forwards:
         first = fresh.prompt_features("one")
         assert len(forwards) == 1
         assert fresh.prompt_features("one") == first
@@ -125,23 +127,23 @@ def test_the_same_text_is_analysed_once(tiny_bundle: Bundle) -> None:
         assert len(forwards) == 4
 
 
-def test_one_token_has_null_where_nothing_is_defined(service: Service) -> None:
-    found = as_json(service.prompt_features("T"))
+def test_one_token_has_null_where_nothing_is_defined(api: Api) -> None:
+    found = as_json(api.prompt_features("T"))
     assert found["totals"]["ce_base"] == found["tokens"][1]["loss"]
     assert found["totals"]["tokens"] == 1
 
 
-def test_hostile_text_comes_back_as_it_went_in(service: Service) -> None:
-    found = as_json(service.prompt_features(tiny.HOSTILE))
+def test_hostile_text_comes_back_as_it_went_in(api: Api) -> None:
+    found = as_json(api.prompt_features(tiny.HOSTILE))
     assert text_of(found["tokens"][1:]) == tiny.HOSTILE
-    spelt = service.prompt_features("<bos>a<eos>")
+    spelt = api.prompt_features("<bos>a<eos>")
     assert [row["special"] for row in spelt["tokens"]].count(True) == 1
 
 
-def test_a_feature_on_one_s_own_text(service: Service) -> None:
-    found = as_json(service.test_text(TEXT, tiny.SAE_NAME, tiny.ALWAYS))
+def test_a_feature_on_one_s_own_text(api: Api) -> None:
+    found = as_json(api.test_text(TEXT, tiny.ALWAYS, tiny.SAE_NAME))
     row = next(
-        row for row in service.prompt_features(TEXT)["features"] if row["feature"] == tiny.ALWAYS
+        row for row in api.prompt_features(TEXT)["features"] if row["feature"] == tiny.ALWAYS
     )
     expected = dict(map(tuple, row["tokens"]))
     for i, (act, pre) in enumerate(
@@ -159,45 +161,45 @@ def test_a_feature_on_one_s_own_text(service: Service) -> None:
 # Features
 
 
-def test_feature_knows_its_neighbours_by_number(service: Service) -> None:
-    assert service.feature(None, 0)["previous"] is None
-    assert service.feature(None, tiny.D_SAE - 1)["next"] is None
-    middle = as_json(service.feature(tiny.SAE_NAME, 7.0))
+def test_feature_knows_its_neighbours_by_number(api: Api) -> None:
+    assert api.feature(0)["previous"] is None
+    assert api.feature(tiny.D_SAE - 1)["next"] is None
+    middle = as_json(api.feature(7.0, tiny.SAE_NAME))
     assert (middle["previous"], middle["feature"], middle["next"]) == (6, 7, 8)
     assert middle["sae"] == tiny.SAE_NAME
 
 
-def test_search_passes_its_arguments_on(service: Service) -> None:
-    found = as_json(service.search_features(sort="max_act", descending=False, limit=5, offset=2))
-    every = service.search_features(sort="max_act", descending=False, limit=tiny.D_SAE)
+def test_search_passes_its_arguments_on(api: Api) -> None:
+    found = as_json(api.search_features(sort="max_act", descending=False, limit=5, offset=2))
+    every = api.search_features(sort="max_act", descending=False, limit=tiny.D_SAE)
     assert found["total"] == every["total"] == tiny.D_SAE
     assert found["features"] == every["features"][2:7]
     acts = [row["max_act"] for row in every["features"]]
     assert acts == sorted(acts)
-    narrow = service.search_features(min_frequency=0.3, max_frequency=0.9)
+    narrow = api.search_features(min_frequency=0.3, max_frequency=0.9)
     assert [row["feature"] for row in narrow["features"]] == [tiny.ALWAYS]
-    one = service.search_features(query="#12")
+    one = api.search_features(query="#12")
     assert [row["feature"] for row in one["features"]] == [12]
 
 
-def test_a_random_feature_fires(service: Service) -> None:
-    drawn = {service.random_feature() for _ in range(300)}
+def test_a_random_feature_fires(api: Api) -> None:
+    drawn = {random_feature(api.workbench, "") for _ in range(300)}
     assert tiny.DEAD not in drawn
     assert len(drawn) > tiny.D_SAE // 2
 
 
-def test_overview_describes_the_bundle(service: Service) -> None:
-    found = as_json(service.overview())
+def test_overview_describes_the_bundle(api: Api) -> None:
+    found = as_json(overview.overview(api.workbench))
     assert found["bundle"]["name"] == "tiny"
     assert found["model"]["parameters"] == sum(
-        parameter.numel() for parameter in service.load().model.parameters()
+        parameter.numel() for parameter in api.workbench.load().model.parameters()
     )
     assert found["model"]["layers"] == tiny.N_LAYERS
     (sae,) = found["saes"]
     assert (sae["name"], sae["site"], sae["layer"]) == (tiny.SAE_NAME, "resid_post", 1)
     histogram = found["frequency_histogram"]
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
-    dead = int((service.index().frequencies() == 0).sum())
+    dead = int((api.workbench.index().frequencies() == 0).sum())
     assert dead >= 1
     assert histogram["dead"] == dead
     assert sum(histogram["counts"]) + dead == tiny.D_SAE
@@ -205,28 +207,28 @@ def test_overview_describes_the_bundle(service: Service) -> None:
 
 
 def test_overview_needs_no_model_in_memory(tiny_bundle: Bundle) -> None:
-    fresh = Service(SETTINGS, tiny_bundle)
-    fresh.overview()
-    fresh.feature(None, 3)
-    assert fresh._engine is None
+    fresh = api_of(tiny_bundle)
+    overview.overview(fresh.workbench)
+    fresh.feature(3)
+    assert fresh.workbench.engine is None
 
 
 def test_it_is_known_whether_the_model_is_being_loaded(
     tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fresh = Service(SETTINGS, tiny_bundle)
+    fresh = api_of(tiny_bundle)
     seen: list[bool] = []
 
     def refused(*_: Any) -> None:
-        seen.append(fresh.is_loading())
+        seen.append(fresh.workbench.is_loading())
         raise ValueError("no model")
 
-    monkeypatch.setattr("app.served.Engine", refused)
-    assert not fresh.is_loading()
+    monkeypatch.setattr("app.engine.engine.Engine", refused)
+    assert not fresh.workbench.is_loading()
     with pytest.raises(ValueError, match="no model"):
-        fresh.load()
+        fresh.workbench.load()
     assert seen == [True]
-    assert not fresh.is_loading()
+    assert not fresh.workbench.is_loading()
 
 
 # Bundles
@@ -246,14 +248,14 @@ def test_an_index_of_other_weights_is_refused(
         model=str(tiny_bundle.path / "model"),
         saes=[tiny.SAE_NAME],
     )
-    mixed = Service(SETTINGS, bundle)
+    mixed = api_of(bundle)
     with pytest.raises(ValueError, match="built from other weights"):
-        mixed.index()
+        mixed.workbench.index()
     # Its numbers are those of another SAE: none of them is shown.
-    found = mixed.overview()
+    found = overview.overview(mixed.workbench)
     assert "built from other weights" in found["missing"]["reason"]
     assert found["frequency_histogram"] is None
-    assert mixed.feature(None, FIRING)["frequency"] is None
+    assert mixed.feature(FIRING)["frequency"] is None
 
 
 # Threads
@@ -261,16 +263,16 @@ def test_an_index_of_other_weights_is_refused(
 
 def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
     texts = [f"{text} {n}" for n, text in enumerate(["The river", "A student", TEXT, "It"])]
-    alone = Service(SETTINGS, tiny_bundle)
+    alone = api_of(tiny_bundle)
     expected = [alone.prompt_features(text) for text in texts]
     steered = [alone.steer(text, [{"feature": FIRING, "strength": 5}]) for text in texts]
-    crowded = Service(SETTINGS, tiny_bundle)
+    crowded = api_of(tiny_bundle)
     with ThreadPoolExecutor(8) as pool:
         runs = [
             pool.submit(crowded.steer, text, [{"feature": FIRING, "strength": 5}]) for text in texts
         ]
         answers = [pool.submit(crowded.prompt_features, text) for text in texts]
-        pages = [pool.submit(crowded.feature, None, n) for n in range(20)]
+        pages = [pool.submit(crowded.feature, n) for n in range(20)]
         assert [answer.result() for answer in answers] == expected
         assert [run.result() for run in runs] == steered
         assert [page.result()["feature"] for page in pages] == list(range(20))
@@ -282,10 +284,10 @@ def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
 @pytest.mark.parametrize(
     "ask",
     [
-        lambda service: service.test_text(TEXT, "", FIRING),
-        lambda service: service.prompt_features(TEXT),
-        lambda service: service.delta_loss(TEXT),
-        lambda service: service.steer(
+        lambda api: api.test_text(TEXT, FIRING),
+        lambda api: api.prompt_features(TEXT),
+        lambda api: api.delta_loss(TEXT),
+        lambda api: api.steer(
             "The", [{"feature": FIRING, "mode": "set", "strength": 1.0}], max_new_tokens=2
         ),
     ],
@@ -293,4 +295,4 @@ def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
 )
 def test_any_question_may_be_the_first(tiny_bundle: Bundle, ask: Any) -> None:
     """Each loads what it needs, whether or not another one did before."""
-    assert as_json(ask(Service(SETTINGS, tiny_bundle)))
+    assert as_json(ask(api_of(tiny_bundle)))

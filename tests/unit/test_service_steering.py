@@ -4,28 +4,29 @@ from typing import Any
 
 import pytest
 
-from app.service import Service
+from app.endpoints import Api
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests import tiny
 from tests.unit.service_support import (
     FIRING,
     OTHER,
-    SETTINGS,
+    api_of,
     as_json,
     counted_forwards,
+    steer_stream,
     text_of,
 )
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle) -> Service:
-    return Service(SETTINGS, tiny_bundle)
+def api(tiny_bundle: Bundle) -> Api:
+    return api_of(tiny_bundle)
 
 
-def test_an_edit_that_changes_nothing_changes_nothing(service: Service) -> None:
+def test_an_edit_that_changes_nothing_changes_nothing(api: Api) -> None:
     edits = [{"feature": tiny.ALWAYS, "mode": "scale", "strength": 1}]
-    found = as_json(service.steer("The river", edits, max_new_tokens=12, temperature=1))
+    found = as_json(api.steer("The river", edits, max_new_tokens=12, temperature=1))
     assert len(found["base"]) == 12
     for base, steered in zip(found["base"], found["steered"], strict=True):
         assert steered["own"] == steered["after"]
@@ -35,9 +36,9 @@ def test_an_edit_that_changes_nothing_changes_nothing(service: Service) -> None:
         assert steered == base
 
 
-def test_strength_is_in_multiples_of_the_largest_activation(service: Service) -> None:
-    largest = service.feature(None, FIRING)["max_act"]
-    found = service.steer(
+def test_strength_is_in_multiples_of_the_largest_activation(api: Api) -> None:
+    largest = api.feature(FIRING)["max_act"]
+    found = api.steer(
         "The river",
         [
             {"feature": FIRING, "mode": "set", "strength": 2.5},
@@ -59,50 +60,50 @@ def test_strength_is_in_multiples_of_the_largest_activation(service: Service) ->
     assert all(row["after"][0] > row["own"][0] for row in found["steered"])
 
 
-def test_a_value_is_in_the_activation_s_own_units(service: Service) -> None:
+def test_a_value_is_in_the_activation_s_own_units(api: Api) -> None:
     edits = [
         {"feature": FIRING, "mode": "set", "value": 3.25},
         {"feature": FIRING, "mode": "scale", "value": 2},
         {"feature": tiny.DEAD, "mode": "add", "value": -0.5},
     ]
-    found = as_json(service.steer("The river", edits, max_new_tokens=3, temperature=0))
+    found = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
     assert [edit["value"] for edit in found["edits"]] == [3.25, 2.0, -0.5]
     assert not any("strength" in edit for edit in found["edits"])
-    assert as_json(service.steer(**found["settings"])) == found
+    assert as_json(api.steer(**found["settings"])) == found
     # A strength beside a value is what was asked for; the value is what an answer said it came to.
     both = [{"feature": FIRING, "strength": 2, "value": 1e9}]
-    (edit,) = service.steer("The river", both, max_new_tokens=1)["edits"]
+    (edit,) = api.steer("The river", both, max_new_tokens=1)["edits"]
     assert edit["value"] == 2 * edit["max_act"]
 
 
-def test_the_settings_in_an_answer_repeat_it(service: Service) -> None:
+def test_the_settings_in_an_answer_repeat_it(api: Api) -> None:
     edits = [{"feature": FIRING, "strength": 1.5, "positions": [1, 2, 5]}, {"feature": OTHER}]
-    found = as_json(service.steer("A student", edits, max_new_tokens=6, temperature=1, seed=7))
-    assert as_json(service.steer(**found["settings"])) == found
+    found = as_json(api.steer("A student", edits, max_new_tokens=6, temperature=1, seed=7))
+    assert as_json(api.steer(**found["settings"])) == found
     # The edits as answered, with their raw values, are understood too.
-    again = service.steer(**{**found["settings"], "edits": found["edits"]})
+    again = api.steer(**{**found["settings"], "edits": found["edits"]})
     assert as_json(again) == found
-    other = service.steer(**{**found["settings"], "seed": 8})
+    other = api.steer(**{**found["settings"], "seed": 8})
     assert text_of(other["base"]) != text_of(found["base"])
 
 
-def test_a_stream_grows_token_by_token_into_the_answer(service: Service) -> None:
+def test_a_stream_grows_token_by_token_into_the_answer(api: Api) -> None:
     edits = [{"feature": FIRING, "strength": 2}]
     options: dict[str, Any] = {"max_new_tokens": 8, "temperature": 0}
-    answers = list(service.steer_stream("My neighbour", edits, **options))
+    answers = list(steer_stream(api, "My neighbour", edits, **options))
     lengths = [len(answer["steered"]) for answer in answers]
     assert lengths == [*range(9), 8]
     assert [answer["done"] for answer in answers] == [False] * 9 + [True]
-    assert answers[-1] == service.steer("My neighbour", edits, **options)
+    assert answers[-1] == api.steer("My neighbour", edits, **options)
     # An answer given out is not changed by later tokens.
     assert answers[3]["steered"] == answers[-1]["steered"][:3]
     assert answers[-1]["steered"][0]["i"] == len(answers[-1]["prompt_tokens"])
 
 
-def test_closing_a_stream_ends_the_work(service: Service) -> None:
-    model = service.load().model
+def test_closing_a_stream_ends_the_work(api: Api) -> None:
+    model = api.workbench.load().model
     with counted_forwards(model) as forwards:
-        stream = service.steer_stream("The ship", [{"feature": FIRING}], max_new_tokens=50)
+        stream = steer_stream(api, "The ship", [{"feature": FIRING}], max_new_tokens=50)
         for _ in range(4):
             next(stream)
         stream.close()  # pyright: ignore[reportAttributeAccessIssue] - it is a generator
@@ -114,18 +115,18 @@ def test_closing_a_stream_ends_the_work(service: Service) -> None:
 
 
 def test_a_run_ends_at_its_time_limit_and_says_so(tiny_bundle: Bundle) -> None:
-    hasty = Service(Settings(threads=1, max_seconds=1e-6), tiny_bundle)
+    hasty = api_of(tiny_bundle, Settings(threads=1, max_seconds=1e-6))
     found = hasty.steer("The ship", [{"feature": FIRING}], max_new_tokens=50)
     assert len(found["steered"]) == 1
     assert found["done"]
     assert "1e-06 seconds" in found["note"]
 
 
-def test_edits_of_generated_tokens_leave_the_prompt_alone(service: Service) -> None:
+def test_edits_of_generated_tokens_leave_the_prompt_alone(api: Api) -> None:
     strong = {"feature": FIRING, "mode": "add", "strength": 20}
     options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0}
-    late = service.steer("The ship", [{**strong, "positions": "generated"}], **options)
-    early = service.steer("The ship", [{**strong, "positions": "prompt"}], **options)
+    late = api.steer("The ship", [{**strong, "positions": "generated"}], **options)
+    early = api.steer("The ship", [{**strong, "positions": "prompt"}], **options)
     # The first new token is predicted from the prompt alone.
     assert late["steered"][0]["id"] == late["base"][0]["id"]
     assert early["steered"][0]["after"] == early["steered"][0]["own"]

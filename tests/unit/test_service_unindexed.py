@@ -7,37 +7,40 @@ from typing import Any
 import pytest
 import torch
 
-from app.service import Service
+from app.endpoints import Api
+from app.service import overview
+from app.service.features import random_feature
 from sae_core.bundle import Bundle, write_bundle
 from sae_core.index.logits import top_logits
 from sae_core.tokens import encode_text, special_ids
 from tests import tiny
-from tests.unit.service_support import FIRING, OTHER, SETTINGS, as_json
+from tests.unit.service_support import FIRING, OTHER, api_of, as_json
 
 TEXT = "The old clock measures two letters at noon."
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Service:
+def api(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Api:
     folder = tmp_path_factory.mktemp("unindexed") / "bundle"
     shutil.copytree(tiny_bundle.path, folder)
     bundle = Bundle.open(folder)
     bundle.index_path(tiny.SAE_NAME).unlink()
-    return Service(SETTINGS, bundle)
+    return api_of(bundle)
 
 
 @pytest.fixture(scope="module")
-def indexed(tiny_bundle: Bundle) -> Service:
-    return Service(SETTINGS, tiny_bundle)
+def indexed(tiny_bundle: Bundle) -> Api:
+    return api_of(tiny_bundle)
 
 
-def test_the_overview_says_what_is_loaded_and_what_builds_an_index(service: Service) -> None:
-    fresh = Service(SETTINGS, service.bundle)
-    found = as_json(fresh.overview())
-    assert fresh._engine is None
+def test_the_overview_says_what_is_loaded_and_what_builds_an_index(api: Api) -> None:
+    fresh = api_of(api.workbench.bundle)
+    found = as_json(overview.overview(fresh.workbench))
+    assert fresh.workbench.engine is None
     assert found["missing"]["reason"] == "SAE tiny has no index yet"
     command = found["missing"]["command"]
-    assert command.startswith(f"jumpscope index --bundle {service.bundle.path} --sae tiny --corpus")
+    folder = api.workbench.bundle.path
+    assert command.startswith(f"jumpscope index --bundle {folder} --sae tiny --corpus")
     assert found["frequency_histogram"] is None
     assert found["highlights"] == []
     (sae,) = found["saes"]
@@ -46,10 +49,8 @@ def test_the_overview_says_what_is_loaded_and_what_builds_an_index(service: Serv
     assert len(sae["content_hash"]) == 64
 
 
-def test_a_feature_is_what_the_index_would_say_of_its_weights(
-    service: Service, indexed: Service
-) -> None:
-    found, known = as_json(service.feature(None, FIRING)), indexed.feature(None, FIRING)
+def test_a_feature_is_what_the_index_would_say_of_its_weights(api: Api, indexed: Api) -> None:
+    found, known = as_json(api.feature(FIRING)), indexed.feature(FIRING)
     for key in ("feature", "previous", "next", "threshold"):
         assert found[key] == known[key]
     for side in ("raises", "lowers"):
@@ -68,40 +69,38 @@ def test_a_feature_is_what_the_index_would_say_of_its_weights(
     assert "tiny has no index" in found["missing"]["reason"]
 
 
-def test_in_the_signature_s_place_stand_the_tokens_it_raises(service: Service) -> None:
-    signature = service.feature(None, FIRING)["signature"]
+def test_in_the_signature_s_place_stand_the_tokens_it_raises(api: Api) -> None:
+    signature = api.feature(FIRING)["signature"]
     assert signature.startswith("→ ")
     words = signature.removeprefix("→ ").split(" · ")
     assert 1 <= len(words) <= 3
-    raised = [row["token"].strip() for row in service.feature(None, FIRING)["logits"]["raises"]]
+    raised = [row["token"].strip() for row in api.feature(FIRING)["logits"]["raises"]]
     assert words[0] in raised
 
 
-def test_words_are_for_as_many_as_are_cheap(
-    service: Service, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    unembedding = service.load().model.get_output_embeddings().weight
-    monkeypatch.setattr("app.unindexed._BUDGET", {"cpu": 3 * unembedding.numel()})
-    found = service.prompt_features(TEXT)["features"]
+def test_words_are_for_as_many_as_are_cheap(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    unembedding = api.workbench.load().model.get_output_embeddings().weight
+    monkeypatch.setattr("app.engine.weights_only._BUDGET", {"cpu": 3 * unembedding.numel()})
+    found = api.prompt_features(TEXT)["features"]
     assert len(found) > 4
     assert [bool(row["signature"]) for row in found] == [True] * 3 + [False] * (len(found) - 3)
 
 
-def test_features_are_listed_by_number_and_threshold(service: Service) -> None:
-    found = as_json(service.search_features(limit=5))
+def test_features_are_listed_by_number_and_threshold(api: Api) -> None:
+    found = as_json(api.search_features(limit=5))
     assert found["total"] == tiny.D_SAE
     assert [row["feature"] for row in found["features"]] == [0, 1, 2, 3, 4]
     assert found["missing"]["command"]
-    rest = service.search_features(limit=5, offset=62)["features"]
+    rest = api.search_features(limit=5, offset=62)["features"]
     assert [row["feature"] for row in rest] == [62, 63]
-    by_threshold = service.search_features(sort="threshold", limit=tiny.D_SAE)["features"]
+    by_threshold = api.search_features(sort="threshold", limit=tiny.D_SAE)["features"]
     thresholds = [row["threshold"] for row in by_threshold]
     assert thresholds == sorted(thresholds, reverse=True)
-    backwards = service.search_features(sort="id", limit=2)["features"]
+    backwards = api.search_features(sort="id", limit=2)["features"]
     assert [row["feature"] for row in backwards] == [63, 62]
     for query in ("12", "#12"):
-        assert [row["feature"] for row in service.search_features(query=query)["features"]] == [12]
-    assert service.search_features(query="64")["total"] == 0
+        assert [row["feature"] for row in api.search_features(query=query)["features"]] == [12]
+    assert api.search_features(query="64")["total"] == 0
 
 
 @pytest.mark.parametrize(
@@ -113,22 +112,20 @@ def test_features_are_listed_by_number_and_threshold(service: Service) -> None:
         ({"min_frequency": 0.1}, "How often features fire is not known"),
     ],
 )
-def test_what_needs_an_index_says_so(
-    service: Service, asked: dict[str, Any], sentence: str
-) -> None:
+def test_what_needs_an_index_says_so(api: Api, asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as caught:
-        service.search_features(**asked)
+        api.search_features(**asked)
     assert "jumpscope index" in str(caught.value)
 
 
-def test_a_random_feature_is_any_one(service: Service) -> None:
-    drawn = {service.random_feature() for _ in range(2000)}
+def test_a_random_feature_is_any_one(api: Api) -> None:
+    drawn = {random_feature(api.workbench, "") for _ in range(2000)}
     assert drawn == set(range(tiny.D_SAE))
 
 
-def test_on_a_prompt_the_variance_is_the_text_s_own(service: Service) -> None:
-    found = as_json(service.prompt_features(TEXT))
-    engine = service.load()
+def test_on_a_prompt_the_variance_is_the_text_s_own(api: Api) -> None:
+    found = as_json(api.prompt_features(TEXT))
+    engine = api.workbench.load()
     ids = encode_text(engine.lm.tokenizer, TEXT)
     with engine.spliced([tiny.SAE_NAME]) as lm:
         own = lm.analyse(ids, tiny.SAE_NAME).totals["fvu"]
@@ -136,39 +133,39 @@ def test_on_a_prompt_the_variance_is_the_text_s_own(service: Service) -> None:
     assert "of this text alone" in found["definitions"]["fvu"]
     assert "max_act" not in found["definitions"]
     assert all(row["max_act"] is None and row["frequency"] is None for row in found["features"])
-    assert as_json(service.delta_loss(TEXT))["totals"] == found["totals"]
-    assert service.delta_loss(TEXT)["definitions"] == found["definitions"]
+    assert as_json(api.delta_loss(TEXT))["totals"] == found["totals"]
+    assert api.delta_loss(TEXT)["definitions"] == found["definitions"]
 
 
-def test_a_text_of_one_s_own(service: Service, indexed: Service) -> None:
-    found = as_json(service.test_text(TEXT, None, FIRING))
-    known = as_json(indexed.test_text(TEXT, None, FIRING))
+def test_a_text_of_one_s_own(api: Api, indexed: Api) -> None:
+    found = as_json(api.test_text(TEXT, FIRING))
+    known = as_json(indexed.test_text(TEXT, FIRING))
     assert found.pop("max_act") is None
     assert known.pop("max_act") > 0
     assert found == known
 
 
-def test_steering_takes_values_and_refuses_multiples_of_what_is_unknown(service: Service) -> None:
+def test_steering_takes_values_and_refuses_multiples_of_what_is_unknown(api: Api) -> None:
     edits = [
         {"feature": FIRING, "mode": "set", "value": 2.5},
         {"feature": OTHER, "mode": "scale", "strength": 2},
         {"feature": OTHER, "mode": "ablate"},
     ]
-    found = as_json(service.steer("The river", edits, max_new_tokens=3, temperature=0))
+    found = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
     assert [edit["value"] for edit in found["edits"]] == [2.5, 2, 0]
     assert [edit["max_act"] for edit in found["edits"]] == [None] * 3
-    assert as_json(service.steer(**found["settings"])) == found
+    assert as_json(api.steer(**found["settings"])) == found
     for edit in ({"feature": FIRING}, {"feature": FIRING, "mode": "cap", "strength": 1}):
         with pytest.raises(ValueError, match="Edit 1 needs a value in the activation's own units"):
-            service.steer("The river", [edit])
+            api.steer("The river", [edit])
 
 
 def test_an_index_that_is_built_meanwhile_is_used(
-    service: Service, tiny_bundle: Bundle, tmp_path: Path
+    api: Api, tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
-    shutil.copytree(service.bundle.path, tmp_path / "bundle")
+    shutil.copytree(api.workbench.bundle.path, tmp_path / "bundle")
     bundle = Bundle.open(tmp_path / "bundle")
-    served = Service(SETTINGS, bundle)
+    served = api_of(bundle)
     before = served.prompt_features(TEXT)
     shutil.copy(tiny_bundle.index_path(tiny.SAE_NAME), bundle.index_path(tiny.SAE_NAME))
     after = served.prompt_features(TEXT)
@@ -178,8 +175,8 @@ def test_an_index_that_is_built_meanwhile_is_used(
     assert after["features"][0]["max_act"] > 0
 
 
-def test_logits_of_some_features_are_those_of_all(service: Service) -> None:
-    engine = service.load()
+def test_logits_of_some_features_are_those_of_all(api: Api) -> None:
+    engine = api.workbench.load()
     with engine.spliced([tiny.SAE_NAME]) as lm:
         sae, leave_out = lm.sae(tiny.SAE_NAME), special_ids(lm.tokenizer)
         every = top_logits(lm.model, sae, 5, leave_out)
@@ -194,6 +191,6 @@ def test_saes_of_one_site_and_width_are_told_apart(
     (tmp_path / "model").symlink_to(tiny_bundle.path / "model")
     entries = [{"name": name, "source": str(tiny_sae_folder)} for name in ("one", "two")]
     bundle = write_bundle(tmp_path, name="twins", title="", model="model", saes=entries)
-    labels = [facts["label"] for facts in Service(SETTINGS, bundle).saes()]
+    labels = [facts["label"] for facts in api_of(bundle).workbench.saes()]
     common = "layer 1 · resid_post · 64 features"
     assert labels == [f"{common} · one", f"{common} · two"]

@@ -10,7 +10,7 @@ import { call, ServerError, within } from "./server.js";
 const LONGEST = 200_000; // characters of an answer that are drawn
 
 start();
-const here = within("").replace(/\/$/, "");
+const here = within("./").replace(/\/$/, "");
 for (const code of document.querySelectorAll("code[data-here]")) {
   const copied = code.closest(".snippet")?.querySelector("[data-copy]");
   const text = (code.textContent ?? "").replaceAll(code.getAttribute("data-here") ?? "", here);

@@ -12,13 +12,14 @@ from typing import Any
 
 import pytest
 
-from app import verification
-from app.service import Service
+from app.endpoints import Api
+from app.engine import checker
+from app.service import overview
 from app.settings import MOST_CHECK_TOKENS
 from sae_core.bundle import Bundle
 from sae_core.check import Check, sae_check, save_check
 from tests import tiny
-from tests.unit.service_support import SETTINGS, as_json
+from tests.unit.service_support import SETTINGS, api_of, as_json
 
 NAME = tiny.SAE_NAME
 TOKENS = 700
@@ -26,7 +27,7 @@ TOKENS = 700
 
 @pytest.fixture(autouse=True)
 def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verification, "HEAD_START", 0.0)
+    monkeypatch.setattr(checker, "HEAD_START", 0.0)
 
 
 @pytest.fixture
@@ -36,12 +37,12 @@ def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 
 @pytest.fixture
-def serve(tiny_corpus: Path) -> Callable[..., Service]:
+def serve(tiny_corpus: Path) -> Callable[..., Api]:
     """A service that checks on the tiny corpus, which the tiny SAE was made for."""
 
-    def make(bundle: Bundle, **changed: Any) -> Service:
+    def make(bundle: Bundle, **changed: Any) -> Api:
         settings = {"check_tokens": TOKENS, "check_text": str(tiny_corpus)} | changed
-        return Service(replace(SETTINGS, **settings), bundle)
+        return api_of(bundle, replace(SETTINGS, **settings))
 
     return make
 
@@ -94,7 +95,7 @@ class Stand:
 @contextmanager
 def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
     stand = Stand()
-    monkeypatch.setattr(verification, "check_sae", stand)
+    monkeypatch.setattr("sae_core.check.check_sae", stand)
     try:
         yield stand
     finally:
@@ -104,7 +105,7 @@ def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
 # Verdicts
 
 
-def test_an_sae_read_as_declared_is_green(serve: Callable[..., Service], bundle: Bundle) -> None:
+def test_an_sae_read_as_declared_is_green(serve: Callable[..., Api], bundle: Bundle) -> None:
     here = serve(bundle).check()["check"]
     declare(bundle, measured={"l0": here["l0"], "fvu": here["fvu"]})
     found = as_json(serve(bundle).check())
@@ -116,20 +117,18 @@ def test_an_sae_read_as_declared_is_green(serve: Callable[..., Service], bundle:
     assert check["content_hash"] == bundle.content_hash(NAME)
 
 
-def test_a_wrong_site_is_red_and_named(serve: Callable[..., Service], bundle: Bundle) -> None:
+def test_a_wrong_site_is_red_and_named(serve: Callable[..., Api], bundle: Bundle) -> None:
     here = serve(bundle).check()["check"]
     declare(bundle, site="mlp_out/1", measured={"l0": here["l0"], "fvu": here["fvu"]})
-    service = serve(bundle)
-    found = service.check()
+    api = serve(bundle)
+    found = api.check()
     assert found["state"] == "red"
     assert found["check"]["reading"] == "resid_post/1"
     assert "resid_post/1" in found["sentence"]
-    assert service.overview()["check"] == found
+    assert overview.overview(api.workbench)["check"] == found
 
 
-def test_an_sae_without_a_site_is_checked_too(
-    serve: Callable[..., Service], bundle: Bundle
-) -> None:
+def test_an_sae_without_a_site_is_checked_too(serve: Callable[..., Api], bundle: Bundle) -> None:
     file = bundle.sae_path(NAME) / "cfg.json"
     written = json.loads(file.read_text())
     del written["metadata"]["jumpscope"]["site"]
@@ -140,34 +139,34 @@ def test_an_sae_without_a_site_is_checked_too(
     assert "do not say where they read" in found["sentence"]
 
 
-def test_off_is_off(serve: Callable[..., Service], tiny_bundle: Bundle) -> None:
-    service = serve(tiny_bundle, check_tokens=0)
-    for found in (service.check(), service.verification.begin(NAME)):
+def test_off_is_off(serve: Callable[..., Api], tiny_bundle: Bundle) -> None:
+    api = serve(tiny_bundle, check_tokens=0)
+    for found in (api.check(), api.workbench.checker.begin(NAME)):
         assert found["state"] == "off"
         assert "check_tokens" in found["sentence"]
-    assert service.memory() is None, "nothing was loaded"
+    assert overview.memory(api.workbench) is None, "nothing was loaded"
 
 
 # What cannot be checked
 
 
 def test_what_cannot_be_checked_says_why_and_is_tried_again(
-    serve: Callable[..., Service], tiny_bundle: Bundle, tmp_path: Path
+    serve: Callable[..., Api], tiny_bundle: Bundle, tmp_path: Path
 ) -> None:
     missing = tmp_path / "mine.txt"
-    service = serve(tiny_bundle, check_text=str(missing))
-    found = service.check()
+    api = serve(tiny_bundle, check_text=str(missing))
+    found = api.check()
     assert (found["state"], found["check"]) == ("failed", None)
     assert str(missing) in found["sentence"]
     missing.write_text("The river follows the harbour at noon. " * 200)
-    assert service.verification.state(NAME) == found
-    assert service.verification.begin(NAME) == found
-    service.verification.begin(NAME, again=True)
-    assert service.check()["check"]["tokens"] >= TOKENS
+    assert api.workbench.checker.state(NAME) == found
+    assert api.workbench.checker.begin(NAME) == found
+    api.workbench.checker.begin(NAME, again=True)
+    assert api.check()["check"]["tokens"] >= TOKENS
 
 
 def test_a_bug_is_logged_and_not_shown(
-    serve: Callable[..., Service],
+    serve: Callable[..., Api],
     tiny_bundle: Bundle,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -175,14 +174,14 @@ def test_a_bug_is_logged_and_not_shown(
     def fail(*_args: Any, **_options: Any) -> Check:
         raise KeyError("secret")
 
-    monkeypatch.setattr(verification, "check_sae", fail)
+    monkeypatch.setattr("sae_core.check.check_sae", fail)
     found = serve(tiny_bundle).check()
-    assert (found["state"], found["sentence"]) == ("failed", verification.FAILED)
+    assert (found["state"], found["sentence"]) == ("failed", checker.FAILED)
     assert "secret" in caplog.text
 
 
 def test_no_more_text_is_read_than_needed(
-    serve: Callable[..., Service],
+    serve: Callable[..., Api],
     tiny_bundle: Bundle,
     tiny_corpus: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -193,52 +192,52 @@ def test_no_more_text_is_read_than_needed(
         seen.extend(text)
         return a_check(content_hash=sae.cfg.metadata["content_hash"])
 
-    monkeypatch.setattr(verification, "check_sae", look)
+    monkeypatch.setattr("sae_core.check.check_sae", look)
     serve(tiny_bundle, check_tokens=100).check()
     assert 1 < len(seen) < 60
-    assert sum(map(len, seen)) == 100 * verification.CHARACTERS
+    assert sum(map(len, seen)) == 100 * checker.CHARACTERS
 
 
 # Threads
 
 
 def test_nobody_waits_for_a_check_in_the_background(
-    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = serve(tiny_bundle)
+    api = serve(tiny_bundle)
     with standing(monkeypatch) as stand:
-        assert service.verification.state(NAME)["state"] == "unchecked"
-        service.load_in_background().join()
+        assert api.workbench.checker.state(NAME)["state"] == "unchecked"
+        api.workbench.load_in_background().join()
         assert stand.begun.wait(20)
-        assert service.verification.begin(NAME)["state"] == "checking"
-        assert service.overview()["check"]["state"] == "checking"
-        assert service.prompt_features("The river.")["totals"]["l0"] > 0
+        assert api.workbench.checker.begin(NAME)["state"] == "checking"
+        assert overview.overview(api.workbench)["check"]["state"] == "checking"
+        assert api.prompt_features("The river.")["totals"]["l0"] > 0
         stand.go.set()
-        assert service.check()["state"] == "green"
-        assert service.verification.state(NAME) == service.check()
+        assert api.check()["state"] == "green"
+        assert api.workbench.checker.state(NAME) == api.check()
         assert stand.calls == 1
 
 
 def test_a_check_that_takes_too_long_goes_on(
-    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = serve(tiny_bundle, max_seconds=0.01)
+    api = serve(tiny_bundle, max_seconds=0.01)
     with standing(monkeypatch) as stand:
-        service.verification.begin(NAME)
+        api.workbench.checker.begin(NAME)
         with pytest.raises(ValueError, match=r"takes longer than 0\.01 seconds"):
-            service.check()
+            api.check()
         stand.go.set()
-        # Not through the service, whose patience is short.
-        assert service.verification._checks[NAME].result.result(20)["state"] == "green"
+        # Not through the endpoint, whose patience is short.
+        assert api.workbench.checker._checks[NAME].result.result(20)["state"] == "green"
         assert stand.calls == 1
 
 
 def test_many_who_ask_at_once_share_one_check(
-    serve: Callable[..., Service], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = serve(tiny_bundle)
+    api = serve(tiny_bundle)
     with standing(monkeypatch) as stand, ThreadPoolExecutor(8) as pool:
-        asked = [pool.submit(service.check) for _ in range(8)]
+        asked = [pool.submit(api.check) for _ in range(8)]
         assert stand.begun.wait(20)
         stand.go.set()
         assert {future.result(20)["state"] for future in asked} == {"green"}
@@ -246,17 +245,17 @@ def test_many_who_ask_at_once_share_one_check(
 
 
 def test_one_check_runs_at_a_time(
-    serve: Callable[..., Service], chat_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], chat_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = serve(chat_bundle)
+    api = serve(chat_bundle)
     assert len(chat_bundle.sae_names) == 2
     with standing(monkeypatch) as stand:
         for name in chat_bundle.sae_names:
-            service.verification.begin(name)
+            api.workbench.checker.begin(name)
         assert stand.begun.wait(20)
         stand.go.set()
         for name in chat_bundle.sae_names:
-            assert service.check(name)["state"] == "green"
+            assert api.check(name)["state"] == "green"
         assert (stand.calls, stand.most) == (2, 1)
 
 
@@ -264,20 +263,20 @@ def test_one_check_runs_at_a_time(
 
 
 def test_other_weights_are_checked_anew(
-    serve: Callable[..., Service], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    service = serve(bundle)
+    api = serve(bundle)
     with standing(monkeypatch) as stand:
         stand.go.set()
-        service.check()
+        api.check()
         bundle.hashes[NAME] = "0" * 64  # as after loading weights that were written meanwhile
-        assert service.verification.state(NAME)["state"] == "unchecked"
-        service.check()
+        assert api.workbench.checker.state(NAME)["state"] == "unchecked"
+        api.check()
         assert stand.calls == 2
 
 
 def test_a_saved_check_is_taken_while_it_is_about_what_is_declared(
-    serve: Callable[..., Service], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    serve: Callable[..., Api], bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_check(bundle, NAME, a_check("amber", bundle.content_hash(NAME)))
     with standing(monkeypatch) as stand:
