@@ -143,7 +143,7 @@ export function editList(box, { most, add, changed, promptTokens }) {
       const answer = await call("search_features", { sae: row.sae, query, limit: LOOKED_AT }, { signal });
       for (const each of answer.features) summaries.set(`${row.sae}/${each.feature}`, each);
       if (feature !== null && !summaries.has(`${row.sae}/${feature}`)) summaries.set(`${row.sae}/${feature}`, null);
-      if (feature === null) row.suggestions = ranked(answer.features, text).slice(0, SUGGESTED);
+      if (feature === null) row.suggestions = ranked(/** @type {Summary[]} */ (answer.features), text).slice(0, SUGGESTED);
       lookedUp(row);
     } catch (error) {
       if (!signal.aborted) lookedUp(row, /** @type {Error} */ (error).message);
