@@ -6,9 +6,10 @@ Made by the command line (`jumpscope serve --help` shows these docstrings), from
 
 import math
 import os
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Annotated, Any, get_args
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, Final, get_args
 
 import tyro
 
@@ -19,17 +20,36 @@ ENVIRONMENT_PREFIX = "JUMPSCOPE_"
 MOST_CHECK_TOKENS = 50_000
 """What `sae_core.check` takes at most."""
 
+_ROOT_PATH: Final = re.compile(r"(/[A-Za-z0-9._~-]+)+")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """How the app runs and how much one request may ask of it."""
 
     host: str = "127.0.0.1"
-    """Address to bind to; 0.0.0.0 lets other machines in."""
+    """Address to bind to; 0.0.0.0 (or :: for IPv6) lets other machines in."""
     port: int = 7860
-    """TCP port, 1 to 65535."""
+    """TCP port, 1 to 65535; 0 takes a free one."""
     open_browser: Annotated[bool, tyro.conf.arg(name="browser")] = True
     """Open the first page in a browser once it is served."""
+    auth: str = field(default="", repr=False)
+    """Who may come in: user:password, or a file of them, one a line; empty lets everyone in."""
+    allowed_hosts: str = ""
+    """Host names, separated by commas, that people reach the app by, beside those of this machine
+    and the host above; a request with any other is refused."""
+    root_path: str = ""
+    """Path that a proxy serves the app under, such as /jumpscope; implies proxy."""
+    proxy: bool = False
+    """Believe the X-Forwarded headers of a proxy in front of the app."""
+    frame_ancestors: str = "'self' http://localhost:* http://127.0.0.1:*"
+    """Sites that may embed pages, as a content-security policy writes them; by default this
+    machine's, for notebooks."""
+    share: bool = False
+    """Open a public address for a week through Gradio's share server, which is downloaded for it;
+    give auth too."""
+    mcp: bool = False
+    """Offer the endpoints as tools of the Model Context Protocol, at /gradio_api/mcp."""
 
     device: Device = "auto"
     """Where the model runs; `auto` is the first CUDA device if there is one, else the processor."""
@@ -66,10 +86,20 @@ class Settings:
     """Longest search query in characters."""
     max_seconds: float = 60.0
     """Longest steering run in seconds; it ends there with what it has and says so."""
-    max_queue: int = 20
-    """Most requests that wait for the model; further ones are told to try again."""
+    max_waiting_index: int = 200
+    """Most requests that wait to read an index; further ones are told to try again."""
+    max_waiting_analyse: int = 40
+    """Most requests that wait for an analysis of a text."""
+    max_waiting_generate: int = 20
+    """Most steering runs that wait for their turn."""
+    max_waiting_check: int = 100
+    """Most requests that wait for the check of an SAE."""
+    max_waiting_seconds: float = 60.0
+    """Longest time in seconds that a request waits for somebody who listens to its answer."""
     cached_analyses: int = 64
     """Prompt analyses kept in memory, the least recently used leaving first."""
+    max_cached_megabytes: float = 32.0
+    """Most megabytes (10^6 bytes) that these analyses take together."""
 
     check_tokens: int = 4000
     """Tokens on which an SAE's numbers are checked once it is chosen, 50,000 at most; 0 switches
@@ -80,8 +110,20 @@ class Settings:
     def __post_init__(self) -> None:
         if not self.host:
             raise ValueError("host is empty: use 127.0.0.1 for this machine alone.")
-        if not 1 <= self.port <= 65535:
-            raise ValueError(f"port {self.port} is not a TCP port: use 1 to 65535.")
+        if not 0 <= self.port <= 65535:
+            raise ValueError(
+                f"port {self.port} is not a TCP port: use 1 to 65535, or 0 for a free one."
+            )
+        if self.root_path and not _ROOT_PATH.fullmatch(self.root_path):
+            raise ValueError(
+                f"root_path {self.root_path!r} is no path: write it as /jumpscope, with a slash at "
+                "its beginning and none at its end."
+            )
+        if not self.frame_ancestors.strip() or set(self.frame_ancestors) & set(";,\r\n"):
+            raise ValueError(
+                f"frame_ancestors {self.frame_ancestors!r} names no sites: write them as "
+                "'self' https://one.example, or 'none'."
+            )
         for name, known in (
             ("device", Device),
             ("dtype", DType),
@@ -100,7 +142,10 @@ class Settings:
             "max_edits": 1,
             "max_rows": 1,
             "max_query_chars": 1,
-            "max_queue": 1,
+            "max_waiting_index": 1,
+            "max_waiting_analyse": 1,
+            "max_waiting_generate": 1,
+            "max_waiting_check": 1,
             "cached_analyses": 1,
             "check_tokens": 0,
         }
@@ -116,7 +161,14 @@ class Settings:
                 f"max_sae_memory is {self.max_sae_memory} but must be a number of gigabytes, "
                 "0 or more."
             )
-        for name in ("max_strength", "max_value", "max_temperature", "max_seconds"):
+        for name in (
+            "max_strength",
+            "max_value",
+            "max_temperature",
+            "max_seconds",
+            "max_waiting_seconds",
+            "max_cached_megabytes",
+        ):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"{name} is {value} but must be a positive number.")
@@ -129,10 +181,10 @@ class Settings:
         """
         environ = os.environ if environ is None else environ
         given: dict[str, Any] = {}
-        for field in fields(cls):
-            variable = ENVIRONMENT_PREFIX + field.name.upper()
+        for each in fields(cls):
+            variable = ENVIRONMENT_PREFIX + each.name.upper()
             if variable in environ:
-                given[field.name] = _parsed(variable, environ[variable], field.default)
+                given[each.name] = _parsed(variable, environ[variable], each.default)
         return cls(**given)
 
 

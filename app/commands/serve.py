@@ -1,7 +1,6 @@
 """`jumpscope demo` and `jumpscope serve`: the app on a bundle, or on a model and SAEs by id."""
 
 import logging
-import socket
 import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
@@ -38,7 +37,6 @@ class Serve:
         """Serve until interrupted."""
         if self.sae and not self.model:
             raise ValueError("--sae goes with --model: a bundle names its own SAEs.")
-        _check_port(self.settings)
         _serve(chosen_bundle(self.bundle, self.model, self.sae), self.settings)
 
 
@@ -53,7 +51,6 @@ class Demo:
 
     def execute(self) -> None:
         """Serve until interrupted."""
-        _check_port(self.settings)
         _serve(open_bundle("demo"), self.settings)
 
 
@@ -66,18 +63,3 @@ def _serve(bundle: "Bundle", settings: Settings) -> None:
         threading.Event().wait()
     finally:
         app.close()
-
-
-def _check_port(settings: Settings) -> None:
-    """ValueError if nothing can listen at the address, before a model is loaded for it."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as trial:
-        trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            trial.bind((settings.host, settings.port))
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise ValueError(
-                f"cannot listen on {settings.host} port {settings.port} ({reason}): choose another "
-                "--port or --host."
-            ) from error

@@ -208,9 +208,16 @@ class Engine:
             found = lm.analyse(ids, sae, None if mean is None else torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = found
-            while len(self._analyses) > self._settings.cached_analyses:
+            while self._analyses and self._keeps_too_much():
                 self._analyses.popitem(last=False)
         return found
+
+    def _keeps_too_much(self) -> bool:
+        """Whether there are more analyses than may be kept, or larger ones."""
+        kept = [value for each in self._analyses.values() for value in vars(each).values()]
+        size = sum(value.nbytes for value in kept if isinstance(value, np.ndarray))
+        limit = self._settings.max_cached_megabytes * 1e6
+        return len(self._analyses) > self._settings.cached_analyses or size > limit
 
     def pre_activations(
         self, ids: list[int], sae: str, feature: int

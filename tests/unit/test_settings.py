@@ -17,7 +17,7 @@ def test_defaults_bind_to_this_machine_only() -> None:
     ("field", "value"),
     [
         ("host", ""),
-        ("port", 0),
+        ("port", -1),
         ("port", 70_000),
         ("device", "tpu"),
         ("dtype", "int8"),
@@ -31,8 +31,19 @@ def test_defaults_bind_to_this_machine_only() -> None:
         ("max_edits", 0),
         ("max_rows", 0),
         ("max_query_chars", 0),
-        ("max_queue", 0),
+        ("max_waiting_index", 0),
+        ("max_waiting_analyse", 0),
+        ("max_waiting_generate", 0),
+        ("max_waiting_check", 0),
+        ("max_waiting_seconds", 0.0),
         ("cached_analyses", 0),
+        ("max_cached_megabytes", 0.0),
+        ("root_path", "jumpscope"),
+        ("root_path", "/jumpscope/"),
+        ("root_path", "https://a.example/x"),
+        ("frame_ancestors", ""),
+        ("frame_ancestors", "'self'; script-src *"),
+        ("frame_ancestors", "a\r\nset-cookie: b"),
         ("check_tokens", -1),
         ("check_tokens", 50_001),
         ("max_strength", math.nan),
@@ -51,6 +62,13 @@ def test_every_field_can_come_from_the_environment() -> None:
         host="0.0.0.0",
         port=8080,
         open_browser=False,
+        auth="ada:lovelace",
+        allowed_hosts="mine.example",
+        root_path="/jumpscope",
+        proxy=True,
+        frame_ancestors="'none'",
+        share=True,
+        mcp=True,
         device="cpu",
         dtype="float32",
         device_map="auto",
@@ -66,8 +84,13 @@ def test_every_field_can_come_from_the_environment() -> None:
         max_rows=95,
         max_query_chars=94,
         max_seconds=93.5,
-        max_queue=92,
+        max_waiting_index=92,
+        max_waiting_analyse=89,
+        max_waiting_generate=88,
+        max_waiting_check=87,
+        max_waiting_seconds=86.5,
         cached_analyses=91,
+        max_cached_megabytes=85.5,
         check_tokens=90,
         check_text="mine.txt",
     )
@@ -91,3 +114,7 @@ def test_the_command_line_makes_settings() -> None:
     assert tyro.cli(Settings, args=args) == Settings(
         port=8080, open_browser=False, max_prompt_tokens=64
     )
+
+
+def test_a_password_is_not_shown_with_the_settings() -> None:
+    assert "lovelace" not in repr(Settings(auth="ada:lovelace"))
