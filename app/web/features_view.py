@@ -118,7 +118,8 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
 
 def _choices(chosen: float, bound: float) -> list[dict[str, Any]]:
     """The options of a frequency filter; one that a link names is among them."""
-    values = sorted({*FREQUENCIES, *([chosen] if chosen != bound else [])})
+    others = [chosen] if chosen != bound else []
+    values: list[float] = sorted({*FREQUENCIES, *others})
     return [
         {"value": f"{value:.6g}", "words": percent(value), "chosen": value == chosen}
         for value in values
