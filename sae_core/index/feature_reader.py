@@ -9,6 +9,7 @@ import numpy as np
 from sae_core.index.context_reader import ContextReader
 from sae_core.index.histogram import DoublingHistogram, WindowHistogram
 from sae_core.index.pages import Page
+from sae_core.tokens import partial_bytes
 
 
 class FeatureReader:
@@ -19,9 +20,10 @@ class FeatureReader:
         meta: Mapping[str, Any],
         arrays: Mapping[str, np.ndarray],
         texts: Sequence[str],
+        vocab: Sequence[bytes],
         contexts: ContextReader,
     ) -> None:
-        """`meta`, `arrays` as docs/format.md has them; `texts`: the vocabulary's tokens."""
+        """`meta`, `arrays` as docs/format.md has them; `texts`, `vocab`: tokens and bytes."""
         self._tokens = max(int(meta["tokens"]), 1)
         self._sources: list[dict[str, Any]] = meta["sources"]
         self._intervals = int(meta["intervals"])
@@ -29,7 +31,7 @@ class FeatureReader:
         self._token_counts = arrays["token_counts"]
         self._exponent = arrays["histogram_exponent"].astype(int)
         self._width = arrays["histogram_width"].astype(np.float64)
-        self._texts, self._contexts = texts, contexts
+        self._texts, self._vocab, self._contexts = texts, vocab, contexts
 
     def activation_histogram(
         self, page: Page, at: int, feature: int, threshold: float
@@ -111,7 +113,7 @@ class FeatureReader:
     def _logits(self, ids: np.ndarray, logits: np.ndarray, at: int) -> list[dict[str, Any]]:
         k = self._k_logits
         return [
-            {"token": self._texts[i], "id": i, "logit": logit}
+            {**self._token(i), "logit": logit}
             for i, logit in zip(_of(ids, at, k).tolist(), _of(logits, at, k).tolist(), strict=True)
         ]
 
@@ -120,24 +122,29 @@ class FeatureReader:
     ) -> list[dict[str, Any]]:
         """The listed `tokens` of a feature that fires on `active`, with share and lift."""
         counts = _ragged(page.token_count, page.tokens, at)
-        found = []
+        rows = []
         for token, count in zip(tokens, counts.tolist(), strict=True):
             share = count / active
             lift = share * self._tokens / int(self._token_counts[token])
-            found.append({"token": self._texts[token], "id": token, "share": share, "lift": lift})
-        return found
+            rows.append({**self._token(token), "share": share, "lift": lift})
+        return rows
+
+    def _token(self, i: int) -> dict[str, Any]:
+        """A token of the vocabulary; `bytes` are those of one whose text shows no character."""
+        [shown] = partial_bytes([i], [self._texts[i]], self._vocab)
+        return {"token": self._texts[i], "id": i, "bytes": shown}
 
     def sources(self, page: Page, at: int, active: int) -> list[dict[str, Any]]:
         """The sources it fires in most, with share and lift."""
         numbers = _ragged(page.source, page.sources, at)
         counts = _ragged(page.source_count, page.sources, at)
-        found = []
+        rows = []
         for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
             source = self._sources[number]
             share = count / active
             lift = share * self._tokens / source["tokens"]
-            found.append({"source": source["source"], "share": share, "lift": lift})
-        return found
+            rows.append({"source": source["source"], "share": share, "lift": lift})
+        return rows
 
     def neighbours(self, page: Page, at: int) -> list[dict[str, Any]]:
         """The nearest features by decoder cosine."""

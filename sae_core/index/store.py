@@ -32,7 +32,7 @@ class Index:
     """What an index file holds; made by `Index.open`.
 
     Every method may be called from any thread: each query has its own cursor. What lists show of
-    each feature (about 200 bytes) is kept in memory, the rest is read when asked for.
+    each feature (about 200 bytes) is kept in memory, the rest is read when needed.
     """
 
     @classmethod
@@ -67,10 +67,11 @@ class Index:
         self._mean_act = np.array(mean_act, np.float64)
         self._threshold = np.array(threshold, np.float64)
         words = self._rows("SELECT text, bytes FROM vocabulary ORDER BY token")
+        vocab = [text.encode() if raw is None else raw for text, raw in words]
         contexts = ContextReader(
             read_blocks=self._read_blocks,
             arrays=arrays,
-            vocab=[text.encode() if raw is None else raw for text, raw in words],
+            vocab=vocab,
             documents=self._rows(
                 "SELECT number, title, source, license FROM documents ORDER BY document"
             ),
@@ -79,7 +80,11 @@ class Index:
             after=int(self._meta["after"]),
         )
         self._reader = FeatureReader(
-            self._meta, arrays, texts=[text for text, _ in words], contexts=contexts
+            self._meta,
+            arrays,
+            texts=[text for text, _ in words],
+            vocab=vocab,
+            contexts=contexts,
         )
 
     def close(self) -> None:
@@ -108,7 +113,7 @@ class Index:
 
     def summaries(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What a list shows of each of these features; ValueError for an unknown id."""
-        return {int(i): self._summary(self._known(i)) for i in ids}
+        return {int(i): self._summary(self._checked(i)) for i in ids}
 
     def search(
         self,
@@ -147,18 +152,18 @@ class Index:
             )
             arguments["query"] = query
         direction = "DESC" if descending else "ASC"
-        found = self._rows(
+        matches = self._rows(
             f"SELECT feature FROM features WHERE {' AND '.join(where)}"
             f" ORDER BY {SORTS[sort]} {direction}, feature",
             arguments,
         )
         first = max(int(offset), 0)
-        shown = found[first : first + max(int(limit), 0)]
-        return {"total": len(found), "features": [self._summary(i) for (i,) in shown]}
+        shown = matches[first : first + max(int(limit), 0)]
+        return {"total": len(matches), "features": [self._summary(i) for (i,) in shown]}
 
     def feature(self, feature: int) -> dict[str, Any]:
-        """All that is known of a feature, as JSON values; ValueError for an unknown id."""
-        i = self._known(feature)
+        """All that the index holds of a feature, as JSON values; ValueError for an unknown id."""
+        i = self._checked(feature)
         page, at = self._page(i)
         [(tokens,)] = self._rows("SELECT tokens FROM features WHERE feature = ?", [i])
         active, threshold = int(self._active[i]), float(self._threshold[i])
@@ -186,15 +191,15 @@ class Index:
 
         `sae_core.index.highlights.RULE` states how they were chosen.
         """
-        found = []
+        rows = []
         for feature, reason in self._highlights[:n]:
             page, at = self._page(feature)
             largest = float(self._max_act[feature])
             [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
             strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
             context = max(strong, key=_readability)
-            found.append({**self._summary(feature), "rule": reason, "context": context})
-        return found
+            rows.append({**self._summary(feature), "rule": reason, "context": context})
+        return rows
 
     def _summary(self, i: int) -> dict[str, Any]:
         return {
@@ -206,7 +211,7 @@ class Index:
             "threshold": float(self._threshold[i]),
         }
 
-    def _known(self, feature: int) -> int:
+    def _checked(self, feature: int) -> int:
         i = int(feature)
         if not 0 <= i < len(self._active):
             raise ValueError(f"there is no feature {i}: ids run from 0 to {len(self._active) - 1}.")
