@@ -1,0 +1,222 @@
+"""What is looked at, and how: pages and their states, at every width, in every colour scheme.
+
+`STATES` lists what people see: an address, and what is done there before it is looked at. A page's
+author adds to it. `inspect` looks at one of them in every view of `VIEWS` and returns complaints,
+sentences with an element, its text and the numbers; the checks themselves run in the page
+(`visual.js` and the scripts beside it).
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from urllib.parse import urlencode
+
+from playwright.sync_api import Browser, BrowserContext, Page, expect
+
+Scheme = Literal["light", "dark"]
+
+SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
+SCRIPTS: Final = ("visual.js", "layout.js", "colours.js", "controls.js", "sheets.js")
+QUIET_MS: Final = 250
+"""A page that has changed nothing for so long has finished."""
+
+# Of the demo's first SAE: sea, ship, boat; and one that fired on no token.
+FEATURE: Final = 3954
+DEAD: Final = 7
+TEXT: Final = 'The captain looked at the dark water, and the old man said: "The ship is late."'
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Something that people see."""
+
+    name: str
+    """Of the test, such as "steer after a run"."""
+    address: str
+    """Relative to the site's root."""
+    act: Callable[[Page], None] = lambda page: None
+    """What is done there; it waits for what it brings about."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    """A window, and what is checked in it."""
+
+    name: str
+    width: int
+    height: int
+    checks: tuple[str, ...]
+    scale: int = 1
+    """Device pixels to a CSS pixel."""
+    touch: bool = False
+    forced: bool = False
+    """The system's colours replace the page's."""
+    more_contrast: bool = False
+
+
+SHAPE: Final = ("cut", "overlaps", "escapes")
+VIEWS: Final = (
+    View(name="1440", width=1440, height=900, checks=(*SHAPE, "contrast in all states", "sheets")),
+    View(name="1024", width=1024, height=768, checks=SHAPE),
+    View(name="200 %", width=720, height=450, scale=2, checks=SHAPE),
+    View(name="more contrast", width=1440, height=900, more_contrast=True, checks=("contrast",)),
+    View(name="forced", width=1440, height=900, forced=True, checks=("contrast", "marks", "rings")),
+    View(name="keyboard", width=1440, height=900, checks=("rings",)),
+    # Phones last: Chromium keeps a finger for its pointer once it had one.
+    View(name="320", width=320, height=640, touch=True, checks=(*SHAPE, "targets")),
+    View(
+        name="390",
+        width=390,
+        height=844,
+        touch=True,
+        checks=(*SHAPE, "targets", "contrast in all states"),
+    ),
+    View(
+        name="forced 390",
+        width=390,
+        height=844,
+        touch=True,
+        forced=True,
+        checks=("contrast", "marks"),
+    ),
+)
+
+
+def choose_token(page: Page) -> None:
+    """Press a token of the analysed text."""
+    page.locator('.tokens [role="button"]').nth(3).click()
+    settle(page)
+
+
+def run_steering(page: Page) -> None:
+    """Generate to the end; the button is back when the run is over."""
+    generate = page.get_by_role("button", name="Generate")
+    generate.click()
+    settle(page)
+    expect(generate).to_be_enabled(timeout=60_000)
+
+
+def prompt(**state: object) -> str:
+    """The address of the prompt page with a text."""
+    return f"/prompt?{urlencode({'text': TEXT, **state})}"
+
+
+EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
+STEERING: Final = urlencode({"prompt": "The old man walked into the", "tokens": 12, "edits": EDITS})
+
+STATES: Final = (
+    State(name="overview", address="/"),
+    State(name="features", address="/features"),
+    State(name="features searched for", address="/features?q=ship"),
+    State(name="feature", address=f"/features?feature={FEATURE}"),
+    State(name="dead feature", address=f"/features?feature={DEAD}"),
+    State(name="prompt", address="/prompt"),
+    State(name="prompt analysed", address=prompt()),
+    State(name="prompt with a token", address=prompt(), act=choose_token),
+    State(name="prompt with a feature", address=prompt(feature=FEATURE, view="feature")),
+    State(name="steer", address="/steer"),
+    State(name="steer after a run", address=f"/steer?{STEERING}", act=run_steering),
+    State(name="api", address="/api"),
+    State(name="no such page", address="/nowhere"),
+)
+
+
+def canvas(browser: Browser, scheme: Scheme) -> BrowserContext:
+    """A context whose pages hold the checks and do not move."""
+    context = browser.new_context(
+        viewport={"width": 1440, "height": 900}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    for script in SCRIPTS:
+        context.add_init_script(path=Path(__file__).with_name(script))
+    return context
+
+
+def settle(page: Page) -> None:
+    """Wait until nothing says that it is busy and nothing has changed for `QUIET_MS`."""
+    page.wait_for_function("document.querySelector('[aria-busy=true]') === null")
+    page.evaluate(
+        """async (quiet) => {
+          await document.fonts.ready;
+          await new Promise((done) => {
+            const wait = () => setTimeout(() => { observer.disconnect(); done(); }, quiet);
+            let timer = wait();
+            const observer = new MutationObserver(() => { clearTimeout(timer); timer = wait(); });
+            const what = { subtree: true, childList: true, characterData: true, attributes: true };
+            observer.observe(document, what);
+          });
+        }""",
+        QUIET_MS,
+    )
+
+
+def show(page: Page, root: str, state: State) -> None:
+    """Bring a page into a state."""
+    page.goto(root + state.address)
+    expect(page.locator("main h1").first).to_be_visible()
+    settle(page)
+    state.act(page)
+    page.mouse.move(0, 0)
+
+
+@contextmanager
+def opened_page(context: BrowserContext, root: str, state: State) -> Iterator[Page]:
+    """A page of a canvas in a state of the site at `root`, closed in the end."""
+    page = context.new_page()
+    page.set_default_timeout(20_000)
+    try:
+        show(page, root, state)
+        yield page
+    finally:
+        page.close()
+
+
+def look(page: Page, view: View) -> list[str]:
+    """Complaints about what the page shows in one window."""
+    page.emulate_media(
+        forced_colors="active" if view.forced else "none",
+        contrast="more" if view.more_contrast else "no-preference",
+        reduced_motion="reduce",
+    )
+    page.set_viewport_size({"width": view.width, "height": view.height})
+    if view.scale != 1 or view.touch:
+        devtools = page.context.new_cdp_session(page)
+        if view.touch:
+            touch = {"enabled": True, "maxTouchPoints": 1}
+            devtools.send("Emulation.setTouchEmulationEnabled", touch)
+        else:
+            metrics = {"width": view.width, "height": view.height, "mobile": False}
+            metrics["deviceScaleFactor"] = view.scale
+            devtools.send("Emulation.setDeviceMetricsOverride", metrics)
+    if "rings" in view.checks:
+        page.keyboard.press("Tab")
+    return page.evaluate(
+        """async (checks) => {
+          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          scrollTo({ left: 0, top: 0, behavior: "instant" });
+          visual.still();
+          const back = visual.flatten();
+          const found = checks.flatMap((check) =>
+            check === "contrast in all states" ? visual.contrast(true) : visual[check](false));
+          back();
+          return found;
+        }""",
+        view.checks,
+    )
+
+
+def inspect(page: Page, views: tuple[View, ...] = VIEWS) -> list[str]:
+    """Complaints, each with its views; those that differ in texts and numbers alone are one."""
+    like: dict[str, list[str]] = {}
+    where: dict[str, dict[str, None]] = {}
+    for view in views:
+        for complaint in look(page, view):
+            kind = re.sub(r'"[^"]*"|\d+(\.\d+)?', "", complaint)
+            like.setdefault(kind, []).append(complaint)
+            where.setdefault(kind, {})[view.name] = None
+    return [
+        f"{complaints[0]} [{', '.join(where[kind])}; {len(complaints)} in all]"
+        for kind, complaints in like.items()
+    ]
