@@ -33,7 +33,7 @@ from training.kernels.entries import Lists
 from training.listed_step import ListedStep
 from training.losses import Batch, BatchStats, JumpReLULoss, Parameters, target_l0_penalty
 from training.losses.base import FeatureLoss, Limits, stats_of
-from training.losses.features import Features
+from training.losses.feature_pairs import Features
 from training.sae_trainer import compiler
 from training.sparse_step import SparseStep
 from training.step import DenseStep, State

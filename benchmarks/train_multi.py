@@ -30,12 +30,12 @@ from train_step_peers import matching_threshold
 from training.kernels.shards import ShardKernels
 from training.losses import JumpReLULoss
 from training.optim import BETA2
-from training.parameters import initial_parameters
 from training.processes import together
 from training.sae_trainer import compiler
 from training.shard import ALONE, Shard
 from training.sparse_step import SparseStep, feature_rows, kernels_for
 from training.step import DenseStep, Setting, State, Step
+from training.trained_form import initial_parameters
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,11 +51,11 @@ from training.listed_step import ListedStep
 from training.losses import GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
 from training.optim import BETA2
-from training.parameters import initial_parameters
 from training.recipes import RECIPES
 from training.sae_trainer import compiler
 from training.sparse_step import SparseStep, feature_rows
 from training.step import MAX_TOKENS_SINCE_FIRED, DenseStep, Setting, State, Step
+from training.trained_form import initial_parameters
 
 SHAPES = {"small": (2304, 16_384), "middle": (2304, 65_536), "large": (3584, 131_072)}
 STEPS = {"small": (15, 50), "middle": (12, 40), "large": (10, 30)}

@@ -16,11 +16,11 @@ from training.listed_step import ListedStep
 from training.losses import GatedLoss, JumpReLULoss, Loss, Parameters, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
 from training.optim import Control
-from training.parameters import initial_parameters
 from training.recipes import RECIPES, Recipe
 from training.shard import ALONE, Shard, features_dim
 from training.sparse_step import SparseStep, feature_rows, settle
 from training.step import DenseStep, Setting, State
+from training.trained_form import initial_parameters
 
 SCALE = 3.0
 TOP = 5

@@ -12,13 +12,13 @@ from torch import Tensor
 from sae_core.config import Architecture
 from training.losses import Extras, GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
 from training.losses.base import FeatureLoss
-from training.parameters import initial_parameters
 from training.recipes import RECIPES, Rule
 from training.sae_trainer import SAETrainer
 from training.shard import ALONE, Shard
 from training.sparse_step import applies
 from training.step import MAX_TOKENS_SINCE_FIRED
 from training.train_config import Plan, TrainConfig
+from training.trained_form import initial_parameters
 
 log = logging.getLogger(__name__)
 

@@ -38,7 +38,7 @@ from training.lm_config import LMConfig
 from training.lm_data import TokenRows, token_stream, train_tokenizer
 from training.lm_loop import Run
 from training.lm_model import attention_masks, measure_saved, row_losses, sample, save_model
-from training.provenance import file_names, software
+from training.run_provenance import file_names, software
 
 log = logging.getLogger(__name__)
 

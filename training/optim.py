@@ -19,10 +19,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.losses import Parameters
-from training.parameters import THRESHOLD_FLOOR
 from training.recipes import RECIPES, Rule
 from training.shard import ALONE, Shard, features_dim
 from training.train_config import TrainConfig
+from training.trained_form import THRESHOLD_FLOOR
 
 BETA2 = 0.999
 EPS = 1e-8

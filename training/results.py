@@ -19,11 +19,11 @@ from sae_core.evaluation import evaluate_together, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
 from training.doctor import Finding, Goal, examine
-from training.parameters import folded
 from training.progress import METRICS_FILE, read_metrics
-from training.provenance import file_names, model_name, settings
+from training.run_provenance import file_names, model_name, settings
 from training.sae_trainer import SAETrainer
 from training.train_config import TrainConfig
+from training.trained_form import folded
 
 log = logging.getLogger(__name__)
 

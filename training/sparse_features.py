@@ -17,7 +17,7 @@ from torch import Tensor
 from training.kernels.entries import Lists
 from training.kernels.largest import largest, lists_of
 from training.losses import Parameters
-from training.losses.features import Part, Subset
+from training.losses.feature_pairs import Part, Subset
 from training.readback import Readback
 from training.shard import Shard
 

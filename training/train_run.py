@@ -17,7 +17,7 @@ from training.doctor import Goal
 from training.graph import Recorded
 from training.optim import Controls, controls
 from training.progress import Progress
-from training.provenance import software
+from training.run_provenance import software
 from training.sae_trainer import SAETrainer, compiler
 from training.shard import ALONE, Shard
 from training.train_config import TrainConfig

@@ -110,7 +110,7 @@ class Declared:
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """Everything that was measured; `verdict` and `sae_core.check.sentences` only read it."""
+    """Everything that was measured; `verdict` and `verdict_sentence.py` only read it."""
 
     declared: Declared
     here: Convention | None

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sae_core.check.conventions import Convention, Conventions, as_declared
+from sae_core.check.input_factor import best_factor
 from sae_core.check.judge import FACTOR_GAIN, FEW_TOKENS, Declared, Outcome, Verdict
 from sae_core.check.measure import Numbers, measure
-from sae_core.check.scale import best_factor
-from sae_core.check.sentences import sentence
+from sae_core.check.verdict_sentence import sentence
 from sae_core.config import SAEConfig
 from sae_core.corpus import Document, TokenRow, token_rows
 from sae_core.evaluation import take_tokens

@@ -4,8 +4,8 @@ import numpy as np
 import torch
 
 from sae_core.index.contexts import Contexts
+from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.logits import TopLogits
-from sae_core.index.pages import FEATURES, Page
 from sae_core.index.signature import Facts, Signature, describe
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.top_tokens import TopTokens

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from sae_core.index.context_reader import ContextReader
-from sae_core.index.histogram import DoublingHistogram, WindowHistogram
-from sae_core.index.pages import Page
+from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
+from sae_core.index.feature_pages import Page
 from sae_core.tokens import partial_bytes
 
 

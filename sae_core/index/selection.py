@@ -9,7 +9,7 @@ however often the buffers are merged:
 `IntervalSample` keeps a uniform sample of the active tokens of every activation interval although
 the intervals, equal parts of [threshold, maximum], are settled only at the end. Each position of
 the corpus has a random priority that depends on the seed and the position alone. Per feature and
-bin of activation (`histogram.DoublingHistogram` has the same bins) the candidates of lowest
+bin of activation (`DoublingHistogram` has the same bins) the candidates of lowest
 priority are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the
 lowest of their union. The lowest priorities of an interval's bins are then a uniform sample of the
 interval.
@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sae_core.index.histogram import bin_exponent, exact_power_of_two
+from sae_core.index.feature_histograms import bin_exponent, exact_power_of_two
 
 BINS = 32
 """Bins of activation per feature in which a sample is kept; 16 to 32 of them are in use."""

@@ -44,7 +44,7 @@ _LOGIT_SD = 4.5
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What a signature is made from. Words are forms as `words.word_forms` writes them."""
+    """What a signature is made from. Words are forms as `token_words.word_forms` writes them."""
 
     tokens_read: int
     active_tokens: int

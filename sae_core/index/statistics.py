@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sae_core.index.histogram import DoublingHistogram, WindowHistogram
+from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
 from sae_core.index.index_config import EARLY, IndexConfig
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (

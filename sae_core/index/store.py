@@ -12,9 +12,9 @@ import numpy as np
 
 from sae_core.index.arrays import unpack
 from sae_core.index.context_reader import ContextReader
+from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.feature_reader import FeatureReader
 from sae_core.index.highlights import META_KEY
-from sae_core.index.pages import FEATURES, Page
 from sae_core.index.schema import ARRAYS, connect
 
 SORTS: dict[str, str] = {

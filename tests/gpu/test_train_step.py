@@ -11,9 +11,9 @@ from sae_core.config import Site
 from tests.integration.test_train_resume import STEPS, assert_equal, cfg, finish, kill_after
 from training.loop import train
 from training.losses import Batch, JumpReLULoss, Penalty
-from training.parameters import initial_parameters
 from training.sae_trainer import SAETrainer, compiler
 from training.train_config import Compile, Plan, RunOptions, TrainConfig
+from training.trained_form import initial_parameters
 
 # The compiler warns about what it does itself.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 
 from sae_core.formats.saelens import load_sae
 from tests.integration.test_train import MLP, RESIDUAL, base, equal, weights
-from training import loop, provenance, results, train_run
+from training import loop, results, run_provenance, train_run
 from training.loop import train
 from training.train_config import TrainConfig
 
@@ -53,9 +53,9 @@ def test_measuring_again_leaves_the_account_of_the_training(
     assert before["precision"] == "float32"
     assert before["steps"] == 60
     # Another machine, another version, another dtype.
-    monkeypatch.setattr(provenance.platform, "machine", lambda: "another")
-    monkeypatch.setattr(provenance, "_commit", lambda: "another")
-    monkeypatch.setattr(provenance, "_PACKAGES", ())
+    monkeypatch.setattr(run_provenance.platform, "machine", lambda: "another")
+    monkeypatch.setattr(run_provenance, "_commit", lambda: "another")
+    monkeypatch.setattr(run_provenance, "_PACKAGES", ())
     monkeypatch.setattr(loop, "chosen_dtype", lambda *_: torch.bfloat16)
     train(cfg)
     assert metadata()["measured"]["model_dtype"] == "bfloat16"

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sae_core.check.conventions import Convention
+from sae_core.check.input_factor import best_factor
 from sae_core.check.judge import Declared, Outcome
 from sae_core.check.measure import Numbers
-from sae_core.check.scale import best_factor
 from sae_core.config import SAEConfig
 from tests import tiny
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sae_core.index.pages import Page
+from sae_core.index.feature_pages import Page
 from sae_core.index.tokencodec import BLOCK, decode_block, encode_block, ranks
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from sae_core.bundle import Bundle
 from sae_core.index import Index
-from sae_core.index.pages import Page
+from sae_core.index.feature_pages import Page
 from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, TABLES
 from tests import tiny
 

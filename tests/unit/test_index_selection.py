@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from sae_core.index.histogram import DoublingHistogram, WindowHistogram, bin_exponent
+from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram, bin_exponent
 from sae_core.index.pairs import PairCounts, top_pairs
 from sae_core.index.selection import (
     SLOTS,

@@ -20,8 +20,8 @@ from training.losses import (
     ReLULoss,
     TopKLoss,
 )
-from training.parameters import folded, initial_parameters
 from training.recipes import RECIPES
+from training.trained_form import folded, initial_parameters
 
 D_MODEL, D_SAE, BATCH = 6, 10, 16
 SCALE, TARGET, LAMBDA = 3.0, 4.0, 0.3

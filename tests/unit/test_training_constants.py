@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from sae_core.config import Architecture
-from training import assembly, doctor, listed_step, muon, optim, parameters, sparse_step, step
+from training import assembly, doctor, listed_step, muon, optim, sparse_step, step, trained_form
 from training.losses import GatedLoss, JumpReLULoss, ReLULoss, TopKLoss, topk_loss
 from training.losses.jumprelu_loss import Extras
 from training.options import LossOptions, Plan, RunOptions
@@ -29,7 +29,7 @@ def test_published_constants() -> None:
 
 
 def test_measured_constants() -> None:
-    assert (parameters.THRESHOLD_FLOOR, parameters.EASE) == (1e-6, 0.85)
+    assert (trained_form.THRESHOLD_FLOOR, trained_form.EASE) == (1e-6, 0.85)
     assert (step.DEAD_TOKENS, step.MAX_TOKENS_SINCE_FIRED) == (1_000_000, 16_777_216)
     assert (assembly.SETTLE, assembly.FEWEST_SETTLING, assembly.TANH_LAMBDA) == (0.02, 50, 0.005)
     assert assembly.SPARSE_FROM == {

@@ -14,7 +14,7 @@ from training.losses import (
     l0_penalty,
     target_l0_penalty,
 )
-from training.parameters import initial_parameters
+from training.trained_form import initial_parameters
 
 D_MODEL, D_SAE, BATCH = 12, 40, 64
 SCALE = 3.0

@@ -10,10 +10,10 @@ import torch
 from sae_core.config import Site
 from training.losses import JumpReLULoss
 from training.optim import controls, rate_share, remove_parallel, update
-from training.parameters import initial_parameters
 from training.recipes import Rule
 from training.sae_trainer import SAETrainer
 from training.train_config import Plan, TrainConfig
+from training.trained_form import initial_parameters
 
 BETA2, EPS = 0.999, 1e-8  # as published
 

@@ -5,7 +5,7 @@ import torch
 
 from sae_core.config import SAEConfig
 from training.losses import Batch, JumpReLULoss, Penalty
-from training.parameters import EASE, fitted_start, folded, initial_parameters
+from training.trained_form import EASE, fitted_start, folded, initial_parameters
 
 SCALE = 7.3
 

@@ -10,7 +10,7 @@ from tests.shards import in_threads
 from tests.steps import Shape, Toy, control, distance, raw, settled
 from training.kernels import plain, plain_lists
 from training.kernels.shards import ShardKernels
-from training.losses.features import Every
+from training.losses.feature_pairs import Every
 from training.shard import ALONE, Shard, features_dim
 from training.sparse_step import SparseStep
 from training.step import DenseStep

@@ -8,9 +8,9 @@ import triton.language as tl
 from training.kernels.decoder import adam
 from training.kernels.entries import Entries, Gathered, Objective, Residual, Weights
 from training.optim import BETA2, EPS, Control
-from training.parameters import THRESHOLD_FLOOR
 from training.recipes import Rule
 from training.step import MAX_TOKENS_SINCE_FIRED, Setting, State
+from training.trained_form import THRESHOLD_FLOOR
 
 _FEATURES = 256
 _WIDTH = 16

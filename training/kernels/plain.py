@@ -16,9 +16,9 @@ from training.kernels.entries import (
 )
 from training.losses.base import Penalty, l0_penalty, steered, target_l0_penalty
 from training.optim import BETA2, EPS, Control, revived, share_of
-from training.parameters import THRESHOLD_FLOOR
 from training.recipes import Rule
 from training.step import MAX_TOKENS_SINCE_FIRED, Setting, State
+from training.trained_form import THRESHOLD_FLOOR
 
 
 def centre(

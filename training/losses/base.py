@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from training.losses.features import Every, Features
+from training.losses.feature_pairs import Every, Features
 from training.shard import ALONE, Shard
 
 Parameters = dict[str, Tensor]

@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from training.losses.base import Batch, BatchStats, Parameters, SurrogateLoss, stats_of
-from training.losses.features import Features
+from training.losses.feature_pairs import Features
 
 
 class GatedLoss(SurrogateLoss):

@@ -14,7 +14,7 @@ April 2024; called RI-L1 in arXiv 2407.14435). With a target L0, lambda is steer
 from torch import Tensor
 
 from training.losses.base import Batch, BatchStats, Parameters, SurrogateLoss, stats_of
-from training.losses.features import Features
+from training.losses.feature_pairs import Features
 
 
 class ReLULoss(SurrogateLoss):

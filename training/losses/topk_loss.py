@@ -29,7 +29,7 @@ from training.losses.base import (
     stats_of,
     unchanged,
 )
-from training.losses.features import Features, Subset
+from training.losses.feature_pairs import Features, Subset
 from training.shard import ALONE, Shard
 
 AUX_WEIGHT = 1 / 32
