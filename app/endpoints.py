@@ -8,6 +8,7 @@ tools, the API page, and the docs. `Api` offers the same functions within Python
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
@@ -284,6 +285,8 @@ def _last_of(function: Callable[..., Iterator[Answer]]) -> Callable[..., Answer]
 
 def _waited_for(function: Callable[..., Coroutine[Any, Any, Answer]]) -> Callable[..., Answer]:
     def waited(*args: Any, **kwargs: Any) -> Answer:
-        return asyncio.run(function(*args, **kwargs))
+        # In a thread of its own: a notebook's has a running loop already.
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(lambda: asyncio.run(function(*args, **kwargs))).result()
 
     return waited

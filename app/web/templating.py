@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from app.web import assets, charts, numbers
+from app.web import assets, numbers
 from app.web.token_text import quoted, token_parts, token_text
 
 _ENVIRONMENT: Final = Environment(
@@ -43,7 +43,11 @@ def _signature(text: str) -> Markup:
     return escape(text).replace(" · ", Markup("&nbsp;· "))
 
 
-_ENVIRONMENT.globals |= {"asset": assets.address, "link": address, "charts": charts}
+_ENVIRONMENT.globals |= {
+    "asset": assets.address,
+    "picture": assets.in_page,
+    "link": address,
+}
 _ENVIRONMENT.globals |= {"token_parts": token_parts, "token_text": token_text, "quoted": quoted}
 _ENVIRONMENT.filters |= {
     name: getattr(numbers, name)
