@@ -287,7 +287,7 @@
   /** Text that does not stand out; with `states` in every state too. @param {boolean} states */
   function contrast(states) {
     const texts = inked().map((text) => {
-      const { x, y } = visual.bring(text.box);
+      const { x, y } = visual.bring(text.box, text.element);
       const all = document.elementsFromPoint(x, y);
       const own = all.findIndex((each) => text.element.contains(each));
       const beneath = all

@@ -42,15 +42,26 @@
     return side(1) + side(-1) + 1;
   }
 
+  /** How to scroll a box back to where it is. @param {Element} element */
+  function unscroll(element) {
+    const { scrollLeft: left, scrollTop: top } = element;
+    return () => element.scrollTo({ left, top, behavior: "instant" });
+  }
+
   /** Controls too small for a finger: by their box, and by where a press reaches them or what leads
    * to the same address. */
   function targets() {
     const says = new Set();
+    /** @type {(() => void)[]} */
+    const scrolled = [];
     for (const element of visual.all(visual.CONTROLS)) {
       const box = visual.boxOf(element);
       if (Math.min(visual.wide(box), visual.tall(box)) >= SMALLEST - 0.5) continue;
       if (element.closest("svg") || element.disabled || inSentence(element)) continue;
-      const { x, y } = visual.bring(visual.shown(box, element, false));
+      scrolled.push(...visual.frames(element, false).map(unscroll));
+      element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+      const { left, right, top, bottom } = element.getBoundingClientRect();
+      const [x, y] = [(left + right) / 2, (top + bottom) / 2];
       const hits = (/** @type {number} */ dx, /** @type {number} */ dy) => {
         const at = document.elementFromPoint(x + dx, y + dy);
         const label = at?.closest("label");
@@ -66,6 +77,7 @@
       const hit = Math.min(wide, tall) >= SMALLEST - 1;
       if (!hit) says.add(`${visual.describe(element)} is a target of ${visual.size(box)} px`);
     }
+    for (const back of scrolled.reverse()) back();
     scrollTo({ left: 0, top: 0, behavior: "instant" });
     return [...says];
   }
@@ -220,6 +232,8 @@
   function unmarked() {
     const names = ["aria-pressed", "aria-current", "aria-selected"];
     return visual.all(CHOSEN).flatMap((/** @type {Element} */ element) => {
+      // A chosen row shows that the button in it is.
+      if (element.parentElement?.closest(CHOSEN)) return [];
       const name = names.find((each) => element.hasAttribute(each)) ?? "";
       const off = () =>
         name === "aria-current"

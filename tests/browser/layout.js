@@ -84,7 +84,7 @@
     });
     for (const { element, box, layer: own } of items) {
       if (element.matches("input, select, textarea, option")) continue;
-      const { x, y } = bring(box);
+      const { x, y } = bring(box, element);
       for (const over of document.elementsFromPoint(x, y)) {
         if (related(over, element)) break;
         if (layer(over) !== own || !paints(over, x, y)) continue;

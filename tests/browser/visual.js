@@ -213,12 +213,16 @@
       (rect) => rect.left <= x && x <= rect.right && rect.top <= y && y <= rect.bottom,
     );
 
-  /** Brings the middle of a box into the window, not too near its edge; where it is there.
-   * @param {Box} box */
-  function bring(box) {
+  /** Brings the middle of a box of an element into the window, not too near its edge; where it is
+   * there. What is fixed to the window was measured before any scrolling.
+   * @param {Box} box @param {Element} element */
+  function bring(box, element) {
+    const over = layer(element);
+    const fixed = over !== null && style(over).position === "fixed";
     const middle = (box.top + box.bottom) / 2;
-    if (middle < scrollY + 2 * SHORTEST || middle > scrollY + innerHeight - 2 * SHORTEST) {
-      scrollTo({ left: 0, top: middle - innerHeight / 2, behavior: "instant" });
+    const near = middle >= scrollY + 2 * SHORTEST && middle <= scrollY + innerHeight - 2 * SHORTEST;
+    if (fixed || !near) {
+      scrollTo({ left: 0, top: fixed ? 0 : middle - innerHeight / 2, behavior: "instant" });
     }
     return { x: (box.left + box.right) / 2 - scrollX, y: middle - scrollY };
   }

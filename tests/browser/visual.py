@@ -136,7 +136,7 @@ def canvas(browser: Browser, scheme: Scheme) -> BrowserContext:
 
 def settle(page: Page) -> None:
     """Wait until nothing says that it is busy and nothing has changed for `QUIET_MS`."""
-    page.wait_for_function("document.querySelector('[aria-busy=true]') === null")
+    expect(page.locator("[aria-busy=true]")).to_have_count(0)
     page.evaluate(
         """async (quiet) => {
           await document.fonts.ready;
