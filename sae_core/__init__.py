@@ -1,11 +1,12 @@
 """Jumpscope's library: sparse autoencoders spliced into language models.
 
-The names below are imported when they are first used: who needs a choice of settings or the
-name of a site alone does not wait for PyTorch. `jumprelu` and `step` are in `sae_core.jumprelu`.
+The names below are imported when they are first used: who needs a choice of settings or the name of
+a site alone does not wait for PyTorch. `jumprelu` and `step` are functions of the module
+`sae_core.jumprelu`.
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sae_core.config import SAEConfig, Site
@@ -24,8 +25,12 @@ _MODULES = {
     "save_sae": "formats.saelens",
 }
 
+if not TYPE_CHECKING:  # which would take any name for one that the package has
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    def __getattr__(name: str) -> object:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

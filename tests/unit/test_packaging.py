@@ -1,10 +1,12 @@
 """What is installed, what is imported when, and that the project's files agree with each other."""
 
+import ast
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from packaging.requirements import Requirement
@@ -70,7 +72,8 @@ def test_the_wheel_holds_every_tracked_file_of_the_packages():
 @pytest.mark.parametrize(
     ("statement", "unwanted"),
     [
-        ("import sae_core", {"app", "training", "gradio", "transformers"}),
+        ("import sae_core", {"app", "training", "gradio", "transformers", "torch", "numpy"}),
+        ("from sae_core import SAEConfig, Site", {"torch", "numpy"}),
         ("import sae_core.placement, app.settings", {"torch", "numpy", "gradio"}),
         ("import sae_core.splice, sae_core.bundle", {"app", "training", "gradio"}),
         ("import training.loop", {"app", "gradio", "sae_lens"}),
@@ -81,11 +84,33 @@ def test_imports_only_what_it_needs(statement, unwanted):
     assert not modules_after(statement) & unwanted
 
 
-def test_names_of_the_core_are_there_when_asked_for():
+def test_names_of_the_core_are_there_when_first_used():
     for name in sae_core.__all__:
         assert getattr(sae_core, name).__name__ == name
+    assert set(sae_core.__all__) <= set(dir(sae_core))
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         _ = sae_core.nothing  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_type_checkers_read_the_names_of_the_core_from_where_they_are():
+    tree = ast.parse(Path(sae_core.__file__).read_text())
+    imports = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    told = {
+        alias.name: node.module
+        for node in imports
+        for alias in node.names
+        if str(node.module).startswith("sae_core.")
+    }
+    assert told == {name: f"sae_core.{module}" for name, module in sae_core._MODULES.items()}
+    assert told.keys() == set(sae_core.__all__)
+
+
+def test_a_module_of_the_core_is_not_taken_for_a_function_in_it():
+    from sae_core import jumprelu
+
+    assert isinstance(jumprelu, ModuleType)
+    assert callable(jumprelu.jumprelu)
+    assert callable(jumprelu.step)
 
 
 @pytest.mark.parametrize("command", ["", "demo", "serve", "eval", "inspect"])
