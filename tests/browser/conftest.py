@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from playwright.sync_api import (
@@ -57,13 +58,18 @@ class Site:
 
 
 @contextmanager
-def served(bundle: Bundle) -> Iterator[Site]:
-    """The app on a free port of this process."""
+def served(bundle: Bundle, **changed: Any) -> Iterator[Site]:
+    """The app on a free port of this process, under settings changed for the test."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    settings = Settings(port=port, open_browser=False, threads=1, device="cpu")
-    running = serve(settings, bundle)
+    settings: dict[str, Any] = {
+        "port": port,
+        "open_browser": False,
+        "threads": 1,
+        "device": "cpu",
+    }
+    running = serve(Settings(**settings | changed), bundle)
     try:
         yield Site(url=running.url, workbench=running.workbench)
     finally:

@@ -4,20 +4,20 @@ import json
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import verification
 from app.commands.shared import open_bundle
+from app.endpoints import Api
+from app.engine import checker
+from sae_core import check as sae_check
 from sae_core.bundle import Bundle
 from tests import tiny
 from tests.browser.conftest import Site, served
 
 Opened = Callable[..., Page]
-CONTRAST = Path(__file__).with_name("contrast.js")
 EDITS = '[{"feature":5,"mode":"ablate","positions":"all"}]'
 PAGES = {
     "list": "/features",
@@ -33,37 +33,37 @@ def red_site(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("bundle") / "red"
     shutil.copytree(tiny_bundle.path, folder)
     with served(Bundle.open(folder)) as right:
-        found = right.service.check()["check"]
+        found = Api(right.workbench).check()["check"]
     file = folder / "saes" / tiny.SAE_NAME / "cfg.json"
     written = json.loads(file.read_text())
     measured = {"l0": found["l0"], "fvu": found["fvu"]}
     written["metadata"]["jumpscope"] |= {"site": "mlp_out/1", "measured": measured}
     file.write_text(json.dumps(written))
     with served(Bundle.open(folder)) as running:
-        assert running.service.check()["state"] == "red"
+        assert Api(running.workbench).check()["state"] == "red"
         yield running
 
 
 def test_the_badge_turns_from_checking_to_green_by_itself(
     opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    go, check_sae = threading.Event(), verification.check_sae
+    go, check_sae = threading.Event(), sae_check.check_sae
 
     def later(*args: Any, **options: Any) -> Any:
         assert go.wait(60)
         return check_sae(*args, **options)
 
-    monkeypatch.setattr(verification, "HEAD_START", 0.0)
-    monkeypatch.setattr(verification, "check_sae", later)
-    monkeypatch.setattr(verification, "saved_check", lambda *_: None)
+    monkeypatch.setattr(checker, "HEAD_START", 0.0)
+    monkeypatch.setattr(sae_check, "check_sae", later)
+    monkeypatch.setattr(sae_check, "saved_check", lambda *_: None)
     with served(open_bundle("demo")) as site:
         page = opened(site.url)
         badge, panel = page.locator("#badge"), page.locator("#check")
         expect(badge).to_contain_text("checking")
         expect(panel).to_contain_text("are being measured")
         go.set()
-        expect(badge).to_contain_text("checked")
-        found = site.service.check()
+        expect(badge).to_contain_text("checked", timeout=120_000)
+        found = Api(site.workbench).check()
         expect(panel).to_contain_text(found["sentence"])
         expect(panel).to_contain_text(f"Measured on {found['check']['tokens']:,} tokens")
         expect(page.locator(".doubt")).to_have_count(0)
@@ -76,11 +76,11 @@ def test_the_badge_turns_from_checking_to_green_by_itself(
 
 
 def test_each_sae_has_its_own_badge(site: Site, opened: Opened) -> None:
-    other = site.service.bundle.sae_names[-1]
+    other = site.workbench.bundle.sae_names[-1]
     page = opened(site.url)
     expect(page.locator("#badge")).to_contain_text("checked")
     page.get_by_label("SAE", exact=True).select_option(other)
-    expect(page.locator("#check")).to_contain_text(site.service.check(other)["sentence"])
+    expect(page.locator("#check")).to_contain_text(Api(site.workbench).check(sae=other)["sentence"])
     expect(page.locator("#badge a")).to_have_attribute("href", f"./?sae={other}")
 
 
@@ -106,7 +106,6 @@ def test_the_red_panel_can_be_read(red_site: Site, opened: Opened, scheme: str) 
     expect(page.locator(".doubt")).to_be_visible()
     page.locator("#check summary").click()
     expect(page.locator("#check .tried table")).to_be_visible()
-    assert page.evaluate(CONTRAST.read_text()) == []
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
@@ -116,8 +115,8 @@ def test_what_could_not_be_checked_says_so(
     def refuse(*_args: Any, **_options: Any) -> Any:
         raise ValueError(f"No text: {tiny.HOSTILE}")
 
-    monkeypatch.setattr(verification, "HEAD_START", 0.0)
-    monkeypatch.setattr(verification, "check_sae", refuse)
+    monkeypatch.setattr(checker, "HEAD_START", 0.0)
+    monkeypatch.setattr(sae_check, "check_sae", refuse)
     with served(tiny_bundle) as site:
         page = opened(site.url)
         expect(page.locator("#badge")).to_contain_text("unchecked")

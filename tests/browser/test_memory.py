@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from app import served
-from app.engine import Engine
+from app.engine import engine as engine_module
+from app.engine.engine import Engine
 from sae_core.bundle import Bundle
-from tests.browser.conftest import served as serving
+from tests.browser.conftest import served
 
 Opened = Callable[..., Page]
 LOOK_AGAIN = "window.dispatchEvent(new Event('focus'))"
@@ -25,21 +25,19 @@ def test_the_line_follows_the_model_and_its_saes(
         assert go.wait(60)
         return Engine(*args)
 
-    monkeypatch.setattr(served, "Engine", later)
-    with serving(chat_bundle) as site:
-        loading = site.service.load_in_background()
+    monkeypatch.setattr(engine_module, "Engine", later)
+    with served(chat_bundle, check_tokens=200) as site:
         page = opened(site.url)
         line = page.locator("#memory")
         expect(line).to_have_text("Memory: the model is not loaded yet.")
         go.set()
         expect(line.locator("summary")).to_contain_text("1 SAE ")
-        loading.join(60)
         page.get_by_label("SAE", exact=True).select_option("late")
         expect(line.locator("summary")).to_contain_text("2 SAEs")
         # What is unfolded stays so, and the focus where it is.
         line.locator("summary").click()
-        engine = site.service.load()
-        engine.residents.limit = engine.memory()["saes"][0]["bytes"]
+        engine = site.workbench.load()
+        engine.sae_cache.limit = engine.memory()["saes"][0]["bytes"]
         with engine.spliced(["early"]):
             page.evaluate(LOOK_AGAIN)
             expect(line.locator("summary")).to_contain_text("1 SAE ")
