@@ -1,6 +1,4 @@
-"""Conversations: analysed on the prompt page; steered, with both answers, going on with one of
-them, and several SAEs.
-"""
+"""Conversations: steered, with both answers, going on with one of them, and several SAEs."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -57,45 +55,6 @@ def test_a_model_without_a_template_has_no_switch(site: Site, opened: Opened) ->
     page.goto(f"{site.url}/prompt?text=The%20river")
     expect(page.locator("#totals")).to_be_visible()
     expect(page.locator("#kinds")).to_be_hidden()
-
-
-@pytest.mark.parametrize("phone", [False, True])
-def test_a_conversation_is_analysed_on_the_prompt_page(
-    chat_site: Site, opened: Opened, phone: bool
-) -> None:
-    page = opened(f"{chat_site.url}/prompt", phone=phone)
-    page.get_by_text("Chat", exact=True).click()
-    page.get_by_label("User, turn 1").fill(USER["content"])
-    page.get_by_role("button", name="Analyse").click()
-    tokens = page.locator("#tokens")
-    expect(tokens).to_contain_text(f"<bos>{START}user↵{USER['content']}{END}↵{START}model↵")
-    assert json.loads(asked(page)["messages"]) == [USER]
-    assert "text" not in asked(page)
-    expected = chat_site.api.prompt_features(messages=[USER])
-    expect(page.locator("#totals dd").first).to_have_text(str(expected["totals"]["tokens"]))
-    assert page.evaluate(CONTRAST.read_text()) == []
-    # The address brings it back, a text takes its place, and back goes back.
-    page.reload()
-    expect(page.get_by_label("User, turn 1")).to_have_value(USER["content"])
-    expect(tokens).to_contain_text(f"{START}model↵")
-    page.get_by_text("Text", exact=True).click()
-    page.get_by_label("Text to analyse").fill("The river")
-    page.get_by_role("button", name="Analyse").click()
-    expect(tokens).to_have_text("<bos>The river")
-    assert "messages" not in asked(page)
-    page.go_back()
-    expect(tokens).to_contain_text(f"{START}model↵")
-    page.locator("#text-features [data-feature]").first.click()
-    steer = page.get_by_role("link", name="Steer with it").get_attribute("href") or ""
-    assert json.loads(parse_qs(urlparse(steer).query)["messages"][0]) == [USER]
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-
-
-def test_a_conversation_that_cannot_be_read_says_so_on_the_prompt_page(
-    chat_site: Site, opened: Opened
-) -> None:
-    page = opened(f"{chat_site.url}/prompt?messages=[1")
-    expect(page.locator("#problem")).to_contain_text("conversation in this link cannot be read")
 
 
 def test_turns_are_drawn_as_turns_and_answered_side_by_side(
