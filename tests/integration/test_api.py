@@ -1,303 +1,239 @@
-"""The seven endpoints through `gradio_client` and plain HTTP, on a server of this process."""
+"""Every endpoint through `gradio_client` and plain HTTP, on a server of this process."""
 
 import json
-import re
-import shlex
-import socket
-import urllib.request
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
-import gradio as gr
+import httpx
 import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from app.api import LIMITS, add_endpoints
-from app.service import Service
+from app.endpoints import ENDPOINTS, PLACES, Api, Endpoint, Work
+from app.requests import parameters_of
+from app.server import RunningApp
 from app.settings import Settings
 from sae_core.bundle import Bundle
-from sae_core.index import SORTS
 from tests import tiny
+from tests.serving import running
+from tests.unit.service_support import as_json
 
-ENDPOINTS = {
-    "/feature",
-    "/search_features",
-    "/prompt_features",
-    "/delta_loss",
-    "/steer",
-    "/check",
-    "/reproduce",
-}
 TEXT = "The old clock measures two letters. 🙂"
 EDIT = {"feature": 5, "mode": "set", "strength": 2, "positions": "all"}
+CHECK_TOKENS = 700
 
 
 @pytest.fixture(scope="module")
-def service(tiny_bundle: Bundle) -> Service:
-    return Service(Settings(threads=1, max_rows=20), tiny_bundle)
-
-
-@contextmanager
-def served(service: Service) -> Iterator[str]:
-    """The address of a server with the endpoints alone."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        add_endpoints(service)
-    blocks.queue(max_size=service.settings.max_queue)
-    _, address, _ = blocks.launch(
-        server_name="127.0.0.1", server_port=port, prevent_thread_lock=True, quiet=True
-    )
-    try:
-        yield address
-    finally:
-        blocks.close()
+def app(tiny_bundle: Bundle) -> Iterator[RunningApp]:
+    with running(tiny_bundle, max_rows=20, check_tokens=CHECK_TOKENS, max_seconds=600.0) as app:
+        app.workbench.load()
+        yield app
 
 
 @pytest.fixture(scope="module")
-def url(service: Service) -> Iterator[str]:
-    with served(service) as address:
-        yield address
+def api(app: RunningApp) -> Api:
+    """What the server answers with, called within this process."""
+    return Api(app.workbench)
 
 
 @pytest.fixture(scope="module")
-def client(url: str) -> Iterator[Client]:
-    client = Client(url, verbose=False, analytics_enabled=False)
+def client(app: RunningApp) -> Iterator[Client]:
+    client = Client(app.url, verbose=False, analytics_enabled=False)
     yield client
     client.close()
 
 
-def as_json(value: object) -> Any:
-    return json.loads(json.dumps(value, allow_nan=False))
+def over_http(url: str, name: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
+    """Kinds and data of the events that plain HTTP gives for a call."""
+    with httpx.Client(base_url=url, timeout=120) as http:
+        asked = http.post(f"/gradio_api/call/v2/{name}", json=arguments)
+        assert asked.status_code == 200, asked.text
+        told = http.get(f"/gradio_api/call/{name}/{asked.json()['event_id']}").text
+    events = [event.split("\n") for event in told.strip().split("\n\n")]
+    return [
+        (kind.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for kind, data in events
+    ]
 
 
-def test_exactly_the_seven_endpoints_are_public_and_described(client: Client) -> None:
+def test_exactly_the_endpoints_are_public_and_described(client: Client, app: RunningApp) -> None:
     described = client.view_api(return_format="dict")
     assert isinstance(described, dict)
     named = described["named_endpoints"]
-    assert set(named) == ENDPOINTS
-    for endpoint in named.values():
-        assert endpoint["description"]
-        for parameter in endpoint["parameters"]:
-            assert parameter["parameter_has_default"] or parameter["parameter_name"] in (
-                "feature",
-                "text",
-                "prompt",
-                "edits",
-                "asked",
-            )
+    assert set(named) == {f"/{endpoint.name}" for endpoint in ENDPOINTS}
+    for endpoint in ENDPOINTS:
+        told = named[f"/{endpoint.name}"]
+        assert endpoint.summary in told["description"]
+        assert [each["parameter_name"] for each in told["parameters"]] == [
+            each.name for each in parameters_of(endpoint.request, app.workbench.settings)
+        ]
+        # What is missing gets our sentence, not one of Python's.
+        assert all(each["parameter_has_default"] for each in told["parameters"])
 
 
-def test_feature(client: Client, service: Service) -> None:
-    assert client.predict(5, api_name="/feature") == as_json(service.feature(None, 5))
-    assert client.predict(feature=5, sae=tiny.SAE_NAME, api_name="/feature")["next"] == 6
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_every_client_gets_the_same_answer(
+    client: Client, app: RunningApp, api: Api, endpoint: Endpoint
+) -> None:
+    within = as_json(getattr(api, endpoint.name)(**endpoint.example))
+    assert within
+    assert client.predict(**endpoint.example, api_name=f"/{endpoint.name}") == within
+    (*_, (kind, data)) = over_http(app.url, endpoint.name, dict(endpoint.example))
+    assert kind == "complete"
+    assert data == [within]
 
 
-def test_search_features(client: Client, service: Service) -> None:
-    found = client.predict(api_name="/search_features")
-    assert found == as_json(service.search_features(limit=20))
-    found = client.predict(query="#7", sort="id", descending=False, api_name="/search_features")
-    assert [row["feature"] for row in found["features"]] == [7]
+def test_arguments_may_come_in_order(client: Client, app: RunningApp, api: Api) -> None:
+    assert client.predict(5, tiny.SAE_NAME, api_name="/feature") == as_json(api.feature(5))
+    assert client.predict(TEXT, "", 3, api_name="/prompt_features") == as_json(
+        api.prompt_features(TEXT, limit=3)
+    )
+    with httpx.Client(base_url=app.url, timeout=60) as http:
+        asked = http.post("/gradio_api/call/delta_loss", json={"data": [TEXT]}).json()
+        told = http.get(f"/gradio_api/call/delta_loss/{asked['event_id']}").text
+    assert json.loads(told.partition("data: ")[2])[0] == as_json(api.delta_loss(TEXT))
 
 
-def test_prompt_features(client: Client, service: Service) -> None:
-    found = client.predict(TEXT, api_name="/prompt_features")
-    assert found == as_json(service.prompt_features(TEXT, limit=20))
-    assert "".join(token["text"] for token in found["tokens"][1:]) == TEXT
-    assert found["tokens"][0]["loss"] is None
-    assert found["definitions"]["kl"]
+def test_texts_come_back_as_they_went_in(client: Client) -> None:
+    for text in (TEXT, tiny.HOSTILE):
+        found = client.predict(text, api_name="/prompt_features")
+        assert "".join(token["text"] for token in found["tokens"][1:]) == text
+        assert found["tokens"][0]["loss"] is None
 
 
-def test_delta_loss(client: Client, service: Service) -> None:
-    found = client.predict(text=TEXT, api_name="/delta_loss")
-    assert found == as_json(service.delta_loss(TEXT))
+def test_a_run_is_streamed(client: Client, app: RunningApp, api: Api) -> None:
+    options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0, "seed": 1}
+    whole = as_json(api.steer("The river", [EDIT], **options))
+    job = client.submit("The river", [EDIT], **options, api_name="/steer")
+    answers = list(job)
+    assert answers[-1] == job.result() == whole
+    asked = {"prompt": "The river", "edits": [EDIT], **options}
+    events = over_http(app.url, "steer", asked)
+    assert {kind for kind, _ in events[:-1]} == {"generating"}
+    grown: list[Any]
+    for grown in (answers, [data[0] for _, data in events]):
+        lengths = [len(answer["steered"]) for answer in grown]
+        assert lengths == sorted(lengths)
+        assert (lengths[0], lengths[-1]) == (0, 6)
+        assert all(
+            answer["steered"] == whole["steered"][:n]
+            for answer, n in zip(grown, lengths, strict=True)
+        )
+    assert client.predict(**whole["settings"], api_name="/steer") == whole
 
 
 def test_a_conversation(chat_bundle: Bundle) -> None:
     turns = [{"role": "user", "content": "Where does the river go?"}]
-    service = Service(Settings(threads=1, max_rows=20), chat_bundle)
-    with served(service) as url, closing(Client(url, verbose=False)) as client:
+    with running(chat_bundle) as app:
+        client, api = Client(app.url, verbose=False), Api(app.workbench)
         options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0}
         found = client.predict(messages=turns, edits=[EDIT], **options, api_name="/steer")
-        assert found == as_json(service.steer(edits=[EDIT], messages=turns, **options))
+        assert found == as_json(api.steer(edits=[EDIT], messages=turns, **options))
         assert client.predict(**found["settings"], api_name="/steer") == found
-        found = client.predict(messages=turns, api_name="/prompt_features")
-        assert found == as_json(service.prompt_features(messages=turns, limit=20))
-        found = client.predict(messages=turns, api_name="/delta_loss")
-        assert found == as_json(service.delta_loss(messages=turns))
+        for name in ("prompt_features", "delta_loss", "tokens"):
+            found = client.predict(messages=turns, api_name=f"/{name}")
+            assert found == as_json(getattr(api, name)(messages=turns))
         said = [{"role": "system", "content": "x"}, *turns]
         with pytest.raises(AppError, match="no system turn"):
             client.predict(messages=said, api_name="/delta_loss")
+        client.close()
 
 
-def test_steer(client: Client, service: Service) -> None:
-    options: dict[str, Any] = {"max_new_tokens": 6, "temperature": 0, "seed": 1}
-    found = client.predict("The river", [EDIT], **options, api_name="/steer")
-    assert found == as_json(service.steer("The river", [EDIT], **options))
-    assert len(found["steered"]) == 6
-    assert client.predict(**found["settings"], api_name="/steer") == found
+MISTAKES: list[tuple[str, dict[str, Any], str, str]] = [
+    ("feature", {"feature": 99}, "no feature 99: this SAE has 0 to 63", "feature"),
+    ("feature", {"feature": "five"}, "whole number, 0 or more, not “five”", "feature"),
+    ("feature", {}, "Feature is missing", "feature"),
+    ("feature", {"feature": 1, "sae": "other"}, "use one of tiny", "sae"),
+    ("search_features", {"limit": 1000}, "from 1 to 20, not 1000", "limit"),
+    ("search_features", {"sort": "nonsense"}, "Sort order must be one of", "sort"),
+    ("search_features", {"min_frequency": "low"}, "number from 0 to 1", "min_frequency"),
+    ("search_features", {"min_frequency": 0.5, "max_frequency": 0.1}, "swap", "min_frequency"),
+    ("prompt_features", {"text": "  \n"}, "empty", "text"),
+    ("prompt_features", {"text": 5}, "Text must be text", "text"),
+    ("delta_loss", {"text": "x" * 100_000}, "limit of 256 tokens", "text"),
+    ("delta_loss", {"messages": [{"role": "user", "content": "x"}]}, "chat template", "messages"),
+    ("test_text", {"text": "x"}, "Feature is missing", "feature"),
+    ("tokens", {"text": ""}, "empty", "text"),
+    ("steer", {"prompt": "", "edits": [EDIT]}, "empty", "prompt"),
+    ("steer", {"prompt": "The"}, "at least one edit", "edits"),
+    ("steer", {"prompt": "The", "edits": []}, "at least one edit", "edits"),
+    ("steer", {"prompt": "The", "edits": "x"}, "one or more edits", "edits"),
+    ("steer", {"prompt": "The", "edits": [EDIT], "seed": 0.5}, "Seed must be", "seed"),
+    (
+        "steer",
+        {"prompt": "The", "edits": [EDIT, {**EDIT, "strength": 101}]},
+        "The strength of edit 2",
+        "edits.1.strength",
+    ),
+    ("check", {"sae": "none"}, "There is no SAE “none”", "sae"),
+    ("reproduce", {"asked": "loss"}, "Say which number", "asked"),
+    ("reproduce", {"asked": {"quantity": "beauty"}}, "Quantity must be one of", "quantity"),
+]
 
 
-@pytest.mark.parametrize(
-    ("endpoint", "arguments", "says"),
-    [
-        ("/feature", {"feature": 99}, "whole number from 0 to 63, not 99"),
-        ("/feature", {"feature": "five"}, "whole number from 0 to 63, not 'five'"),
-        ("/feature", {"feature": None}, "whole number"),
-        ("/feature", {"feature": 1, "sae": "other"}, "must be one of tiny"),
-        ("/search_features", {"limit": 1000}, "from 1 to 20"),
-        ("/search_features", {"sort": "nonsense"}, "sort order must be one of"),
-        ("/search_features", {"min_frequency": "low"}, "number from 0 to 1"),
-        ("/prompt_features", {"text": "  \n"}, "empty"),
-        ("/prompt_features", {"text": 5}, "must be text"),
-        ("/delta_loss", {"text": "x" * 100_000}, "limit of 256 tokens"),
-        ("/delta_loss", {"messages": [{"role": "user", "content": "x"}]}, "no chat template"),
-        ("/steer", {"prompt": "", "edits": [EDIT]}, "empty"),
-        ("/steer", {"prompt": "The"}, "at least one edit"),
-        ("/steer", {"prompt": "The", "edits": []}, "at least one edit"),
-        ("/steer", {"prompt": "The", "edits": "x"}, "at least one edit"),
-        ("/steer", {"prompt": "The", "edits": [EDIT], "seed": 0.5}, "Seed must be"),
-    ],
-)
-def test_a_mistake_comes_back_as_one_sentence(
-    client: Client, endpoint: str, arguments: dict[str, Any], says: str
+@pytest.mark.parametrize(("name", "arguments", "says", "field"), MISTAKES)
+def test_a_mistake_comes_back_as_one_sentence_about_its_parameter(
+    client: Client, app: RunningApp, name: str, arguments: dict[str, Any], says: str, field: str
 ) -> None:
     with pytest.raises(AppError, match=says) as caught:
-        client.predict(**arguments, api_name=endpoint)
+        client.predict(**arguments, api_name=f"/{name}")
     said = str(caught.value)
     assert said.endswith(".")
     assert "\n" not in said
+    asked = httpx.post(f"{app.url}/gradio_api/call/v2/{name}", json=arguments)
+    if asked.status_code == 422:
+        assert asked.json() == {"detail": said, "field": field}
+        return
+    # Known only to who answers it: the model's context, the SAE's features.
+    event = asked.json()["event_id"]
+    told = httpx.get(f"{app.url}/gradio_api/call/{name}/{event}", timeout=60).text
+    assert told.startswith("event: error\n")
+    answer = json.loads(told.strip().rpartition("\ndata: ")[2])
+    assert (answer["error"], answer["title"]) == (said, field)
 
 
-def test_plain_http_answers_the_same_json(url: str, service: Service) -> None:
-    ask = urllib.request.Request(
-        f"{url}gradio_api/run/delta_loss",
-        data=json.dumps({"data": [TEXT, "", None]}).encode(),
-        headers={"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(ask, timeout=60) as response:
-        (found,) = json.loads(response.read())["data"]
-    assert found == as_json(service.delta_loss(TEXT))
+def test_an_unknown_parameter_is_named(app: RunningApp) -> None:
+    asked = httpx.post(f"{app.url}/gradio_api/call/v2/feature", json={"feature": 5, "colour": 1})
+    assert asked.status_code == 422
+    assert asked.json() == {
+        "detail": "There is no parameter “colour”: use feature, sae.",
+        "field": "colour",
+    }
 
 
-def test_check(client: Client, service: Service) -> None:
+def test_check(client: Client) -> None:
     found = client.predict(api_name="/check")
-    assert found == as_json(service.check())
     assert found["state"] == found["check"]["verdict"]
-    assert found["check"]["tokens"] >= 4000
-    with pytest.raises(AppError, match="The SAE must be one of"):
-        client.predict("none", api_name="/check")
+    assert found["check"]["tokens"] >= CHECK_TOKENS
 
 
-def test_reproduce(client: Client, service: Service) -> None:
+def test_reproduce(client: Client, api: Api) -> None:
     asked = {"quantity": "loss", "text": TEXT, "token": 3}
     found = client.predict(asked, api_name="/reproduce")
-    assert found == as_json(service.reproduce(asked))
-    assert found["value"] == service.delta_loss(TEXT)["tokens"][3]["loss"]
-    with pytest.raises(AppError, match="Say which number"):
-        client.predict("loss", api_name="/reproduce")
+    assert found["value"] == api.delta_loss(TEXT)["tokens"][3]["loss"]
 
 
-def test_clients_at_once_get_their_own_answers(client: Client, service: Service) -> None:
+def test_clients_at_once_get_their_own_answers(client: Client) -> None:
     texts = [f"{TEXT} {n}" for n in range(4)]
     steering = client.submit("The ship", [EDIT], max_new_tokens=20, api_name="/steer")
     jobs = [client.submit(text, api_name="/prompt_features") for text in texts]
     pages = [client.submit(n, api_name="/feature") for n in range(4)]
     for text, job in zip(texts, jobs, strict=True):
-        assert job.result(timeout=60)["text"] == text
-    assert [page.result(timeout=60)["feature"] for page in pages] == list(range(4))
-    assert len(steering.result(timeout=60)["base"]) == 20
+        assert job.result(timeout=240)["text"] == text
+    assert [page.result(timeout=240)["feature"] for page in pages] == list(range(4))
+    assert len(steering.result(timeout=240)["base"]) == 20
 
 
-def test_every_group_has_a_limit() -> None:
-    assert set(LIMITS) == {"index", "analyse", "generate", "check"}
-    assert all(limit >= 1 for limit in LIMITS.values())
+def test_every_kind_of_work_has_places_and_a_limit() -> None:
+    assert set(PLACES) == set(Work) == {endpoint.work for endpoint in ENDPOINTS}
+    for work in Work:
+        assert work.sentence
+        assert getattr(Settings(), f"max_waiting_{work}") >= 1
 
 
-# The documentation, run as it stands but for the bundle and the address
-
-DOCS = Path(__file__).parents[2] / "docs"
-
-
-def _blocks(page: str, language: str) -> list[str]:
-    return re.findall(
-        rf"^```{language}\n(.*?)^```$", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL
-    )
-
-
-EXAMPLES = [
-    *(("steering.md", number) for number in range(4)),
-    ("api.md", 0),
-    ("reproduce.md", 0),
-]
-
-
-def test_the_pages_have_the_examples_that_are_tested_here() -> None:
-    pages = ("steering.md", "api.md", "reproduce.md")
-    assert [len(_blocks(page, "python")) for page in pages] == [4, 1, 1]
-    assert [len(_blocks("steering.md", "json")), len(_blocks("api.md", "sh"))] == [1, 1]
-
-
-@pytest.mark.parametrize(("page", "number"), EXAMPLES)
-def test_the_python_examples_run(
-    page: str,
-    number: int,
-    tiny_bundle: Bundle,
-    chat_bundle: Bundle,
-    url: str,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    code = _blocks(page, "python")[number]
-    places = {
-        "app/demo": str(tiny_bundle.path),
-        "my-chat-bundle": str(chat_bundle.path),
-        "http://127.0.0.1:7860": url,
-    }
-    (where,) = [place for place in places if place in code]
-    code = code.replace(where, places[where])
-    exec(compile(code, f"docs/{page}, example {number}", "exec"), {})
-    assert len(capsys.readouterr().out.split()) > 3
-
-
-def test_the_json_example_is_understood(client: Client) -> None:
-    written = json.loads(_blocks("steering.md", "json")[0]) | {"sae": ""}
-    found = client.predict(**written, api_name="/steer")
-    assert found["settings"]["sae"] == tiny.SAE_NAME
-    assert [edit["mode"] for edit in found["edits"]] == ["set", "ablate"]
-
-
-def test_the_http_example_is_answered(url: str) -> None:
-    (command,) = _blocks("api.md", "sh")
-    command = command.replace("\\\n", "").replace("http://127.0.0.1:7860/", url)
-    words = shlex.split(command)
-    assert words[:2] == ["curl", "-s"]
-    options = dict(zip(words[3::2], words[4::2], strict=True))
-    name, _, value = options["-H"].partition(": ")
-    ask = urllib.request.Request(words[2], options["-d"].encode(), {name: value})
-    with urllib.request.urlopen(ask, timeout=60) as response:
-        (found,) = json.loads(response.read())["data"]
-    assert found["text"] == "The old man walked into the room."
-
-
-def test_the_page_lists_every_argument_and_default(tiny_bundle: Bundle) -> None:
-    with gr.Blocks(analytics_enabled=False) as blocks:
-        add_endpoints(Service(Settings(), tiny_bundle))
-    named: dict[str, Any] = dict(blocks.get_api_info()["named_endpoints"])
-    expected = {
-        name: [
-            f"{parameter['parameter_name']}={json.dumps(parameter['parameter_default'])}"
-            if parameter["parameter_has_default"]
-            else parameter["parameter_name"]
-            for parameter in endpoint["parameters"]
-        ]
-        for name, endpoint in named.items()
-    }
-    page = (DOCS / "api.md").read_text()
-    rows = re.findall(r"^\| `(/\w+)` \| (.*?) \|", page, re.MULTILINE)
-    assert {name: re.findall(r"`(.*?)`", arguments) for name, arguments in rows} == expected
-    (sorts,) = re.findall(r"`sort` is one of (.*)\.$", page, re.MULTILINE)
-    assert re.findall(r"`(\w+)`", sorts) == list(SORTS)
+def test_calls_within_python_are_those_of_a_function(api: Api) -> None:
+    assert api.feature(feature=5) == api.feature(5, "")
+    with pytest.raises(AttributeError, match="There is no endpoint nothing: use one of feature, "):
+        api.nothing()
+    with pytest.raises(TypeError, match="too many"):
+        api.feature(5, "", "more")
