@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 
 from app.endpoints import Api
+from app.requests import SteerRequest, parsed
+from app.service import steer
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests import tiny
@@ -98,6 +100,17 @@ def test_a_stream_grows_token_by_token_into_the_answer(api: Api) -> None:
     # An answer given out is not changed by later tokens.
     assert answers[3]["steered"] == answers[-1]["steered"][:3]
     assert answers[-1]["steered"][0]["i"] == len(answers[-1]["prompt_tokens"])
+
+
+def test_the_first_and_the_last_answer_of_a_run_are_always_sent(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steer, "FRAME_SECONDS", 3600.0)
+    given = {"prompt": "The ship", "edits": [{"feature": FIRING}], "max_new_tokens": 6}
+    run = parsed(SteerRequest, given, api.workbench.settings)
+    answers = list(steer.steer(api.workbench, run))
+    assert [len(answer["base"]) for answer in answers] == [0, 6]
+    assert [answer["done"] for answer in answers] == [False, True]
 
 
 def test_closing_a_stream_ends_the_work(api: Api) -> None:
