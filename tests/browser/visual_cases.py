@@ -1,4 +1,4 @@
-"""Small pages with one fault each, and the same without it: what the visual checks are tested on."""
+"""Small pages with one fault each, and without it: what the visual checks are tested on."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -46,12 +46,15 @@ ship</span></p>"""
 MINI = """<style>.mini {{ display: block; height: 8px; background: #eee }}
 .mini i {{ display: block; height: 8px; width: 40px; background: #f59e0b; {rule} }}</style>
 <div class="panel"><span class="mini"><i></i></span></div>"""
-SHEET = """<div style="height: 3000px"></div><p>The end.</p>
-<div style="position: fixed; left: 0; bottom: 0; height: 90px; background: white">
-<p>A sheet.</p><button>Close</button></div>"""
-BELOW = """<div data-overlay style="position: fixed; bottom: 0; height: 90px; overflow: auto">
-<div style="height: 2000px"></div><div class="foot" style="padding: 10px"><a href="all"
-style="display: block; width: 60px; line-height: 20px; {rule}">All</a></div></div>"""
+SHEET = """<div style="height: 3000px"></div>
+<p style="position: absolute; top: 866px; margin: 0">Below the sheet.</p>
+<div style="position: fixed; left: 0; bottom: 0; height: 500px">
+<div style="background: white; height: 470px"><button>Close</button></div><b>The end.</b></div>"""
+BELOW = """<style>.foot a {{ position: relative; display: block; width: 60px; line-height: 20px }}
+.foot a::after {{ {rule} }}</style>
+<div data-overlay style="position: fixed; bottom: 0; height: 90px; overflow: auto">
+<div style="height: 2000px"></div><div class="foot" style="padding: 10px"><a href="all">All</a>
+</div></div>"""
 CHOSEN_ROW = """<style>[aria-current] {{ {rule} }} button {{ border: 0 }}</style>
 <table><tr aria-current="true"><td><button aria-pressed="true">#7</button></table>"""
 ROW = """<style>tr {{ position: relative; height: 30px }} td {{ font-size: 13px }}
@@ -73,7 +76,9 @@ CASES: Final = {
         f'<p style="{LINE}; overflow: auto">A long line of text</p>'
         '<p style="position: absolute; width: 1px; height: 1px; overflow: hidden">for ears</p>'
         "<p hidden>hidden</p><details><summary>more</summary>closed</details>"
-        '<a href="#x" style="position: absolute; top: -60px">Skip</a>',
+        '<a href="#x" style="position: absolute; top: -60px">Skip</a>'
+        '<div style="height: 1px; overflow: hidden"><b style="position: absolute">out</b></div>'
+        f'<div style="{LINE}"><p style="{LINE}; text-overflow: ellipsis">A long line of text</div>',
     ),
     "text of no size": Case(
         check="cut",
@@ -248,9 +253,9 @@ CASES: Final = {
     ),
     "a small target far down in a box that scrolls": Case(
         check="targets",
-        fault=BELOW.format(rule="height: 20px"),
+        fault=BELOW.format(rule=""),
         complaint='div.foot > a "All" is a target of 60x20 px',
-        sound=BELOW.format(rule="padding: 4px 0"),
+        sound=BELOW.format(rule='content: ""; position: absolute; inset: -4px 0'),
     ),
     "no ring": Case(
         check="rings",
