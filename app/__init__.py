@@ -1,1 +1,5 @@
-"""The web app: pages, endpoints and the command line over one `Service`."""
+"""The web app: `app.launch("demo")` in Python, `jumpscope serve` as a command."""
+
+from app.launching import launch
+
+__all__ = ["launch"]

@@ -21,6 +21,7 @@ from app.work_queue import WorkQueue
 
 _CALL: Final = re.compile(r"/gradio_api/call/(?P<v2>v2/)?(?P<name>[^/]+)(?:/(?P<event>[^/]+))?/?")
 _JOIN: Final = "/gradio_api/queue/join"
+_CANCEL: Final = "/gradio_api/cancel"
 _DATA: Final = "/gradio_api/queue/data"
 
 LONGEST_SESSION: Final = 100
@@ -52,6 +53,9 @@ class Calls:
             if path == _JOIN and scope["method"] == "POST":
                 body = _object_of(await _body(receive))
                 _check_joined(body)
+                return await self._app(*_as_json(scope, body, receive), send)
+            if path == _CANCEL and scope["method"] == "POST":
+                body = _object_of(await _body(receive))
                 return await self._app(*_as_json(scope, body, receive), send)
             if path == _DATA:
                 given = parse_qs(scope["query_string"].decode("latin-1")).get("session_hash", [""])

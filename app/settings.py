@@ -174,10 +174,14 @@ class Settings:
                 raise ValueError(f"{name} is {value} but must be a positive number.")
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] | None = None) -> "Settings":
-        """Defaults, with every field replaced for which `JUMPSCOPE_<NAME>` is set.
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, **chosen: Any
+    ) -> "Settings":
+        """Defaults, with every field replaced for which `JUMPSCOPE_<NAME>` is set, or that is
+        `chosen` here.
 
-        ValueError naming the variable if its text is not of the field's type.
+        ValueError naming the variable if its text is not of the field's type, or a field that
+        there is not.
         """
         environ = os.environ if environ is None else environ
         given: dict[str, Any] = {}
@@ -185,7 +189,10 @@ class Settings:
             variable = ENVIRONMENT_PREFIX + each.name.upper()
             if variable in environ:
                 given[each.name] = _parsed(variable, environ[variable], each.default)
-        return cls(**given)
+        names = {each.name for each in fields(cls)}
+        if unknown := sorted(set(chosen) - names):
+            raise ValueError(f"there is no setting {unknown[0]}: use {', '.join(sorted(names))}.")
+        return cls(**given | chosen)
 
 
 def _parsed(variable: str, text: str, default: object) -> Any:

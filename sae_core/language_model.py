@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sae_core import attention as exact
+from sae_core.loading import LOADING
 from sae_core.placement import Attention
 
 PROBE_LEAST = 48
@@ -52,11 +53,11 @@ def load_language_model(
     Raises ValueError with one sentence when it cannot be loaded, lacks weights or its tokenizer, or
     when the chosen attention is not the model's.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
     place, revision = _split(name, revision)
     source = {"revision": revision or "main", "trust_remote_code": False}
-    with _one_sentence(f"the language model {name} cannot be loaded", name):
+    with LOADING, _one_sentence(f"the language model {name} cannot be loaded", name):
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
         _check_folder(place)
         config = AutoConfig.from_pretrained(place, **source)
         implementation = _implementation(config, attention)

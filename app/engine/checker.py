@@ -14,10 +14,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+from app.sentences import without_paths
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig
-from sae_core.corpus import documents
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -105,7 +105,7 @@ class Checker:
                 state = _state(name, found["verdict"], found["sentence"], found)
                 log.info("check of SAE %s: %s", name, found["verdict"])
             except ValueError as error:
-                state = _state(name, "failed", str(error))
+                state = _state(name, "failed", without_paths(str(error)))
             except Exception:
                 log.exception("the check of SAE %s failed", name)
                 state = _state(name, "failed", FAILED)
@@ -142,6 +142,8 @@ class Checker:
         """As much of the settings' text as a check needs; None is the text that is shipped."""
         if not self._settings.check_text:
             return None
+        from sae_core.corpus import documents
+
         texts, missing = [], CHARACTERS * self._settings.check_tokens
         for document in documents([self._settings.check_text]):
             texts.append(document.text[:missing])

@@ -8,9 +8,11 @@ from app.engine import facts
 from app.engine.checker import Checker
 from app.engine.feature_sources import FeatureSources
 from app.requests import RequestError, shown
+from app.sentences import FAILED, without_paths
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import Index
+from sae_core.loading import LOADING
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -36,16 +38,18 @@ class Workbench:
 
     def load(self) -> "Engine":
         """Load the model, once; further calls return it at once."""
-        # Only here: pages need neither PyTorch nor transformers, whose import takes seconds.
-        from app.engine.engine import Engine
-
         with self._engine_lock:
             if self._engine is None:
                 try:
+                    # Only here: pages need neither PyTorch nor transformers, whose import takes
+                    # seconds.
+                    with LOADING:
+                        from app.engine.engine import Engine
                     self._engine = Engine(self.settings, self.bundle)
-                except ValueError as error:
+                except Exception as error:
                     # Whoever asks next tries again: the reason may be gone by then.
-                    self._model_problem = str(error)
+                    said = str(error) if isinstance(error, ValueError) else FAILED
+                    self._model_problem = without_paths(said)
                     raise
                 self._model_problem = None
             return self._engine
@@ -64,6 +68,8 @@ class Workbench:
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)
+            except Exception:
+                log.exception("the model cannot be loaded")
 
         thread = threading.Thread(target=load, name="load the model", daemon=True)
         thread.start()
@@ -101,7 +107,11 @@ class Workbench:
 
     def saes(self) -> list[dict[str, Any]]:
         """What is known of each SAE from its files; a `problem` if they cannot be read."""
-        return facts.facts_of_all(self.bundle)
+        facts_of_all = facts.facts_of_all(self.bundle)
+        for each in facts_of_all:
+            if each["problem"] is not None:
+                each["problem"] = without_paths(each["problem"])
+        return facts_of_all
 
     def index(self, sae: str | None = "") -> Index:
         """The index of an SAE; ValueError if it has none that can be used."""

@@ -16,6 +16,7 @@ from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Re
 from app.endpoints import ENDPOINTS
 from app.engine.workbench import Workbench
 from app.gate import ASGIApp, route_path
+from app.sentences import without_paths
 from app.web import assets
 from app.web.api_view import api
 from app.web.features_view import features
@@ -115,7 +116,7 @@ def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
     try:
         shown, status = page.view(workbench, query), 200
     except ValueError as error:
-        shown, status = {"problem": str(error)}, 404
+        shown, status = {"problem": without_paths(str(error))}, 404
     headers = {"cache-control": "no-store"}
     if "redirect" in shown:
         return RedirectResponse(shown["redirect"], 303, headers)
@@ -175,7 +176,7 @@ def _state(workbench: Workbench, request: Request) -> Response:
     try:
         now = state(workbench, query.getlist("sae"), again=query.get("again") == "1")
     except ValueError as error:
-        return JSONResponse({"detail": str(error)}, 404)
+        return JSONResponse({"detail": without_paths(str(error))}, 404)
     return JSONResponse(now, headers={"cache-control": "no-store"})
 
 
