@@ -41,7 +41,7 @@ class Bundle:
     sources: dict[str, str] = field(default_factory=dict)
     """Hub id or path of the SAEs whose weights lie elsewhere than in `saes/NAME`."""
     examples: dict[str, Any] = field(default_factory=dict)
-    """Texts and edits the app offers first."""
+    """Texts and edits the app shows first."""
     located: dict[str, tuple[Path, Origin | None]] = field(default_factory=dict, repr=False)
     """SAEs from the hub that have been looked for: name -> folder, and what the id says. While a
     process lives an id stays at the commit that it first stood for."""

@@ -1,4 +1,4 @@
-"""Session fixtures for every test: processor only, offline, one thread, deterministic."""
+"""Session fixtures for every test: CPU only, offline, one thread, deterministic."""
 
 import os
 

@@ -50,7 +50,7 @@ class Client:
             self.patch.setenv("HF_TOKEN", token)
 
     def impatient(self) -> None:
-        """Give up on a silent hub after a fifth of a second."""
+        """Give up on a hub that does not answer after a fifth of a second."""
         for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
             self.patch.setattr(constants, name, 0.2)
 

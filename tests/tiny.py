@@ -2,7 +2,7 @@
 
 Nothing has learned anything: the model's weights are random, and the SAE's directions too. What
 tests need is exact arithmetic on realistic shapes, not meaning. The pieces are plain functions, so
-that a test may also build a second, different one; `conftest.py` offers them as session fixtures.
+that a test may also build a second, different one; `conftest.py` has them as session fixtures.
 """
 
 import random

@@ -32,7 +32,7 @@ FACTOR_GAIN = 2.0
 be, and the FVU of a mediocre SAE down a little."""
 FEW_TOKENS = 500
 """On fewer tokens nothing is called wrong."""
-SILENT_L0 = 0.1
+LEAST_L0 = 0.1
 """With fewer active features per token, nothing fires."""
 
 
@@ -105,7 +105,7 @@ class Declared:
 
     def absurd(self, numbers: Numbers) -> bool:
         """Whether nothing fires, or so much that the code is sparse no longer."""
-        return numbers.l0 < SILENT_L0 or numbers.l0 >= min(self.d_model, self.d_sae / 2)
+        return numbers.l0 < LEAST_L0 or numbers.l0 >= min(self.d_model, self.d_sae / 2)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +135,7 @@ class Outcome:
         return self.here is not None and self.declared.fits(self.numbers)
 
     @property
-    def silent_or_dense(self) -> bool:
+    def absurd(self) -> bool:
         """Whether L0 is absurd, and not because it was declared so."""
         return self.declared.absurd(self.numbers) and not self.declared.l0_fits(self.numbers)
 
@@ -152,7 +152,7 @@ class Outcome:
         if self.few:
             return "amber"
         hopeless = self.here is None or not self.numbers.usable or self.numbers.fvu >= 1
-        return "red" if hopeless or self.silent_or_dense else "amber"
+        return "red" if hopeless or self.absurd else "amber"
 
 
 def _positive(value: Any) -> float | None:

@@ -116,9 +116,9 @@ def _unplaced(model: nn.Module, outcome: Outcome) -> str:
 def _hopeless(outcome: Outcome) -> str:
     if not outcome.numbers.usable:
         return "the reconstruction is not made of finite numbers"
-    if outcome.silent_or_dense:
-        silent = outcome.numbers.l0 < 1
-        return "hardly anything fires" if silent else "so much fires that nothing is sparse"
+    if outcome.absurd:
+        dead = outcome.numbers.l0 < 1
+        return "hardly anything fires" if dead else "so much fires that nothing is sparse"
     return "the reconstruction is worse than the mean activation"
 
 

@@ -31,7 +31,7 @@ _LISTED = 0.5
 """A list of words that covers less of the firing than this ends in an ellipsis."""
 _STANDS_OUT = 0.05
 """Words are a list of their own if they cover at least this share, else they are examples."""
-_WORTH_NAMING = 1 / 8
+_LEAST_PART = 1 / 8
 """A word is listed if it says at least this part of what the first word says."""
 _EXAMPLES = 3
 _TELLING_LIFT, _TELLING_SHARE = 8.0, 0.005
@@ -138,11 +138,11 @@ def _ranked(tokens: Sequence[tuple[str, float, float]]) -> list[_Word]:
 
 
 def _listed(ranked: Sequence[_Word]) -> list[_Word]:
-    """The words worth naming, none if they stand for little of the firing."""
+    """The words to list, none if they stand for little of the firing."""
     listed: list[_Word] = []
     for word in ranked[:_MAX_WORDS]:
         long = len(" · ".join([*(w.word for w in listed), word.word])) > MAX_LENGTH - 16
-        if word.bits < _WORTH_NAMING * ranked[0].bits or (listed and long):
+        if word.bits < _LEAST_PART * ranked[0].bits or (listed and long):
             break
         listed.append(word)
     return listed if sum(word.share for word in listed) >= _STANDS_OUT else []

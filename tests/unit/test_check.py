@@ -81,9 +81,9 @@ def test_the_shipped_text_is_long_and_varied_enough(lm: SplicedLM) -> None:
 
 
 def test_few_tokens_are_never_red(lm: SplicedLM) -> None:
-    silent = changed(lm.sae("tiny"), lambda sae: sae.threshold.data.fill_(1e9))
-    assert check_sae(lm, silent, text=TEXTS, tokens=1000).verdict == "red"
-    few = check_sae(lm, silent, text=TEXTS, tokens=200)
+    dead = changed(lm.sae("tiny"), lambda sae: sae.threshold.data.fill_(1e9))
+    assert check_sae(lm, dead, text=TEXTS, tokens=1000).verdict == "red"
+    few = check_sae(lm, dead, text=TEXTS, tokens=200)
     assert few.verdict == "amber"
     assert "tokens are too few" in few.sentence
     assert few.tried == ()

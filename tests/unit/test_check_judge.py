@@ -70,7 +70,7 @@ def test_declared_numbers_come_from_the_id_before_those_measured_here() -> None:
     assert said() == (None, None)
 
 
-def test_the_nearer_reading_is_the_one_nearer_the_declared_numbers() -> None:
+def test_the_nearer_convention_is_the_one_nearer_the_declared_numbers() -> None:
     declared = declares(32, 0.13)
     assert declared.clearly_better(numbers(32, 0.14), numbers(60, 0.14))
     assert declared.clearly_better(numbers(32, 0.14), numbers(32, 0.03))

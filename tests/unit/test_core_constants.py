@@ -35,7 +35,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "CLEARLY": 1.25,
         "FACTOR_GAIN": 2.0,
         "FEW_TOKENS": 500,
-        "SILENT_L0": 0.1,
+        "LEAST_L0": 0.1,
     },
     "check.sae_check": {
         "_CONTEXT": 512,
@@ -66,7 +66,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "_MAX_WORDS": 4,
         "_LISTED": 0.5,
         "_STANDS_OUT": 0.05,
-        "_WORTH_NAMING": 1 / 8,
+        "_LEAST_PART": 1 / 8,
         "_EXAMPLES": 3,
         "_TELLING_LIFT": 8.0,
         "_TELLING_SHARE": 0.005,
