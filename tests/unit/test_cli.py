@@ -70,7 +70,7 @@ def test_help_documents_every_option(name, capsys):
     ("argv", "sentence"),
     [
         (["dmeo"], "unknown command 'dmeo': use one of demo,"),
-        (["demo", "--port", "0"], "port 0 is not a TCP port: use 1 to 65535."),
+        (["demo", "--port", "70000"], "port 70000 is not a TCP port: use 1 to 65535"),
         (["demo", "--port", "many"], "--port"),
         (["demo", "--prot", "1"], "perhaps you meant --port"),
         (["demo", "stray"], "Unrecognized options: stray."),
