@@ -26,6 +26,8 @@ QUIET_MS: Final = 250
 # Of the demo's first SAE: sea, ship, boat; and one that fired on no token.
 FEATURE: Final = 3954
 DEAD: Final = 7
+# Its peaks are first bytes of characters.
+PARTIAL: Final = 347
 TEXT: Final = 'The captain looked at the dark water, and the old man said: "The ship is late."'
 
 
@@ -99,9 +101,28 @@ def run_steering(page: Page) -> None:
     expect(generate).to_be_enabled(timeout=60_000)
 
 
+def tested(page: Page) -> None:
+    """Wait until the text in the address was tested."""
+    expect(page.locator(".result .tokens")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def open_card(page: Page) -> None:
+    """Open the card of a context's number."""
+    page.get_by_role("button", name="Reproduce").first.click()
+    expect(page.locator("#card .value")).to_be_visible(timeout=60_000)
+
+
+TESTED: Final = {"feature": FEATURE, "text": "The ship sailed \N{GRINNING FACE}."}
+
+
 def prompt(**state: object) -> str:
     """The address of the prompt page with a text."""
     return f"/prompt?{urlencode({'text': TEXT, **state})}"
+
+
+# Its letters and the picture are several tokens each, and the first line reads to the left.
+MIXED: Final = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd \U0001f600\nA ship"
 
 
 EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
@@ -111,12 +132,20 @@ STATES: Final = (
     State(name="overview", address="/"),
     State(name="features", address="/features"),
     State(name="features searched for", address="/features?q=ship"),
+    State(name="no feature matches", address="/features?q=no+such+feature"),
     State(name="feature", address=f"/features?feature={FEATURE}"),
+    State(name="feature with a text", address=f"/features?{urlencode(TESTED)}", act=tested),
+    State(name="feature of partial characters", address=f"/features?feature={PARTIAL}"),
     State(name="dead feature", address=f"/features?feature={DEAD}"),
+    State(name="card", address=f"/features?feature={FEATURE}", act=open_card),
     State(name="prompt", address="/prompt"),
     State(name="prompt analysed", address=prompt()),
     State(name="prompt with a token", address=prompt(), act=choose_token),
     State(name="prompt with a feature", address=prompt(feature=FEATURE, view="feature")),
+    State(name="prompt with both", address=prompt(feature=FEATURE, view="feature", token=3)),
+    State(name="prompt with features counted", address=prompt(view="active", hide=0.01)),
+    State(name="prompt of partial characters", address=prompt(text=MIXED, token=4)),
+    State(name="prompt refused", address=prompt(text="long " * 600)),
     State(name="steer", address="/steer"),
     State(name="steer after a run", address=f"/steer?{STEERING}", act=run_steering),
     State(name="api", address="/api"),
