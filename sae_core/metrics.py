@@ -135,11 +135,12 @@ def token_losses(
 
     `hidden` are the hidden states before the model's head (`sae_core.head`).
     """
-    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten().to(hidden.device)
-    losses = [
-        cross_entropy(head(model, states[part]).float(), targets[part], reduction="none")
-        for part in chunks(model, len(states))
-    ]
+    states, targets = hidden[:, :-1].flatten(0, 1), ids[:, 1:].flatten()
+    losses = []
+    for part in chunks(model, len(states)):
+        logits = head(model, states[part]).float()
+        # The head of a model that is spread over devices may be on another one than the states.
+        losses.append(cross_entropy(logits, targets[part].to(logits.device), reduction="none"))
     return _by_token(losses, ids)
 
 
@@ -154,7 +155,7 @@ def token_comparison(
     """`token_losses` of base, and for each of the others its own and KL(base || other) of the
     distributions of each token.
     """
-    targets = ids[:, 1:].flatten().to(base.device)
+    targets = ids[:, 1:].flatten()
     states = [each[:, :-1].flatten(0, 1) for each in (base, *others)]
     losses: list[list[Tensor]] = [[] for _ in states]
     divergences: list[list[Tensor]] = [[] for _ in others]
@@ -165,10 +166,12 @@ def token_comparison(
 
         log_p = log_softmax(states[0])
         p = log_p.exp()
-        losses[0].append(nll_loss(log_p, targets[part], reduction="none"))
+        # The head of a model that is spread over devices may be on another one than the states.
+        wanted = targets[part].to(log_p.device)
+        losses[0].append(nll_loss(log_p, wanted, reduction="none"))
         for other, own, kl in zip(states[1:], losses[1:], divergences, strict=True):
             log_q = log_softmax(other)
-            own.append(nll_loss(log_q, targets[part], reduction="none"))
+            own.append(nll_loss(log_q, wanted, reduction="none"))
             kl.append(torch.linalg.vecdot(p, log_p - log_q))
     by_token = [_by_token(each, ids) for each in losses]
     return by_token[0], [
