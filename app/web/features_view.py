@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from app.engine.feature_sources import UNINDEXED_SORTS
 from app.engine.workbench import Workbench
-from app.requests import FeatureRequest, RequestError, SearchRequest, parsed
+from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.web.feature_view import feature_page
 from app.web.numbers import number, percent
@@ -81,7 +81,7 @@ def _list(
         matches = service.search_features(
             workbench, parsed(SearchRequest, request, workbench.settings)
         )
-    except RequestError as error:
+    except ValueError as error:
         # The form stays, so that what was typed can be corrected.
         missing = service.missing(workbench, sae)
         matches = {"sae": sae, "missing": missing, "total": 0, "features": []}
