@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any, Final
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
 
@@ -187,7 +188,8 @@ def not_found(workbench: Workbench) -> ASGIApp:
         request = Request(scope, receive)
         if "text/html" in request.headers.get("accept", ""):
             depth = route_path(scope).count("/") - 1
-            html = page_html(workbench, _MISSING, {}, {}, root="../" * depth)
+            root = "../" * depth
+            html = await run_in_threadpool(page_html, workbench, _MISSING, {}, {}, root=root)
             response: Response = HTMLResponse(html, 404)
         else:
             response = JSONResponse({"detail": "The app has no such address."}, 404)
