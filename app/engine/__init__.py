@@ -1,1 +1,1 @@
-"""The model and SAEs of the running app, and what is known of their features."""
+"""The model and SAEs of the running app, and where their features are read."""

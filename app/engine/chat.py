@@ -80,8 +80,9 @@ class ChatTemplate:
         flagged = [t.content for t in tokenizer.added_tokens_decoder.values() if t.special]
         names = sorted({*tokenizer.all_special_tokens, *flagged}, key=len, reverse=True)
         self._special = re.compile("|".join(map(re.escape, names)))
-        found = self._special.search(self._rendered(["user", "model"], opened=False).literals[-1])
-        self.end: str | None = found[0] if found else None
+        closing = self._rendered(["user", "model"], opened=False).literals[-1]
+        end = self._special.search(closing)
+        self.end: str | None = end[0] if end else None
         """The special token that ends a turn of the model; None if the template has none."""
         self.has_system = self._writes_system()
         """Whether there are system turns."""
@@ -208,9 +209,9 @@ class ChatTemplate:
         """
         whole = "".join(part.text for part in parts)
         owners = [part for part in parts for _ in part.text]
-        found = [match.span() for match in self._special.finditer(whole)]
-        markup = [(a, b) for a, b in found if all(part.template for part in owners[a:b])]
-        if len(markup) == len(found):
+        spelt = [match.span() for match in self._special.finditer(whole)]
+        markup = [(a, b) for a, b in spelt if all(part.template for part in owners[a:b])]
+        if len(markup) == len(spelt):
             yield whole, False, owners
             return
         at = 0

@@ -205,12 +205,12 @@ class Engine:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
         with self._room_for(ids), self.spliced([sae]) as lm:
-            found = lm.analyse(ids, sae, None if mean is None else torch.tensor(mean))
+            analysis = lm.analyse(ids, sae, None if mean is None else torch.tensor(mean))
         with self._analyses_lock:
-            self._analyses[key] = found
+            self._analyses[key] = analysis
             while self._analyses and self._keeps_too_much():
                 self._analyses.popitem(last=False)
-        return found
+        return analysis
 
     def _keeps_too_much(self) -> bool:
         """Whether there are more analyses than may be kept, or larger ones."""

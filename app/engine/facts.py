@@ -36,14 +36,14 @@ def comparison(bundle: Bundle) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        version = (found["format"], found["version"])
+        curves = json.loads(path.read_text(encoding="utf-8"))
+        version = (curves["format"], curves["version"])
     except (ValueError, KeyError, TypeError):
         version = None
     if version != ("jumpscope-comparison", 1):
         log.warning("%s is no comparison that this version reads: it is not shown.", path)
         return None
-    return found
+    return curves
 
 
 def model_facts(bundle: Bundle) -> dict[str, Any]:
@@ -134,18 +134,18 @@ def unread_facts(name: str, problem: str) -> dict[str, Any]:
 
 def facts_of_all(bundle: Bundle) -> list[dict[str, Any]]:
     """`sae_facts` of every SAE, or the problem with its files; no two of one label."""
-    found = []
+    rows = []
     for name in bundle.sae_names:
         try:
-            found.append(sae_facts(bundle, name))
+            rows.append(sae_facts(bundle, name))
         except ValueError as error:
-            found.append(unread_facts(name, str(error)))
-    labels = Counter(facts["label"] for facts in found)
+            rows.append(unread_facts(name, str(error)))
+    labels = Counter(facts["label"] for facts in rows)
     return [
         facts
         if labels[facts["label"]] == 1
         else facts | {key: f"{facts[key]} · {facts['name']}" for key in ("label", "place")}
-        for facts in found
+        for facts in rows
     ]
 
 
@@ -207,7 +207,7 @@ def text_facts(index: Index) -> dict[str, Any]:
 def frequency_histogram(frequencies: np.ndarray, tokens: int) -> dict[str, Any]:
     """Features by log10 of frequency, in quarters of a decade down to one firing in the sample.
 
-    `counts[i]` features lie in [edges[i], edges[i + 1]); features that never fire are `dead`.
+    `counts[i]` features lie in [edges[i], edges[i + 1]); `dead` is the share that never fires.
     """
     alive = frequencies[frequencies > 0]
     lowest = math.floor(math.log10(1 / max(tokens, 10)) * BINS_PER_DECADE)
@@ -216,5 +216,5 @@ def frequency_histogram(frequencies: np.ndarray, tokens: int) -> dict[str, Any]:
     return {
         "edges": edges.tolist(),
         "counts": counts.tolist(),
-        "dead": int(len(frequencies) - len(alive)),
+        "dead": 1 - len(alive) / len(frequencies),
     }

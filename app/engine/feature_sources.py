@@ -1,4 +1,4 @@
-"""What is known of the features of a bundle's SAEs: from their indexes, else from weights alone."""
+"""Where the features of a bundle's SAEs are read: in their indexes, else from weights alone."""
 
 import threading
 from collections.abc import Callable

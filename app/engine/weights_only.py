@@ -1,4 +1,4 @@
-"""What is known of the features of an SAE without an index: what its weights and the model say.
+"""The features of an SAE without an index: what its weights and the model say of them.
 
 `WeightsOnlyFeatures` answers as an `Index` does, with None for every number that needs a corpus. In
 the place of a signature stands what a feature makes the model expect: `→ sea · ship · boat`.
@@ -68,21 +68,21 @@ class WeightsOnlyFeatures:
             thresholds = lm.sae(self._name).effective_threshold()
         number = query.strip().removeprefix("#")
         if number.isascii() and number.isdigit():
-            found = [int(number)] if int(number) < len(thresholds) else []
+            matches = [int(number)] if int(number) < len(thresholds) else []
         elif number:
             raise ValueError(f"Features are found by number alone. {self.missing.sentence}")
         elif sort == "threshold":
             # Sorted stably from the larger id on, so that ties keep the order of ids.
-            found = thresholds.sort(descending=descending, stable=True).indices.tolist()
+            matches = thresholds.sort(descending=descending, stable=True).indices.tolist()
         else:
-            found = list(range(len(thresholds)))
-            found = found[::-1] if descending else found
-        shown = found[offset : offset + limit]
-        summaries = self.summaries(shown)
-        return {"total": len(found), "features": [summaries[i] for i in shown]}
+            matches = list(range(len(thresholds)))
+            matches = matches[::-1] if descending else matches
+        page = matches[offset : offset + limit]
+        summaries = self.summaries(page)
+        return {"total": len(matches), "features": [summaries[i] for i in page]}
 
     def feature(self, feature: int) -> dict[str, Any]:
-        """All that is known of a feature, with `norms` of its weights; as `Index.feature`."""
+        """A feature as far as its weights tell, with their `norms`; as `Index.feature`."""
         with self._engine.spliced([self._name]) as lm:
             sae = lm.sae(self._name)
             one = torch.tensor([feature], device=sae.W_dec.device)

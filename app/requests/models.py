@@ -87,7 +87,7 @@ def _text() -> Any:
 
 
 def _feature() -> Any:
-    return parameter(..., "Feature", "Number of the feature, from 0.", least=0)
+    return parameter(..., "Feature", "Number of the feature.", least=0)
 
 
 def _messages() -> Any:
@@ -241,7 +241,7 @@ class AnalysisNumber(Request):
     sae: str = _sae()
     text: str = _text()
     messages: list[Message] | None = _messages()
-    token: Whole | None = parameter(None, "Token", "Number of the token, from 0.", least=0)
+    token: Whole | None = parameter(None, "Token", "Number of the token.", least=0)
     feature: Whole | None = parameter(None, "Feature", "Number of the feature.", least=0)
 
 
@@ -257,8 +257,8 @@ class RunNumber(Request):
     arm: Literal["base", "steered"] = parameter(
         ..., "Continuation", "Which continuation: base or steered."
     )
-    step: Whole = parameter(..., "New token", "Number of the new token, from 0.", least=0)
-    edit: Whole = parameter(..., "Edit", "Number of the edit, from 0.", least=0)
+    step: Whole = parameter(..., "New token", "Number of the new token.", least=0)
+    edit: Whole = parameter(..., "Edit", "Number of the edit.", least=0)
     when: Literal["own", "after"] = parameter("own", "Moment", "Before the edit (own) or after it.")
 
 
@@ -267,5 +267,5 @@ class ContextNumber(Request):
 
     feature: Whole = _feature()
     group: str = parameter("", "Group", "Name of the group of contexts.")
-    context: Whole = parameter(..., "Context", "Number of the context in it, from 0.", least=0)
+    context: Whole = parameter(..., "Context", "Number of the context in it.", least=0)
     sae: str = _sae()

@@ -1,6 +1,6 @@
 """Cards on request: which number is meant, checked, and what it was computed from.
 
-A number is asked for as a dict. One of a text's analysis:
+`asked` says which number. One of a text's analysis:
 
     {"quantity", "sae", "text" or "messages", "token", "feature"}
 
@@ -44,12 +44,12 @@ ARMS = ("base", "steered")
 
 def reproduce(workbench: Workbench, request: ReproduceRequest) -> dict[str, Any]:
     """What a number was computed from, and a script that prints it without the app."""
-    asked, settings = request.asked, workbench.settings
-    if "settings" in asked:
-        return _of_run(workbench, parsed(RunNumber, asked, settings))
-    if "group" in asked:
-        return _of_context(workbench, parsed(ContextNumber, asked, settings))
-    return _of_analysis(workbench, parsed(AnalysisNumber, asked, settings))
+    given, settings = request.asked, workbench.settings
+    if "settings" in given:
+        return _of_run(workbench, parsed(RunNumber, given, settings))
+    if "group" in given:
+        return _of_context(workbench, parsed(ContextNumber, given, settings))
+    return _of_analysis(workbench, parsed(AnalysisNumber, given, settings))
 
 
 def _of_analysis(workbench: Workbench, number: AnalysisNumber) -> dict[str, Any]:
@@ -160,8 +160,8 @@ def setup_of(engine: "Engine", bundle: Bundle) -> Setup:
     folder = (bundle.path / bundle.model).resolve()
     model = str(folder)
     if not folder.is_dir():
-        name, _, asked = bundle.model.partition("@")
-        commit = getattr(engine.model.config, "_commit_hash", None) or asked
+        name, _, revision = bundle.model.partition("@")
+        commit = getattr(engine.model.config, "_commit_hash", None) or revision
         model = f"{name}@{commit}" if commit else name
     return Setup(
         model=model,

@@ -1,6 +1,6 @@
 """The card behind "Reproduce this number": what a value was computed from, and a script for it.
 
-A card names the model, SAE, content hash, revisions, token ids, site and number format, and holds
+A card names the model, SAE, content hash, revisions, token ids, site and dtype, and holds
 a Python script that prints the value from these alone, without the app.
 """
 
@@ -78,12 +78,12 @@ def analysis_card(
         ]
         mean = ", mean"
     expression = {
-        "activation": f"found.activation_of(token={token}, feature={feature})",
-        "loss": f"float(found.base_loss[{token}])",
-        "spliced_loss": f"float(found.spliced_loss[{token}])",
-        "delta": f"float(found.spliced_loss[{token}]) - float(found.base_loss[{token}])",
-        "kl": f"float(found.kl[{token}])",
-        **{name: f"found.totals[{name.removesuffix('_mean')!r}]" for name in TOTAL_QUANTITIES},
+        "activation": f"analysis.activation_of(token={token}, feature={feature})",
+        "loss": f"float(analysis.base_loss[{token}])",
+        "spliced_loss": f"float(analysis.spliced_loss[{token}])",
+        "delta": f"float(analysis.spliced_loss[{token}]) - float(analysis.base_loss[{token}])",
+        "kl": f"float(analysis.kl[{token}])",
+        **{name: f"analysis.totals[{name.removesuffix('_mean')!r}]" for name in TOTAL_QUANTITIES},
     }[quantity]
     imports = ["from sae_core.index import Index"] if mean else []
     script = _script(
@@ -93,7 +93,7 @@ def analysis_card(
         [
             f"ids = {list(ids)}",
             *setting_up,
-            f"found = lm.analyse(ids, {sae.name!r}{mean})",
+            f"analysis = lm.analyse(ids, {sae.name!r}{mean})",
             f"print({expression})",
         ],
     )

@@ -75,9 +75,9 @@ def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str
 
 def totals(analysis: Analysis) -> dict[str, float | None]:
     """The text's numbers, null where it does not define one."""
-    found = {name: finite(analysis.totals[name]) for name in TOTALS}
-    found["tokens"] = int(analysis.totals["tokens"])
-    return found
+    numbers = {name: finite(analysis.totals[name]) for name in TOTALS}
+    numbers["tokens"] = int(analysis.totals["tokens"])
+    return numbers
 
 
 def active_by_token(analysis: Analysis) -> list[list[list[float]]]:
