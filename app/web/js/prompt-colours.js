@@ -200,7 +200,7 @@ export function predictionOf(token) {
     ["loss", "loss", fixed(token.loss, 2)],
     ["spliced_loss", "with the SAE", fixed(token.spliced_loss, 2)],
     ["delta", "change", signed(token.delta)],
-    ["kl", "KL", fixed(token.kl, 3)],
+    ["kl", "KL divergence", fixed(token.kl, 3)],
   ];
 }
 

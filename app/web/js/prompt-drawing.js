@@ -125,8 +125,12 @@ export function drawing(main, onClose) {
     const nothing = el("p", { class: "panel quiet" }, hint);
     at("selection-body").replaceChildren(...(panels.length ? panels : [nothing]));
     at("selection").scrollTop = 0;
-    if (panels.length) panel.open(token && state.last === "token" ? spans[token.i] : null);
-    else panel.close();
+    if (!panels.length) panel.close();
+    else if (token && state.last === "token") panel.open(spans[token.i]);
+    // Chosen from the long table, a feature leaves the page where it is.
+    else if (feature && !at("text-features").contains(document.activeElement)) {
+      panel.open(spans[feature.peak_token]);
+    } else panel.open();
   }
 
   /** @param {Reading} reading */

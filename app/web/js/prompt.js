@@ -22,10 +22,14 @@ const form = /** @type {HTMLFormElement} */ (at("prompt-form"));
 const text = /** @type {HTMLTextAreaElement} */ (document.getElementById("prompt-text"));
 const given = fields(main, { field: text, changed: () => {} });
 
-/* What draws an analysis is fetched while that is asked for. */
-const fetchDrawing = () => import("./prompt-drawing.js");
-/** @type {ReturnType<typeof fetchDrawing> | null} */
+/* What draws an analysis is fetched while that is asked for; after a failure it is fetched again. */
+/** @type {Promise<typeof import("./prompt-drawing.js")> | null} */
 let fetched = null;
+const fetchDrawing = () =>
+  import("./prompt-drawing.js").catch(() => {
+    fetched = null;
+    throw new ServerError("A part of this page could not be fetched: try again.");
+  });
 /** @type {ReturnType<typeof import("./prompt-drawing.js").drawing> | null} */
 let page = null;
 
