@@ -143,6 +143,7 @@ def test_the_api_page_s_forms_have_the_definition_s_defaults(workbench: Workbenc
                 (tag,) = re.findall(rf'<input [^>]*name="{each.name}"[^>]*>', form)
                 assert (" checked" in tag) is each.default
             if each.choices:
-                assert f'value="{each.default}" selected' in form
+                chosen = endpoint.example.get(each.name, each.default)
+                assert f'value="{chosen}" selected' in form
             if each.name in endpoint.example and isinstance(endpoint.example[each.name], str):
                 assert html.escape(endpoint.example[each.name]) in form

@@ -9,6 +9,9 @@ import { call, ServerError, within } from "./server.js";
 
 const LONGEST = 200_000; // characters of an answer that are drawn
 
+/** @param {HTMLFormElement} form @returns {Control[]} */
+const controls = (form) => /** @type {Control[]} */ ([...form.querySelectorAll("[name]")]);
+
 start();
 const here = within("./").replace(/\/$/, "");
 for (const code of document.querySelectorAll("code[data-here]")) {
@@ -70,9 +73,6 @@ async function ask(form, signal) {
     blame(form, error.field);
   }
 }
-
-/** @param {HTMLFormElement} form @returns {Control[]} */
-const controls = (form) => /** @type {Control[]} */ ([...form.querySelectorAll("[name]")]);
 
 /**
  * The arguments that are written in a form; what is left empty is left out.
