@@ -61,8 +61,9 @@ class Tools:
             answer = await self._answer(name, arguments)
             return [TextContent(type="text", text=json.dumps(answer, ensure_ascii=False))]
 
-        # No sessions: nothing of a caller is kept.
-        self._manager = StreamableHTTPSessionManager(server, json_response=True, stateless=True)
+        # No sessions: nothing of a caller is kept. Answers are streams, so that it is seen when a
+        # caller has gone.
+        self._manager = StreamableHTTPSessionManager(server, stateless=True)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one message."""
