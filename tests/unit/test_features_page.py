@@ -11,7 +11,7 @@ from app.web import query
 from app.web.feature_view import feature_page, firings_between, telling_source
 from app.web.features_view import PAGE_SIZE, list_page
 from app.web.pages import PAGES
-from app.web.templating import address, part, render
+from app.web.templating import address, render
 from tests.tiny import HOSTILE
 from tests.unit.page_support import assert_plain, frame
 from tests.unit.render_support import Document, context, feature, found
@@ -66,39 +66,6 @@ def dead_feature(**changed: Any) -> dict[str, Any]:
         "activation_histogram": {"edges": [], "counts": []},
         "fires_on": {"tokens": [], "sources": []},
     } | changed
-
-
-# Tokens
-
-
-def heat_map(tokens: list[str], acts: list[float], **options: Any) -> str:
-    scale, peak, near = (options.get(name) for name in ("scale", "peak", "near"))
-    return str(part("parts.html", "heat_map", tokens, acts, scale, "x", peak, None, near))
-
-
-def test_tokens_stay_the_text_they_were() -> None:
-    tokens = ["He", " said", "\n", "\t<b>", "", " & so\n\n"]
-    html = heat_map(tokens, [0, 2.0, 0, 0.5, 0, 0], scale=4.0, peak=1)
-    shown = re.sub(r'<i class="nl">↵</i><br>', "\n", html)
-    assert Document(shown).text == "".join(tokens)
-    # No colour hangs at the end of a line: the space stands outside of it.
-    assert ' <span class="peak" style="--a:0.500" data-v="2.00">said</span>' in html
-    assert html.count('data-v="') == 2
-
-
-def test_far_tokens_are_folded_not_lost() -> None:
-    tokens = [f" {i}" for i in range(30)]
-    acts = [0.0] * 30
-    acts[15] = 1.0
-    html = heat_map(tokens, acts, scale=1.0, peak=15, near=(3, 2))
-    assert Document(html).text == "".join(tokens)
-    near = re.sub(r'<span class="far \w+">( <span>[^<]*</span>)*</span>', "", html)
-    assert Document(near).text == "".join(tokens[12:18])
-
-
-def test_a_colour_never_exceeds_the_full_one() -> None:
-    html = heat_map(["a", "b"], [9.0, 1.0], scale=3.0)
-    assert re.findall(r"--a:([\d.]+)", html) == ["1.000", "0.333"]
 
 
 # One feature
