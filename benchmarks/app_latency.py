@@ -7,23 +7,27 @@
 | analysis of a prompt of 64 tokens, not cached | p50 100 ms on 4 cores |
 | a feature's page from the index | p99 20 ms |
 | steered tokens per second over plain ones, in turns within one run | 0.9 |
-| start of `jumpscope demo` to the first page served | 8 s |
+| start of `jumpscope demo` to the first page served | 5 s |
+| a page in Chromium, from its address to its content | 0.5 s, 12 requests |
 
-Everything but the start is measured inside one process, without HTTP. Each measurement is warmed up
-first and asserts that it did the work.
+The first three are measured inside one process, without HTTP; the start and Chromium's pages on an
+app in a process of its own. Each measurement is warmed up first and asserts that it did the work.
+The floor of the start, an interpreter that imports Gradio alone, is measured beside it.
 """
 
 import json
 import os
 import platform
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -34,8 +38,11 @@ import torch
 import tyro
 
 from app.commands.shared import open_bundle
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
+from app.service import overview
 from app.settings import Settings
+from app.web.pages import PAGES, page_html
 from sae_core.edits import Edit
 from sae_core.generation import generate
 from sae_core.tokens import encode_text
@@ -63,7 +70,9 @@ class Options:
     new_tokens: int = 40
     """Tokens of each generation."""
     starts: int = 3
-    """Starts of the whole app in a process of its own; 0 skips them."""
+    """Starts of the whole app in a process of its own; 0 skips them and Chromium's pages."""
+    visits: int = 5
+    """Times that Chromium opens each page; 0 skips it."""
     out: Path | None = None
     """File to write the JSON to as well."""
 
@@ -88,16 +97,16 @@ def timed(call: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def texts(service: Service, sae: str, count: int) -> list[str]:
+def texts(api: Api, sae: str, count: int) -> list[str]:
     """Different texts of `PROMPT_TOKENS` tokens with BOS, from the contexts in the index."""
-    engine = service.load()
+    engine = api.workbench.load()
     rng = random.Random(0)
-    alive = np.flatnonzero(service.index(sae).frequencies() > 0).tolist()
+    alive = np.flatnonzero(api.workbench.index(sae).frequencies() > 0).tolist()
     found: dict[str, None] = {}
     while len(found) < count:
         words = ""
         while len(encode_text(engine.lm.tokenizer, words)) <= PROMPT_TOKENS:
-            groups = service.feature(sae, rng.choice(alive))["groups"]
+            groups = api.feature(rng.choice(alive), sae)["groups"]
             contexts = [context for group in groups for context in group["contexts"]]
             words += "".join(rng.choice(contexts)["tokens"]) + "\n" if contexts else ""
         # Cutting characters until the text has the right number of tokens; some have no such cut.
@@ -108,31 +117,33 @@ def texts(service: Service, sae: str, count: int) -> list[str]:
     return list(found)
 
 
-def measure_prompts(service: Service, sae: str, count: int) -> dict[str, Any]:
+def measure_prompts(api: Api, sae: str, count: int) -> dict[str, Any]:
     """Whole analyses, as the Prompt page and `/prompt_features` ask for them."""
-    different = texts(service, sae, count + WARM_UPS)
+    different = texts(api, sae, count + WARM_UPS)
     for text in different[:WARM_UPS]:
-        assert len(service.prompt_features(text, sae)["tokens"]) == PROMPT_TOKENS
-    seconds = [timed(lambda t=t: service.prompt_features(t, sae)) for t in different[WARM_UPS:]]
+        assert len(api.prompt_features(text, sae)["tokens"]) == PROMPT_TOKENS
+    seconds = [timed(lambda t=t: api.prompt_features(t, sae)) for t in different[WARM_UPS:]]
     return percentiles(seconds) | {"tokens": PROMPT_TOKENS, "aim": "p50 100 ms on 4 cores"}
 
 
-def measure_pages(service: Service, sae: str, count: int) -> dict[str, Any]:
-    """Reading random features from the index, and drawing them."""
-    from app.render import feature_html
+def measure_pages(api: Api, sae: str, count: int) -> dict[str, Any]:
+    """Reading random features from the index, and drawing their pages."""
+    page = next(page for page in PAGES if page.name == "features")
 
-    d_sae = len(service.index(sae).frequencies())
+    def draw(feature: int) -> str:
+        query = {"feature": str(feature), "sae": sae}
+        return page_html(api.workbench, page, query, page.view(api.workbench, query))
+
+    d_sae = len(api.workbench.index(sae).frequencies())
     rng = random.Random(0)
     chosen = [rng.randrange(d_sae) for _ in range(count + WARM_UPS)]
     for feature in chosen[:WARM_UPS]:
-        assert service.feature(sae, feature)["feature"] == feature
+        assert api.feature(feature, sae)["feature"] == feature
     chosen = chosen[WARM_UPS:]
-    read = [timed(lambda f=f: service.feature(sae, f)) for f in chosen]
-    drawn = [
-        timed(lambda f=f: feature_html(service.feature(sae, f), default_sae=sae, text=""))
-        for f in chosen
-    ]
-    searched = [timed(lambda: service.search_features(sae)) for _ in range(min(count, 100))]
+    read = [timed(lambda f=f: api.feature(f, sae)) for f in chosen]
+    assert f"#{chosen[0]}" in draw(chosen[0])
+    drawn = [timed(lambda f=f: draw(f)) for f in chosen]
+    searched = [timed(lambda: api.search_features(sae=sae)) for _ in range(min(count, 100))]
     return {
         "read": percentiles(read) | {"aim": "p99 20 ms"},
         "read_and_drawn": percentiles(drawn),
@@ -140,18 +151,18 @@ def measure_pages(service: Service, sae: str, count: int) -> dict[str, Any]:
     }
 
 
-def measure_steering(service: Service, sae: str, runs: int, new_tokens: int) -> dict[str, Any]:
+def measure_steering(api: Api, sae: str, runs: int, new_tokens: int) -> dict[str, Any]:
     """Tokens per second without and with an edit, one row each, and of the pair that pages show.
 
     The generations of a run take turns token by token, so that whatever else the machine does
     falls on all alike. Rates are those of the median token after the first, which reads the prompt.
     """
-    engine = service.load()
+    engine = api.workbench.load()
     with engine.spliced([sae]):
         pass
-    summary = service.search_features(sae, sort="max_act", limit=1)["features"][0]
+    summary = api.search_features(sae=sae, sort="max_act", limit=1)["features"][0]
     feature, value = summary["feature"], 0.5 * summary["max_act"]
-    ids = encode_text(engine.lm.tokenizer, texts(service, sae, 1)[0])[: PROMPT_TOKENS // 2]
+    ids = encode_text(engine.lm.tokenizer, texts(api, sae, 1)[0])[: PROMPT_TOKENS // 2]
     edit = Edit(feature=feature, mode="set", value=value, sae=sae)
     arms = {"plain": [[]], "steered": [[edit]], "pair": [[], [edit]]}
     seconds: dict[str, list[float]] = {name: [] for name in arms}
@@ -185,28 +196,93 @@ def measure_steering(service: Service, sae: str, runs: int, new_tokens: int) -> 
     }
 
 
-def measure_start(bundle: str) -> tuple[float, float, float | None]:
-    """Seconds to the first page and to the first analysis, and the process's memory then in MB."""
+@contextmanager
+def started(bundle: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """The app in a process of its own, begun just now, and its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     what = ["demo"] if bundle == "demo" else ["serve", bundle]
     command = [sys.executable, "-m", "app.cli", *what, "--port", str(port), "--no-browser"]
-    start = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        _answer(process, f"http://127.0.0.1:{port}/")
-        page = time.perf_counter() - start
-        ask = urllib.request.Request(
-            f"http://127.0.0.1:{port}/gradio_api/run/prompt_features",
-            data=json.dumps({"data": ["The first prompt.", "", 10, None]}).encode(),
-            headers={"Content-Type": "application/json"},
-        )
-        assert b"delta_lm_loss" in _answer(process, ask)
-        return page, time.perf_counter() - start, memory_mb(process.pid)
+        yield process, f"http://127.0.0.1:{port}/"
     finally:
         process.terminate()
         process.wait(timeout=30)
+
+
+def measure_start(bundle: str) -> tuple[float, float, float | None]:
+    """Seconds to the first page and to the first analysis, and the process's memory then in MB."""
+    start = time.perf_counter()
+    with started(bundle) as (process, home):
+        assert b"</html>" in _answer(process, home)
+        page = time.perf_counter() - start
+        call = f"{home}gradio_api/call/v2/prompt_features"
+        ask = urllib.request.Request(
+            call,
+            data=json.dumps({"text": "The first prompt.", "limit": 10}).encode(),
+            headers={"Content-Type": "application/json"},
+        )
+        event = json.loads(_answer(process, ask))["event_id"]
+        answer = _answer(process, f"{home}gradio_api/call/prompt_features/{event}")
+        assert b"event: complete" in answer
+        assert b"delta_lm_loss" in answer
+        return page, time.perf_counter() - start, memory_mb(process.pid)
+
+
+def measure_floor() -> float:
+    """Seconds until an interpreter that imports Gradio, and does nothing else, has ended."""
+    command = [sys.executable, "-c", "import gradio"]
+    quiet = {**os.environ, "GRADIO_ANALYTICS_ENABLED": "False"}
+    return timed(lambda: subprocess.run(command, check=True, env=quiet))
+
+
+PAGES_OF_CHROMIUM = {
+    "overview": ("", ".stats"),
+    "features": ("features", "table.features tbody tr"),
+    "feature": ("features?feature=3954", ".context .tokens"),
+    "prompt": ("prompt", "#prompt-text"),
+    "steer": ("steer", ".idea b"),
+}
+"""Address and what stands there once the page has its content; `.idea b` is drawn by its script."""
+
+
+def measure_chromium(bundle: str, visits: int) -> dict[str, Any]:
+    """Each page in a fresh session of Chromium: time from asking to content, and requests."""
+    from playwright.sync_api import sync_playwright
+
+    names = ("chromium", "chromium-browser", "google-chrome")
+    chromium = next(filter(None, map(shutil.which, names)), None)
+    if chromium is None:
+        raise RuntimeError(f"Chromium is not installed: install one of {', '.join(names)}")
+    found: dict[str, Any] = {}
+    with started(bundle) as (process, home), sync_playwright() as playwright:
+        _answer(process, home)
+        # The model and its first check are not what is measured here.
+        deadline = time.monotonic() + 120
+        while b'"loading":false' not in _answer(process, f"{home}state"):
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
+        time.sleep(8)
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        for name, (address, content) in PAGES_OF_CHROMIUM.items():
+            seconds, requests = [], []
+            for _ in range(visits + 1):
+                context = browser.new_context(viewport={"width": 1440, "height": 900})
+                page = context.new_page()
+                asked: list[str] = []
+                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                begin = time.perf_counter()
+                page.goto(home + address, wait_until="commit")
+                page.locator(content).first.wait_for()
+                seconds.append(time.perf_counter() - begin)
+                page.wait_for_load_state("load")
+                requests.append(len(asked))
+                context.close()
+            found[name] = percentiles(seconds[1:]) | {"requests": max(requests[1:])}
+        browser.close()
+    return found | {"aim": "p50 500 ms, 12 requests"}
 
 
 def _answer(process: subprocess.Popen[bytes], ask: str | urllib.request.Request) -> bytes:
@@ -242,7 +318,7 @@ def machine() -> dict[str, Any]:
     names = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     model = [line.partition(":")[2].strip() for line in names if line.startswith("model name")]
     return {
-        "processor": model[0] if model else platform.processor(),
+        "cpu": model[0] if model else platform.processor(),
         "cores": os.cpu_count(),
         "torch_threads": torch.get_num_threads(),
         "load_average": [round(load, 2) for load in os.getloadavg()],
@@ -255,31 +331,38 @@ def machine() -> dict[str, Any]:
 def main(options: Options) -> dict[str, Any]:
     """Measure everything, print it as JSON, and return it."""
     bundle = open_bundle(options.bundle)
-    service = Service(Settings(threads=options.threads), bundle)
-    sae = service.sae_name(options.sae)
-    loading = timed(service.load)
+    workbench = Workbench(Settings(threads=options.threads), bundle)
+    api = Api(workbench)
+    sae = workbench.sae_name(options.sae)
+    loading = timed(workbench.load)
     before = memory_mb()
     result: dict[str, Any] = {
         "machine": machine(),
         "bundle": bundle.name,
         "sae": sae,
-        "model": service.overview(sae)["model"],
+        "model": overview.model_facts(workbench),
         "load_model_s": round(loading, 2),
-        "prompt_64_tokens": measure_prompts(service, sae, options.prompts),
-        "feature_page": measure_pages(service, sae, options.pages),
-        "steering": measure_steering(service, sae, options.generations, options.new_tokens),
+        "prompt_64_tokens": measure_prompts(api, sae, options.prompts),
+        "feature_page": measure_pages(api, sae, options.pages),
+        "steering": measure_steering(api, sae, options.generations, options.new_tokens),
         "memory_mb": {"model_loaded": before, "after": memory_mb()},
     }
     if options.starts:
         starts = [measure_start(options.bundle) for _ in range(options.starts)]
         pages, analyses, memory = zip(*starts, strict=True)
+        first = float(np.median(pages))
+        floor = float(np.median([measure_floor() for _ in range(options.starts)]))
         result["start"] = {
             "first_page_s": [round(seconds, 2) for seconds in pages],
-            "first_page_median_s": round(float(np.median(pages)), 2),
+            "first_page_median_s": round(first, 2),
+            "floor_import_gradio_s": round(floor, 2),
+            "over_floor": round(first / floor, 2),
             "first_analysis_s": [round(seconds, 2) for seconds in analyses],
             "memory_mb": list(memory),
-            "aim": "8 s to the first page",
+            "aim": "5 s to the first page",
         }
+    if options.starts and options.visits:
+        result["chromium"] = measure_chromium(options.bundle, options.visits)
     written = json.dumps(result, indent=2)
     print(written)
     if options.out is not None:

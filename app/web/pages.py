@@ -85,7 +85,7 @@ PAGES: Final = (
         title="Steer",
         path="steer",
         script="steer",
-        modules=(*_SHARED, "card", "given", "edits", "steer-run"),
+        modules=(*_SHARED, "given", "edits", "numbers", "steer-settings", "steer-run", "sheet"),
         needs_model=True,
         view=steer,
     ),
