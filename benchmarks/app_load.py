@@ -29,23 +29,7 @@ from app.endpoints import ENDPOINTS
 MIX = {"page": 30, "search": 25, "feature": 25, "analyse": 12, "steer": 8}
 """How often each kind of work is asked, in percent."""
 PAGES = ("", "features", "features?feature={feature}", "prompt", "steer")
-WORDS = [
-    "sea",
-    "ship",
-    "law",
-    "king",
-    "night",
-    "money",
-    "war",
-    "letter",
-    "house",
-    "child",
-    "river",
-    "stone",
-    "fire",
-    "road",
-    "bread",
-]
+WORDS = ("sea", "ship", "law", "king", "night", "money", "war", "letter", "house", "river", "bread")
 INDEX = {endpoint.name: number for number, endpoint in enumerate(ENDPOINTS)}
 
 
