@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from app.engine import Engine
+from app.engine.engine import Engine
 from app.settings import Settings
 from sae_core.bundle import Bundle, write_bundle
 from sae_core.config import SAEConfig

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
 from app.settings import Settings
 from sae_core.bundle import Bundle
+from sae_core.placement import Device
 from tests import tiny
 
 pytestmark = pytest.mark.gpu
@@ -27,11 +29,15 @@ def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
     return Bundle.open(tmp_path / "bundle")
 
 
+def api_on(device: Device, bundle: Bundle) -> Api:
+    return Api(Workbench(Settings(device=device, dtype="float32", threads=1), bundle))
+
+
 def test_features_are_described_alike(bundle: Bundle) -> None:
-    here = Service(Settings(device="cpu", dtype="float32", threads=1), bundle)
-    there = Service(Settings(device="cuda", dtype="float32", threads=1), bundle)
+    here = api_on("cpu", bundle)
+    there = api_on("cuda", bundle)
     for feature in (0, 5, tiny.DEAD):
-        mine, theirs = there.feature(None, feature), here.feature(None, feature)
+        mine, theirs = there.feature(feature), here.feature(feature)
         assert mine["threshold"] == theirs["threshold"]
         assert mine["norms"] == pytest.approx(theirs["norms"], rel=1e-5)
         for side in ("raises", "lowers"):
@@ -43,12 +49,12 @@ def test_features_are_described_alike(bundle: Bundle) -> None:
 
 
 def test_lists_prompts_and_edits(bundle: Bundle) -> None:
-    service = Service(Settings(device="cuda", threads=1), bundle)
-    listed = service.search_features(sort="threshold", limit=5)["features"]
+    api = Api(Workbench(Settings(device="cuda", threads=1), bundle))
+    listed = api.search_features(sort="threshold", limit=5)["features"]
     thresholds = [row["threshold"] for row in listed]
     assert thresholds == sorted(thresholds, reverse=True)
-    found = service.prompt_features(TEXT)
+    found = api.prompt_features(TEXT)
     assert all(row["signature"] for row in found["features"])
     assert 0 < found["totals"]["fvu"] < 1
     edits = [{"feature": found["features"][0]["feature"], "value": 4.0}]
-    assert len(service.steer(TEXT, edits, max_new_tokens=3)["steered"]) == 3
+    assert len(api.steer(TEXT, edits, max_new_tokens=3)["steered"]) == 3

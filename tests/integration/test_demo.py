@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from app.commands.shared import DEMO
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
+from app.service.overview import overview
 from app.settings import Settings
 from sae_core.bundle import Bundle
 
@@ -17,8 +19,9 @@ NAMES: list[str] = json.loads((DEMO / "bundle.json").read_text())["saes"]
 
 
 @pytest.fixture(scope="module")
-def demo() -> Service:
-    return Service(Settings(threads=1, device="cpu"), Bundle.open(DEMO))
+def demo() -> Api:
+    settings = Settings(threads=1, device="cpu", max_seconds=600)
+    return Api(Workbench(settings, Bundle.open(DEMO)))
 
 
 def test_it_stays_small() -> None:
@@ -27,28 +30,28 @@ def test_it_stays_small() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_measured_quality_is_what_was_aimed_at(demo: Service, name: str) -> None:
-    overview = demo.overview(name)
-    measured = overview["measured"]
+def test_its_measured_quality_is_what_was_aimed_at(demo: Api, name: str) -> None:
+    shown = overview(demo.workbench, name)
+    measured = shown["measured"]
     assert 24 < measured["l0"] < 40
     assert 0 < measured["fvu"] < 0.2
     assert 0 < measured["delta_lm_loss"] < 0.3
     assert 0 < measured["kl"] < 0.4
     assert measured["loss_recovered_mean"] > 0.9
     assert measured["dead"] < 0.1
-    assert overview["index"]["tokens"] >= 3_000_000
-    assert len(overview["highlights"]) == 12
-    frequencies = demo.index(name).frequencies()
+    assert shown["index"]["tokens"] >= 3_000_000
+    assert len(shown["highlights"]) == 12
+    frequencies = demo.workbench.index(name).frequencies()
     assert len(frequencies) == 4096
     # The index read other text, so its L0 is near the measured one, not equal to it.
     assert frequencies.sum() == pytest.approx(measured["l0"], rel=0.15)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_its_example_prompts_cost_about_what_was_measured(demo: Service, name: str) -> None:
+def test_its_example_prompts_cost_about_what_was_measured(demo: Api, name: str) -> None:
     found = [demo.prompt_features(text, name)["totals"] for text in EXAMPLES["prompts"]]
     assert len(found) >= 3
-    measured = demo.overview(name)["measured"]
+    measured = overview(demo.workbench, name)["measured"]
     mean = {
         key: float(np.mean([totals[key] for totals in found])) for key in measured.keys() & found[0]
     }
@@ -59,7 +62,7 @@ def test_its_example_prompts_cost_about_what_was_measured(demo: Service, name: s
 
 
 @pytest.mark.parametrize("run", EXAMPLES["steer"], ids=lambda run: run["title"])
-def test_its_steering_examples_steer(demo: Service, run: dict[str, Any]) -> None:
+def test_its_steering_examples_steer(demo: Api, run: dict[str, Any]) -> None:
     settings = {key: value for key, value in run.items() if key != "title"}
     found = demo.steer(**settings)
     base, steered = ("".join(token["text"] for token in found[arm]) for arm in ("base", "steered"))
@@ -69,15 +72,15 @@ def test_its_steering_examples_steer(demo: Service, run: dict[str, Any]) -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_features_fire_on_the_contexts_that_the_index_shows(demo: Service, name: str) -> None:
-    frequencies = demo.index(name).frequencies()
+def test_features_fire_on_the_contexts_that_the_index_shows(demo: Api, name: str) -> None:
+    frequencies = demo.workbench.index(name).frequencies()
     chosen = np.random.default_rng(0).choice(np.flatnonzero(frequencies > 1e-4), 30, replace=False)
     shares = []
     for feature in chosen.tolist():
-        page = demo.feature(name, feature)
+        page = demo.feature(feature, name)
         (top,) = [group for group in page["groups"] if group["name"] == "top"]
         context = top["contexts"][0]
-        found = demo.test_text("".join(context["tokens"]), name, feature)
+        found = demo.test_text("".join(context["tokens"]), feature, name)
         shares.append(max(found["activations"]) / page["max_act"])
     # A context is an excerpt: what came before it is missing, so the activations are lower.
     assert np.median(shares) > 0.7

@@ -9,19 +9,21 @@ from tests.tiny_chat import END, START
 
 RUN = """
 import json
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
+from app.service.overview import chat
 from app.settings import Settings
 from sae_core.workspace import workspace
 
 bundle = workspace(
     "google/gemma-2-2b-it", ["gemma-scope-2b-pt-res/layer_1/width_16k/average_l0_22"]
 )
-service = Service(Settings(device="cpu", threads=1, check_tokens=0), bundle)
+api = Api(Workbench(Settings(device="cpu", threads=1, check_tokens=0), bundle))
 messages = [{"role": "user", "content": "Where does the river go?"}]
 edits = [{"feature": 5, "mode": "set", "value": 3.0}]
-answer = service.steer(messages=messages, edits=edits, max_new_tokens=3, temperature=0)
-print(json.dumps([service.chat(), "".join(t["text"] for t in answer["prompt_tokens"]),
-                  len(answer["steered"]), sorted(service.load().ends)]))
+answer = api.steer(messages=messages, edits=edits, max_new_tokens=3, temperature=0)
+print(json.dumps([chat(api.workbench), "".join(t["text"] for t in answer["prompt_tokens"]),
+                  len(answer["steered"]), sorted(api.workbench.load().ends)]))
 """
 
 

@@ -26,7 +26,8 @@ from gradio_client import Client
 
 from app import cli
 from app.commands.shared import open_bundle
-from app.service import Service
+from app.endpoints import Api
+from app.engine.workbench import Workbench
 from tests.hub_protocol import MEMBER_TOKEN
 
 ROOT = Path(__file__).parents[2]
@@ -143,12 +144,12 @@ def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus
     (serve,) = (
         c for c in map(options, starting("jumpscope", "serve")) if c.bundle not in ("", "demo")
     )
-    service = Service(serve.settings, open_bundle(serve.bundle))
-    listed = service.overview()["saes"]
+    api = Api(Workbench(serve.settings, open_bundle(serve.bundle)))
+    listed = api.workbench.saes()
     assert len(listed) == len(sites) * len(train.l0_targets)
     for sae in listed:
         assert sae["name"] in said
-        assert service.search_features(sae["name"])["features"]
+        assert api.search_features(sae=sae["name"])["features"]
 
 
 def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> None:
@@ -229,13 +230,15 @@ def test_gemma_2_from_a_hub(hub, tmp_path, tiny_corpus):
 def test_the_readmes_python(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGES[0].read_text(), re.DOTALL | re.MULTILINE)
     assert blocks
+    said = ""
     for code in blocks:
         argv = [sys.executable, "-c", code]
         done = subprocess.run(
             argv, cwd=tmp_path, env=ENV, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
-        assert "delta_lm_loss" in done.stdout
+        said += done.stdout
+    assert "delta_lm_loss" in said
 
 
 def test_links_lead_to_files_that_exist():

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.prompting import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
+from app.service.token_rows import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
 from sae_core.metrics import DEFINITIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
