@@ -156,7 +156,7 @@ def test_more_dead_features_than_auxk_takes_are_a_dense_step(
     with caplog.at_level(logging.INFO, "training.sparse_step"):
         for i, dead in enumerate((60, 0, 3)):
             for toy, take in ((dense, dense.dense), (sparse, step)):
-                toy.state.totals["silent"].zero_()
+                toy.state.totals["tokens_since_fired"].zero_()
                 toy.bury(dead)
                 take(raw(SMALL, i), control(i))
     assert [record.message.split()[1] for record in caplog.records] == ["dense", "sparse"]
