@@ -12,6 +12,7 @@ from PIL import Image
 from playwright.sync_api import Page, expect, sync_playwright
 
 from app.commands.shared import open_bundle
+from app.endpoints import Api
 from tests.browser.conftest import DESKTOP, FLAGS, PHONE, served
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
@@ -64,6 +65,8 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or sys.exit("chromium is not installed")
     with served(open_bundle("demo")) as site, sync_playwright() as playwright:
+        # As people find it who have had it open for a moment.
+        Api(site.workbench).check()
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         for name, (show, size, scheme) in PICTURES.items():
             page = browser.new_page(
@@ -75,7 +78,7 @@ def main() -> None:
             page.mouse.move(0, 0)
             path = FOLDER / f"{name}.png"
             page.screenshot(path=path)
-            Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+            Image.open(path).convert("RGB").quantize(256).save(path, optimize=True)
             page.close()
         browser.close()
 

@@ -302,6 +302,8 @@ export async function busy(promise) {
     return await promise;
   } finally {
     mark(-1);
+    // What has answered may have been loaded for it.
+    if (current.loading) look();
   }
 }
 
