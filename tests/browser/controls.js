@@ -267,9 +267,15 @@
       const edged = parseFloat(borderTopWidth) > 0 || parseFloat(borderRightWidth) > 0;
       if (visual.wide(box) < 1 || visual.tall(box) < 1) return [];
       if (edged || outlineStyle !== "none" || backgroundImage !== "none") return [];
-      const fill = visual.rgba(element instanceof SVGElement ? style.fill : style.backgroundColor);
+      const svg = element instanceof SVGElement;
+      const stroked = svg && style.stroke !== "none" && parseFloat(style.strokeWidth) > 0;
+      const paints = svg
+        ? [style.fill, ...(stroked ? [style.stroke] : [])]
+        : [style.backgroundColor];
       const back = visual.behind(element);
-      if (visual.ratio(visual.over(fill, back), back) >= BARELY) return [];
+      const stands = (/** @type {string} */ paint) =>
+        paint !== "none" && visual.ratio(visual.over(visual.rgba(paint), back), back) >= BARELY;
+      if (paints.some(stands)) return [];
       const what = `${visual.describe(element)} of ${visual.size(box)} px`;
       return [`${what} is not told from what is behind it`];
     });

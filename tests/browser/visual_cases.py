@@ -55,6 +55,8 @@ BELOW = """<style>.foot a {{ position: relative; display: block; width: 60px; li
 <div data-overlay style="position: fixed; bottom: 0; height: 90px; overflow: auto">
 <div style="height: 2000px"></div><div class="foot" style="padding: 10px"><a href="all">All</a>
 </div></div>"""
+CHART_BAR = """<style>.bar {{ fill: #fdfdfd; {rule} }}</style>
+<svg width="100" height="60"><rect class="bar" width="30" height="40"/></svg>"""
 CHOSEN_ROW = """<style>[aria-current] {{ {rule} }} button {{ border: 0 }}</style>
 <table><tr aria-current="true"><td><button aria-pressed="true">#7</button></table>"""
 ROW = """<style>tr {{ position: relative; height: 30px }} td {{ font-size: 13px }}
@@ -317,6 +319,13 @@ CASES: Final = {
         complaint="is checked and does not look it",
         sound="<style>input { appearance: none } :checked + span { font-weight: 700 }</style>"
         '<label><input type="radio" checked><span>One</span></label>',
+        forced=True,
+    ),
+    "bars of a chart": Case(
+        check="marks",
+        fault=CHART_BAR.format(rule=""),
+        complaint="rect.bar of 30x40 px is not told from what is behind it",
+        sound=CHART_BAR.format(rule="stroke: CanvasText"),
         forced=True,
     ),
     "bars": Case(
