@@ -14,7 +14,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs
 
 from app.endpoints import BY_NAME, ENDPOINTS, Endpoint
-from app.gate import ASGIApp, Message, Receive, Scope, Send, refuse, replayed, route_path
+from app.gate import ASGIApp, Message, Receive, Refusal, Scope, Send, refuse, replayed, route_path
 from app.requests import RequestError, parsed
 from app.settings import Settings
 from app.work_queue import WorkQueue
@@ -31,11 +31,11 @@ NO_RUN: Final = "There is no such run: its answer was fetched, or waited too lon
 
 
 class _RefusedError(Exception):
-    """A request that Gradio is not to see: status, sentence, and the parameter it is about."""
+    """A request that Gradio is not to see."""
 
     def __init__(self, status: int, sentence: str, field: str = "") -> None:
         super().__init__(sentence)
-        self.status, self.sentence, self.field = status, sentence, field
+        self.refusal = Refusal(status, sentence, field)
 
 
 class Calls:
@@ -63,8 +63,7 @@ class Calls:
             if (call := _CALL.fullmatch(path)) is not None:
                 return await self._call(call, scope, receive, send)
         except _RefusedError as refused:
-            more = {"field": refused.field} if refused.field else {}
-            return await refuse(send, refused.status, refused.sentence, **more)
+            return await refuse(send, refused.refusal)
         return await self._app(scope, receive, send)
 
     async def _call(self, call: re.Match[str], scope: Scope, receive: Receive, send: Send) -> None:

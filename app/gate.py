@@ -71,6 +71,27 @@ class Access:
         return any(pattern.fullmatch(path) for pattern in patterns)
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a request is not answered."""
+
+    status: int
+    sentence: str
+    field: str = ""
+    """The parameter that the sentence is about."""
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+TOO_LONG: Final = Refusal(413, "This request is too long: shorten it.")
+FOREIGN_HOST: Final = Refusal(400, "This host name is not the app's: name it with --allowed-hosts.")
+FOREIGN_ORIGIN: Final = Refusal(403, "Another site may not ask this app.")
+NO_USER: Final = Refusal(
+    401,
+    "Give a user name and a password.",
+    headers=((b"www-authenticate", b'Basic realm="Jumpscope", charset="UTF-8"'),),
+)
+
+
 class Gate:
     """`app` behind the rules of `access`, which may be replaced while it runs."""
 
@@ -86,7 +107,7 @@ class Gate:
             return await send({"type": "websocket.close", "code": 1008})
         send = self._with_headers(send)
         if (refusal := self._refusal(scope["headers"])) is not None:
-            return await refuse(send, *refusal)
+            return await refuse(send, refusal)
         scope = self._as_ours(scope)
         path = route_path(scope)
         if not path:
@@ -97,16 +118,14 @@ class Gate:
         if scope["method"] not in _WITHOUT_BODY:
             body = await _read(receive)
             if body is None:
-                return await refuse(send, 413, "This request is too long: shorten it.")
+                return await refuse(send, TOO_LONG)
             receive = replayed(body, receive)
         elif scope["method"] == "HEAD" and self.access.pages.fullmatch(path):
             scope, send = {**scope, "method": "GET"}, _without_body(send)
         return await self._app(scope, receive, send)
 
-    def _refusal(
-        self, headers: Collection[tuple[bytes, bytes]]
-    ) -> tuple[int, str] | tuple[int, str, list[tuple[bytes, bytes]]] | None:
-        """Status, sentence and maybe headers for a request that may not come in; else None."""
+    def _refusal(self, headers: Collection[tuple[bytes, bytes]]) -> Refusal | None:
+        """Why a request may not come in; None if it may."""
         access = self.access
         given = {name: value.decode("latin-1") for name, value in headers}
         hosts = [given.get(b"host", "")]
@@ -115,12 +134,11 @@ class Gate:
         if sum(name == b"host" for name, _ in headers) != 1 or not all(
             map(access.answers_to, hosts)
         ):
-            return 400, "This host name is not the app's: name it with --allowed-hosts."
+            return FOREIGN_HOST
         if not _is_same_origin(given, hosts):
-            return 403, "Another site may not ask this app."
+            return FOREIGN_ORIGIN
         if access.users and not is_user(access.users, given.get(b"authorization", "")):
-            challenge = (b"www-authenticate", b'Basic realm="Jumpscope", charset="UTF-8"')
-            return 401, "Give a user name and a password.", [challenge]
+            return NO_USER
         return None
 
     def _as_ours(self, scope: Scope) -> Scope:
@@ -186,19 +204,13 @@ def replayed(body: bytes, receive: Receive) -> Receive:
     return received
 
 
-async def refuse(
-    send: Send,
-    status: int,
-    sentence: str,
-    headers: list[tuple[bytes, bytes]] | None = None,
-    **more: str,
-) -> None:
-    """Answer with a sentence as JSON, and what else belongs to it."""
-    body = json.dumps({"detail": sentence, **more}).encode()
-    kind = (b"content-type", b"application/json")
-    start = {"type": "http.response.start", "status": status, "headers": [kind, *(headers or [])]}
+async def refuse(send: Send, refusal: Refusal) -> None:
+    """Answer with the sentence as JSON, and the parameter it is about."""
+    said = {"detail": refusal.sentence} | ({"field": refusal.field} if refusal.field else {})
+    headers = [(b"content-type", b"application/json"), *refusal.headers]
+    start = {"type": "http.response.start", "status": refusal.status, "headers": headers}
     await send(start)
-    await send({"type": "http.response.body", "body": body})
+    await send({"type": "http.response.body", "body": json.dumps(said).encode()})
 
 
 async def _redirect(send: Send, where: str) -> None:

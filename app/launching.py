@@ -34,7 +34,8 @@ def launch(
 
     saes = (sae,) if isinstance(sae, str) else tuple(sae)
     chosen = chosen_bundle(bundle, model, saes)
-    app = serve(Settings.from_environment(**{"open_browser": False} | settings), chosen)
+    given: dict[str, Any] = {"open_browser": False} | settings
+    app = serve(Settings.from_environment(None, **given), chosen)
     if block:
         try:
             threading.Event().wait()

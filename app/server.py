@@ -9,8 +9,10 @@ import logging
 import os
 import re
 import socket
+import threading
 import webbrowser
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from typing import Any, Final
@@ -25,6 +27,7 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 import gradio as gr
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
+from gradio.events import api
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -45,6 +48,8 @@ log = logging.getLogger(__name__)
 
 SESSIONS: Final = 16
 """Sessions that Gradio remembers; the app keeps nothing in them."""
+LONGEST_HEAD_START: Final = 3.0
+"""Seconds that the model waits for a first page to be asked for."""
 _STARTUP: Final = "/gradio_api/startup-events"
 _INSIDE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}
 """Where this machine itself reaches what listens on all addresses."""
@@ -61,7 +66,7 @@ class JumpscopeServer(gr.Server):
         self.add_exception_handler(Exception, _failed)
         with gr.Blocks(mode="server", analytics_enabled=False) as self._blocks:
             for endpoint in ENDPOINTS:
-                gr.api(
+                api(
                     _with_errors_of_gradio(function_of(endpoint, workbench), endpoint.streams),
                     api_name=endpoint.name,
                     concurrency_id=endpoint.work.value,
@@ -80,6 +85,8 @@ class JumpscopeServer(gr.Server):
             pages.not_found(workbench),
         )
         self._starting = False
+        self.has_served = threading.Event()
+        """Whether anything has been answered yet."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Every request comes through the gate, but for the one by which Gradio starts itself."""
@@ -87,6 +94,8 @@ class JumpscopeServer(gr.Server):
             await super().__call__(scope, receive, send)
         else:
             await self.gate(scope, receive, send)
+            if scope["type"] == "http":
+                self.has_served.set()
 
     def start(self, settings: Settings, port: int) -> str:
         """Listen in the background; the app's own address. ValueError if the port is taken."""
@@ -144,7 +153,10 @@ class RunningApp:
 
 
 def serve(settings: Settings, bundle: Bundle) -> RunningApp:
-    """Start the app in the background; the model begins to load once the first page is served."""
+    """Start the app in the background; the model begins to load once the first page is served.
+
+    ValueError with one sentence for a port, a host or users that cannot be had.
+    """
     port = free_port(settings)
     workbench = Workbench(settings, bundle)
     server = JumpscopeServer(workbench)
@@ -157,8 +169,14 @@ def serve(settings: Settings, bundle: Bundle) -> RunningApp:
         )
     if settings.open_browser:
         webbrowser.open(f"{url}/")
-    workbench.load_in_background()
+    threading.Thread(target=_load_soon, args=[server, workbench], daemon=True).start()
     return RunningApp(url=url, workbench=workbench, _server=server)
+
+
+def _load_soon(server: JumpscopeServer, workbench: Workbench) -> None:
+    """Begin to load the model, which takes the processor from a page that is asked for first."""
+    server.has_served.wait(LONGEST_HEAD_START)
+    workbench.load_in_background()
 
 
 def access_of(settings: Settings) -> Access:
@@ -198,38 +216,33 @@ def _cannot_listen(host: str, port: int, reason: str) -> str:
 def _with_errors_of_gradio(function: Callable[..., Any], streams: bool) -> Callable[..., Any]:
     """The function with a user's mistake as Gradio's error, its field as the title."""
 
-    def told(error: ValueError) -> gr.Error:
-        field = error.field if isinstance(error, RequestError) else ""
-        return gr.Error(without_paths(str(error)), title=field, print_exception=False)
+    @contextmanager
+    def told() -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            field = error.field if isinstance(error, RequestError) else ""
+            sentence = without_paths(str(error))
+            raise gr.Error(sentence, title=field, print_exception=False) from error
+
+    @wraps(function)
+    def streamed(*args: Any, **kwargs: Any) -> Any:
+        with told():
+            yield from function(*args, **kwargs)
+
+    @wraps(function)
+    async def awaited(*args: Any, **kwargs: Any) -> Any:
+        with told():
+            return await function(*args, **kwargs)
+
+    @wraps(function)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        with told():
+            return function(*args, **kwargs)
 
     if streams:
-
-        @wraps(function)
-        def handled(*args: Any, **kwargs: Any) -> Any:
-            try:
-                yield from function(*args, **kwargs)
-            except ValueError as error:
-                raise told(error) from error
-
-    elif inspect.iscoroutinefunction(function):
-
-        @wraps(function)
-        async def handled(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return await function(*args, **kwargs)
-            except ValueError as error:
-                raise told(error) from error
-
-    else:
-
-        @wraps(function)
-        def handled(*args: Any, **kwargs: Any) -> Any:
-            try:
-                return function(*args, **kwargs)
-            except ValueError as error:
-                raise told(error) from error
-
-    return handled
+        return streamed
+    return awaited if inspect.iscoroutinefunction(function) else called
 
 
 async def _wrong_request(request: HTTPRequest, error: Exception) -> JSONResponse:

@@ -11,17 +11,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_write, sha256
-from sae_core.formats import Origin, read_config, read_sae, weights_file
+from sae_core.formats.configs import read_config, weights_file
+from sae_core.formats.origin import Origin
 from sae_core.hub import fetch, parse_id
-from sae_core.language_model import load_language_model
-from sae_core.sae import SAE
-from sae_core.splice import SplicedLM
+
+if TYPE_CHECKING:
+    # What a bundle holds is listed without PyTorch, whose import takes seconds.
+    import torch
+
+    from sae_core.sae import SAE
+    from sae_core.splice import SplicedLM
 
 BUNDLE_FILE = "bundle.json"
 INDEX_FILE = "index.duckdb"
@@ -103,11 +106,18 @@ class Bundle:
 
     def load_model(
         self,
-        dtype: torch.dtype = torch.float32,
-        device: str | torch.device = "cpu",
+        dtype: "torch.dtype | None" = None,
+        device: "str | torch.device" = "cpu",
         **options: Any,
     ) -> tuple[Any, Any]:
-        """The language model and its tokenizer; see `load_language_model` for the options."""
+        """The language model in `dtype` (None is float32) and its tokenizer; see
+        `load_language_model` for the options.
+        """
+        import torch
+
+        from sae_core.language_model import load_language_model
+
+        dtype = dtype or torch.float32
         inside = self.path / self.model
         if inside.is_dir():
             return load_language_model(str(inside), dtype, device, **options)
@@ -117,10 +127,12 @@ class Bundle:
             )
         return load_language_model(self.model, dtype, device, **options)
 
-    def load_sae(self, name: str, device: str | torch.device = "cpu") -> SAE:
+    def load_sae(self, name: str, device: "str | torch.device" = "cpu") -> "SAE":
         """One SAE in float32, downloaded if need be; ValueError with one sentence if it cannot be
         read, or naming the bundle's SAEs if it has none of that name.
         """
+        from sae_core.formats.registry import read_sae
+
         path, origin = self._locate(name)
         sae = read_sae(path, device, origin=origin)
         if digest := sae.cfg.metadata.get("content_hash"):
@@ -180,9 +192,11 @@ class Bundle:
         ]
 
     def load(
-        self, dtype: torch.dtype = torch.float32, device: str | torch.device = "cpu"
-    ) -> SplicedLM:
+        self, dtype: "torch.dtype | None" = None, device: "str | torch.device" = "cpu"
+    ) -> "SplicedLM":
         """The model with every SAE of the bundle."""
+        from sae_core.splice import SplicedLM
+
         model, tokenizer = self.load_model(dtype, device)
         return SplicedLM(model, tokenizer, {n: self.load_sae(n, device) for n in self.sae_names})
 

@@ -1,23 +1,29 @@
 """An SAE from wherever it is: a folder or file of any supported format, or an id on the hub."""
 
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from sae_core.config import SAEConfig
-from sae_core.formats import read_config, read_sae
+from sae_core.formats.configs import read_config
 from sae_core.formats.origin import Origin
 from sae_core.hub import CatalogEntry, fetch, parse_id
 from sae_core.hub.choice import NEEDED
-from sae_core.sae import SAE
+
+if TYPE_CHECKING:
+    # Where an SAE is can be told without PyTorch, whose import takes seconds.
+    import torch
+
+    from sae_core.sae import SAE
 
 
-def load_sae(source: str, device: str | torch.device = "cpu") -> SAE:
+def load_sae(source: str, device: "str | torch.device" = "cpu") -> "SAE":
     """The SAE that `source` names, in float32 on `device`; from the hub, downloaded if need be.
 
     A path that exists is taken before an id of the same spelling. ValueError with one sentence if
     it is neither, cannot be had, or is damaged.
     """
+    from sae_core.formats.registry import read_sae
+
     path, origin = locate(source)
     return read_sae(path, device, origin=origin)
 

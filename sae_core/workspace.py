@@ -15,7 +15,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
-from sae_core.formats import read_config
+from sae_core.formats.configs import read_config
 from sae_core.hub import parse_id
 from sae_core.sources import locate
 

@@ -46,9 +46,9 @@ class Evaluate:
         from tqdm import tqdm
 
         from sae_core.corpus import documents, token_rows
+        from sae_core.definitions import DEFINITIONS
         from sae_core.evaluation import evaluate, take_tokens
         from sae_core.language_model import check_context
-        from sae_core.metrics import DEFINITIONS
         from sae_core.placement import chosen_device, chosen_dtype
         from sae_core.splice import SplicedLM
 

@@ -3,12 +3,15 @@
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import psutil
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
-def free_and_total(devices: Sequence[torch.device]) -> tuple[int, int]:
+def free_and_total(devices: "Sequence[torch.device]") -> tuple[int, int]:
     """Bytes that are free for tensors on some devices together, and all that they have.
 
     Free on CUDA includes what PyTorch holds without using it; on the processor it is what the
@@ -18,7 +21,9 @@ def free_and_total(devices: Sequence[torch.device]) -> tuple[int, int]:
     return sum(free for free, _ in found), sum(total for _, total in found)
 
 
-def _cuda(device: torch.device) -> tuple[int, int]:
+def _cuda(device: "torch.device") -> tuple[int, int]:
+    import torch
+
     free, total = torch.cuda.mem_get_info(device)
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return free + held, total
@@ -43,6 +48,8 @@ def refused_when_full(sentence: str) -> Iterator[None]:
 
     What the failed computation held is free again when the error leaves the block.
     """
+    import torch
+
     try:
         yield
     except torch.OutOfMemoryError as error:

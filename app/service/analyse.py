@@ -1,7 +1,7 @@
 """What fires on a text, and what the splice costs there."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.engine.prompts import Prompt
 from app.engine.workbench import Workbench
@@ -14,8 +14,10 @@ from app.requests import (
 )
 from app.service import token_rows
 from app.service.features import missing
-from sae_core.splice import Analysis
 from sae_core.tokens import partial_bytes, token_texts
+
+if TYPE_CHECKING:
+    from sae_core.splice import Analysis
 
 
 def prompt_features(workbench: Workbench, request: PromptFeaturesRequest) -> dict[str, Any]:
@@ -96,7 +98,7 @@ def tokens(workbench: Workbench, request: TokensRequest) -> dict[str, Any]:
 
 def _analysed(
     workbench: Workbench, text: str, messages: Sequence[Message] | None, sae: str
-) -> tuple[Prompt, Analysis]:
+) -> tuple[Prompt, "Analysis"]:
     engine = workbench.load()
     prompt = engine.prompt(text, messages)
     return prompt, engine.analyse(prompt.ids, sae, workbench.sources.mean(sae))

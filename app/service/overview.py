@@ -6,7 +6,7 @@ from typing import Any
 
 from app.engine import facts
 from app.engine.workbench import Workbench
-from sae_core.metrics import DEFINITIONS
+from sae_core.definitions import DEFINITIONS
 
 
 def overview(workbench: Workbench, sae: str = "") -> dict[str, Any]:

@@ -6,9 +6,11 @@ a Python script that prints the value from these alone, without the app.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sae_core.splice import Analysis
+if TYPE_CHECKING:
+    from sae_core.splice import Analysis
+
 
 TOKEN_QUANTITIES = ("loss", "spliced_loss", "delta", "kl")
 """What an analysis knows of each token, beside the activations."""
@@ -47,7 +49,7 @@ class Setup:
     """Tokens that end a continuation."""
 
 
-def analysed(analysis: Analysis, quantity: str, token: int = 0, feature: int = 0) -> float:
+def analysed(analysis: "Analysis", quantity: str, token: int = 0, feature: int = 0) -> float:
     """A number of an analysis: the value that a card shows and its script prints."""
     if quantity == "activation":
         return analysis.activation_of(token, feature)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from app.engine.memory import refused_when_full
 from app.engine.prompts import Prompt
@@ -17,9 +17,11 @@ from app.engine.workbench import Workbench
 from app.requests import EditRequest, RequestError, SteerRequest
 from app.service.token_rows import named_tokens
 from app.settings import Settings
-from sae_core.edits import Edit
-from sae_core.generation import GeneratedToken, generate
 from sae_core.tokens import TokenStream, partial_bytes
+
+if TYPE_CHECKING:
+    from sae_core.edits import Edit
+    from sae_core.generation import GeneratedToken
 
 FRAME_SECONDS: Final = 0.05
 """Least time between two answers of a run; a token takes less, and each answer costs some."""
@@ -44,8 +46,10 @@ class PlannedEdit:
     signature: str
 
     @property
-    def edit(self) -> Edit:
+    def edit(self) -> "Edit":
         """The edit in the activation's own units."""
+        from sae_core.edits import Edit
+
         where = self.positions if isinstance(self.positions, str) else tuple(self.positions)
         return Edit(
             feature=self.feature,
@@ -244,6 +248,9 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
     ):
         deadline = time.monotonic() + settings.max_seconds
         yield snapshot(done=False)
+        # Only here: pages need no PyTorch, whose import takes seconds.
+        from sae_core.generation import generate
+
         steps = generate(
             lm,
             ids,
@@ -279,7 +286,7 @@ def _after(ids: Sequence[int], vocabulary: Sequence[bytes]) -> TokenStream:
 
 
 def _row(
-    token: GeneratedToken,
+    token: "GeneratedToken",
     position: int,
     stream: TokenStream,
     columns: Sequence[int],

@@ -3,13 +3,15 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sae_core.metrics import DEFINITIONS
-from sae_core.splice import Analysis
+from sae_core.definitions import DEFINITIONS
 from sae_core.tokens import partial_bytes, token_texts
+
+if TYPE_CHECKING:
+    from sae_core.splice import Analysis
 
 TOTALS = ("tokens", "l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl")
 
@@ -58,7 +60,7 @@ def named_tokens(
     ]
 
 
-def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str, Any]]:
+def token_rows(analysis: "Analysis", vocabulary: Sequence[bytes]) -> list[dict[str, Any]]:
     """`named_tokens` of an analysis, with loss, spliced_loss, delta and kl."""
     columns = {
         "loss": finite_list(analysis.base_loss),
@@ -73,14 +75,14 @@ def token_rows(analysis: Analysis, vocabulary: Sequence[bytes]) -> list[dict[str
     ]
 
 
-def totals(analysis: Analysis) -> dict[str, float | None]:
+def totals(analysis: "Analysis") -> dict[str, float | None]:
     """The text's numbers, null where it does not define one."""
     numbers = {name: finite(analysis.totals[name]) for name in TOTALS}
     numbers["tokens"] = int(analysis.totals["tokens"])
     return numbers
 
 
-def active_by_token(analysis: Analysis) -> list[list[list[float]]]:
+def active_by_token(analysis: "Analysis") -> list[list[list[float]]]:
     """For each token its active features as [feature, activation], strongest first."""
     starts = np.searchsorted(analysis.token, np.arange(len(analysis.ids) + 1))
     pairs = [
@@ -93,7 +95,7 @@ def active_by_token(analysis: Analysis) -> list[list[list[float]]]:
 
 
 def feature_rows(
-    analysis: Analysis, summaries: Mapping[int, Mapping[str, Any]], chosen: np.ndarray
+    analysis: "Analysis", summaries: Mapping[int, Mapping[str, Any]], chosen: np.ndarray
 ) -> list[dict[str, Any]]:
     """One dict for each of the `chosen` features, in that order, with every token it fires on."""
     order = np.lexsort((analysis.token, analysis.feature))
@@ -125,7 +127,7 @@ def feature_rows(
     return rows
 
 
-def strongest(analysis: Analysis, limit: int | None) -> tuple[np.ndarray, int]:
+def strongest(analysis: "Analysis", limit: int | None) -> tuple[np.ndarray, int]:
     """Ids of the active features by falling peak (ties by id), at most `limit`; and how many."""
     features, inverse = np.unique(analysis.feature, return_inverse=True)
     peaks = np.zeros(len(features))

@@ -13,8 +13,8 @@ from app.web.charts.pareto import CURVES, Mark
 from app.web.memory_view import memory_view
 from app.web.numbers import count, fixed, number, one_in, percent, signed
 from app.web.templating import address, part
+from sae_core.definitions import HIGH_FREQUENCY
 from sae_core.index.highlights import RULE
-from sae_core.metrics import HIGH_FREQUENCY
 
 Data = Mapping[str, Any]
 

@@ -10,7 +10,7 @@ from app.web.charts import STANDALONE_STYLE, Series, band, bars, curves
 from app.web.charts.curves import colour_class
 from app.web.numbers import count, number, percent
 from app.web.templating import render
-from sae_core.metrics import DEFINITIONS, HIGH_FREQUENCY
+from sae_core.definitions import DEFINITIONS, HIGH_FREQUENCY
 
 if TYPE_CHECKING:
     from training.run_folder import RunRecord, SAERecord

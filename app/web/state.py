@@ -10,7 +10,7 @@ from app.engine.workbench import Workbench
 from app.service import overview as service
 from app.web.memory_view import memory_view
 from app.web.templating import part
-from sae_core.metrics import DEFINITIONS
+from sae_core.definitions import DEFINITIONS
 
 
 def state(

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sae_core.index.feature_pages import DOUBLING_BINS, WINDOW_BINS
+
 
 def exact_power_of_two(exponent: Tensor) -> Tensor:
     """2**exponent as float32, exact, for int64 exponents; those beyond the range are clamped."""
@@ -27,7 +29,7 @@ class DoublingHistogram:
     the result does not depend on the order of the values.
     """
 
-    BINS = 64
+    BINS = DOUBLING_BINS
 
     def __init__(self, floor: Tensor) -> None:
         self._floor = floor
@@ -74,7 +76,7 @@ class WindowHistogram:
     what is above.
     """
 
-    BINS = 56
+    BINS = WINDOW_BINS
     HALF = BINS // 2
 
     def __init__(self, centre: Tensor, width: Tensor) -> None:

@@ -12,6 +12,11 @@ from sae_core.index.arrays import pack, unpack
 
 FEATURES = 64
 """Features per page."""
+DOUBLING_BINS = 64
+"""Bins of a feature's histogram of activations."""
+WINDOW_BINS = 56
+"""Bins around the threshold in a feature's histogram of pre-activations; one more on either side
+counts what is beyond them."""
 
 _FIELDS = {
     "contexts": "u1",

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from sae_core.index.context_reader import ContextReader
-from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
-from sae_core.index.feature_pages import Page
+from sae_core.index.feature_pages import DOUBLING_BINS, WINDOW_BINS, Page
 from sae_core.tokens import partial_bytes
 
 
@@ -37,7 +36,7 @@ class FeatureReader:
         self, page: Page, at: int, feature: int, threshold: float
     ) -> dict[str, Any]:
         """Edges from the threshold to just above the largest activation; empty if dead."""
-        counts = _of(page.activation_counts, at, DoublingHistogram.BINS)
+        counts = _of(page.activation_counts, at, DOUBLING_BINS)
         if not counts.any():
             return {"edges": [], "counts": []}
         used = int(np.flatnonzero(counts)[-1]) + 1
@@ -48,7 +47,7 @@ class FeatureReader:
         self, page: Page, at: int, feature: int, threshold: float
     ) -> dict[str, Any]:
         """The bins in use, and at least those on either side of the threshold."""
-        half = WindowHistogram.HALF
+        half = WINDOW_BINS // 2
         below, *inner, above = _of(page.pre_activation_counts, at, 2 * half + 2).tolist()
         used = np.append(np.flatnonzero(inner), [half - 1, half])
         first, last = int(used.min()), int(used.max()) + 1

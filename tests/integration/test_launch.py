@@ -22,7 +22,8 @@ AUTH = {"Authorization": "Basic YWRhOmxvdmVsYWNl"}  # ada:lovelace
 
 
 def launched(bundle: Bundle, **settings: Any) -> RunningApp:
-    return app.launch(str(bundle.path), **OFF | {"port": 0} | settings)
+    given: dict[str, Any] = OFF | {"port": 0} | settings
+    return app.launch(str(bundle.path), **given)
 
 
 def test_it_shows_itself_in_a_notebook_and_closes(tiny_bundle: Bundle) -> None:
@@ -116,6 +117,7 @@ def test_a_password_is_asked_for_on_every_route_and_gradios_client_can_give_it(
         assert httpx.get(f"{running.url}/state", headers=AUTH).status_code == 200
         client = Client(running.url, headers=AUTH, verbose=False)
         assert client.predict(5, api_name="/feature")["feature"] == 5
+        last: Any = None
         *_, last = client.submit("The river", [{"feature": 5}], max_new_tokens=3, api_name="/steer")
         assert 0 < len(last["steered"]) <= 3
         client.close()

@@ -13,7 +13,7 @@ from markupsafe import Markup
 from app.web.charts.colours import STANDALONE_STYLE
 from app.web.charts.scale import Scale
 from app.web.numbers import number
-from sae_core.metrics import HIGH_FREQUENCY
+from sae_core.definitions import HIGH_FREQUENCY
 
 CURVES: Final = {
     "jumprelu": "JumpReLU",

@@ -1,0 +1,45 @@
+"""What every number means, in a sentence; `sae_core.metrics` computes them.
+
+Apart from it because whoever only prints a definition does not wait for PyTorch.
+"""
+
+HIGH_FREQUENCY = 0.1
+"""Share of tokens from which on a feature counts as high-frequency."""
+
+DEFINITIONS: dict[str, str] = {
+    "tokens": "Tokens counted; special tokens (BOS, EOS, padding) are never counted.",
+    "l0": "L0: mean number of active features per token.",
+    "fvu": (
+        "FVU, fraction of variance unexplained: sum of squared reconstruction errors over the sum "
+        "of squared deviations from the data set's mean activation."
+    ),
+    "ce_base": "Cross-entropy of the untouched model, nats per token.",
+    "ce_spliced": (
+        "Cross-entropy in nats per token with the SAE's reconstruction in place of the activation."
+    ),
+    "delta_lm_loss": (
+        "Delta LM loss: cross-entropy with the reconstruction spliced in, minus without, nats per "
+        "token."
+    ),
+    "kl": (
+        "KL divergence from the original next-token distribution to the spliced one, nats per "
+        "token."
+    ),
+    "loss_recovered_mean": (
+        "Loss recovered against mean ablation: (CE with the mean activation - CE spliced) / (CE "
+        "with the mean activation - CE base)."
+    ),
+    "loss_recovered_zero": (
+        "Loss recovered against zero ablation: (CE with zeros - CE spliced) / (CE with zeros - CE "
+        "base)."
+    ),
+    "dead": "Share of features that are never active in the sample.",
+    "high_frequency": (
+        f"Share of features active on at least {100 * HIGH_FREQUENCY:g} % of the tokens."
+    ),
+    "frequency": "Share of tokens on which a feature is active.",
+    "uniformity": (
+        "Uniformity: e to the entropy of the active features' absolute effects on the correct next "
+        "token's mean-centred logit, over their number."
+    ),
+}
