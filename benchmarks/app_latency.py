@@ -86,8 +86,8 @@ def percentiles(seconds: Iterable[float]) -> dict[str, float]:
     """Mean, p50, p90, p99 and maximum in milliseconds."""
     ms = np.array(list(seconds)) * 1e3
     p50, p90, p99 = np.percentile(ms, [50, 90, 99])
-    found = {"mean_ms": ms.mean(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": ms.max()}
-    return {name: round(float(value), 2) for name, value in found.items()} | {"n": len(ms)}
+    times = {"mean_ms": ms.mean(), "p50_ms": p50, "p90_ms": p90, "p99_ms": p99, "max_ms": ms.max()}
+    return {name: round(float(value), 2) for name, value in times.items()} | {"n": len(ms)}
 
 
 def timed(call: Callable[[], Any]) -> float:
@@ -102,8 +102,8 @@ def texts(api: Api, sae: str, count: int) -> list[str]:
     engine = api.workbench.load()
     rng = random.Random(0)
     alive = np.flatnonzero(api.workbench.index(sae).frequencies() > 0).tolist()
-    found: dict[str, None] = {}
-    while len(found) < count:
+    chosen: dict[str, None] = {}
+    while len(chosen) < count:
         words = ""
         while len(encode_text(engine.lm.tokenizer, words)) <= PROMPT_TOKENS:
             groups = api.feature(rng.choice(alive), sae)["groups"]
@@ -113,8 +113,8 @@ def texts(api: Api, sae: str, count: int) -> list[str]:
         while len(ids := encode_text(engine.lm.tokenizer, words)) > PROMPT_TOKENS:
             words = words[:-1]
         if len(ids) == PROMPT_TOKENS:
-            found[words] = None
-    return list(found)
+            chosen[words] = None
+    return list(chosen)
 
 
 def measure_prompts(api: Api, sae: str, count: int) -> dict[str, Any]:
@@ -186,12 +186,12 @@ def measure_steering(api: Api, sae: str, runs: int, new_tokens: int) -> dict[str
                 # Run 0 warms up; a generation that met EOS has no more tokens to time.
                 if seed and step and grown is not None:
                     seconds[name].append(time.perf_counter() - start)
-    medians = {name: float(np.median(found)) for name, found in seconds.items()}
+    medians = {name: float(np.median(times)) for name, times in seconds.items()}
     return {
         "tokens_per_second": {name: round(1 / median, 1) for name, median in medians.items()},
         "steered_over_plain": round(medians["plain"] / medians["steered"], 3),
         "pair_over_plain": round(medians["plain"] / medians["pair"], 3),
-        "step": {name: percentiles(found) for name, found in seconds.items()},
+        "step": {name: percentiles(times) for name, times in seconds.items()},
         "aim": "steered over plain 0.9",
     }
 
@@ -256,7 +256,7 @@ def measure_chromium(bundle: str, visits: int) -> dict[str, Any]:
     chromium = next(filter(None, map(shutil.which, names)), None)
     if chromium is None:
         raise RuntimeError(f"Chromium is not installed: install one of {', '.join(names)}")
-    found: dict[str, Any] = {}
+    pages: dict[str, Any] = {}
     with started(bundle) as (process, home), sync_playwright() as playwright:
         _answer(process, home)
         # The model and its first check are not what is measured here.
@@ -271,18 +271,18 @@ def measure_chromium(bundle: str, visits: int) -> dict[str, Any]:
             for _ in range(visits + 1):
                 context = browser.new_context(viewport={"width": 1440, "height": 900})
                 page = context.new_page()
-                asked: list[str] = []
-                page.on("request", lambda request, asked=asked: asked.append(request.url))
+                urls: list[str] = []
+                page.on("request", lambda request, urls=urls: urls.append(request.url))
                 begin = time.perf_counter()
                 page.goto(home + address, wait_until="commit")
                 page.locator(content).first.wait_for()
                 seconds.append(time.perf_counter() - begin)
                 page.wait_for_load_state("load")
-                requests.append(len(asked))
+                requests.append(len(urls))
                 context.close()
-            found[name] = percentiles(seconds[1:]) | {"requests": max(requests[1:])}
+            pages[name] = percentiles(seconds[1:]) | {"requests": max(requests[1:])}
         browser.close()
-    return found | {"aim": "p50 500 ms, 12 requests"}
+    return pages | {"aim": "p50 500 ms, 12 requests"}
 
 
 def _answer(process: subprocess.Popen[bytes], ask: str | urllib.request.Request) -> bytes:

@@ -3,9 +3,9 @@
     python benchmarks/app_load.py --clients 1 8 32 --seconds 180 --out app_load.json
 
 Clients of mixed work ask an app in a process of its own, each one thing after another without a
-pause: pages, searches and features of the index, analyses of texts that nobody asked before, and
-steering runs. Each kind is asked through what people use, pages as pages, everything else through
-the queue, as the pages and `gradio_client` do. A refusal is an answer that says the queue is full;
+pause: pages, searches and features of the index, analyses of texts that nobody sent before, and
+steering runs. Each kind goes through what people use, pages as pages, everything else through the
+queue, as the pages and `gradio_client` do. A refusal is an answer that says the queue is full;
 anything else that goes wrong is counted apart and ends the benchmark with status 1.
 """
 
@@ -27,7 +27,7 @@ from app_latency import machine, percentiles, started
 from app.endpoints import ENDPOINTS
 
 MIX = {"page": 30, "search": 25, "feature": 25, "analyse": 12, "steer": 8}
-"""How often each kind of work is asked, in percent."""
+"""How often each kind of work is requested, in percent."""
 PAGES = ("", "features", "features?feature={feature}", "prompt", "steer")
 WORDS = ("sea", "ship", "law", "king", "night", "money", "war", "letter", "house", "river", "bread")
 INDEX = {endpoint.name: number for number, endpoint in enumerate(ENDPOINTS)}
@@ -53,7 +53,7 @@ class Options:
 
 @dataclass
 class Tally:
-    """What became of what was asked."""
+    """What became of the requests."""
 
     seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     refused: Counter[str] = field(default_factory=Counter)
@@ -91,7 +91,7 @@ class Client:
                     tally.seconds[kind].append(time.perf_counter() - begin)
 
     def text(self, words: int) -> str:
-        """A text that nobody has asked before."""
+        """A text that nobody has sent before."""
         chosen = " ".join(self.random.choices(WORDS, k=words))
         return f"{chosen} {self.random.randrange(10**9)}"
 
@@ -144,11 +144,11 @@ class Client:
 
 async def memory(process: psutil.Process, until: float, every: float) -> list[float]:
     """The app's resident memory over time in MB."""
-    found = []
+    samples = []
     while time.monotonic() < until:
-        found.append(round(process.memory_info().rss / 1e6, 1))
+        samples.append(round(process.memory_info().rss / 1e6, 1))
         await asyncio.sleep(every)
-    return found
+    return samples
 
 
 async def run(home: str, process: psutil.Process, clients: int, options: Options) -> dict[str, Any]:

@@ -221,13 +221,13 @@ class Bench:
             self.forward()
             self.forward()
 
-        found = self.run.in_turns(
+        times = self.run.in_turns(
             {"analysis": lambda: self.lm.analyse(self.ids, "sae"), "two_forwards": two_forwards}
         )
         return {
             "tokens": len(self.ids),
-            **{f"{name}_s": spread(seconds) for name, seconds in found.items()},
-            "over_two_forwards": ratios(found["analysis"], found["two_forwards"]),
+            **{f"{name}_s": spread(seconds) for name, seconds in times.items()},
+            "over_two_forwards": ratios(times["analysis"], times["two_forwards"]),
         }
 
     def long_prompt(self) -> dict[str, Any]:
@@ -249,7 +249,7 @@ class Bench:
         """Tokens per second of one arm and of two, and what steering makes of them."""
         edit = self.edit()
         watch = [("sae", edit.feature)]
-        found = self.run.in_turns(
+        times = self.run.in_turns(
             {
                 "transformers": self.transformers_generate,
                 "plain": lambda: self.generate([[]]),
@@ -260,16 +260,16 @@ class Bench:
                 "steered_and_watched_two_arms": lambda: self.generate([[], [edit]], watch=watch),
             }
         )
-        compared = {name: "plain_two_arms" if "two" in name else "plain" for name in found}
+        compared = {name: "plain_two_arms" if "two" in name else "plain" for name in times}
         return {
             "prompt_tokens": len(self.start),
             "new_tokens": self.sizes.new_tokens,
             "tokens_per_s": {
                 name: spread((self.sizes.new_tokens / s for s in seconds), 2)
-                for name, seconds in found.items()
+                for name, seconds in times.items()
             },
             "rate_over_plain": {
-                name: ratios(found[plain], found[name])
+                name: ratios(times[plain], times[name])
                 for name, plain in compared.items()
                 if name != plain
             },
@@ -288,10 +288,10 @@ class Bench:
 
     def edit(self) -> Edit:
         """Steers the prompt's strongest feature to twice its activation, everywhere."""
-        found = self.lm.analyse(self.ids, "sae")
-        strongest = int(found.activation.argmax())
-        value = 2 * float(found.activation[strongest])
-        return Edit(feature=int(found.feature[strongest]), mode="set", value=value)
+        analysis = self.lm.analyse(self.ids, "sae")
+        strongest = int(analysis.activation.argmax())
+        value = 2 * float(analysis.activation[strongest])
+        return Edit(feature=int(analysis.feature[strongest]), mode="set", value=value)
 
     def generate(self, arms: list[list[Edit]], **options: Any) -> None:
         """Continue `start` greedily; no token ends it."""
@@ -355,7 +355,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--part-seconds", type=float, default=10.0, help="of one comparison")
     parser.add_argument("--out", type=Path, default=None, help="file to write the JSON to as well")
     parser.add_argument("--folder", type=Path, default=None, help="for temporary files")
-    parser.add_argument("--tiny", action="store_true", help="a smoke test on the processor")
+    parser.add_argument("--tiny", action="store_true", help="a smoke test on the CPU")
     given = parser.parse_args(arguments)
     if not given.tiny and not torch.cuda.is_available():
         parser.error("PyTorch finds no CUDA device: run it on one, or give --tiny.")

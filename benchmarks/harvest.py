@@ -91,17 +91,17 @@ class Bench:
     def layer(self, number: int) -> dict[str, Any]:
         """Everything about one layer's residual stream."""
         site = Site("resid_post", number)
-        found: dict[str, Any] = {}
+        result: dict[str, Any] = {}
         with closing(self._buffer(self.random, site)) as buffer:
             buffer.begin()
-            trainer, found["l0"] = self._trainer(buffer, site)
+            trainer, result["l0"] = self._trainer(buffer, site)
             works = {
                 "model": self._forwards(self.random, site, buffer.harvest_tokens),
                 "pipeline": self._round(buffer, site, trainer),
                 "step": self._steps(buffer, site, trainer),
             }
-            found |= self._compared(works, buffer.harvest_tokens, "")
-            found["peak_bytes"] = self.run.peak(works["pipeline"])
+            result |= self._compared(works, buffer.harvest_tokens, "")
+            result["peak_bytes"] = self.run.peak(works["pipeline"])
         if self.text is not None:
             with closing(self._buffer(self.text, site)) as buffer:
                 buffer.begin()
@@ -109,8 +109,8 @@ class Bench:
                     "model_text": self._forwards(self.text, site, buffer.harvest_tokens),
                     "pipeline_text": self._round(buffer, site, trainer),
                 }
-                found |= self._compared(works, buffer.harvest_tokens, "_text")
-        return found
+                result |= self._compared(works, buffer.harvest_tokens, "_text")
+        return result
 
     def _compared(self, works: dict[str, Any], tokens: int, kind: str) -> dict[str, Any]:
         seconds = self.run.in_turns(works)
@@ -217,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--part-seconds", type=float, default=30.0, help="of one comparison")
     parser.add_argument("--minutes", type=float, default=8.0, help="after that nothing starts")
     parser.add_argument("--out", type=Path, default=None, help="file to write the JSON to as well")
-    parser.add_argument("--tiny", action="store_true", help="a smoke test on the processor")
+    parser.add_argument("--tiny", action="store_true", help="a smoke test on the CPU")
     given = parser.parse_args(arguments)
     if not given.tiny and not torch.cuda.is_available():
         parser.error("PyTorch finds no CUDA device: run it on one, or give --tiny.")

@@ -1,4 +1,4 @@
-"""Measurements one after another under a time limit, with whatever was found kept at once."""
+"""Measurements one after another under a time limit, with every result kept at once."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ import torch
 
 @dataclass
 class Run:
-    """Where it runs, how long it may take, and what was found so far."""
+    """Where it runs, how long it may take, and the results so far."""
 
     device: torch.device
     dtype: torch.dtype
@@ -23,11 +23,11 @@ class Run:
     deadline: float
     """On `time.monotonic`'s clock; no part starts after it."""
     out: Path | None
-    """File that always holds everything found so far."""
+    """File that always holds all results so far."""
     result: dict[str, Any] = field(default_factory=dict)
 
     def record(self, path: Sequence[str], value: Any) -> None:
-        """Keep a finding under `path`, show it, and write everything found so far."""
+        """Keep a result under `path`, show it, and write all results so far."""
         place = self.result
         for key in path[:-1]:
             place = place.setdefault(key, {})
@@ -50,7 +50,7 @@ class Run:
             self.record(path, f"failed: {type(error).__name__}: {str(error)[:300]}")
 
     def wait(self) -> None:
-        """Until the device has done what it was asked to."""
+        """Until the device has done its work."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
@@ -67,15 +67,15 @@ class Run:
 
         The first turn warms up and is not counted.
         """
-        found: dict[str, list[float]] = {name: [] for name in works}
+        times: dict[str, list[float]] = {name: [] for name in works}
         until = time.monotonic() + self.part_seconds
-        while min(map(len, found.values())) < 4 or time.monotonic() < until:
+        while min(map(len, times.values())) < 4 or time.monotonic() < until:
             for name, work in works.items():
-                found[name].append(self.seconds(work)[0])
-        return {name: seconds[1:] for name, seconds in found.items()}
+                times[name].append(self.seconds(work)[0])
+        return {name: seconds[1:] for name, seconds in times.items()}
 
     def peak(self, work: Callable[[], Any]) -> int | None:
-        """Most bytes that tensors took on the device during `work`; None on the processor."""
+        """Most bytes that tensors took on the device during `work`; None on the CPU."""
         if self.device.type != "cuda":
             work()
             return None
@@ -90,8 +90,8 @@ def spread(values: Iterable[float], digits: int = 4) -> dict[str, float]:
     """Median, 20th and 80th percentile, and how many."""
     values = list(values)
     p20, p50, p80 = np.percentile(values, [20, 50, 80])
-    found = {"p20": p20, "p50": p50, "p80": p80}
-    return {name: round(float(value), digits) for name, value in found.items()} | {"n": len(values)}
+    stats = {"p20": p20, "p50": p50, "p80": p80}
+    return {name: round(float(value), digits) for name, value in stats.items()} | {"n": len(values)}
 
 
 def ratios(above: list[float], below: list[float]) -> dict[str, float]:

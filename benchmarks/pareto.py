@@ -67,7 +67,7 @@ LOSS = replace(
 
 
 class Results:
-    """The results file: settings, machine, and what each group found."""
+    """The results file: settings, machine, and each group's result."""
 
     def __init__(self, options: Options) -> None:
         """Reads the file if it is there; ValueError if it holds results of other settings."""
@@ -89,9 +89,9 @@ class Results:
                 )
         self.groups: dict[str, dict[str, Any]] = self.data["groups"]
 
-    def add(self, group: Group, found: dict[str, Any]) -> None:
-        """Keep what a group found, and write the file."""
-        self.groups[group.name] = rounded(found | {"rows": [rounded(r) for r in found["rows"]]})
+    def add(self, group: Group, result: dict[str, Any]) -> None:
+        """Keep a group's result, and write the file."""
+        self.groups[group.name] = rounded(result | {"rows": [rounded(r) for r in result["rows"]]})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
         temporary.write_text(json.dumps(self.data, indent=1) + "\n")
@@ -136,25 +136,27 @@ class Bench:
 
     def machine(self) -> dict[str, Any]:
         """What it runs on."""
-        found = machine(self.device) | {"date": time.strftime("%Y-%m-%d")}
+        facts = machine(self.device) | {"date": time.strftime("%Y-%m-%d")}
         for package in PACKAGES:
             try:
-                found[package] = version(package)
+                facts[package] = version(package)
             except PackageNotFoundError:
-                found[package] = None
-        return found
+                facts[package] = None
+        return facts
 
     def measured(self, sae: SAE) -> dict[str, Any]:
         """An SAE's quality on the validation text; null for what is not a finite number."""
         lm = SplicedLM(self._model, self._tokenizer, {"sae": sae.to(self.device)})
-        found = evaluate(lm, "sae", self._rows).as_dict()
+        metrics = evaluate(lm, "sae", self._rows).as_dict()
         try:
-            found["uniformity"] = uniformity(lm, "sae", self._rows[: self.options.uniformity_rows])
+            metrics["uniformity"] = uniformity(
+                lm, "sae", self._rows[: self.options.uniformity_rows]
+            )
         except ValueError:  # nothing is active any more
-            found["uniformity"] = None
+            metrics["uniformity"] = None
         return {
             k: None if isinstance(v, float) and not math.isfinite(v) else v
-            for k, v in found.items()
+            for k, v in metrics.items()
         }
 
     def _ours(self, group: Group) -> Iterator[tuple[Row, SAE]]:
@@ -272,15 +274,15 @@ def main(options: Options) -> dict[str, Any]:
             group = fitting[0]
             print(f"{group.name}: {group.count} SAEs", flush=True)
             try:
-                found = bench.run(group)
+                result = bench.run(group)
             except (ImportError, RuntimeError, ValueError) as error:
                 # A peer that is absent, or one group that fails, must not cost the others.
                 logging.exception("%s failed", group.name)
                 print(f"{group.name} failed: {error}", flush=True)
                 failed.add(group.name)
             else:
-                results.add(group, found)
-                for row in found["rows"]:
+                results.add(group, result)
+                for row in result["rows"]:
                     print(f"  {_line(row)}", flush=True)
             gc.collect()
             torch._dynamo.reset()

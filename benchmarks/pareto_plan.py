@@ -114,10 +114,10 @@ class Options:
     def settings(self) -> dict[str, Any]:
         """What results must agree on to stand in one file; the rest may differ between calls."""
         free = {"out", "work", "minutes", "curves", "stages", "seeds", "compile", "model"}
-        found = {k: v for k, v in asdict(self).items() if k not in free}
+        settings = {k: v for k, v in asdict(self).items() if k not in free}
         for name in ("corpus", "validation"):
-            found[name] = [Path(each).name for each in getattr(self, name)]
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in found.items()}
+            settings[name] = [Path(each).name for each in getattr(self, name)]
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,26 +153,26 @@ def plan(options: Options, groups: Mapping[str, Mapping[str, Any]]) -> list[Grou
     ]
     ours = [curve for curve in OURS if curve in options.curves]
     peers = [curve for curve in PEERS if curve in options.curves]
-    found = [
+    planned = [
         *(group for curve in ours for group in _sweep(options, curve, main, groups)),
         *(group for curve in ours for group in _curve(options, curve, main, groups)),
     ]
     for curve in peers:
-        found += _sweep(options, curve, main, groups)
-        found += _curve(options, curve, main, groups)
+        planned += _sweep(options, curve, main, groups)
+        planned += _curve(options, curve, main, groups)
     for curve, seed in product([*ours, *peers], options.seeds):
-        found += _curve(options, curve, main, groups, seed=seed)
+        planned += _curve(options, curve, main, groups, seed=seed)
     for choice, place, curve in product(get_args(Choice), places, ours):
-        found += _site(options, curve, place, groups, choice)
+        planned += _site(options, curve, place, groups, choice)
     for curve in (*ours, *peers):
-        found += _curve(options, curve, main, groups, slower=True)
-    return [group for group in found if group.stage in options.stages]
+        planned += _curve(options, curve, main, groups, slower=True)
+    return [group for group in planned if group.stage in options.stages]
 
 
 def _sweep(
     options: Options, curve: str, sites: tuple[str, ...], groups: Mapping[str, Mapping[str, Any]]
 ) -> list[Group]:
-    """The sweep of a curve, and what is tried beyond its ends as far as that is known."""
+    """The sweep of a curve, and what is tried beyond its ends as far as results tell."""
 
     def group(name: str, lrs: Sequence[float]) -> Group:
         windows: tuple[Window, ...] = ("own", "wide") if curve in PEERS else ("own",)
@@ -188,10 +188,10 @@ def _sweep(
         )
 
     lrs = list(options.peer_lrs if curve in PEERS else options.lrs)
-    found = [group(f"sweep-{curve}", lrs)]
-    while found[-1].name in groups and len(found) <= MOST_EXTENSIONS:
-        # Of what was known before the next one was trained, so that every call plans the same.
-        best = best_rate({each.name: groups[each.name] for each in found}, curve)
+    sweep = [group(f"sweep-{curve}", lrs)]
+    while sweep[-1].name in groups and len(sweep) <= MOST_EXTENSIONS:
+        # Of the results from before the next one was trained, so that every call plans the same.
+        best = best_rate({each.name: groups[each.name] for each in sweep}, curve)
         if best is None:
             break
         if best["lr"] == lrs[-1]:
@@ -202,8 +202,8 @@ def _sweep(
             further = lrs[0]
         else:
             break
-        found.append(group(f"sweep-{curve}-lr_{further:g}", [further]))
-    return found
+        sweep.append(group(f"sweep-{curve}-lr_{further:g}", [further]))
+    return sweep
 
 
 def _curve(
@@ -363,10 +363,10 @@ def expected_seconds(
     return FIXED_SECONDS + group.count * (group.tokens // options.batch * step + measure)
 
 
-def _seconds_of_a_step(found: Mapping[str, Any]) -> float:
+def _seconds_of_a_step(result: Mapping[str, Any]) -> float:
     """Of one SAE in a group that was trained, less what a group takes in any case; for a short
     group, of which that leaves little, half of what was measured.
     """
-    measured = found["step_seconds"]
-    training = found["seconds"] - len(found["rows"]) * found["measuring_seconds"]
+    measured = result["step_seconds"]
+    training = result["seconds"] - len(result["rows"]) * result["measuring_seconds"]
     return measured * max(0.5, 1 - FIXED_SECONDS / training)

@@ -67,24 +67,24 @@ class Options:
 
 def merged(paths: Sequence[Path]) -> Results:
     """The groups of several results as one; ValueError if their settings differ."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    for path, each in zip(paths, found, strict=True):
-        if each["settings"] != found[0]["settings"]:
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    for path, each in zip(paths, results, strict=True):
+        if each["settings"] != results[0]["settings"]:
             raise ValueError(f"{path} and {paths[0]} have other settings: they are no comparison.")
-    return found[0] | {"groups": {k: v for each in found for k, v in each["groups"].items()}}
+    return results[0] | {"groups": {k: v for each in results for k, v in each["groups"].items()}}
 
 
 def curves_of(results: Results, choice: Callable[[Sequence[Row]], Row] = better) -> dict[str, Any]:
     """The comparison as the app reads it: a list of curves, each at one site with its points, the
     `choice` among the SAEs that were trained for a point.
     """
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    curves: dict[tuple[str, str], dict[str, Any]] = {}
     settings = results["settings"]
     point = settings["point"]
     groups = [group for group in results["groups"].values() if group["stage"] != "sweep"]
     for row in _kept([row for group in groups for row in group["rows"]], choice):
         key = (row["site"], row["curve"])
-        curve = found.setdefault(
+        curve = curves.setdefault(
             key, {"site": row["site"], "curve": row["curve"], "points": [], "seeds": []}
         )
         kept = {k: row[k] for k in KEPT}
@@ -92,7 +92,7 @@ def curves_of(results: Results, choice: Callable[[Sequence[Row]], Row] = better)
             curve["points"].append(kept)
         if row["target"] == point:
             curve["seeds"].append(kept | {"seed": row["seed"]})
-    for curve in found.values():
+    for curve in curves.values():
         curve["points"].sort(key=lambda p: p["l0"])
         if len(curve["seeds"]) < 2:
             curve["seeds"] = []
@@ -104,7 +104,7 @@ def curves_of(results: Results, choice: Callable[[Sequence[Row]], Row] = better)
         "d_sae": settings["d_sae"],
         "point": point,
         "curves": sorted(
-            found.values(),
+            curves.values(),
             key=lambda c: (_place(c["site"], settings), order.index(c["curve"])),
         ),
     }
@@ -187,15 +187,15 @@ def picture(site: str, metric: str) -> str:
 def files(results: Results, options: Options) -> dict[Path, str]:
     """Everything that is made of the results, by path."""
     comparison = curves_of(results)
-    found = {options.demo: json.dumps(comparison, indent=1) + "\n"}
+    contents = {options.demo: json.dumps(comparison, indent=1) + "\n"}
     for site in sites_of(comparison):
         for metric in PICTURED:
             lines = lines_of(comparison, site, metric)
             drawn = plot(lines, title=site, y_name=METRICS[metric], standalone=True)
-            found[options.pictures / picture(site, metric)] = drawn + "\n"
+            contents[options.pictures / picture(site, metric)] = drawn + "\n"
     way = options.pictures.resolve().relative_to(options.docs.resolve().parent)
-    found[options.docs] = page(results, way.as_posix())
-    return found
+    contents[options.docs] = page(results, way.as_posix())
+    return contents
 
 
 def main(options: Options) -> None:

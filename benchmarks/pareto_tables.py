@@ -25,10 +25,10 @@ def value_at(points: Sequence[Mapping[str, Any]], metric: str, l0: float) -> flo
     The outer lines reach a tenth beyond the points, since an SAE misses its L0 by a little; None
     further out.
     """
-    known = [(p["l0"], p[metric]) for p in points if p[metric] is not None and p[metric] > 0]
-    if len(known) < 2 or not known[0][0] / 1.1 <= l0 <= known[-1][0] * 1.1:
+    positive = [(p["l0"], p[metric]) for p in points if p[metric] is not None and p[metric] > 0]
+    if len(positive) < 2 or not positive[0][0] / 1.1 <= l0 <= positive[-1][0] * 1.1:
         return None
-    x, y = np.log(np.array(known, dtype=float)).T
+    x, y = np.log(np.array(positive, dtype=float)).T
     at = math.log(l0)
     i = int(np.clip(np.searchsorted(x, at), 1, len(x) - 1))
     slope = (y[i] - y[i - 1]) / (x[i] - x[i - 1])
@@ -47,8 +47,8 @@ def spread(curve: Mapping[str, Any], metric: str, point: int) -> float | None:
 
 def noise(comparison: Comparison, metric: str) -> float | None:
     """The largest `spread` of all curves."""
-    found = [spread(curve, metric, comparison["point"]) for curve in comparison["curves"]]
-    return max((value for value in found if value is not None), default=None)
+    spreads = [spread(curve, metric, comparison["point"]) for curve in comparison["curves"]]
+    return max((value for value in spreads if value is not None), default=None)
 
 
 def at_site(comparison: Comparison, site: str) -> dict[str, Mapping[str, Any]]:
@@ -79,7 +79,7 @@ def table(comparison: Comparison, site: str, metric: str, l0s: Sequence[int]) ->
 def verdicts(comparison: Comparison, site: str, metric: str, l0s: Sequence[int]) -> list[str]:
     """Of each other curve at a site, where JumpReLU's metric is lower or higher, and where the
     difference is no larger than the seeds' spread."""
-    found = []
+    lines = []
     for name, places in differences(comparison, site, metric, l0s).items():
         said = [
             f"{word} at an L0 of {', '.join(map(str, at))}"
@@ -88,8 +88,8 @@ def verdicts(comparison: Comparison, site: str, metric: str, l0s: Sequence[int])
             if at
         ]
         if said:
-            found.append(f"- JumpReLU against {CURVES[name]}: {'; '.join(said)}.")
-    return found
+            lines.append(f"- JumpReLU against {CURVES[name]}: {'; '.join(said)}.")
+    return lines
 
 
 def differences(
@@ -106,7 +106,7 @@ def differences(
     own = curves.pop("jumprelu", None)
     if own is None:
         return {}
-    found = {}
+    by_curve = {}
     for name, curve in curves.items():
         places: dict[str, dict[int, float]] = {"lower": {}, "higher": {}, SAME: {}}
         for l0 in l0s:
@@ -115,8 +115,8 @@ def differences(
                 difference = mine / other - 1
                 word = "lower" if difference < 0 else "higher"
                 places[SAME if abs(difference) <= limit else word][l0] = abs(difference)
-        found[name] = places
-    return found
+        by_curve[name] = places
+    return by_curve
 
 
 def in_short(comparison: Comparison, metric: str, l0s: Sequence[int]) -> list[str]:
@@ -145,11 +145,11 @@ def _places(
     comparison: Comparison, metric: str, l0s: Sequence[int], limit: float | None = None
 ) -> dict[str, dict[str, dict[str, dict[int, float]]]]:
     """`differences` of all sites: by other curve, in the order of `CURVES`, then by site."""
-    found: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
+    by_curve: dict[str, dict[str, dict[str, dict[int, float]]]] = {}
     for site in sites_of(comparison):
         for name, places in differences(comparison, site, metric, l0s, limit).items():
-            found.setdefault(name, {})[site] = places
-    return {name: found[name] for name in CURVES if name in found}
+            by_curve.setdefault(name, {})[site] = places
+    return {name: by_curve[name] for name in CURVES if name in by_curve}
 
 
 def _shares(at: Mapping[str, Mapping[str, Mapping[int, float]]]) -> dict[str, list[float]]:
@@ -166,15 +166,15 @@ def by_choice(
     """Rows of a Markdown table: by how a point's SAE is chosen among its rates, in how many places
     JumpReLU's metric is lower than each other curve's and in how many higher, and by how much; the
     rest is the same, within `limit`."""
-    found = {
+    places = {
         choice: _places(comparison, metric, l0s, limit) for choice, comparison in choices.items()
     }
-    names = list(next(iter(found.values())))
+    names = list(next(iter(places.values())))
     lines = [
         "| of a point's three SAEs | " + " | ".join(CURVES[name] for name in names) + " |",
         "| --- |" + " --- |" * len(names),
     ]
-    for choice, curves in found.items():
+    for choice, curves in places.items():
         cells = []
         for name in names:
             shares = _shares(curves[name])
@@ -206,8 +206,8 @@ def dead(comparison: Comparison, targets: Sequence[int]) -> list[str]:
         cells = []
         for name in names:
             points = curves[name]["points"] if name in curves else []
-            found = {point["target"]: percent(point["dead"]) for point in points}
-            cells.append(", ".join(found.get(target, "-") for target in targets) if found else "")
+            shares = {point["target"]: percent(point["dead"]) for point in points}
+            cells.append(", ".join(shares.get(target, "-") for target in targets) if shares else "")
         lines.append(f"| {site} | {' | '.join(cells)} |")
     return lines
 

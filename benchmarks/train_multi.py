@@ -117,7 +117,7 @@ def main(options: Options) -> None:
         if shard.alone:
             raise SystemExit("start it under torchrun, with a process for each GPU.")
         batches = random_activations(options.batch, options.d_model)
-        found: dict[str, Any] = {}
+        measurements: dict[str, Any] = {}
         for kind in options.kinds:
             times: dict[str, list[float]] = {"one": [], "all": []}
             for _ in range(options.turns):
@@ -126,7 +126,7 @@ def main(options: Options) -> None:
                     if shard.first or part is shard:
                         torch.cuda.reset_peak_memory_stats()
                         took = measured(made(kind, part, batches, options), batches, options)
-                        found[f"{kind}_{name}_peak_gb"] = round(
+                        measurements[f"{kind}_{name}_peak_gb"] = round(
                             torch.cuda.max_memory_allocated() / 1e9, 2
                         )
                     torch.cuda.empty_cache()
@@ -134,7 +134,7 @@ def main(options: Options) -> None:
                     dist.all_reduce(slowest, dist.ReduceOp.MAX)
                     times[name].append(float(slowest))
             one, every = (statistics.median(times[name]) for name in ("one", "all"))
-            found[kind] = {
+            measurements[kind] = {
                 "one_gpu_ms": [round(t, 3) for t in times["one"]],
                 "all_gpus_ms": [round(t, 3) for t in times["all"]],
                 "one_gpu_tokens_per_s": round(options.batch / one * 1e3),
@@ -147,7 +147,7 @@ def main(options: Options) -> None:
             result = {
                 "machine": {**machine(), "gpus": shard.world, "nccl": nccl},
                 **shape,
-                **found,
+                **measurements,
             }
             text = json.dumps(result, indent=2)
             print(text)

@@ -171,18 +171,18 @@ def ours(
     tokens = feed.total * len(batches[0])
     totals = state.totals
     assert bool(torch.isfinite(totals["scalars"]).all())
-    found = {
+    result = {
         "settings": f"bfloat16 products, {architecture}, lr 1e-9",
         "milliseconds": milliseconds,
         "l0": float(totals["active"].sum()) / tokens,
     }
     if architecture == "jumprelu":
-        found["settings"] += f", bandwidth {bandwidth:g}"
-        found["in_window_per_token"] = round(float(totals["in_window"].sum()) / tokens, 1)
+        result["settings"] += f", bandwidth {bandwidth:g}"
+        result["in_window_per_token"] = round(float(totals["in_window"].sum()) / tokens, 1)
         if kind == "sparse":
             with torch.no_grad():
-                found["active_rows"] = _active_rows(batches, state.plain)
-    return found
+                result["active_rows"] = _active_rows(batches, state.plain)
+    return result
 
 
 def _loss(
@@ -232,7 +232,7 @@ def copy(_batches: Sequence[Tensor], _d_sae: int, _l0: int, feed: Feed) -> dict[
 def arms(options: Options) -> dict[str, Callable[..., dict[str, Any]]]:
     """By name; each takes batches, d_sae, L0 and a feed."""
     ours_ = partial(ours, bandwidth=options.bandwidth)
-    found: dict[str, Callable[..., dict[str, Any]]] = {
+    available: dict[str, Callable[..., dict[str, Any]]] = {
         "copy": copy,
         "gemm": gemm,
         "sparse": partial(ours_, kind="sparse"),
@@ -250,11 +250,13 @@ def arms(options: Options) -> dict[str, Callable[..., dict[str, Any]]]:
         architecture = "standard" if name == "relu" else name
         for kind in ("sparse", "dense-compiled"):
             if options.more or f"{name}-{kind}" in options.only:
-                found[f"{name}-{kind}"] = partial(ours_, kind=kind, architecture=architecture)
-    unknown = sorted(set(options.only) - set(found))
+                available[f"{name}-{kind}"] = partial(ours_, kind=kind, architecture=architecture)
+    unknown = sorted(set(options.only) - set(available))
     if unknown:
-        raise ValueError(f"unknown arm {', '.join(unknown)}: use {', '.join(found)}.")
-    return {name: arm for name, arm in found.items() if not options.only or name in options.only}
+        raise ValueError(f"unknown arm {', '.join(unknown)}: use {', '.join(available)}.")
+    return {
+        name: arm for name, arm in available.items() if not options.only or name in options.only
+    }
 
 
 def measured(
@@ -268,10 +270,10 @@ def measured(
     started = time.monotonic()
     feed = Feed(batches, *STEPS[shape])
     try:
-        found = arm(batches, d_sae, l0, feed)
+        result = arm(batches, d_sae, l0, feed)
     except Exception as error:  # a peer that is absent or fails must not end the others
         return {"arm": name, "failed": f"{type(error).__name__}: {error}"[:500]}
-    milliseconds = sorted(found.pop("milliseconds"))
+    milliseconds = sorted(result.pop("milliseconds"))
     p20, median, p80 = (
         round(milliseconds[int(share * (len(milliseconds) - 1))], 3) for share in (0.2, 0.5, 0.8)
     )
@@ -282,7 +284,7 @@ def measured(
         "p80_ms": p80,
         "tokens_per_s": round(len(batches[0]) / median * 1e3),
         "peak_gb": round(feed.peak_bytes / 1e9, 2),
-        **{k: round(v, 2) if isinstance(v, float) else v for k, v in found.items()},
+        **{k: round(v, 2) if isinstance(v, float) else v for k, v in result.items()},
         "steps": len(milliseconds),
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -293,31 +295,31 @@ def summary(rows: list[dict[str, Any]], d_model: int, d_sae: int) -> dict[str, A
     TopK, Gated and ReLU likewise."""
     by_arm = {row["arm"]: row for row in rows if "failed" not in row}
     ms = {name: row["median_ms"] for name, row in by_arm.items()}
-    found: dict[str, Any] = {}
+    ratios: dict[str, Any] = {}
     for name in ("topk", "gated", "relu"):
         if {f"{name}-sparse", f"{name}-dense-compiled"} <= ms.keys():
             times = ms[f"{name}-dense-compiled"] / ms[f"{name}-sparse"]
-            found[f"{name}_times_own_compiled"] = round(times, 3)
+            ratios[f"{name}_times_own_compiled"] = round(times, 3)
     others = [ms[n] for n in ("sparsify", "sparsify-adam") if n in ms]
     if others and "topk-sparse" in ms:
-        found["topk_times_sparsify"] = round(min(others) / ms["topk-sparse"], 3)
+        ratios["topk_times_sparsify"] = round(min(others) / ms["topk-sparse"], 3)
     if "sparse" not in ms:
-        return found
+        return ratios
     if "gemm" in ms and "copy" in ms:
         rate = by_arm["copy"]["terabytes_per_s"] * 1e9  # bytes per ms
         rows_moved = {"floor": by_arm["sparse"]["active_rows"], "floor_all_rows": d_sae}
         for name, count in rows_moved.items():
             floor = ms["gemm"] + count * d_model * BYTES / rate
-            found[f"{name}_ms"] = round(floor, 3)
-            found[f"over_{name}"] = round(ms["sparse"] / floor, 3)
+            ratios[f"{name}_ms"] = round(floor, 3)
+            ratios[f"over_{name}"] = round(ms["sparse"] / floor, 3)
     peers = {n: ms[n] for n in ("saelens", "saelens-compiled", "dictionary-learning") if n in ms}
     if peers:
         best = min(peers, key=peers.__getitem__)
-        found["fastest_peer"] = best
-        found["times_fastest_peer"] = round(peers[best] / ms["sparse"], 3)
+        ratios["fastest_peer"] = best
+        ratios["times_fastest_peer"] = round(peers[best] / ms["sparse"], 3)
     if "dense-compiled" in ms:
-        found["times_own_compiled"] = round(ms["dense-compiled"] / ms["sparse"], 3)
-    return found
+        ratios["times_own_compiled"] = round(ms["dense-compiled"] / ms["sparse"], 3)
+    return ratios
 
 
 def machine(device: str = "cuda") -> dict[str, Any]:
@@ -353,14 +355,14 @@ def main(options: Options) -> dict[str, Any]:
                 gc.collect()
                 torch._dynamo.reset()
                 torch.cuda.empty_cache()
-            found = {
+            measurements = {
                 "d_model": d_model,
                 "d_sae": d_sae,
                 "summary": summary(rows, d_model, d_sae),
                 "arms": rows,
             }
-            print(shape, json.dumps(found["summary"]), flush=True)
-            result["shapes"][shape] = found
+            print(shape, json.dumps(measurements["summary"]), flush=True)
+            result["shapes"][shape] = measurements
             if options.out is not None:
                 options.out.parent.mkdir(parents=True, exist_ok=True)
                 options.out.write_text(json.dumps(result, indent=2) + "\n")

@@ -165,8 +165,12 @@ def saelens(
         autocast=True,
     )
     SAETrainer(cfg, sae, feed).fit()
-    found = {"settings": "autocast=True" + (", compile_sae=True" if compiled else "") + ", lr 1e-9"}
-    return found | {"milliseconds": feed.milliseconds(), "l0": _l0_of(sae, first, sae.threshold)}
+    settings = "autocast=True" + (", compile_sae=True" if compiled else "") + ", lr 1e-9"
+    return {
+        "settings": settings,
+        "milliseconds": feed.milliseconds(),
+        "l0": _l0_of(sae, first, sae.threshold),
+    }
 
 
 def dictionary_learning(
