@@ -58,8 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        known = ", ".join(COMMANDS)
-        return _complain("jumpscope", f"unknown command {name!r}: use one of {known}.")
+        names = ", ".join(COMMANDS)
+        return _complain("jumpscope", f"unknown command {name!r}: use one of {names}.")
     try:
         return _run(name, rest)
     except KeyboardInterrupt as stop:

@@ -52,9 +52,9 @@ class Settings:
     """Offer the endpoints as tools of the Model Context Protocol, at /gradio_api/mcp."""
 
     device: Device = "auto"
-    """Where the model runs; `auto` is the first CUDA device if there is one, else the processor."""
+    """Where the model runs; `auto` is the first CUDA device if there is one, else the CPU."""
     dtype: DType = "auto"
-    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
     device_map: DeviceMap = "none"
     """How a model too large for one device is spread over several, as accelerate does it: `auto`
     and `balanced` evenly over the GPUs, `sequential` filling one after another."""
@@ -62,7 +62,7 @@ class Settings:
     """How attention is computed; `auto` is exact for every model, `chunked` eager's arithmetic in
     blocks; flash and flex are compared with it first and refused where they differ."""
     threads: int = 0
-    """Processor threads of PyTorch; 0 takes half of the cores (more than that slows decoding)."""
+    """CPU threads of PyTorch; 0 takes half of the cores (more than that slows decoding)."""
     max_sae_memory: float = 0.0
     """Most gigabytes (10^9 bytes) that SAEs take on the device together, the least recently used
     making room; 0 is half of what is free once the model is loaded."""
@@ -124,16 +124,16 @@ class Settings:
                 f"frame_ancestors {self.frame_ancestors!r} names no sites: write them as "
                 "'self' https://one.example, or 'none'."
             )
-        for name, known in (
+        for name, choices in (
             ("device", Device),
             ("dtype", DType),
             ("device_map", DeviceMap),
             ("attention", Attention),
         ):
-            if getattr(self, name) not in get_args(known):
+            if getattr(self, name) not in get_args(choices):
                 raise ValueError(
                     f"{name} {getattr(self, name)!r} is unknown: use one of "
-                    f"{', '.join(get_args(known))}."
+                    f"{', '.join(get_args(choices))}."
                 )
         least = {
             "threads": 0,
@@ -198,10 +198,10 @@ class Settings:
 def _parsed(variable: str, text: str, default: object) -> Any:
     """`text` as the type of `default`."""
     if isinstance(default, bool):
-        known = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
-        if text.lower() not in known:
+        values = {"1": True, "true": True, "yes": True, "0": False, "false": False, "no": False}
+        if text.lower() not in values:
             raise ValueError(f"{variable}={text!r} is not a yes or no: use 1 or 0.")
-        return known[text.lower()]
+        return values[text.lower()]
     if isinstance(default, int | float):
         kind = type(default)
         try:

@@ -32,19 +32,19 @@ def run_checks(
     where = chosen_device(device)
     model, tokenizer = bundle.load_model(chosen_dtype(dtype, where), where)
     lm = SplicedLM(model, tokenizer, {})
-    found = {}
+    checks = {}
     for name in names:
         texts = (document.text for document in documents(text)) if text else None
         check = check_sae(lm, bundle.load_sae(name, where), text=texts, tokens=tokens)
-        found[name] = check.as_dict()
+        checks[name] = check.as_dict()
         if save:
-            found[name]["saved"] = str(save_check(bundle, name, check))
-    return found
+            checks[name]["saved"] = str(save_check(bundle, name, check))
+    return checks
 
 
-def checks_as_text(found: dict[str, Any]) -> str:
+def checks_as_text(checks: dict[str, Any]) -> str:
     """Checks as people read them: verdict, sentence, numbers, and the conventions tried."""
-    return "\n\n".join(_as_text(name, check) for name, check in found.items())
+    return "\n\n".join(_as_text(name, check) for name, check in checks.items())
 
 
 def _as_text(name: str, check: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ Format = Literal["saelens", "gemma_scope", "gemma_scope_2", "dictionary_learning
 
 @dataclass(frozen=True, kw_only=True)
 class Convert:
-    """Read an SAE of any known format and write it in another, SAELens' unless told otherwise.
+    """Read an SAE of any format that is read and write it in another, by default SAELens'.
 
     What training left beside the weights (an input scale, a bias taken off the input) is folded
     into them; where nothing is to be folded, the numbers stay what they are, bit for bit.
@@ -56,7 +56,7 @@ class Convert:
         }
         sae.cfg = replace(sae.cfg, metadata={**sae.cfg.metadata, "source": source})
         written = write_sae(sae, Path(self.target), self.to)
-        found = {
+        summary = {
             "source": self.source,
             "source_format": source_format,
             "source_hash": source_hash,
@@ -69,7 +69,7 @@ class Convert:
             "target_format": self.to,
             "target_hash": written.metadata["content_hash"],
         }
-        return to_json(found) if self.json else _as_text(found)
+        return to_json(summary) if self.json else _as_text(summary)
 
     def _given(self) -> dict[str, Any]:
         from sae_core.config import Site
@@ -81,17 +81,17 @@ class Convert:
         }
 
 
-def _as_text(found: dict[str, Any]) -> str:
-    site = shown(found["site"]) + (f" to {found['site_out']}" if found["site_out"] else "")
-    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in found["shapes"].items())
+def _as_text(summary: dict[str, Any]) -> str:
+    site = shown(summary["site"]) + (f" to {summary['site_out']}" if summary["site_out"] else "")
+    shapes = (f"{name} {'x'.join(map(str, shape))}" for name, shape in summary["shapes"].items())
     rows = [
-        ["read", f"{found['source']} ({found['source_format']})"],
-        ["", f"SHA-256 {found['source_hash']}"],
-        ["SAE", f"{found['architecture']} at {site} of {shown(found['model_name'])}"],
+        ["read", f"{summary['source']} ({summary['source_format']})"],
+        ["", f"SHA-256 {summary['source_hash']}"],
+        ["SAE", f"{summary['architecture']} at {site} of {shown(summary['model_name'])}"],
         ["", ", ".join(shapes)],
-        ["wrote", f"{found['target']} ({found['target_format']})"],
-        ["", f"SHA-256 {found['target_hash']}"],
+        ["wrote", f"{summary['target']} ({summary['target_format']})"],
+        ["", f"SHA-256 {summary['target_hash']}"],
     ]
-    if found["target_format"] == "gemma_scope":
+    if summary["target_format"] == "gemma_scope":
         rows.append(["", "which says neither site nor model: the names of its folders can"])
     return table(rows)

@@ -25,9 +25,11 @@ class BuildIndex(IndexConfig):
         given = {name: getattr(self, name) for name in names}
         if self.bundle == "demo":
             given["bundle"] = str(DEMO)
-        found = run_index(IndexConfig(**given))
+        result = run_index(IndexConfig(**given))
         if self.json:
-            return to_json(found)
+            return to_json(result)
         keys = ("tokens", "documents", "bytes")
-        rows = [[entry["path"], *(shown(entry[key]) for key in keys)] for entry in found["indexes"]]
+        rows = [
+            [entry["path"], *(shown(entry[key]) for key in keys)] for entry in result["indexes"]
+        ]
         return table([["index", *keys], *rows])

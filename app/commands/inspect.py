@@ -36,9 +36,9 @@ class Inspect:
     tokens: int = 4000
     """Tokens to check on."""
     device: Device = "auto"
-    """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
+    """Where the model runs; `auto` is CUDA if there is a device, else the CPU."""
     dtype: DType = "auto"
-    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
     save: JSONFlag = False
     """Keep the check's result with the SAE, where `inspect` and the app find it."""
     json: JSONFlag = False
@@ -54,10 +54,10 @@ class Inspect:
         if self.save or self.model or self.sae or self.text:
             raise ValueError("save, model, sae and text belong to a check: add --check.")
         if self.what == "demo" or (Path(self.what) / BUNDLE_FILE).is_file():
-            found = describe(open_bundle(self.what))
-            return to_json(found) if self.json else _bundle_as_text(found)
-        found = describe_sae(self.what)
-        return to_json(found) if self.json else _sae_as_text(found)
+            facts = describe(open_bundle(self.what))
+            return to_json(facts) if self.json else _bundle_as_text(facts)
+        facts = describe_sae(self.what)
+        return to_json(facts) if self.json else _sae_as_text(facts)
 
     def _checks(self) -> dict[str, Any]:
         if self.model:
@@ -127,21 +127,21 @@ def _sae(bundle: "Bundle", name: str) -> dict[str, Any]:
     return facts | {"index": index | {"bytes": path.stat().st_size}, "missing": None}
 
 
-def _bundle_as_text(found: dict[str, Any]) -> str:
-    model = ", ".join(f"{k} {shown(v)}" for k, v in found["model"].items() if v is not None)
+def _bundle_as_text(facts: dict[str, Any]) -> str:
+    model = ", ".join(f"{k} {shown(v)}" for k, v in facts["model"].items() if v is not None)
     rows = [
         ["SAE", "site", "layer", "d_sae", "L0", "FVU", "delta LM loss", "tokens indexed", "check"]
     ]
     keys = ("name", "site", "layer", "d_sae", "l0", "fvu", "delta_lm_loss")
-    for sae in found["saes"]:
+    for sae in facts["saes"]:
         indexed = (sae["index"] or {}).get("tokens")
         check = sae["check"] and f"{sae['check']['verdict']}, {sae['check']['date']}"
         rows.append([*(shown(sae[key]) for key in keys), shown(indexed), shown(check)])
-    return f"{found['name']}: {found['title']}\nmodel: {model}\n\n{table(rows)}"
+    return f"{facts['name']}: {facts['title']}\nmodel: {model}\n\n{table(rows)}"
 
 
-def _sae_as_text(found: dict[str, Any]) -> str:
-    facts = {key: value for key, value in found.items() if key != "measured"}
-    facts |= {f"measured {key}": value for key, value in found["measured"].items()}
+def _sae_as_text(described: dict[str, Any]) -> str:
+    facts = {key: value for key, value in described.items() if key != "measured"}
+    facts |= {f"measured {key}": value for key, value in described["measured"].items()}
     facts["skip"] = "yes" if facts["skip"] else None
     return table([[key, shown(value)] for key, value in facts.items() if value is not None])

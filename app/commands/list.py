@@ -34,19 +34,19 @@ class ListSAEs:
         from sae_core.sources import folder_catalog
 
         folder = Path(self.source)
-        found = folder_catalog(folder) if folder.is_dir() else read_catalog(self.source)
+        entries = folder_catalog(folder) if folder.is_dir() else read_catalog(self.source)
         width = None if self.width is None else width_of(self.width)
         kept = [
             entry
-            for entry in found
+            for entry in entries
             if (self.layer is None or (entry.site is not None and entry.site.layer == self.layer))
             and (width is None or entry.width == width)
         ]
         if not kept:
-            there = sorted({entry.site.layer for entry in found if entry.site is not None})
-            widths = sorted({entry.width for entry in found if entry.width is not None})
+            there = sorted({entry.site.layer for entry in entries if entry.site is not None})
+            widths = sorted({entry.width for entry in entries if entry.width is not None})
             raise ValueError(
-                f"{self.source} offers {len(found)} SAEs, but none of this kind: of layers "
+                f"{self.source} offers {len(entries)} SAEs, but none of this kind: of layers "
                 f"{', '.join(map(str, there))} and widths {', '.join(f'{w:,}' for w in widths)}."
             )
         if self.json:
@@ -73,10 +73,10 @@ def _as_json(entry: "CatalogEntry") -> dict[str, Any]:
     }
 
 
-def _as_text(found: "list[CatalogEntry]") -> str:
+def _as_text(entries: "list[CatalogEntry]") -> str:
     """A line for each site and width with the L0s there are; SAEs of unknown L0 have one each."""
     groups: dict[str, list[CatalogEntry]] = {}
-    for entry in found:
+    for entry in entries:
         groups.setdefault(_pattern(entry), []).append(entry)
     rows = [["site", "width", "L0", "size of each", "id"]]
     for pattern, group in groups.items():
@@ -85,10 +85,10 @@ def _as_text(found: "list[CatalogEntry]") -> str:
         size = _size(max(entry.bytes for entry in group))
         group.sort(key=lambda entry: (entry.l0 or 0, _LEVELS.index(entry.level)))
         rows.append([site, shown(first.width), "  ".join(map(_l0, group)), size, pattern])
-    notes = [f"commit {found[0].commit}"] if found[0].commit else []
-    if any(entry.canonical for entry in found):
+    notes = [f"commit {entries[0].commit}"] if entries[0].commit else []
+    if any(entry.canonical for entry in entries):
         notes.append("* canonical: of its layer and width the one whose L0 is nearest 100")
-    if not all(entry.whole for entry in found):
+    if not all(entry.whole for entry in entries):
         notes.append("! its size is not that of a whole file")
     return "\n".join([table(rows), *([""] if notes else []), *notes])
 

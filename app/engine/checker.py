@@ -26,15 +26,15 @@ log = logging.getLogger(__name__)
 
 FAILED: Final = "Something went wrong in the check; the server's log says what."
 HEAD_START: Final = 2.0
-"""Seconds that a check which nobody waits for leaves to what else was asked at the same time: the
-page that shows the badge begins with an analysis."""
+"""Seconds that a check which nobody waits for leaves to other requests of the same time: the page
+that shows the badge begins with an analysis."""
 CHARACTERS: Final = 8
 """Characters of text read for each token to check on; tokens are rarely longer."""
 
 State = dict[str, Any]
 """`sae`, its name; `state`: `off` (checks are switched off), `unchecked`, `checking`, `failed`, or
-the verdict: `green`, `amber`, `red`; `sentence`: what was found, or why it could not be, else None;
-`check`: `Check.as_dict` where there is a verdict, with a `date` if it was saved, else None."""
+the verdict: `green`, `amber`, `red`; `sentence`: the verdict in words, or why there is none, else
+None; `check`: `Check.as_dict` where there is a verdict, with a `date` if saved, else None."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Checker:
         self._turn = threading.Lock()
 
     def state(self, name: str) -> State:
-        """What is known of an SAE now; begins nothing."""
+        """The state of an SAE's check now; begins nothing."""
         if not self._settings.check_tokens:
             return _state(name, "off", "Checks are switched off: check_tokens is 0.")
         with self._lock:
@@ -94,16 +94,16 @@ class Checker:
 
     def _outdated(self, name: str, check: _Check) -> bool:
         """Whether a check is about other weights than those that were read last."""
-        found = check.result.result()["check"] if check.result.done() else None
-        known = self._bundle.hashes.get(name)
-        return found is not None and known is not None and found["content_hash"] != known
+        result = check.result.result()["check"] if check.result.done() else None
+        loaded = self._bundle.hashes.get(name)
+        return result is not None and loaded is not None and result["content_hash"] != loaded
 
     def _run(self, name: str, check: _Check) -> None:
         with self._turn:
             try:
-                found = self._found(name, check.awaited)
-                state = _state(name, found["verdict"], found["sentence"], found)
-                log.info("check of SAE %s: %s", name, found["verdict"])
+                result = self._saved_or_measured(name, check.awaited)
+                state = _state(name, result["verdict"], result["sentence"], result)
+                log.info("check of SAE %s: %s", name, result["verdict"])
             except ValueError as error:
                 state = _state(name, "failed", without_paths(str(error)))
             except Exception:
@@ -111,7 +111,7 @@ class Checker:
                 state = _state(name, "failed", FAILED)
             check.result.set_result(state)
 
-    def _found(self, name: str, awaited: threading.Event) -> dict[str, Any]:
+    def _saved_or_measured(self, name: str, awaited: threading.Event) -> dict[str, Any]:
         """The saved check if there is one, else a new one."""
         from sae_core.check import saved_check
 
