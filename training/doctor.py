@@ -52,7 +52,7 @@ SETTLED = 0.3
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check found: its name and a sentence that says what to change."""
+    """The result of a check: its name and a sentence that says what to change."""
 
     check: str
     sentence: str

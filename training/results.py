@@ -41,7 +41,7 @@ class TrainResult:
     """As in `sae_core.evaluation.Evaluation`, with `text`, `context_size` and `model_dtype`; None
     if there was no held-out text."""
     findings: tuple[Finding, ...]
-    """What the doctor found in the last line of its metrics."""
+    """What the doctor says of the last line of its metrics."""
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON values."""

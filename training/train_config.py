@@ -308,7 +308,7 @@ def anthropic(**changes: Any) -> TrainConfig:
 
 
 def _preset(preset: dict[str, Any], changes: dict[str, Any]) -> TrainConfig:
-    known_fields = {f.name for f in fields(TrainConfig)}
-    if unknown := sorted(set(changes) - known_fields):
+    names = {f.name for f in fields(TrainConfig)}
+    if unknown := sorted(set(changes) - names):
         raise ValueError(f"a training configuration has no field {', '.join(unknown)}.")
     return TrainConfig(**{**preset, **changes})
