@@ -29,7 +29,7 @@ endef
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
-.PHONY: install demo test check check-js format bench pictures chromium constraints js-lock clean
+.PHONY: install demo test check check-js format bench pictures chromium nginx constraints js-lock clean
 
 install: $(ALL) $(JS)
 
@@ -37,7 +37,7 @@ demo: $(APP)
 	$(BIN)/jumpscope demo $(ARGS)
 
 # Browser tests run by themselves: a page, its server and a model already keep two cores busy.
-test: $(ALL) $(JS) chromium
+test: $(ALL) $(JS) chromium nginx
 	$(CHECK_JS)
 	$(BIN)/python -m pytest tests/unit tests/integration -n $(WORKERS) --dist loadfile
 	$(BIN)/python -m pytest tests/browser
@@ -95,6 +95,19 @@ chromium-install:
 		exit 2; }
 	$(SUDO) apt-get update
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends chromium
+
+# The test of docs/deployment.md runs the system's nginx, on ports and files of its own.
+nginx:
+	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || $(MAKE) --no-print-directory nginx-install
+
+.PHONY: nginx-install
+nginx-install: SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+nginx-install:
+	@command -v apt-get >/dev/null || { \
+		echo "The tests need nginx: install it so that 'nginx' is on the path." >&2; exit 2; }
+	$(SUDO) apt-get update
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+		apt-get install --yes --no-install-recommends nginx-light
 
 # All pins anew, from the newest releases that fit pyproject.toml; PyTorch's is raised by hand.
 constraints:

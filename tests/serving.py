@@ -48,7 +48,7 @@ async def join(client: httpx.AsyncClient, name: str, session: str, **given: Any)
         "fn_index": INDEX[name],
         "session_hash": session,
     }
-    return await client.post("/gradio_api/queue/join", json=body)
+    return await client.post("gradio_api/queue/join", json=body)
 
 
 @asynccontextmanager
@@ -56,7 +56,7 @@ async def listening(
     client: httpx.AsyncClient, session: str
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """What the server tells a session; leaving the block breaks the stream off."""
-    address = f"/gradio_api/queue/data?session_hash={session}"
+    address = f"gradio_api/queue/data?session_hash={session}"
     async with client.stream("GET", address) as stream:
         assert stream.status_code == 200, await stream.aread()
 
