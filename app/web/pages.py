@@ -85,7 +85,7 @@ PAGES: Final = (
         title="Steer",
         path="steer",
         script="steer",
-        modules=(*_SHARED, "given", "edits", "numbers", "steer-settings", "steer-run", "sheet"),
+        modules=(*_SHARED, "given", "edits", "numbers", "steer-settings"),
         needs_model=True,
         view=steer,
     ),
@@ -121,7 +121,14 @@ def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
     headers = {"cache-control": "no-store"}
     if "redirect" in shown:
         return RedirectResponse(shown["redirect"], 303, headers)
-    return HTMLResponse(page_html(workbench, page, query, shown), status, headers)
+    html = page_html(workbench, page, query, shown, theme=_theme(request))
+    return HTMLResponse(html, status, headers)
+
+
+def _theme(request: Request) -> str:
+    """The colours that were chosen in the browser (js/frame.js)."""
+    theme = request.cookies.get("jumpscope-theme", "")
+    return theme if theme in ("light", "dark") else "system"
 
 
 def page_html(
@@ -131,6 +138,7 @@ def page_html(
     shown: Mapping[str, Any],
     *,
     root: str = "",
+    theme: str = "system",
 ) -> str:
     """A page whose template is shown `shown`; `root` leads from its address to the app's root."""
     first = workbench.sae_name()
@@ -144,6 +152,7 @@ def page_html(
         pages=PAGES,
         api_page=API_PAGE,
         root=root,
+        theme=theme,
         bundle=workbench.bundle,
         saes=workbench.saes(),
         first_sae=first,
@@ -188,8 +197,8 @@ def not_found(workbench: Workbench) -> ASGIApp:
         request = Request(scope, receive)
         if "text/html" in request.headers.get("accept", ""):
             depth = route_path(scope).count("/") - 1
-            root = "../" * depth
-            html = await run_in_threadpool(page_html, workbench, _MISSING, {}, {}, root=root)
+            frame = {"root": "../" * depth, "theme": _theme(request)}
+            html = await run_in_threadpool(page_html, workbench, _MISSING, {}, {}, **frame)
             response: Response = HTMLResponse(html, 404)
         else:
             response = JSONResponse({"detail": "The app has no such address."}, 404)

@@ -139,13 +139,16 @@ def test_a_dark_system_gets_a_dark_page_without_a_script(browser: Browser, site:
 
 
 def test_the_front_end_lives_without_storage(browser: Browser, site: Site) -> None:
-    """As in another site's frame, where touching localStorage throws."""
+    """As in another site's frame, where touching what a browser keeps throws."""
     page = browser.new_page()
     errors: list[str] = []
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.add_init_script(
         """Object.defineProperty(window, 'localStorage', {
-          get() { throw new DOMException('denied', 'SecurityError'); } });"""
+          get() { throw new DOMException('denied', 'SecurityError'); } });
+        Object.defineProperty(Document.prototype, 'cookie', {
+          get() { throw new DOMException('denied', 'SecurityError'); },
+          set() { throw new DOMException('denied', 'SecurityError'); } });"""
     )
     page.goto(site.url)
     button = page.get_by_role("button", name="Colours")

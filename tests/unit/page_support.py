@@ -18,6 +18,7 @@ def frame(sae: str, first: str) -> dict[str, Any]:
         "pages": PAGES,
         "api_page": API_PAGE,
         "root": "",
+        "theme": "system",
         "bundle": SimpleNamespace(name="demo"),
         "saes": overview()["saes"],
         "first_sae": first,

@@ -53,9 +53,11 @@ export function start({ onSae } = {}) {
     const button = target?.closest("button[data-copy]");
     if (button instanceof HTMLButtonElement) copy(button.dataset.copy ?? "", button);
   });
+  document.getElementById("theme")?.addEventListener("click", nextTheme);
   carrySae();
   current = JSON.parse(document.getElementById("state")?.textContent ?? "null") ?? current;
   asked = asking();
+  for (const listener of listeners) listener(current);
   if (asked !== JSON.stringify(Object.keys(current.checks))) look();
   else if (isPending(current)) again();
   document.addEventListener("jumpscope:gone", () => setGone(true));
@@ -358,4 +360,26 @@ export function missingIndex({ reason, command }) {
       el("button", { type: "button", class: "plain", "data-copy": command }, "Copy"),
     ),
   );
+}
+
+/* Colours: as the system, light or dark. A cookie keeps the choice, so that the server draws the page
+   in it from the first moment on; where cookies are blocked it lasts as long as the page. */
+
+/** @type {Record<string, string>} as templates/base.html has them */
+const THEMES = { system: "as the system", light: "light", dark: "dark" };
+
+/** @param {Event} event */
+function nextTheme({ currentTarget }) {
+  const all = Object.keys(THEMES);
+  const { dataset } = document.documentElement;
+  const name = all[(all.indexOf(dataset.theme ?? "") + 1) % all.length];
+  dataset.theme = name;
+  const button = /** @type {HTMLElement} */ (currentTarget);
+  button.ariaLabel = button.dataset.tip = `Colours: ${THEMES[name]}`;
+  const path = new URL(dataset.root || "./", document.baseURI).pathname;
+  try {
+    document.cookie = `jumpscope-theme=${name}; path=${path}; max-age=31536000; samesite=lax`;
+  } catch {
+    // In a frame that may keep nothing.
+  }
 }

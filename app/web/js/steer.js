@@ -6,13 +6,11 @@ import { editList } from "./edits.js";
 import { copy, onState, placeWords, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
 import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
 import { number } from "./numbers.js";
-import { call } from "./server.js";
+import { ServerError, call } from "./server.js";
 import { NUMBERS, editProblem, numbersOf, queryOf, settingsOf, wish } from "./steer-settings.js";
-import { runView } from "./steer-run.js";
 
 /**
  * @typedef {import("./steer-settings.js").Settings} Settings
- * @typedef {import("./server.js").ServerError} ServerError
  * @typedef {Settings & {title?: string}} Idea
  */
 
@@ -47,7 +45,10 @@ const given = givenFields(main, {
   },
   usual: { prompt: usualPrompt, question: main.dataset.question },
 });
-const view = runView({ carryOn });
+/** The two texts; what draws them is fetched at the first run.
+ * @type {ReturnType<typeof import("./steer-run.js").runView> | null} */
+let view = null;
+let turnEnd = ""; // the token that ends a turn of the model
 /** The settings of the run on the page. @type {Settings | null} */
 let ran = null;
 /** @type {AbortController | null} */
@@ -125,17 +126,18 @@ async function generate({ push }) {
       // What stood there stays until the first token of the new run.
       begun = true;
       ran = asked;
-      view.begin();
+      view?.begin();
       at("ideas").hidden = true;
     }
-    view.show(answer);
+    view?.show(answer);
     drawStale();
-    if (!answer.done) status(`Generating… ${view.length()} tokens`);
+    if (!answer.done) status(`Generating… ${view?.length()} tokens`);
     // On a narrow screen the texts stand below the form.
     if (push && !moved && at("run").getBoundingClientRect().top > innerHeight * 0.7) at("run").scrollIntoView();
     moved = true;
   }
   try {
+    await fetchView();
     const last = await call("steer", /** @type {Record<string, unknown>} */ (asked), {
       signal,
       onProgress: show,
@@ -155,8 +157,22 @@ async function generate({ push }) {
       running = null;
       waiting(false);
     }
-    view.finish();
+    view?.finish();
   }
+}
+
+async function fetchView() {
+  if (view) return;
+  const { runView } = await import("./steer-run.js").catch(() => {
+    throw new ServerError("A part of this page could not be fetched: try again.");
+  });
+  view = runView({ carryOn });
+  view.endsWith(turnEnd);
+}
+
+function hideRun() {
+  view?.hide();
+  at("run").hidden = true;
 }
 
 /** @param {boolean} busy */
@@ -170,7 +186,7 @@ function waiting(busy) {
 }
 
 function words() {
-  const made = view.length();
+  const made = view?.length() ?? 0;
   const seconds = number((performance.now() - started) / 1000, 2);
   return `${made} token${made === 1 ? "" : "s"} each in ${seconds} s`;
 }
@@ -220,7 +236,7 @@ function complain(refusal) {
     markProblem(buttonAt("add-edit"), refusal.message, at("edits-foot"));
     buttonAt("add-edit").focus();
   } else at("problem").replaceChildren(problem(refusal.message));
-  if (!ran) view.hide();
+  if (!ran) hideRun();
 }
 
 /** @param {{message: string, field: string}} refusal */
@@ -329,8 +345,8 @@ function restore() {
   if (!messages && wanted.prompt === undefined) wanted.prompt = usualPrompt;
   fill(wanted);
   ran = null;
-  view.begin();
-  view.hide();
+  view?.begin();
+  hideRun();
   at("ideas").hidden = false;
   drawIdeas();
   complain(wanted.problem ? { message: wanted.problem, field: "" } : undefined);
@@ -344,7 +360,8 @@ onState(({ chat }) => {
   if (!chat || met) return;
   met = true;
   given.offer(chat);
-  view.endsWith(chat.end ?? "");
+  turnEnd = chat.end ?? "";
+  view?.endsWith(turnEnd);
   const { prompt: text, messages } = query();
   if (text === undefined && !messages && prompt.value === usualPrompt && !ran && !running) {
     given.set([{ role: "user", content: main.dataset.question ?? "" }]);
