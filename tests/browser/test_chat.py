@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from urllib.parse import parse_qs, urlencode, urlparse
 
 import pytest
@@ -12,7 +11,6 @@ from sae_core.bundle import Bundle
 from tests.browser.conftest import Site, served
 from tests.tiny_chat import END, START
 
-CONTRAST = Path(__file__).with_name("contrast.js")
 Opened = Callable[..., Page]
 USER = {"role": "user", "content": "Where does the river go?"}
 TURNS = [USER, {"role": "model", "content": "To the harbour."}, {"role": "user", "content": "Oh?"}]

@@ -32,7 +32,12 @@
       return answers.get(element);
     };
   }
-  const forget = () => remembered.forEach((_, index) => (remembered[index] = new WeakMap()));
+  /** @type {Words[] | null} */
+  let read = null;
+  function forget() {
+    remembered.forEach((_, index) => (remembered[index] = new WeakMap()));
+    read = null;
+  }
 
   const style = once((element) => {
     const own = getComputedStyle(element);
@@ -166,7 +171,7 @@
   );
 
   /** Every text that is there for the eye, with a box for each of its lines. @returns {Words[]} */
-  function texts() {
+  function readTexts() {
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     const range = document.createRange();
     const all = [];
@@ -180,6 +185,8 @@
     }
     return all;
   }
+
+  const texts = () => (read ??= readTexts());
 
   /** What letters fill of a line's box: its ends are room for accents and descenders.
    * @param {Box} box @returns {Box} */
