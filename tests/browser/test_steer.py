@@ -266,7 +266,7 @@ def test_a_new_token_s_activations_are_in_sight_and_can_be_reproduced(
     [
         ({"strength": 500}, "Strength", "The strength of edit 1 must be"),
         ({"positions": [9999]}, "Token numbers", "token 9,999"),
-        ({"feature": 999_999}, "Feature: number", "There is no feature 999,999"),
+        ({"feature": 999_999}, "Feature: number", "There is no feature 999999"),
     ],
 )
 def test_a_refusal_stands_at_its_field_and_loses_nothing(
@@ -310,12 +310,12 @@ def test_a_waiting_run_shows_its_place_and_stops_at_once(
         ("/steer?prompt=a&edits=7", "they are no list"),
         ("/steer?prompt=a&edits=[{%22feature%22:1,%22positions%22:%22odd%22}]", "odd"),
         ("/steer?prompt=a&tokens=many&edits=[{%22feature%22:1}]", "New tokens"),
-        ("/steer?prompt=a&edits=[{%22feature%22:999999}]", "There is no feature 999,999"),
+        ("/steer?prompt=a&edits=[{%22feature%22:999999}]", "There is no feature 999999"),
         ("/steer?prompt=a&edits=[{%22feature%22:1,%22mode%22:%22burn%22}]", "burn"),
         ("/steer?prompt=%20&edits=[{%22feature%22:1}]", "empty"),
         ("/steer?sae=nowhere&prompt=a&edits=[{%22feature%22:1}]", "nowhere"),
         ("/prompt?sae=nowhere&text=a", "nowhere"),
-        ("/features?feature=999999", "There is no feature 999,999"),
+        ("/features?feature=999999", "There is no feature 999999"),
         ("/features?feature=cat", "not a whole number"),
         ("/features?sae=nowhere", "nowhere"),
         ("/features?sort=colour", "colour"),

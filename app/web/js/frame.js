@@ -57,7 +57,9 @@ export function start({ onSae } = {}) {
   carrySae();
   current = JSON.parse(document.getElementById("state")?.textContent ?? "null") ?? current;
   asked = asking();
-  for (const listener of listeners) listener(current);
+  // Once the page's script has run to its end.
+  const early = [...listeners];
+  queueMicrotask(() => early.forEach((listener) => listener(current)));
   if (asked !== JSON.stringify(Object.keys(current.checks))) look();
   else if (isPending(current)) again();
   document.addEventListener("jumpscope:gone", () => setGone(true));
