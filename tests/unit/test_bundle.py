@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.about import model_facts
+from app.engine.facts import model_facts
 from sae_core.bundle import Bundle
 from sae_core.files import atomic_folder, atomic_write
 from sae_core.language_model import check_context
