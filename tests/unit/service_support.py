@@ -50,7 +50,8 @@ def counted_forwards(model: Any) -> Iterator[list[int]]:
 
 
 NO_PLAIN_WORDS: Final = re.compile(
-    r"\b(None|NoneType|null|NaN|inf|True|False|true|false|dict|dictionary|a list|tuple|array|object|"
+    r"\b(None|NoneType|null|NaN|inf|True|False|true|false|dict|dictionary|a list|tuple|array|"
+    r"object|"
     r"string|str|int|integer|float|bool|boolean|JSON|json|schema|valid|input|pydantic)\b|[{}\[\]]"
 )
 """Words and marks of programming languages, which say nothing to a person."""
