@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from app.engine import facts
 from app.engine.checker import Checker
 from app.engine.feature_sources import FeatureSources
+from app.engine.memory import give_back_freed_memory
 from app.requests import RequestError, shown
 from app.sentences import FAILED, without_paths
 from app.settings import Settings
@@ -45,6 +46,7 @@ class Workbench:
                     # seconds.
                     with LOADING:
                         from app.engine.engine import Engine
+                    give_back_freed_memory()
                     self._engine = Engine(self.settings, self.bundle)
                 except Exception as error:
                     # Whoever asks next tries again: the reason may be gone by then.
