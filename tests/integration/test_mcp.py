@@ -16,7 +16,6 @@ from mcp.types import CallToolResult, TextContent
 from app.endpoints import ENDPOINTS, Api
 from app.requests import parameters_of
 from app.server import RunningApp
-from app.service import steer
 from app.settings import Settings
 from app.tools import PATH, Tools
 from sae_core import generation
@@ -140,11 +139,12 @@ def test_who_leaves_ends_the_run(app: RunningApp, monkeypatch: pytest.MonkeyPatc
 
     def counted(*args: Any, **options: Any) -> Iterator[Any]:
         steps.append(0)
-        for step in generation.generate(*args, **options):
+        for step in whole(*args, **options):
             steps[-1] += 1
             yield step
 
-    monkeypatch.setattr(steer, "generate", counted)
+    whole = generation.generate
+    monkeypatch.setattr(generation, "generate", counted)
 
     async def run() -> None:
         async with connected(app) as session:
