@@ -30,7 +30,8 @@ WORKDIR /home/jumpscope
 EXPOSE 7860
 # Ctrl-C's signal, on which the app closes at once.
 STOPSIGNAL SIGINT
+# Any answer will do: with --auth it is a question for the password.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=60s \
-    CMD ["python", "-c", "import urllib.request as u; u.urlopen('http://127.0.0.1:7860/', timeout=4)"]
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 7860, timeout=4); c.request('HEAD', '/'); c.getresponse()"]
 ENTRYPOINT ["jumpscope"]
 CMD ["demo"]

@@ -36,7 +36,7 @@ GIVEN: dict[str, dict[str, Any]] = {
 }
 LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.CHECK: 8}
 CROWD = 80
-PAGES = ("/", "/state", "/nowhere")
+PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 
 
 @pytest.fixture(scope="module")
