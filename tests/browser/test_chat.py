@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 from urllib.parse import parse_qs, urlencode, urlparse
 
 import pytest
@@ -33,6 +34,12 @@ def link(site: Site, **values: object) -> str:
 
 def asked(page: Page) -> dict[str, str]:
     return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
+
+
+def drawn(rows: list[dict[str, Any]]) -> str:
+    """Generated tokens as the page draws them: what shows no character by its bytes."""
+    texts = (f"⟨{row['bytes']}⟩" if "bytes" in row else row["text"] for row in rows)
+    return "".join(texts).replace("\n", "↵").replace("\r", "")
 
 
 def answer(page: Page, box: str) -> str:
@@ -79,7 +86,7 @@ def test_turns_are_drawn_as_turns_and_answered_side_by_side(
     assert json.loads(asked(page)["messages"]) == TURNS
     page.reload()
     expect(page.locator("#run-status")).to_contain_text("Done: 8 tokens")
-    assert answer(page, "#base") == "".join(row["text"] for row in run["base"]).replace("\n", "↵")
+    assert answer(page, "#base") == drawn(run["base"])
 
 
 def test_a_conversation_goes_on_with_either_answer(chat_site: Site, opened: Opened) -> None:

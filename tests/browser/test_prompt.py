@@ -186,7 +186,7 @@ def test_a_link_reopens_the_same_view_and_back_undoes_a_choice(site: Site, opene
     expect(page.get_by_label("sort by")).to_have_value("share")
     expect(page.locator("#tokens [aria-pressed=true]")).to_have_attribute("data-i", "3")
     expect(feature_panel(page)).to_contain_text(row["signature"])
-    page.get_by_role("radio", name="Features active").check()
+    page.locator(".segments").get_by_text("Features active", exact=True).click()
     expect(page.locator("#legend")).to_contain_text("features active on each token")
     page.go_back()
     expect(page.get_by_role("radio", name="One feature")).to_be_checked()
@@ -243,7 +243,7 @@ def test_tokens_are_one_stop_for_the_keyboard_and_speak_their_value(
     change = f"{token['delta']:+.2f}".replace("-", "\N{MINUS SIGN}")
     assert named.startswith(f"“{token['text']}”")
     assert f"predicted: {change} nats" in named
-    page.get_by_role("radio", name="Features active").check()
+    page.locator(".segments").get_by_text("Features active", exact=True).click()
     expect(tokens.nth(3)).to_have_attribute("aria-label", re.compile(f"{token['active']} feature"))
     tokens.nth(1).focus()
     page.keyboard.press("ArrowRight")

@@ -29,7 +29,7 @@ def query(page: Page) -> dict[str, str]:
 @pytest.mark.parametrize("phone", [False, True])
 def test_a_conversation_is_analysed(chat_site: Site, opened: Opened, phone: bool) -> None:
     page = opened(f"{chat_site.url}/prompt", phone=phone)
-    page.get_by_role("radio", name="Chat").check()
+    page.locator(".segments").get_by_text("Chat", exact=True).click()
     page.get_by_label("User, turn 1").fill(USER["content"])
     page.get_by_role("button", name="Analyse").click()
     tokens = page.locator("#tokens")
@@ -42,7 +42,7 @@ def test_a_conversation_is_analysed(chat_site: Site, opened: Opened, phone: bool
     page.reload()
     expect(page.get_by_label("User, turn 1")).to_have_value(USER["content"])
     expect(tokens).to_contain_text(f"{START}model↵")
-    page.get_by_role("radio", name="Text").check()
+    page.locator(".segments").get_by_text("Text", exact=True).click()
     page.get_by_label("Text to analyse").fill("The river")
     page.get_by_role("button", name="Analyse").click()
     expect(tokens).to_have_text("<bos>The river")

@@ -85,6 +85,13 @@ function changed() {
   drawStale();
 }
 
+/** The sentence about a number of the address that is none. */
+function wrongNumber() {
+  const wrong = names.find((name) => Number.isNaN(Number(query()[NUMBERS[name]] ?? 0)));
+  const titles = { max_new_tokens: "New tokens", temperature: "Temperature", seed: "Seed" };
+  return wrong && `${titles[wrong]} in this link must be a number, not “${query()[NUMBERS[wrong]]}”.`;
+}
+
 /** What the address says; `problem` if its edits or conversation cannot be read. */
 function read() {
   const messages = listInAddress("messages", "conversation", messagesProblem);
@@ -94,7 +101,7 @@ function read() {
     prompt: query().prompt,
     messages: /** @type {Settings["messages"]} */ (messages.value),
     edits: /** @type {Settings["edits"]} */ (listed.value ?? []),
-    problem: messages.problem ?? listed.problem,
+    problem: messages.problem ?? listed.problem ?? wrongNumber(),
   };
 }
 
