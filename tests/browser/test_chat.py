@@ -77,9 +77,7 @@ def test_turns_are_drawn_as_turns_and_answered_side_by_side(
     expect(page.locator("#with-edits .markup").first).to_have_text(START)
     run = chat_site.api.steer(edits=[EARLY], messages=TURNS, max_new_tokens=8, seed=3)
     for box, arm in (("#base", "base"), ("#with-edits", "steered")):
-        texts = (f"⟨{row['bytes']}⟩" if "bytes" in row else row["text"] for row in run[arm])
-        shown = "".join(texts).replace("\n", "↵").replace("\r", "")
-        assert answer(page, box) == shown
+        assert answer(page, box) == drawn(run[arm])
     expect(page.get_by_label("Model, turn 2")).to_have_value("To the harbour.")
     # Only the last turn can be removed, and what has been asked stays in the address.
     expect(page.get_by_role("button", name="Remove this turn")).to_have_count(1)
