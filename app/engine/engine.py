@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,7 +18,12 @@ import numpy as np
 import torch
 
 from app.engine import chat
-from app.engine.memory import free_and_total, gigabytes, refused_when_full
+from app.engine.memory import (
+    free_and_total,
+    gigabytes,
+    give_back_free_pages,
+    refused_when_full,
+)
 from app.engine.prompts import Prompt
 from app.engine.sae_cache import SAECache
 from app.requests import Message, RequestError
@@ -31,6 +37,8 @@ from sae_core.tokens import encode_text
 
 log = logging.getLogger(__name__)
 
+GIVE_BACK_SECONDS = 5.0
+"""Least time between two times that free pages are given back; analyses leave many."""
 _NOWHERE = torch.device("meta")  # where accelerate keeps weights that it has put on a disk
 
 
@@ -77,6 +85,7 @@ class Engine:
         )
         self._analyses: OrderedDict[tuple[str, tuple[int, ...], bool], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()
+        self._given_back = -math.inf
         log.info("model on %s in %s, %d threads", self.device, self.dtype, torch.get_num_threads())
 
     @property
@@ -210,6 +219,9 @@ class Engine:
             self._analyses[key] = analysis
             while self._analyses and self._keeps_too_much():
                 self._analyses.popitem(last=False)
+            if time.monotonic() - self._given_back > GIVE_BACK_SECONDS:
+                give_back_free_pages()
+                self._given_back = time.monotonic()
         return analysis
 
     def _keeps_too_much(self) -> bool:
