@@ -13,17 +13,21 @@ DEFINITIONS: dict[str, str] = {
         "FVU, fraction of variance unexplained: sum of squared reconstruction errors over the sum "
         "of squared deviations from the data set's mean activation."
     ),
-    "ce_base": "Cross-entropy of the untouched model, nats per token.",
+    "ce_base": (
+        "Cross-entropy of the untouched model, nats per token, over the tokens whose prediction "
+        "the splice can affect."
+    ),
     "ce_spliced": (
-        "Cross-entropy in nats per token with the SAE's reconstruction in place of the activation."
+        "Cross-entropy with the SAE's reconstruction in place of the activation, nats per token, "
+        "over the same tokens."
     ),
     "delta_lm_loss": (
         "Delta LM loss: cross-entropy with the reconstruction spliced in, minus without, nats per "
-        "token."
+        "token, over the tokens that have a spliced one before them."
     ),
     "kl": (
         "KL divergence from the original next-token distribution to the spliced one, nats per "
-        "token."
+        "token, over the tokens that have a spliced one before them."
     ),
     "loss_recovered_mean": (
         "Loss recovered against mean ablation: (CE with the mean activation - CE spliced) / (CE "

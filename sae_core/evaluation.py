@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.head import head, hidden_states
-from sae_core.metrics import ReconstructionStats, token_comparison, token_losses
+from sae_core.metrics import ReconstructionStats, affected, token_comparison, token_losses
+from sae_core.progress_bar import Progress, reported
 from sae_core.sae import SAE
 from sae_core.sites import activations, rewrite
 from sae_core.splice import SplicedLM
@@ -60,7 +61,7 @@ def evaluate(
     rows: Sequence[TokenRow],
     *,
     batch_rows: int = 16,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> Evaluation:
     """`evaluate_together` of a single SAE."""
     (evaluation,) = evaluate_together(
@@ -76,24 +77,38 @@ def evaluate_together(
     rows: Sequence[TokenRow],
     *,
     batch_rows: int = 16,
-    progress: Callable[[int], object] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
     """Measure SAEs that read and write at the same sites, on rows of tokens; by name.
 
     The model runs once to the site, whole for the untouched text and for both ablations, and once
-    more whole for each SAE. `progress` is told the number of tokens each time a batch is done.
-    Raises ValueError if the SAEs' sites differ, or if the rows hold no token that counts.
+    more whole for each SAE. `progress` is told the number of tokens as they are done, half of each
+    batch in either pass; None shows a bar on stderr if it takes long. Raises ValueError if the SAEs' sites differ, or if the rows hold no token that counts.
     """
     sites = {(lm.site(name), lm.target(name)) for name in sae_names}
     if len(sites) != 1:
         raise ValueError(f"{len(sites)} sites: only SAEs of one site can be measured together.")
-    ((site, target),) = sites
     saes = {name: lm.sae(name) for name in sae_names}
     stats = {
         name: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
         for name, sae in saes.items()
     }
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
+    total = sum(int(batch.mask.sum()) for batch in all_batches)
+    with reported(progress, f"measuring {', '.join(sae_names)}", total) as report:
+        return _measured(lm, saes, stats, all_batches, report)
+
+
+def _measured(
+    lm: SplicedLM,
+    saes: dict[str, SAE],
+    stats: dict[str, ReconstructionStats],
+    all_batches: Sequence[TokenBatch],
+    report: Progress,
+) -> dict[str, Evaluation]:
+    """The two passes over SAEs of one site; `stats` are filled."""
+    sae_names = list(saes)
+    site, target = lm.site(sae_names[0]), lm.target(sae_names[0])
     for batch in all_batches:
         with lm.lock:
             captured = activations(lm.model, batch.input_ids.to(lm.device), [site, target])
@@ -103,6 +118,7 @@ def evaluate_together(
         for name, sae in saes.items():
             acts = sae.encode(x)
             stats[name].update(y, sae.output(acts, x), acts)
+        report(int(batch.mask.sum()) // 2)
     some = next(iter(stats.values()))
     if some.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
@@ -112,8 +128,7 @@ def evaluate_together(
         for name, losses in _batch_losses(lm, sae_names, batch, mean).items():
             for key, value in losses.items():
                 sums[name][key] += value
-        if progress is not None:
-            progress(int(batch.mask.sum()))
+        report(-(-int(batch.mask.sum()) // 2))
     return {name: _evaluation(sums[name], stats[name]) for name in sae_names}
 
 
@@ -140,9 +155,8 @@ def _ratio(part: float, whole: float) -> float:
 def _batch_losses(
     lm: SplicedLM, sae_names: Sequence[str], batch: TokenBatch, mean: Tensor
 ) -> dict[str, dict[str, float]]:
-    """For each SAE, losses and KL summed over a batch's counted tokens with one before them."""
-    ids, counted = batch.input_ids.to(lm.device), batch.mask.clone()
-    counted[:, 0] = False
+    """For each SAE, losses and KL summed over a batch's predictions that a splice can affect."""
+    ids, counted = batch.input_ids.to(lm.device), affected(batch.mask)
     read, write = lm.site(sae_names[0]), lm.target(sae_names[0])
 
     def states(new: Callable[[Tensor, Tensor], Tensor] | None) -> Tensor:

@@ -2,13 +2,14 @@
 
 Special tokens (BOS, EOS, padding) keep their original activation and count in no statistic. A loss
 at token t is that of predicting token t from the tokens before it, so the first token has none.
+Means of losses are over the predictions that a splice can affect (`affected`).
 """
 
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import cross_entropy, nll_loss
 
@@ -34,6 +35,17 @@ def squared_deviation(
     """
     deviation = float(squares) - float(total.square().sum()) / max(tokens, 1)
     return deviation if deviation > _ROUNDING * float(squares) else 0.0
+
+
+def affected(replaced: Bool[Tensor, "*rows pos"]) -> Bool[Tensor, "*rows pos"]:
+    """Of the tokens that count, which are those whose activation a splice replaces: the ones that
+    have another before them in their row.
+
+    Only their prediction can change. The first token after BOS is predicted from BOS alone, which
+    keeps its activation.
+    """
+    before = replaced.long().cumsum(-1) - replaced.long()
+    return replaced & (before > 0)
 
 
 class ReconstructionStats:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sae_core.config import Site
 from sae_core.head import hidden_states
-from sae_core.metrics import fvu, token_comparison
+from sae_core.metrics import affected, fvu, token_comparison
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
@@ -43,6 +43,13 @@ class Analysis:
     totals: dict[str, int | float] = field(default_factory=dict)
     """tokens, l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl as in `sae_core.metrics`."""
 
+    def __repr__(self) -> str:
+        """How many tokens and active features, and the totals, in one line."""
+        names = ("l0", "fvu", "delta_lm_loss", "kl")
+        totals = (f"{name} {self.totals[name]:.3g}" for name in names if name in self.totals)
+        count = f"{len(self.ids):,} tokens, {len(self.token):,} activations"
+        return f"Analysis({', '.join([count, *totals])})"
+
     def activation_of(self, token: int, feature: int) -> float:
         """The activation of a feature on a token, 0 where it is not active."""
         here = (self.token == token) & (self.feature == feature)
@@ -70,10 +77,24 @@ class SplicedLM:
         for name, sae in saes.items():
             self.add(name, sae)
 
+    def __repr__(self) -> str:
+        """The model and its SAEs with their sites in one line."""
+        saes = ", ".join(f"{name} at {sae.cfg.site}" for name, sae in self._saes.items())
+        name = self.model.config.name_or_path
+        called = f" {name}" if name else ""
+        return (
+            f"SplicedLM({type(self.model).__name__}{called} in "
+            f"{str(self.model.dtype).removeprefix('torch.')} on {self.device}; "
+            f"{f'SAEs: {saes}' if saes else 'no SAEs'})"
+        )
+
     def add(self, name: str, sae: SAE) -> None:
         """Make an SAE available under `name`; ValueError if it does not fit the model."""
         if sae.cfg.site is None:
-            raise ValueError(f"SAE {name} does not say at which site it reads.")
+            raise ValueError(
+                f"SAE {name} does not say at which site it reads: jumpscope inspect --check, or "
+                "sae_core.check.check_sae, finds it."
+            )
         check_widths(self.model, sae.cfg, f"SAE {name}")
         with self.lock:
             check_stream(self.model, sae.cfg.site, sae.cfg.site_out)
@@ -228,8 +249,7 @@ def _encoded(sae: SAE, x: Tensor, y: Tensor, counted: Tensor) -> _Encoded:
 def _totals(analysis: Analysis) -> dict[str, int | float]:
     """The text's numbers; NaN where it does not define one (a text of one token has no loss)."""
     counted = ~analysis.special
-    with_loss = counted.copy()
-    with_loss[:1] = False
+    with_loss = affected(torch.from_numpy(counted)).numpy()
     tokens = int(counted.sum())
 
     def mean(values: np.ndarray) -> float:

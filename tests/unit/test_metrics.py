@@ -12,7 +12,13 @@ import torch
 from sae_core.config import Site
 from sae_core.corpus import TokenRow, documents, token_rows
 from sae_core.evaluation import evaluate, evaluate_together, take_tokens, uniformity
-from sae_core.metrics import DEFINITIONS, ReconstructionStats, fvu, squared_deviation
+from sae_core.metrics import (
+    DEFINITIONS,
+    ReconstructionStats,
+    affected,
+    fvu,
+    squared_deviation,
+)
 from sae_core.sae import SAE
 from sae_core.sites import activations, replace
 from sae_core.splice import SplicedLM
@@ -121,9 +127,10 @@ def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[
 
             with torch.no_grad(), replace(lm.model, SITE, new):
                 log_p[name] = lm.model(input_ids=ids).logits[0].double().log_softmax(-1)
-            for t in range(1, ids.shape[1]):
+            # From BOS alone nothing is predicted otherwise: the token after it is no sample.
+            for t in range(2, ids.shape[1]):
                 losses[name].append(-float(log_p[name][t - 1, ids[0, t]]))
-        for t in range(ids.shape[1] - 1):
+        for t in range(1, ids.shape[1] - 1):
             p, q = log_p["base"][t], log_p["sae"][t]
             losses["kl"].append(float((p.exp() * (p - q)).sum()))
     ce = {name: float(np.mean(values)) for name, values in losses.items()}
@@ -146,6 +153,30 @@ def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[
     assert set(found) <= set(DEFINITIONS)
     assert expected["dead"] > 0
     assert expected["high_frequency"] > 0
+
+
+def test_predictions_that_a_splice_cannot_affect_are_no_samples(
+    lm: SplicedLM, rows: list[TokenRow]
+) -> None:
+    bos, pad = [False], [False, False]
+    assert affected(torch.tensor([*bos, True, True, False, True, *pad])).tolist() == [
+        *[False, False, True, False, True],
+        *pad,
+    ]
+    assert affected(torch.tensor([[True, True], [False, True]])).tolist() == [
+        [False, True],
+        [False, False],
+    ]
+    # Rows of three tokens: half of the predictions are BOS's own, and those are as they were.
+    short = [TokenRow(row.document, 0, row.ids[:3]) for row in rows]
+    of_text = [lm.analyse(row.ids.tolist(), "tiny") for row in short]
+    assert max(abs(a.spliced_loss[1] - a.base_loss[1]) for a in of_text) < 1e-5
+    evaluation = evaluate(lm, "tiny", short)
+    kl = float(np.mean([a.kl[2] for a in of_text]))
+    delta = float(np.mean([a.spliced_loss[2] - a.base_loss[2] for a in of_text]))
+    assert evaluation.kl == pytest.approx(kl, rel=1e-4)
+    assert evaluation.delta_lm_loss == pytest.approx(delta, rel=1e-3)
+    assert kl > 1e-3
 
 
 def test_padding_and_batch_size_change_nothing(lm: SplicedLM, rows: list[TokenRow]) -> None:
