@@ -6,7 +6,6 @@
 import html
 import inspect
 import logging
-import os
 import re
 import socket
 import threading
@@ -18,16 +17,8 @@ from functools import wraps
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-# Gradio reads these when it is imported and when it makes its queue: no request may leave this
-# machine, and it keeps no statistics of every request (they take longer with each one).
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
-os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
-os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
-
-import gradio as gr
 from fastapi import Request as HTTPRequest
 from fastapi.exceptions import RequestValidationError
-from gradio.events import api
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
@@ -35,6 +26,7 @@ from app.calls import Calls
 from app.endpoints import ENDPOINTS, PLACES, Work, function_of
 from app.engine.workbench import Workbench
 from app.gate import LOOPBACK, Access, Gate, Receive, Scope, Send, host_name
+from app.gradio_import import api, gr
 from app.requests import RequestError
 from app.sentences import FAILED, without_paths
 from app.settings import Settings

@@ -10,8 +10,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final
 
-from gradio.blocks import Blocks
-from gradio.queueing import Event, Queue
+from app.gradio_import import Blocks, Event, Queue
 
 IDLE_SECONDS: Final = 0.005
 """Pause between two looks for work."""

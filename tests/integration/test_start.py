@@ -40,3 +40,26 @@ def test_pages_import_neither_torch_nor_transformers(tiny_bundle: Bundle) -> Non
         timeout=240,
     )
     assert run.returncode == 0, run.stderr[-2000:]
+
+
+STUBS = """
+import ast, inspect, sys
+
+parsed = []
+segment = ast.get_source_segment
+ast.get_source_segment = lambda *args, **named: parsed.append(args) or segment(*args, **named)
+getfile = inspect.getfile
+import app.server
+import gradio
+assert not parsed, f"Gradio parsed {len(parsed)} of its components"
+assert inspect.getfile is getfile
+assert inspect.getfile(gradio.Textbox).endswith("textbox.py")
+assert "change" in [str(event) for event in gradio.Textbox.EVENTS]
+"""
+
+
+def test_gradio_is_imported_without_writing_its_stub_files() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", STUBS], cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    assert run.returncode == 0, run.stderr[-2000:]
