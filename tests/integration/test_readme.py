@@ -28,6 +28,7 @@ from app import cli
 from app.commands.shared import open_bundle
 from app.endpoints import Api
 from app.engine.workbench import Workbench
+from sae_core.formats import read_sae
 from tests.hub_protocol import MEMBER_TOKEN
 
 ROOT = Path(__file__).parents[2]
@@ -138,6 +139,9 @@ def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus
         context_size=32,
     )
     said = small.execute()
+    (report,) = map(options, starting("jumpscope", "report"))
+    assert report.run == train.out
+    assert "FVU" in Path(report.execute()).read_text()
     (index,) = (c for c in map(options, starting("jumpscope", "index")) if not c.model)
     assert index.bundle == train.out
     dataclasses.replace(index, corpus=(str(tiny_corpus),), tokens=2_000).execute()
@@ -215,6 +219,10 @@ def test_gemma_2_from_a_hub(hub, tmp_path, tiny_corpus):
     (index,) = (c for c in starting("jumpscope", "index") if "--model" in c)
     env = {**ENV, **hub.environment(tmp_path / "home", token=MEMBER_TOKEN)}
     assert "resid_post/1" in run(here(listing), tmp_path, env)
+    for convert in starting("jumpscope", "convert"):
+        run(here(convert), tmp_path, env)
+        sae = read_sae(tmp_path / options(convert).target)
+        assert sae.cfg.architecture == "jumprelu"
     (tmp_path / "texts").mkdir()
     (tmp_path / "texts" / "tiny.parquet").symlink_to(tiny_corpus)
     small = re.sub(r"--tokens \d+", "--tokens 500 --context-size 32", here(index))
