@@ -29,7 +29,7 @@ endef
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
-.PHONY: install demo test check check-js format bench pictures chromium nginx constraints js-lock clean
+.PHONY: install demo test check check-js check-versions format bench pictures chromium nginx constraints js-lock clean
 
 install: $(ALL) $(JS)
 
@@ -108,6 +108,11 @@ nginx-install:
 	$(SUDO) apt-get update
 	$(SUDO) env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
 		apt-get install --yes --no-install-recommends nginx-light
+
+# Without the pins: the newest versions of what the app needs, and the lowest that are allowed.
+check-versions: $(ALL)
+	$(BIN)/python -m tests.versions newest
+	$(BIN)/python -m tests.versions lowest
 
 # All pins anew, from the newest releases that fit pyproject.toml; PyTorch's is raised by hand.
 constraints:
