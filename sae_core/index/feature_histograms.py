@@ -73,7 +73,8 @@ class WindowHistogram:
     """Per feature, counts of all pre-activations in 56 bins around a centre, and beyond them.
 
     Bin edges are `centre + i * width` for i in -28..28; column 0 counts what is below, column 57
-    what is above.
+    what is above. The middle edge is the comparison `pre_acts > centre` itself, so that what is
+    right of a threshold is what fires, to the token; a value on another edge is right of it.
     """
 
     BINS = WINDOW_BINS
@@ -88,7 +89,9 @@ class WindowHistogram:
 
     def add(self, pre_acts: Tensor) -> None:
         """Count `pre_acts [tokens, d_sae]`."""
-        place = (pre_acts - self._centre).div_(self.width).add_(self.HALF).floor_()
-        place = place.clamp_(-1, self.BINS).to(torch.int32).add_(self._base + 1)
+        place = (pre_acts - self._centre).div_(self.width).floor_()
+        # Rounding may take what is no larger than the centre to it, but nothing larger below it.
+        place = torch.where(pre_acts > self._centre, place, place.clamp(max=-1))
+        place = place.add_(self.HALF).clamp_(-1, self.BINS).to(torch.int32).add_(self._base + 1)
         size = self.counts.numel()
         self.counts += torch.bincount(place.view(-1), minlength=size).view_as(self.counts)

@@ -12,7 +12,8 @@ the corpus has a random priority that depends on the seed and the position alone
 bin of activation (`DoublingHistogram` has the same bins) the candidates of lowest
 priority are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the
 lowest of their union. The lowest priorities of an interval's bins are then a uniform sample of the
-interval.
+interval, from which `sae_core.index.contexts` takes one token of each document first: what is shown
+is not uniform over the tokens.
 An interval's edge falls within a bin, whose kept candidates may lie on its other side; that could
 cost exactness only if fewer than `SLOTS` candidates of the whole interval were below the priority
 of the last kept candidate of that bin.

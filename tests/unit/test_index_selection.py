@@ -190,11 +190,30 @@ def test_window_histogram() -> None:
     for part in pre.split(700):
         histogram.add(part)
     for f in range(2):
-        place = np.floor((pre[:, f] - centre[f]).numpy() / width[f].numpy() + 28)
+        place = np.floor((pre[:, f] - centre[f]).numpy() / width[f].numpy()) + 28
         expected = np.bincount(np.clip(place, -1, 56).astype(int) + 1, minlength=58)
         assert histogram.counts[f].tolist() == expected.tolist()
-        # What is at or right of the centre is in the upper half.
-        assert histogram.counts[f, 29:].sum() == (pre[:, f] >= centre[f]).sum()
+
+
+def test_the_middle_edge_of_a_window_is_the_comparison_with_the_threshold() -> None:
+    centre = torch.tensor([1.0, 0.0, 3e-5, 700.0, -3.0, 0.37])
+    width = torch.tensor([0.1, 0.5, 1.0, 1e-3, 1e3, 0.1])
+    # Values as near to the centre as float32 has them, those a bin away, and the centre itself.
+    close = [centre]
+    for target in (torch.inf, -torch.inf):
+        value = centre
+        for _ in range(3):
+            value = torch.nextafter(value, torch.full_like(centre, target))
+            close.append(value)
+    pre = torch.stack([*close, centre + width, centre - width, centre + 40 * width])
+    histogram = WindowHistogram(centre, width)
+    histogram.add(pre)
+    assert histogram.counts[:, 29:].sum(1).tolist() == (pre > centre).sum(0).tolist() == [5] * 6
+    assert histogram.counts.sum(1).tolist() == [len(pre)] * 6
+    assert (
+        histogram.counts[:, 28].tolist()
+        == ((pre <= centre) & ((pre - centre) / width >= -1)).sum(0).tolist()
+    )
 
 
 def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,14 +1,18 @@
 """Every number of an index against a slow computation that shares no code with it."""
 
+import copy
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from sae_core.corpus import Document, token_rows
 from sae_core.index import Index, build_index
 from sae_core.sae import SAE
+from sae_core.sites import activations
 from sae_core.tokens import partial_bytes, token_texts, vocabulary
 from tests import tiny
 from tests.index_reference import (
@@ -76,9 +80,36 @@ def test_histograms(pages: list[dict[str, Any]], dense: Reference) -> None:
         expected, _ = np.histogram(dense.pre_acts[:, i], edges)
         assert np.abs(np.array(chart["counts"]) - expected).sum() <= 2
         assert chart["below"] + sum(chart["counts"]) + chart["above"] == len(dense.tokens)
-        # The threshold is an edge: what is right of it is what fires.
-        right = np.array(chart["counts"])[edges[:-1] >= page["threshold"] - 1e-4].sum()
-        assert right + chart["above"] == pytest.approx(len(active), abs=1)
+        assert right_of_the_threshold(chart) == page["active_tokens"] == len(active)
+
+
+def right_of_the_threshold(chart: dict[str, Any]) -> int:
+    """The tokens right of the edge that is the threshold."""
+    middle = chart["edges"].index(chart["threshold"])
+    return sum(chart["counts"][middle:]) + chart["above"]
+
+
+def test_what_is_right_of_the_threshold_is_what_fires_even_on_the_threshold(
+    tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE, tiny_corpus: Path, tmp_path: Path
+) -> None:
+    # Of repeated sentences: thresholds are the pre-activations of tokens, or next to them.
+    sae = copy.deepcopy(tiny_sae)
+    cfg = config(tiny_corpus, rows_per_batch=1)
+    documents = [Document(0, tiny.tiny_documents()[5]["text"], "", "", "")]
+    (row, *_) = token_rows(documents, tiny_tokenizer, CONTEXT)
+    site = tiny.SITE
+    x = activations(tiny_model, torch.from_numpy(row.ids).long()[None], [site])[site][:, 1:]
+    pre_acts = sae.pre_acts(x.float())[0]
+    values = torch.cat([pre_acts, torch.nextafter(pre_acts, torch.full_like(pre_acts, -torch.inf))])
+    choice = torch.arange(tiny.D_SAE) % len(values)
+    thresholds = values[choice, torch.arange(tiny.D_SAE)]
+    sae.load_state_dict(sae.state_dict() | {"threshold": thresholds.clamp(min=0.0)})
+    build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
+    found = Index.open(tmp_path / "i.duckdb")
+    pages = [found.feature(i) for i in FEATURES]
+    right = [right_of_the_threshold(page["pre_activation_histogram"]) for page in pages]
+    assert right == [page["active_tokens"] for page in pages]
+    assert sum(right) > 0
 
 
 def check_best(
