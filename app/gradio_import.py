@@ -23,15 +23,15 @@ os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = "1000000000"
 
 @contextmanager
 def without_stub_files() -> Iterator[None]:
-    """Within it, `inspect.getfile` knows no file of a Gradio component's class."""
+    """Within it, `inspect.getfile` knows no file of a class of Gradio's."""
     getfile = inspect.getfile
 
-    def of_other_classes(value: Any) -> str:
-        if type(value).__module__.startswith("gradio."):  # a metaclass of Gradio's
-            raise OSError("a component of Gradio's")
+    def of_all_else(value: Any) -> str:
+        if isinstance(value, type) and value.__module__.startswith("gradio."):
+            raise OSError("a class of Gradio's")
         return getfile(value)
 
-    with patch("inspect.getfile", of_other_classes):
+    with patch("inspect.getfile", of_all_else):
         yield
 
 
