@@ -1,8 +1,10 @@
 """The doctor: named checks of a run's metrics that say what to change.
 
-A check is a function of the lines of metrics.jsonl so far (one SAE's, the newest last) and of what
-the run is to reach; it returns None, or a sentence. Runs fail quietly in a few ways only, and each
-shows in these numbers long before the end.
+A check is a function of the lines of metrics.jsonl so far (one SAE's, the newest last), of what the
+run is to reach, and of whether the check found something in the line before; it returns None, or a
+sentence. Runs fail quietly in a few ways only, and each shows in these numbers long before the end.
+What has been found holds until the number is well inside its limit, so that noise around the limit
+does not make it come and go. A run of a few steps shows nothing: of it, no more is said than that.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,6 +20,10 @@ from training.train_config import Plan, TrainConfig
 
 Line = dict[str, Any]
 
+LEAST_STEPS = 100
+"""Steps of a run below which its numbers are those of its start, whatever the settings."""
+CALM = 2 / 3
+"""Share of its limit that a number must come within before what was found is over."""
 FROZEN = 0.01
 """Relative move of every quantile of the thresholds below which they count as frozen: a threshold
 that learns moves by more than that in a hundred steps."""
@@ -70,16 +76,30 @@ class Goal:
         """Whether the penalty is at its full strength."""
         return sparsity_share(self.cfg, line["step"]) >= 1
 
+    def over(self, line: Line) -> bool:
+        """Whether this is the last line of the run."""
+        return line["step"] == self.cfg.steps
+
     def settled(self, line: Line) -> bool:
         """Whether the L0 has had time to settle."""
         warmup = self.cfg.in_steps(self.cfg.sparsity_warmup)
         return line["step"] >= warmup + SETTLED * max(0, self.cfg.steps - warmup)
 
 
-Check = Callable[[Sequence[Line], Goal], str | None]
+Check = Callable[[Sequence[Line], Goal, bool], str | None]
 
 
-def not_finite(lines: Sequence[Line], goal: Goal) -> str | None:
+def _above(value: float, limit: float, held: bool) -> bool:
+    """Whether a number is above its limit or, where it was, not well below it."""
+    return value > limit * (CALM if held else 1)
+
+
+def _below(value: float, limit: float, held: bool) -> bool:
+    """Whether a number is below its limit or, where it was, not well above it."""
+    return value < limit / (CALM if held else 1)
+
+
+def not_finite(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """A loss that is infinite or not a number."""
     if lines[-1]["loss"] is not None:
         return None
@@ -89,7 +109,17 @@ def not_finite(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def thresholds_frozen(lines: Sequence[Line], goal: Goal) -> str | None:
+def too_short(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
+    """A run of so few steps that nothing can be said of it; known from the start."""
+    if goal.cfg.steps >= LEAST_STEPS:
+        return None
+    return (
+        f"a run of {goal.cfg.steps} steps is too short to train an SAE or to judge it by: give "
+        f"tokens {LEAST_STEPS * goal.cfg.batch:,} or more ({LEAST_STEPS} steps of batch)."
+    )
+
+
+def thresholds_frozen(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """Thresholds that are where they began."""
     line = lines[-1]
     if goal.plan.architecture != "jumprelu" or goal.cfg.loss.decoder == "free":
@@ -98,7 +128,9 @@ def thresholds_frozen(lines: Sequence[Line], goal: Goal) -> str | None:
     # A fitted start is not known here: the first line is as near to it as can be seen.
     given = goal.cfg.threshold_init
     start = dict.fromkeys(names, given) if given else {name: lines[0][name] for name in names}
-    moved = any(abs(line[name] - start[name]) > FROZEN * start[name] for name in names)
+    moved = any(
+        not _below(abs(line[name] - start[name]), FROZEN * start[name], held) for name in names
+    )
     since = max(0 if given else lines[0]["step"], goal.cfg.in_steps(goal.cfg.lr_warmup))
     seen = line["step"] - since
     if moved or seen < LEAST_DRIFT:
@@ -109,7 +141,7 @@ def thresholds_frozen(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def ends_in_warm_up(lines: Sequence[Line], goal: Goal) -> str | None:
+def ends_in_warm_up(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """A run that is over before the penalty has reached its full strength; known from the start."""
     steps, warmup = goal.cfg.steps, goal.cfg.in_steps(goal.cfg.sparsity_warmup)
     penalised = RECIPES[goal.plan.architecture].has_lambda
@@ -121,12 +153,12 @@ def ends_in_warm_up(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def lambda_saturated(lines: Sequence[Line], goal: Goal) -> str | None:
+def lambda_saturated(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """A multiplier that can go no further, with the L0 still away from its target."""
     line, target = lines[-1], goal.plan.l0_target
-    if target is None or abs(line["multiplier"]) < SATURATED * goal.limits.bound:
+    if target is None or not _above(abs(line["multiplier"]), SATURATED * goal.limits.bound, held):
         return None
-    if abs(_recent_l0(lines) / target - 1) <= FAR_AT_END:
+    if not _above(abs(_recent_l0(lines) / target - 1), FAR_AT_END, held):
         return None
     strong = line["multiplier"] > 0
     if penalises_l0(goal.cfg, goal.plan):
@@ -141,14 +173,14 @@ def lambda_saturated(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def all_dead(lines: Sequence[Line], goal: Goal) -> str | None:
+def all_dead(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """Hardly any feature is active."""
     line = lines[-1]
     enough = line["tokens"] >= DEAD_TOKENS or goal.full(line)
     l0 = _recent_l0(lines)
-    if not enough or (line["dead"] < ALL_DEAD and l0 >= FEWEST_ACTIVE):
+    many = _below(1 - line["dead"], 1 - ALL_DEAD, held)
+    if not enough or not (many or _below(l0, FEWEST_ACTIVE, held)):
         return None
-    many = line["dead"] >= ALL_DEAD
     dead = f"{line['dead']:.0%} of the features are dead and " if many else "only "
     return (
         f"{dead}{l0:.3g} features are active per token: "
@@ -156,11 +188,10 @@ def all_dead(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def many_dead(lines: Sequence[Line], goal: Goal) -> str | None:
+def many_dead(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """A good part of the features is dead, and will stay so."""
     line = lines[-1]
-    over = line["step"] == goal.cfg.steps
-    if line["dead"] < MANY_DEAD or not (over or goal.settled(line)) or all_dead(lines, goal):
+    if not _above(line["dead"], MANY_DEAD, held) or not (goal.over(line) or goal.settled(line)):
         return None
     unused = goal.plan.architecture == "jumprelu" and not goal.cfg.loss.revive
     changes = ["set revive (10)"] * unused + ["lower lrs"]
@@ -171,10 +202,10 @@ def many_dead(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def all_dense(lines: Sequence[Line], goal: Goal) -> str | None:
+def all_dense(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """A large share of all features is active."""
     line, l0 = lines[-1], _recent_l0(lines)
-    if not goal.full(line) or l0 <= ALL_DENSE * goal.cfg.d_sae:
+    if not goal.full(line) or not _above(l0, ALL_DENSE * goal.cfg.d_sae, held):
         return None
     if goal.plan.l0_target is not None and not goal.settled(line):
         return None
@@ -189,23 +220,24 @@ def all_dense(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def bandwidth_narrow(lines: Sequence[Line], goal: Goal) -> str | None:
+def bandwidth_narrow(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """Too few pre-activations near thresholds to learn from."""
     share = lines[-1].get("in_window")
     if share is None:
         return None
-    if share * goal.cfg.batch >= FEWEST_IN_WINDOW or _recent_l0(lines) < FEWEST_ACTIVE:
+    seen = share * goal.cfg.batch
+    if not _below(seen, FEWEST_IN_WINDOW, held) or _recent_l0(lines) < FEWEST_ACTIVE:
         return None
     return (
-        f"a threshold sees {share * goal.cfg.batch:.2g} pre-activations per step: "
+        f"a threshold sees {seen:.2g} pre-activations per step: "
         f"make bandwidth ({goal.cfg.bandwidth:g}) larger."
     )
 
 
-def outliers(lines: Sequence[Line], goal: Goal) -> str | None:
+def outliers(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """Tokens whose activations are many times longer than others."""
     ratio = lines[-1]["norm_max"] / max(lines[-1]["norm_p50"], 1e-30)
-    if ratio <= OUTLIER:
+    if not _above(ratio, OUTLIER, held):
         return None
     return (
         f"activations at {goal.plan.site} are up to {ratio:.3g} times as long as their median: "
@@ -214,15 +246,15 @@ def outliers(lines: Sequence[Line], goal: Goal) -> str | None:
     )
 
 
-def l0_far(lines: Sequence[Line], goal: Goal) -> str | None:
+def l0_far(lines: Sequence[Line], goal: Goal, held: bool) -> str | None:
     """An L0 that has settled away from its target, or one that a run ends with."""
     line, target = lines[-1], goal.plan.l0_target
-    over = line["step"] == goal.cfg.steps
+    over = goal.over(line)
     if target is None or not (over or goal.settled(line)):
         return None
     l0 = _recent_l0(lines)
     distance = l0 / target - 1
-    if abs(distance) <= (FAR_AT_END if over else FAR):
+    if not _above(abs(distance), FAR_AT_END if over else FAR, held):
         return None
     return (
         f"the L0 is {l0:.4g}, {abs(distance):.0%} {'above' if distance > 0 else 'below'} "
@@ -258,6 +290,7 @@ def _pressure(goal: Goal) -> str:
 
 CHECKS: dict[str, Check] = {
     "loss-not-finite": not_finite,
+    "too-short": too_short,
     "thresholds-frozen": thresholds_frozen,
     "ends-in-warm-up": ends_in_warm_up,
     "lambda-saturated": lambda_saturated,
@@ -269,19 +302,32 @@ CHECKS: dict[str, Check] = {
     "l0-far": l0_far,
 }
 """Name -> check, the gravest first."""
+ALONE = ("loss-not-finite", "too-short")
+"""Checks that leave nothing to be said by those after them."""
 OF_L0 = ("ends-in-warm-up", "lambda-saturated", "all-dense", "l0-far")
-"""Checks that see one L0 from several sides: of these, only the first that finds something says
-so."""
+OF_DEAD = ("all-dead", "many-dead")
+"""Checks that see one L0, or one share of dead features, from several sides: of these, only the
+first that finds something says so."""
+
+
+def alike(check: str) -> tuple[str, ...]:
+    """The checks that see what this one sees, itself included."""
+    return next((group for group in (OF_L0, OF_DEAD) if check in group), (check,))
 
 
 def examine(lines: Sequence[Line], goal: Goal) -> list[Finding]:
-    """What the checks find in the lines so far; after a loss that is not finite, only that."""
+    """What the checks find in the newest line; the `findings` of the line before are what held.
+
+    Of a run's last line only what it shows itself counts: that is what the run ended with.
+    """
+    last = len(lines) < 2 or goal.over(lines[-1])
+    held = set() if last else set(lines[-2].get("findings", ()))
     findings: list[Finding] = []
     for name, check in CHECKS.items():
-        if name in OF_L0 and any(finding.check in OF_L0 for finding in findings):
+        if any(finding.check in alike(name) for finding in findings):
             continue
-        if sentence := check(lines, goal):
+        if sentence := check(lines, goal, name in held):
             findings.append(Finding(name, sentence))
-            if check is not_finite:
+            if name in ALONE:
                 break
     return findings

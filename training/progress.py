@@ -14,7 +14,7 @@ from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sae_core.files import atomic_write
-from training.doctor import OF_L0, Finding, Goal, Line, examine
+from training.doctor import Finding, Goal, Line, alike, examine
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -89,8 +89,8 @@ class Progress:
             if finding.check not in before:
                 log.warning("doctor: %s: %s: %s", name, finding.check, finding.sentence)
         for check in sorted(before - now):
-            # One that sees the L0 may only have given way to another that does.
-            if check not in OF_L0 or not now.intersection(OF_L0):
+            # It may only have given way to another that sees the same.
+            if not now.intersection(alike(check)):
                 log.info("doctor: %s: %s is over", name, check)
         self._findings[name] = findings
 
@@ -100,7 +100,8 @@ class Progress:
         for name, lines in self._lines.items():
             line = lines[-1]
             words = "".join(f" ! {finding.check}" for finding in self._findings[name])
-            parts.append(f"L0 {_shown(line['l0'], 1)} FVU {_shown(line['fvu'], 4)}{words}")
+            numbers = f"L0 {_shown(line['l0'], 1)} FVU {_shown(line['fvu'], 4)}"
+            parts.append(f"{name}: {numbers}{words}")
         self._bar.set_postfix_str(" | ".join(parts), refresh=False)
 
     def __enter__(self) -> "Progress":

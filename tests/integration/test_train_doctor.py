@@ -12,7 +12,7 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
-from training.doctor import CHECKS, OF_L0, Goal, lambda_saturated
+from training.doctor import CHECKS, OF_L0, Goal, examine, lambda_saturated
 from training.loop import train
 from training.losses.base import Limits
 from training.options import StepKind
@@ -22,6 +22,10 @@ from training.train_config import LossOptions, RunOptions, TrainConfig, short_ru
 STEPS, BATCH = 150, 128
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "too-short": (
+        {"tokens": 99 * BATCH, "lrs": (1e-9,), "sparsity_warmup": 10_000},
+        "a run of 99 steps is too short to train an SAE or to judge it by: give tokens 12,800 or",
+    ),
     "thresholds-frozen": (
         {"lrs": (1e-9,), "threshold_init": 0.01},
         "thresholds are where they began (0.01): raise lrs or bandwidth",
@@ -136,7 +140,7 @@ def test_a_multiplier_at_its_bound_is_no_finding_beside_the_target(cfg: TrainCon
     goal = Goal(cfg, plan, Limits(most=1.0, bound=2.0))
     for l0, found in ((6.1, False), (6.5, True), (5.9, False), (5.0, True)):
         line = {"multiplier": 2.0, "l0": l0}
-        assert bool(lambda_saturated([line], goal)) == found
+        assert bool(lambda_saturated([line], goal, False)) == found
 
 
 @pytest.mark.parametrize(
@@ -206,7 +210,7 @@ def test_outliers_among_the_activations(
         model.model.embed_tokens.weight[token] *= 100
     model.save_pretrained(tmp_path / "lm")
     tiny_tokenizer.save_pretrained(tmp_path / "lm")
-    here = replace(cfg, model=str(tmp_path / "lm"), out=str(tmp_path / "run"), tokens=20 * BATCH)
+    here = replace(cfg, model=str(tmp_path / "lm"), out=str(tmp_path / "run"))
     (result,) = train(here)
     (found,) = [f for f in result.findings if f.check == "outliers"]
     assert "activations at resid_post/1 are up to" in found.sentence
@@ -215,6 +219,66 @@ def test_outliers_among_the_activations(
 
 def test_every_check_is_provoked_here() -> None:
     assert {*BAD, "loss-not-finite", "outliers"} == set(CHECKS)
+
+
+def _line(step: int, **numbers: float) -> dict[str, Any]:
+    """A line of a run in which all is as it should be, but for these numbers."""
+    thresholds = {f"threshold_{q}": float(step) for q in ("p05", "p50", "p95")}
+    good = {"loss": 1.0, "l0": 6.0, "dead": 0.0, "multiplier": 0.0, "in_window": 0.1}
+    good |= {"norm_p50": 1.0, "norm_max": 2.0, "tokens": step * BATCH}
+    return {"step": step, **thresholds, **good, **numbers}
+
+
+# Check -> its number, values around its limit, one well inside it, and the limit's other side.
+AROUND: dict[str, tuple[str, tuple[float, float], float]] = {
+    "l0-far": ("l0", (6.7, 6.5), 6.1),
+    "lambda-saturated": ("multiplier", (1.0, 0.97), 0.5),
+    "all-dead": ("dead", (0.91, 0.89), 0.1),
+    "many-dead": ("dead", (0.26, 0.24), 0.1),
+    "all-dense": ("l0", (17.0, 15.0), 6.0),
+    "bandwidth-narrow": ("in_window", (0.9 * 0.05 / BATCH, 1.1 * 0.05 / BATCH), 0.1),
+    "outliers": ("norm_max", (11.0, 9.5), 2.0),
+}
+
+
+@pytest.mark.parametrize("check", AROUND)
+def test_a_number_around_its_limit_is_one_finding_until_it_is_well_inside(
+    cfg: TrainConfig, check: str
+) -> None:
+    name, around, inside = AROUND[check]
+    here = replace(cfg, tokens=1000 * BATCH, sparsity_warmup=0.1)
+    goal = Goal(here, here.plans[0], Limits(most=1.0, bound=1.0))
+    # Beside its target the multiplier may be where it likes.
+    others = {"l0": 6.5} if check == "lambda-saturated" else {}
+    lines: list[dict[str, Any]] = []
+    found = []
+    for n, value in enumerate([around[1], *(3 * around[:1]), *(10 * around), *(3 * (inside,))]):
+        lines.append(_line(500 + n, **others, **{name: value}))
+        findings = examine(lines, goal)
+        lines[-1]["findings"] = {finding.check: finding.sentence for finding in findings}
+        found.append(check in lines[-1]["findings"])
+    changes = [n for n in range(1, len(found)) if found[n] != found[n - 1]]
+    assert len(changes) == 2
+    assert not found[0]
+    assert not found[-1]
+    assert changes[1] >= 24, "it ends with the values that are well inside"
+
+
+def test_the_last_line_has_the_last_word_on_the_l0(cfg: TrainConfig) -> None:
+    goal = Goal(cfg, cfg.plans[0], Limits(most=1.0, bound=1.0))
+    far = _line(STEPS - 1, l0=6.12) | {"findings": {"l0-far": "said"}}
+    assert examine([far, _line(STEPS, l0=6.12)], goal) == []
+    (finding,) = examine([far, _line(STEPS, l0=7.0)], goal)
+    assert finding.check == "l0-far"
+
+
+def test_nothing_else_is_said_of_a_few_steps(cfg: TrainConfig) -> None:
+    here = replace(cfg, tokens=20 * BATCH, sparsity_warmup=10_000)
+    goal = Goal(here, here.plans[0], Limits(most=1.0, bound=1.0))
+    for step in (1, 10, 20):
+        awful = _line(step, l0=60.0, dead=0.95, norm_max=1000.0, in_window=0.0, multiplier=1.0)
+        assert [finding.check for finding in examine([awful], goal)] == ["too-short"]
+    assert [f.check for f in examine([_line(1) | {"loss": None}], goal)] == ["loss-not-finite"]
 
 
 def test_findings_come_and_go_once(
@@ -243,7 +307,8 @@ def test_the_progress_line_shows_findings_and_a_full_disk_loses_a_line(
     with Progress(tmp_path, [goal], start=0, steps=5, batch=BATCH, board=False) as progress:
         progress.log(1, cfg.plans[0].name, {"loss": float("nan"), "l0": 4.0, "fvu": 0.5})
         progress.show()
-        assert progress._bar.postfix == "L0 4.0 FVU 0.5000 ! loss-not-finite"
+        name = "resid_post-layer_1-l0_6"
+        assert progress._bar.postfix == f"{name}: L0 4.0 FVU 0.5000 ! loss-not-finite"
     assert "no space left on the disk" in caplog.text
 
 

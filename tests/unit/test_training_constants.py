@@ -55,6 +55,8 @@ def test_limits_of_the_doctor() -> None:
         if name.isupper() and isinstance(value, int | float) and name != "DEAD_TOKENS"
     }
     assert limits == {
+        "LEAST_STEPS": 100,
+        "CALM": 2 / 3,
         "FROZEN": 0.01,
         "LEAST_DRIFT": 10,
         "SATURATED": 0.99,
