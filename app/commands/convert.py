@@ -8,7 +8,17 @@ import tyro
 
 from app.commands.shared import JSONFlag, shown, table, to_json
 
-Format = Literal["saelens", "gemma_scope", "gemma_scope_2", "dictionary_learning", "sparsify"]
+Format = Literal[
+    "saelens",
+    "gemma_scope",
+    "gemma_scope_2",
+    "dictionary_learning",
+    "sparsify",
+    "llama_scope",
+    "circuit_tracer",
+    "goodfire",
+    "hook_z",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

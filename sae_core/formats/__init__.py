@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sae_core.formats.configs import read_config, weights_file
-    from sae_core.formats.origin import Origin, origin_of, origin_of_path
-    from sae_core.formats.registry import FORMATS, read_sae, recognise, write_sae
+    from sae_core.formats.names import origin_of, origin_of_path
+    from sae_core.formats.origin import Origin
+    from sae_core.formats.registry import FORMATS, WRITTEN, read_sae, recognise, write_sae
 else:
     _MODULES = {
         "read_config": "configs",
         "weights_file": "configs",
         "Origin": "origin",
-        "origin_of": "origin",
-        "origin_of_path": "origin",
+        "origin_of": "names",
+        "origin_of_path": "names",
         "FORMATS": "registry",
+        "WRITTEN": "registry",
         "read_sae": "registry",
         "recognise": "registry",
         "write_sae": "registry",
@@ -32,6 +34,7 @@ else:
 
 __all__ = [
     "FORMATS",
+    "WRITTEN",
     "Origin",
     "origin_of",
     "origin_of_path",

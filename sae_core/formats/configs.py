@@ -5,8 +5,9 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from sae_core.config import SAEConfig
-from sae_core.formats.origin import Origin, origin_of_path
-from sae_core.formats.saelens_config import describe
+from sae_core.formats.names import origin_of_path
+from sae_core.formats.origin import Origin
+from sae_core.formats.saelens_config import CONFIG_FILE, describe
 
 _WEIGHTS_FILE = "sae_weights.safetensors"
 _FOLDED_BY_TORCH = "scaling_factor"
@@ -39,7 +40,8 @@ def _of_our_format(path: Path, origin: Origin | None) -> SAEConfig | None:
     """The configuration in a folder of ours that is whole; None for all else, the hub's too."""
     origin = origin or origin_of_path(path)
     file = path / _WEIGHTS_FILE
-    if origin.repo or not file.is_file():
+    # Weights of this name without the settings are Llama Scope's, or no whole SAE.
+    if origin.repo or not file.is_file() or not (path / CONFIG_FILE).is_file():
         return None
     try:
         with safe_open(file, framework="numpy") as opened:

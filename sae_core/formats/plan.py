@@ -25,6 +25,8 @@ class Plan:
     """Parameters whose stored tensors are their transposes."""
     unused: frozenset[str] = frozenset()
     """Stored tensors that are of the format and not needed."""
+    absent: frozenset[str] = frozenset()
+    """Parameters that the file does not hold: they are 0 until `fold` sets them."""
     fold: Callable[[SAE], None] | None = None
     """Takes training matters into the weights, once they are read."""
 
@@ -37,6 +39,8 @@ class Plan:
         if extra := set(headers) - needed - self.unused:
             raise ValueError(f"{path} holds tensors of another format: {', '.join(sorted(extra))}.")
         for parameter, shape in tensor_shapes(self.cfg).items():
+            if parameter in self.absent:
+                continue
             name = self.names[parameter]
             header = headers[name]
             wanted = shape[::-1] if parameter in self.transposed else shape

@@ -10,11 +10,25 @@ import torch
 
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_folder, keep_others, sha256
-from sae_core.formats import dictionary_learning, gemma_scope, gemma_scope_2, saelens, sparsify
+from sae_core.formats import (
+    circuit_tracer,
+    dictionary_learning,
+    gemma_scope,
+    gemma_scope_2,
+    goodfire,
+    hook_z,
+    llama_scope,
+    qwen_scope,
+    saelens,
+    sparsify,
+)
 from sae_core.formats.container import DamagedError, refuse_placeholder
-from sae_core.formats.origin import Origin, origin_of_path
+from sae_core.formats.layouts import LAYOUTS, layout_of, refused
+from sae_core.formats.names import origin_of_path
+from sae_core.formats.origin import Origin
 from sae_core.formats.plan import Plan
 from sae_core.formats.safetensors_file import SafetensorsFile
+from sae_core.formats.torch_file import TorchFile
 from sae_core.sae import SAE
 
 _MODULES: dict[str, ModuleType] = {
@@ -23,42 +37,30 @@ _MODULES: dict[str, ModuleType] = {
     "gemma_scope_2": gemma_scope_2,
     "dictionary_learning": dictionary_learning,
     "sparsify": sparsify,
+    "llama_scope": llama_scope,
+    "qwen_scope": qwen_scope,
+    "circuit_tracer": circuit_tracer,
+    "goodfire": goodfire,
+    "hook_z": hook_z,
 }
 
 FORMATS = tuple(_MODULES)
-"""Names of the formats."""
+"""Names of the formats that are read."""
+
+WRITTEN = tuple(name for name in FORMATS if name != "qwen_scope")
+"""Names of those that are written too: their files say all that an SAE is."""
 
 
 def recognise(path: Path) -> str:
     """The format of a folder or file; ValueError with one sentence if it is none of ours."""
     if not path.exists():
         raise ValueError(f"{path} does not exist.")
-    if path.is_dir():
-        if name := _in_folder(path):
-            return name
-        if any("w_enc" in SafetensorsFile(file).headers for file in path.glob("*.safetensors")):
-            raise ValueError(
-                f"{path} holds the layers of a cross-layer transcoder: SAEs and transcoders of one "
-                "layer are read."
-            )
-        files = ", ".join(module.WEIGHTS_FILE for module in _MODULES.values())
-        raise ValueError(f"{path} holds no SAE: none of {files}.")
-    if path.suffix == ".npz":
-        return "gemma_scope"
-    if path.suffix in (".pt", ".pth"):
-        return "dictionary_learning"
-    for name, module in _MODULES.items():
-        if path.name == module.WEIGHTS_FILE:
-            return name
-    if path.suffix == ".safetensors" and "w_enc" in SafetensorsFile(path).headers:
-        return "gemma_scope_2"
-    refuse_placeholder(path)
-    raise ValueError(f"{path} is in no SAE format that is read: {', '.join(FORMATS)}.")
+    return _held(path)[0]
 
 
 def weights_file(path: Path) -> Path:
     """The file with the weights of the SAE in a folder, or the file that `path` is itself."""
-    return path / _MODULES[recognise(path)].WEIGHTS_FILE if path.is_dir() else path
+    return _held(path)[1]
 
 
 def read_config(path: Path, *, origin: Origin | None = None) -> SAEConfig:
@@ -86,11 +88,11 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
     An SAE of the same format that is there is replaced, and other files beside it are kept.
     ValueError if the format cannot hold the SAE, or if the folder holds something else.
     """
-    if to not in _MODULES:
-        raise ValueError(f"unknown format {to!r}: use one of {', '.join(FORMATS)}.")
+    if to not in WRITTEN:
+        raise ValueError(f"unknown format {to!r}: use one of {', '.join(WRITTEN)}.")
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file: name a folder.")
-    if folder.is_dir() and any(folder.iterdir()) and _in_folder(folder) != to:
+    if folder.is_dir() and any(folder.iterdir()) and (_weights_in(folder) or ("",))[0] != to:
         raise ValueError(f"{folder} is not empty and holds no {to} SAE: choose another folder.")
     if to == "saelens":
         return saelens.save_sae(sae, folder, dtype)
@@ -119,19 +121,71 @@ def _naming_the_culprit(origin: Origin | None) -> Iterator[None]:
         ) from error
 
 
-def _in_folder(folder: Path) -> str | None:
-    for name, module in _MODULES.items():
-        if (folder / module.WEIGHTS_FILE).is_file():
-            return name
+def _held(path: Path) -> tuple[str, Path]:
+    """The format and the weights file of the SAE at `path`; ValueError if there is none."""
+    if not path.is_dir():
+        return _of_file(path), path
+    if found := _weights_in(path):
+        return found
+    files = sorted(file.relative_to(path).as_posix() for file in path.glob("*.safetensors"))
+    if reason := refused([*files, *(f"{path.as_posix()}/{file}" for file in files)]):
+        raise ValueError(f"{path} holds {reason}.")
+    if any("w_enc" in SafetensorsFile(path / file).headers for file in files):
+        raise ValueError(
+            f"{path} holds the layers of a cross-layer transcoder: SAEs and transcoders of one "
+            "layer are read."
+        )
+    raise ValueError(f"{path} holds no SAE: no file is named as one of {', '.join(FORMATS)}.")
+
+
+def _weights_in(folder: Path) -> tuple[str, Path] | None:
+    """The format and the weights file of the one SAE in a folder, None if there is none.
+
+    ValueError if it holds several files that are an SAE each.
+    """
+    for layout in LAYOUTS:
+        files = layout.within(folder)
+        if len(files) > 1:
+            raise ValueError(
+                f"{folder} holds {len(files)} SAEs: name one of its files, as {files[0].name}."
+            )
+        if files:
+            return _of_file(files[0]), files[0]
     # Of an SAE without its weights the reader says what is missing.
-    return "saelens" if (folder / saelens.CONFIG_FILE).is_file() else None
+    if (folder / saelens.CONFIG_FILE).is_file():
+        return "saelens", folder / saelens.WEIGHTS_FILE
+    return None
+
+
+def _of_file(path: Path) -> str:
+    """The format of a file, from its name and, where several formats share one, its tensors."""
+    if reason := refused([path.as_posix()]):
+        raise ValueError(f"{path} is {reason}.")
+    layout = layout_of(path.absolute().as_posix())
+    name = layout.format if layout else ""
+    if name == "saelens":
+        others = (path.parent / saelens.CONFIG_FILE, path.parent / llama_scope.CONFIG_FILE)
+        return "llama_scope" if not others[0].is_file() and others[1].is_file() else name
+    if path.suffix == ".npz":
+        return "gemma_scope"
+    if path.suffix in (".pt", ".pth") and name not in ("dictionary_learning", "qwen_scope"):
+        if hook_z.config_file(path).is_file():
+            return "hook_z"
+        headers = TorchFile(path, inside="ae").headers
+        return "goodfire" if goodfire.ENCODER in headers else "dictionary_learning"
+    if name:
+        return name
+    if path.suffix == ".safetensors" and "w_enc" in SafetensorsFile(path).headers:
+        return "gemma_scope_2"
+    refuse_placeholder(path)
+    raise ValueError(f"{path} is in no SAE format that is read: {', '.join(FORMATS)}.")
 
 
 def _plan(path: Path, origin: Origin | None) -> Plan:
-    name = recognise(path)
+    name, weights = _held(path)
     if origin is None:
-        origin = origin_of_path(path)
-    plan: Plan = _MODULES[name].plan(path, origin)
+        origin = origin_of_path(weights)
+    plan: Plan = _MODULES[name].plan(weights, origin)
     metadata = plan.cfg.metadata
     if not origin.repo and (name == "saelens" or "source" in metadata):
         return plan  # ours, or made from something that the file still knows

@@ -57,6 +57,11 @@ class SafetensorsFile(Container):
             name: 8 + length + entry["data_offsets"][0] for name, entry in written.items()
         }
 
+    def number(self, name: str) -> float:
+        """A tensor of one element as a number."""
+        with safe_open(self.path, framework="pt") as file:
+            return float(file.get_tensor(name))
+
     def read(self, into: Mapping[str, Tensor]) -> str:
         """As `Container.read`."""
         with HashedFile(self.path) as file:

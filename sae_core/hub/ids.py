@@ -12,7 +12,8 @@ or a commit) the newest commit is meant.
 import re
 from dataclasses import dataclass, replace
 
-from sae_core.formats.origin import Origin, origin_of
+from sae_core.formats.names import origin_of
+from sae_core.formats.origin import Origin
 
 _SITES = ("res", "mlp", "att")
 _SIZES_2 = ("270m", "1b", "4b", "12b", "27b")

@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from sae_core.formats import FORMATS, registry
-from sae_core.hub import choice, ids
+from sae_core.formats.layouts import LAYOUTS, layout_of
+from sae_core.hub import ids
 from sae_core.jumprelu import KERNELS, half_width
 
 CONSTANTS: dict[str, dict[str, Any]] = {
     # Gemma Scope's prompts, and Neuronpedia's choice of one SAE of each layer and width.
-    "formats.origin": {"_CONTEXT": 1024},
+    "formats.names": {"_CONTEXT": 1024, "_CRV_K": 128},
     "hub.ids": {"CANONICAL": "canonical", "CANONICAL_L0": 100},
     # From SAELens 6, configurations are nested and norms have this epsilon.
     "formats.saelens_config": {"SAE_LENS_VERSION": "6.54.12"},
@@ -141,8 +142,23 @@ def test_the_names_of_files() -> None:
         "dictionary_learning": "ae.pt",
         "sparsify": "sae.safetensors",
     }
-    assert {name: registry._MODULES[name].WEIGHTS_FILE for name in FORMATS} == weights
-    assert set(choice.NEEDED) == set(weights.values())
+    held = {name: registry._MODULES[name].WEIGHTS_FILE for name in weights}
+    assert held == weights
+    assert {layout.format for layout in LAYOUTS} == set(FORMATS)
+    published = {
+        **{f"repository/folder/{file}": name for name, file in weights.items()},
+        "Llama3_1-8B-Base-L15R-8x/checkpoints/final.safetensors": "llama_scope",
+        "layer0.sae.pt": "qwen_scope",
+        "layer_35.safetensors": "circuit_tracer",
+        "Llama-3.1-8B-Instruct-SAE-l19.pth": "goodfire",
+        "Llama-3.3-70B-Instruct-SAE-l50.pt": "goodfire",
+        "topk_sae_l15_exp16_k32.pt": "goodfire",
+        "gpt2-small_L0_Hcat_z_lr1.20e-03_l11.80e+00_ds24576_v9.pt": "hook_z",
+    }
+    layouts = {path: layout_of(path) for path in published}
+    assert {path: layout and layout.format for path, layout in layouts.items()} == published
+    for path in ("final.safetensors", "model.safetensors", "W_enc_0.safetensors", "x.pt"):
+        assert layout_of(path) is None
     names = {
         "formats.saelens_config": {
             "CONFIG_FILE": "cfg.json",

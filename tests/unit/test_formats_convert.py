@@ -10,7 +10,15 @@ import torch
 from app.cli import main
 from app.commands.convert import Format
 from sae_core.config import Architecture, Site
-from sae_core.formats import FORMATS, read_config, read_sae, recognise, write_sae
+from sae_core.formats import (
+    FORMATS,
+    WRITTEN,
+    read_config,
+    read_sae,
+    recognise,
+    weights_file,
+    write_sae,
+)
 from tests.formats_support import (
     ALL,
     D_MODEL,
@@ -26,13 +34,23 @@ HOLDS: dict[str, tuple[Architecture, ...]] = {
     "gemma_scope_2": ("jumprelu",),
     "dictionary_learning": ALL,
     "sparsify": ("topk",),
+    "llama_scope": ("jumprelu",),
+    "circuit_tracer": ("jumprelu", "standard", "topk"),
+    "goodfire": ("standard",),
+    "hook_z": ("standard",),
 }
+READ_ONLY = {"qwen_scope"}
+"""Their files do not say all that an SAE is."""
 FILES = {
     "saelens": "sae_weights.safetensors",
     "gemma_scope": "params.npz",
     "gemma_scope_2": "params.safetensors",
     "dictionary_learning": "ae.pt",
     "sparsify": "sae.safetensors",
+    "llama_scope": "sae_weights.safetensors",
+    "circuit_tracer": "layer_2.safetensors",
+    "goodfire": "gemma-2-2b-SAE-l2.pth",
+    "hook_z": "gemma-2-2b_L2_Hcat_z_50.pt",
 }
 
 
@@ -44,15 +62,16 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
 
 
 def test_the_command_and_the_library_agree_on_formats() -> None:
-    assert get_args(Format) == FORMATS == tuple(HOLDS)
+    assert get_args(Format) == WRITTEN == tuple(HOLDS)
+    assert set(FORMATS) == set(WRITTEN) | READ_ONLY
 
 
-@pytest.mark.parametrize("to", FORMATS)
+@pytest.mark.parametrize("to", WRITTEN)
 @pytest.mark.parametrize("architecture", ALL)
 def test_each_format_holds_what_it_holds(
     architecture: Architecture, to: str, tmp_path: Path
 ) -> None:
-    sae = random_sae(architecture)
+    sae = random_sae(architecture, transcoder=to == "circuit_tracer")
     if architecture not in HOLDS[to]:
         with pytest.raises(ValueError, match="format"):
             write_sae(sae, tmp_path / "x", to)
@@ -60,10 +79,13 @@ def test_each_format_holds_what_it_holds(
         return
     write_sae(sae, tmp_path / "x", to)
     assert recognise(tmp_path / "x") == recognise(tmp_path / "x" / FILES[to]) == to
+    assert weights_file(tmp_path / "x") == tmp_path / "x" / FILES[to]
     assert_same_function(read_sae(tmp_path / "x"), sae)
     assert_same_function(read_sae(tmp_path / "x" / FILES[to]), sae)
     cfg = read_config(tmp_path / "x")
     assert (cfg.architecture, cfg.d_model, cfg.d_sae) == (architecture, D_MODEL, D_SAE)
+    if to != "gemma_scope":  # its names alone say where
+        assert (cfg.site, cfg.site_out) == (sae.cfg.site, sae.cfg.site_out)
     assert all(path.stat().st_mode & 0o044 == 0o044 for path in (tmp_path / "x").iterdir())
 
 
@@ -119,7 +141,7 @@ def test_matrices_may_be_written_in_bfloat16(to: str, tmp_path: Path) -> None:
     ("name", "sentence"),
     [
         ("absent", "absent does not exist"),
-        ("empty", "holds no SAE: none of sae_weights.safetensors, params.npz"),
+        ("empty", "holds no SAE: no file is named as one of saelens, gemma_scope"),
         ("model.safetensors", "is in no SAE format that is read"),
         ("notes.txt", "is in no SAE format that is read"),
         ("empty.txt", "is empty"),
