@@ -83,31 +83,31 @@ def evaluate_together(
 
     The model runs once to the site, whole for the untouched text and for both ablations, and once
     more whole for each SAE. `progress` is told the number of tokens as they are done, half of each
-    batch in either pass; None shows a bar on stderr if it takes long. Raises ValueError if the SAEs' sites differ, or if the rows hold no token that counts.
+    batch in either pass; None shows a bar on stderr if it takes long. Raises ValueError if the
+    SAEs' sites differ, or if the rows hold no token that counts.
     """
     sites = {(lm.site(name), lm.target(name)) for name in sae_names}
     if len(sites) != 1:
         raise ValueError(f"{len(sites)} sites: only SAEs of one site can be measured together.")
     saes = {name: lm.sae(name) for name in sae_names}
-    stats = {
-        name: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
-        for name, sae in saes.items()
-    }
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     total = sum(int(batch.mask.sum()) for batch in all_batches)
     with reported(progress, f"measuring {', '.join(sae_names)}", total) as report:
-        return _measured(lm, saes, stats, all_batches, report)
+        return _measured(lm, saes, all_batches, report)
 
 
 def _measured(
     lm: SplicedLM,
     saes: dict[str, SAE],
-    stats: dict[str, ReconstructionStats],
     all_batches: Sequence[TokenBatch],
     report: Progress,
 ) -> dict[str, Evaluation]:
-    """The two passes over SAEs of one site; `stats` are filled."""
+    """The two passes over SAEs of one site."""
     sae_names = list(saes)
+    stats = {
+        name: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
+        for name, sae in saes.items()
+    }
     site, target = lm.site(sae_names[0]), lm.target(sae_names[0])
     for batch in all_batches:
         with lm.lock:
