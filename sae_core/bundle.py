@@ -51,6 +51,10 @@ class Bundle:
     hashes: dict[str, str] = field(default_factory=dict, repr=False)
     """SHA-256 of weights files that have been read."""
 
+    def __repr__(self) -> str:
+        """Folder, model and SAEs in one line."""
+        return f"Bundle({str(self.path)!r}: {self.model}, SAEs {', '.join(self.sae_names)})"
+
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":
         """Read a bundle; ValueError with one sentence if it is none or lacks a part."""

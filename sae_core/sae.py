@@ -44,6 +44,20 @@ class SAE(nn.Module):
         """An SAE of the configured architecture with all weights 0."""
         return ARCHITECTURES[cfg.architecture](cfg)
 
+    def __repr__(self) -> str:
+        """Kind, sites, widths, model and device in one line."""
+        cfg = self.cfg
+        where = "no site" if cfg.site is None else str(cfg.site)
+        parts = [
+            f"{where} to {cfg.site_out}" if cfg.is_transcoder else where,
+            f"d_model {cfg.d_model:,}",
+            f"d_sae {cfg.d_sae:,}",
+            f"k {cfg.k}" if cfg.k else "",
+            f"of {cfg.model_name}" if cfg.model_name else "",
+            str(self.W_enc.device),
+        ]
+        return f"{type(self).__name__}({', '.join(filter(None, parts))})"
+
     def pre_acts(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """What the activation function sees."""
         return x.to(self.W_enc.dtype) @ self.W_enc + self.b_enc
