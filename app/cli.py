@@ -4,7 +4,8 @@ Each subcommand is a frozen dataclass in `app.commands` whose fields are its opt
 imported only when it is asked for, so that `jumpscope --help` needs neither PyTorch nor Gradio.
 
 Results go to stdout, all else to stderr. Exit status: 0 done, 1 a bug (with its traceback), 2 the
-user's mistake (one line), 130 interrupted.
+user's mistake or a refusal of the disk's or the device's (one line), 130 interrupted, 141 cut off
+because nobody reads its messages any more.
 """
 
 import contextlib
@@ -16,9 +17,11 @@ import re
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 import tyro
+
+from sae_core.files import disk_failure
 
 
 class Command(Protocol):
@@ -50,38 +53,64 @@ _EXTRAS = {"gradio": "app", "tensorboard": "train"}
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `jumpscope` with `argv` (the process's own by default) and return its exit status."""
     argv = sys.argv[1:] if argv is None else list(argv)
+    name = argv[0] if argv and argv[0] in COMMANDS else ""
+    prog = f"jumpscope {name}".rstrip()
+    try:
+        return _answer(argv)
+    except KeyboardInterrupt as stop:
+        # A command that can go on later says so in the exception's text.
+        sys.stderr.write(f"{prog}: {str(stop) or 'interrupted.'}\n")
+        return 130
+    except _ReaderGoneError:
+        _silence(sys.stdout)
+        return 0
+    except BrokenPipeError:
+        # The reader of what is said on the way has gone, and the work is not done.
+        _silence(sys.stdout, sys.stderr)
+        return 141
+    except Exception as error:
+        sentence = _sentence(error)
+        if sentence is None or os.environ.get("JUMPSCOPE_DEBUG"):
+            raise
+        return _complain(prog, sentence)
+
+
+class _ReaderGoneError(Exception):
+    """The reader of our output (head, less) has gone, with the work done."""
+
+
+def _answer(argv: Sequence[str]) -> int:
+    """What `main` does, before its errors are turned into lines."""
     if not argv or argv[0] in ("-h", "--help"):
-        sys.stdout.write(_overview())
+        _print(_overview())
         return 0 if argv else 2
     if argv[0] == "--version":
-        sys.stdout.write(f"jumpscope {version('jumpscope')}\n")
+        _print(f"jumpscope {version('jumpscope')}")
         return 0
     name, *rest = argv
     if name not in COMMANDS:
-        names = ", ".join(COMMANDS)
-        return _complain("jumpscope", f"unknown command {name!r}: use one of {names}.")
+        raise ValueError(f"unknown command {name!r}: use one of {', '.join(COMMANDS)}.")
+    return _run(name, rest)
+
+
+def _print(text: str) -> None:
+    """A line of the result; what the terminal's encoding lacks is written as an escape."""
     try:
-        return _run(name, rest)
-    except KeyboardInterrupt as stop:
-        # A command that can go on later says so in the exception's text.
-        sys.stderr.write(f"jumpscope {name}: {str(stop) or 'interrupted.'}\n")
-        return 130
-    except BrokenPipeError:
-        # The reader of our output (head, less) has gone; nothing more can be said to it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, OSError) as error:
-        if os.environ.get("JUMPSCOPE_DEBUG"):
-            raise
-        return _complain(f"jumpscope {name}", _sentence(error))
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        return _complain(
-            f"jumpscope {name}",
-            f"{error.name} is not installed: run pip install 'jumpscope[{extra}]'.",
-        )
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError as error:
+        raise _ReaderGoneError from error
+    except OSError:
+        # What could not be written would be tried once more at the end, with a complaint.
+        _silence(sys.stdout)
+        raise
+
+
+def _silence(*streams: TextIO) -> None:
+    """Write no more to these streams: what is left in them goes nowhere."""
+    for stream in streams:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _run(name: str, args: Sequence[str]) -> int:
@@ -93,8 +122,7 @@ def _run(name: str, args: Sequence[str]) -> int:
     with contextlib.redirect_stdout(sys.stderr):
         result = command.execute()
     if result is not None:
-        sys.stdout.write(result + "\n")
-        sys.stdout.flush()
+        _print(result)
     return 0
 
 
@@ -136,10 +164,25 @@ def _one_line(box: str) -> str:
     return message if message.endswith((".", "?")) else f"{message}."
 
 
-def _sentence(error: ValueError | OSError) -> str:
-    if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror.lower()}."
-    return " ".join(str(error).split()) or type(error).__name__
+def _sentence(error: Exception) -> str | None:
+    """The line for what stopped a command; None for a bug, whose traceback is wanted.
+
+    The one place where the errors of the system and of libraries are told from bugs.
+    """
+    if isinstance(error, ModuleNotFoundError):
+        extra = _EXTRAS.get((error.name or "").partition(".")[0])
+        return extra and f"{error.name} is not installed: run pip install 'jumpscope[{extra}]'."
+    if isinstance(error, ValueError):
+        return " ".join(str(error).split()) or type(error).__name__
+    if sentence := disk_failure(error):
+        return sentence
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return "the memory is full: use fewer tokens or rows at once, or a smaller SAE."
+    if isinstance(error, OSError):
+        if error.filename is not None and error.strerror:
+            return f"{error.filename}: {error.strerror.lower()}."
+        return " ".join(str(error).split()) or type(error).__name__
+    return None
 
 
 def _complain(prog: str, sentence: str) -> int:
@@ -159,18 +202,36 @@ def _overview() -> str:
             *lines,
             "",
             "jumpscope COMMAND --help shows a command's options; jumpscope --version the version.",
-            "",
         ]
     )
 
 
+def _take_streams() -> None:
+    """Streams that take every text: one that was closed takes it to nowhere, and what an encoding
+    such as ASCII lacks (a name with an umlaut, say) is written as an escape.
+    """
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 - for the process's life
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run() -> NoReturn:
     """The installed command: `main` as a process."""
-    status = main()
-    if status == 130:
+    _take_streams()
+    try:
+        status = main()
+    except SystemExit as stop:  # after a command's help
+        status = stop.code
+    try:
+        sys.stdout.flush()
+    except OSError:
+        _silence(sys.stdout)
+    if status in (130, 141):
         # At once: threads may be at work still, and an interpreter that is torn down under them
         # ends in complaints that nobody can act on.
-        sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)

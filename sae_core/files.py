@@ -1,12 +1,36 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files so that a reader never sees half of one, and what a disk's refusal means.
 
+The system's errors come through many libraries, each of which wraps them in a class of its own;
+`disk_failure` knows them all, so that a full disk or a folder without rights is one sentence
+wherever it shows.
+"""
+
+import errno
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Numbers of the system's errors where a disk, or a user's share of it, is full."""
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""Numbers of its errors where it gives no right to a file or folder."""
+
+# What libraries written in C++ and Rust make of these errors: PyTorch, safetensors, DuckDB.
+_NO_SPACE = re.compile(r"no space left|disk quota|os error (28|122)\b|disk is full", re.IGNORECASE)
+_NO_RIGHT = re.compile(r"permission denied|read-only file system|os error (13|30)\b", re.IGNORECASE)
+_TORCH_WRITER = re.compile(r"PytorchStreamWriter|unexpected pos \d+ vs|inline_container")
+"""torch.save's words where the system took fewer bytes than it was given, whatever the reason."""
+_QUOTED = re.compile(r"[\"'](/[^\"']+)[\"']")
+
+ON_WINDOWS = os.name == "nt"
+"""Where a file that a program has open cannot be replaced."""
 
 
 @contextmanager
@@ -14,17 +38,22 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` if the block succeeds.
 
     The temporary file is on the same file system, so the rename is atomic; it is removed when the
-    block raises. Raises ValueError naming the disk when it is full.
+    block raises. Raises ValueError with one sentence when the disk is full, the folder may not be
+    written to, or another program holds the old file so that it cannot be replaced; the old file is
+    whole then.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with open(temporary, "rb") as written:
+        # For writing, since Windows flushes nothing else.
+        with open(temporary, "r+b") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise _explained(error, path) from error
+        _replace(temporary, path)
+    except Exception as error:
+        if isinstance(error, ValueError) or (sentence := disk_failure(error, path)) is None:
+            raise
+        raise ValueError(sentence) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -33,22 +62,71 @@ def atomic_write(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path` that takes its place if the block succeeds.
 
-    An existing folder at `path` is replaced; it stays as it was when the block raises.
+    An existing folder at `path` is replaced; it stays as it was when the block raises. Errors are
+    as in `atomic_write`.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    temporary = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         yield temporary
         temporary.chmod(0o755)
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            os.replace(path, old)
-        os.replace(temporary, path)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise _explained(error, path) from error
+        if not path.exists():
+            os.replace(temporary, path)
+        else:
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            _replace(path, old)
+            try:
+                os.replace(temporary, path)
+            except OSError:
+                os.replace(old, path)
+                raise
+            shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:
+        if isinstance(error, ValueError) or (sentence := disk_failure(error, path)) is None:
+            raise
+        raise ValueError(sentence) from error
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename; ValueError where Windows refuses it because a program has one of the two open."""
+    there = target if target.exists() else source
+    try:
+        os.replace(source, target)
+    except PermissionError as error:
+        if not ON_WINDOWS:
+            raise  # an open file can be replaced here: what is refused is a right
+        raise ValueError(
+            f"{there} is open in another program and was left as it is: close it there, then run "
+            "again."
+        ) from error
+
+
+@contextmanager
+def only_one(path: Path, busy: str) -> Iterator[None]:
+    """Hold the lock file `path` inside the block, and remove it after; ValueError saying `busy` if
+    another process, or another part of this one, holds it. Ends with its process, however that
+    ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    while True:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise ValueError(busy) from error
+        if path.exists():
+            break
+        # Taken just when its last holder removed the file: that lock keeps nobody out.
+        lock.release()
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        lock.release()
 
 
 def keep_others(old: Path, new: Path) -> None:
@@ -72,12 +150,40 @@ def keep_others(old: Path, new: Path) -> None:
             linked(str(child), str(target))
 
 
-def _explained(error: OSError, path: Path) -> Exception:
-    if error.errno == 28:  # ENOSPC
-        return ValueError(f"no space left on the disk of {path}: free some and run again.")
-    if error.errno in (13, 30):  # EACCES, EROFS
-        return ValueError(f"{path} cannot be written: choose a folder you may write to.")
-    return error
+def disk_failure(error: BaseException, path: Path | None = None) -> str | None:
+    """The sentence for an error that says that a disk is full or gives no right; None for others.
+
+    `path` is what was to be written, where that is known; else the error's own file is named.
+    """
+    cause: BaseException | None = error
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        if sentence := _disk_sentence(cause, path):
+            return sentence
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+def _disk_sentence(error: BaseException, path: Path | None) -> str | None:
+    number = error.errno if isinstance(error, OSError) else None
+    said = str(error)
+    # A library's words count only in its own kinds of errors: not in sentences that quote them.
+    foreign = number is None and not isinstance(error, ValueError | KeyError)
+    named = getattr(error, "filename", None)
+    if number in FULL or (foreign and _NO_SPACE.search(said)):
+        where = f" of {path or named}" if path or named else ""
+        return f"no space left on the disk{where}: free some and run again."
+    if foreign and _TORCH_WRITER.search(said):
+        where = path or "its file"
+        return f"{where} could not be written whole: free some space on its disk and run again."
+    if number in REFUSED or (foreign and _NO_RIGHT.search(said)):
+        if path is not None:
+            return f"{path} cannot be written: choose a folder you may write to."
+        quoted = _QUOTED.search(said)
+        where = named or (quoted[1] if quoted else "a file")
+        return f"{where}: this user may not do that; give it the right, or name another place."
+    return None
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,9 @@ import zlib
 
 import numpy as np
 
+MOST_INFLATED = 1032
+"""Times its length that deflated data can grow at most."""
+
 
 def pack(array: np.ndarray, dtype: str) -> bytes:
     """Bytes of the flattened `array` as `dtype` (numpy's name, little-endian)."""
@@ -19,19 +22,38 @@ def pack(array: np.ndarray, dtype: str) -> bytes:
     return b"".join([head.tobytes(), *deflated])
 
 
-def unpack(data: bytes, dtype: str, at: int = 0) -> tuple[np.ndarray, int]:
+def unpack(
+    data: bytes, dtype: str, at: int = 0, count: int | None = None
+) -> tuple[np.ndarray, int]:
     """The array that begins at byte `at`, flat, and where the next one begins.
 
-    Raises ValueError or zlib.error if the bytes are no such array.
+    `count`: how many elements it must have; None takes any number. Raises ValueError or zlib.error
+    if the bytes are no such array; no more memory is used than `count` asks for, or than as many
+    bytes can honestly be inflated to.
     """
     size = np.dtype(dtype).itemsize
-    count, *lengths = np.frombuffer(data, "<u4", 1 + size, at).tolist()
+    found, *lengths = np.frombuffer(data, "<u4", 1 + size, at).tolist()
+    if count is not None and found != count:
+        raise ValueError(f"an array has {found:,} elements in place of {count:,}")
     at += 4 * (1 + size)
-    planes = np.empty((size, count), np.uint8)
+    if found > MOST_INFLATED * (len(data) - at):
+        raise ValueError(f"{len(data) - at:,} bytes cannot hold {found:,} elements")
+    planes = np.empty((size, found), np.uint8)
     for plane, length in zip(planes, lengths, strict=True):
-        plane[:] = np.frombuffer(zlib.decompress(data[at : at + length], -15), np.uint8)
+        plane[:] = np.frombuffer(inflate(data[at : at + length], found, -zlib.MAX_WBITS), np.uint8)
         at += length
     return np.ascontiguousarray(planes.T).view(dtype).reshape(-1), at
+
+
+def inflate(data: bytes, most: int, window: int = zlib.MAX_WBITS) -> bytes:
+    """`data` decompressed (`window` as zlib takes it); ValueError, before more memory is used, if
+    that is longer than `most` bytes or the data is cut off.
+    """
+    inflater = zlib.decompressobj(window)
+    inflated = inflater.decompress(data, most + 1)
+    if len(inflated) > most or not inflater.eof:
+        raise ValueError(f"compressed data is not the {most:,} bytes that it should be")
+    return inflated
 
 
 def _deflate(data: bytes) -> bytes:

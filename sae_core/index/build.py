@@ -16,6 +16,7 @@ from sae_core.index.index_config import IndexConfig
 from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
 from sae_core.index.write import write_index
 from sae_core.language_model import check_context
+from sae_core.progress_bar import Progress, reported
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths
@@ -24,9 +25,6 @@ log = logging.getLogger(__name__)
 
 _CALIBRATION_ROWS, _CALIBRATION_BATCH, _CALIBRATION_TOKENS = 64, 8, 8192
 """Rows, and tokens at most, on which the bins of the pre-activation histograms are settled."""
-
-Progress = Callable[[int], Any]
-"""Called with the number of tokens read since the last call."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +63,24 @@ def build_indexes(
 
     Model and SAEs stay on the device that they are on. Work in progress is kept beside the first
     index, so that a run that was killed goes on from its last checkpoint when it is started again;
-    the result is the same. Raises ValueError with one sentence if the SAEs do not fit the model,
-    the corpus cannot be read or is empty, or a checkpoint belongs to another run.
+    the result is the same. `progress` is told the number of tokens read; None shows a bar on
+    stderr if it takes long. Raises ValueError with one sentence if the SAEs do not fit the model,
+    the corpus cannot be read or is empty, a checkpoint belongs to another run, another process is
+    building one of these indexes, or the disk is full.
     """
+    with index_checkpoint.only_build([target.out_path for target in targets]):
+        return _build(model, tokenizer, targets, cfg, model_name, progress)
+
+
+def _build(
+    model: Any,
+    tokenizer: Any,
+    targets: Sequence[Target],
+    cfg: IndexConfig,
+    model_name: str,
+    progress: Progress | None,
+) -> list[dict[str, Any]]:
+    """`build_indexes` while no other process builds one of them."""
     saes = [target.sae for target in targets]
     context_size = _context_size(saes, cfg)
     check_context(model, context_size)
@@ -85,9 +98,9 @@ def build_indexes(
         else:
             run.resume(state)
             log.info("going on from %s tokens", f"{run.tokens:,}")
-            if progress:
-                progress(run.tokens)
-        run.read(lambda: index_checkpoint.save(folder, marks, run.state()), progress)
+        with reported(progress, "indexing", cfg.tokens) as report:
+            report(run.tokens)
+            run.read(lambda: index_checkpoint.save(folder, marks, run.state()), report)
         name = model_name or saes[0].cfg.model_name
         entries = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
     except KeyboardInterrupt as stop:
@@ -192,14 +205,13 @@ class _Run:
         captured = activations(self._model, batch.input_ids.to(self._device), sites)
         return [(captured[read], captured[write]) for read, write in pairs]
 
-    def read(self, save: Callable[[], None], progress: Progress | None) -> None:
+    def read(self, save: Callable[[], None], progress: Progress) -> None:
         """Read the rest of the sample, saving now and then."""
         saved = self.tokens
         for batch in self._batches():
             before = self.tokens
             self._count(batch)
-            if progress:
-                progress(self.tokens - before)
+            progress(self.tokens - before)
             if self.tokens - saved >= self._cfg.checkpoint_tokens:
                 save()
                 saved = self.tokens

@@ -36,6 +36,7 @@ class ContextReader:
         self._vocab = vocab
         length = arrays["segment_length"].astype(np.int64)
         self._segment_end = np.cumsum(length)
+        self._stored = int(length.sum())
         self._segment_start = self._segment_end - length
         self._segment_document = arrays["segment_document"].astype(np.int64)
         self._segment_offset = _offsets(arrays["segment_skip"], length, self._segment_document)
@@ -67,6 +68,11 @@ class ContextReader:
             start, end = int(first[n]), int(last[n])
             activations = [0.0] * (end - start)
             shift = place - start - self._before
+            spots = positions[n]
+            if len(spots) and not 0 <= int(spots.min()) + shift <= int(spots.max()) + shift < (
+                end - start
+            ):
+                raise ValueError("a context has activations outside its tokens")
             for position, level in zip(positions[n].tolist(), levels[n].tolist(), strict=True):
                 activations[position + shift] = level / 255 * largest
             if not near_miss:
@@ -120,7 +126,10 @@ class ContextReader:
                 decoded[block] = self._cache[block]
         if missing := sorted(wanted - decoded.keys()):
             for block, data in self._read_blocks(missing):
-                decoded[block] = self._id_of_rank[tokencodec.decode_block(data)]
+                rank = tokencodec.decode_block(data)
+                if len(rank) != min(size, self._stored - block * size):
+                    raise ValueError(f"block {block:,} of its tokens is not whole")
+                decoded[block] = self._id_of_rank[rank]
             with self._lock:
                 self._cache.update({block: decoded[block] for block in missing})
                 while len(self._cache) > CACHED_BLOCKS:

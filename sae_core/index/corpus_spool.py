@@ -8,6 +8,7 @@ run that was killed cuts the spool back to its last checkpoint and goes on from 
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,8 +104,11 @@ class Spool:
         self._source_index = {source: i for i, source in enumerate(self.sources)}
 
     def close(self) -> None:
-        """Close the file, leaving it on disk."""
-        self._file.close()
+        """Close the file, leaving it on disk. What a full disk does not take any more is lost: it
+        comes after the last checkpoint.
+        """
+        with suppress(OSError):
+            self._file.close()
 
 
 def corpus_rows(

@@ -4,6 +4,7 @@ A page is the arrays of `Page` in the order of `_FIELDS`, each written by `array
 docs/format.md says what they mean.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -40,6 +41,53 @@ _FIELDS = {
     "neighbour": "<u4",
     "cosine": "<i2",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageShape:
+    """What the lengths of a page's arrays follow from."""
+
+    features: int
+    groups: int
+    """Groups of contexts of each feature, near misses last."""
+    logits: int
+    """Entries of each list of logits."""
+    neighbours: int
+
+    def count(self, name: str, before: Mapping[str, np.ndarray]) -> int:
+        """Elements of the array `name`, given those that stand before it."""
+        match name:
+            case "contexts":
+                return self.features * self.groups
+            case "place" | "others":
+                return _sum(before["contexts"])
+            case "value":
+                return _sum(before["contexts"]) - self._near(before)
+            case "gap":
+                return self._near(before)
+            case "position" | "activation":
+                return _sum(before["others"])
+            case "activation_counts":
+                return self.features * DOUBLING_BINS
+            case "pre_activation_counts":
+                return self.features * (WINDOW_BINS + 2)
+            case "tokens" | "sources":
+                return self.features
+            case "token_count":
+                return _sum(before["tokens"])
+            case "source" | "source_count":
+                return _sum(before["sources"])
+            case "neighbour" | "cosine":
+                return self.features * self.neighbours
+        assert name.startswith(("raises", "lowers"))
+        return self.features * self.logits
+
+    def _near(self, before: Mapping[str, np.ndarray]) -> int:
+        return _sum(before["contexts"][self.groups - 1 :: self.groups])
+
+
+def _sum(counts: np.ndarray) -> int:
+    return int(counts.sum(dtype=np.int64))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +136,14 @@ class Page:
         return b"".join(pack(getattr(self, name), dtype) for name, dtype in _FIELDS.items())
 
     @classmethod
-    def unpack(cls, data: bytes) -> "Page":
-        """Inverse of `pack`; ValueError or zlib.error if the bytes are no page."""
-        arrays, at = {}, 0
+    def unpack(cls, data: bytes, shape: PageShape) -> "Page":
+        """Inverse of `pack`; ValueError or zlib.error if the bytes are no page of this shape."""
+        arrays: dict[str, np.ndarray] = {}
+        at = 0
         for name, dtype in _FIELDS.items():
-            arrays[name], at = unpack(data, dtype, at)
+            arrays[name], at = unpack(data, dtype, at, shape.count(name, arrays))
+        if at != len(data):
+            raise ValueError(f"a page is {len(data) - at:,} bytes too long")
         return cls(**arrays)
 
 

@@ -172,7 +172,10 @@ class _Cut:
         """Shares of the largest activation at the next `count` peaks."""
         drops = self._page.value[self._value : self._value + count].astype(np.int64)
         self._value += count
-        return (65535 - np.cumsum(drops)) / 65535
+        shares = (65535 - np.cumsum(drops)) / 65535
+        if (shares < 0).any():
+            raise ValueError("a context's activation is below 0")
+        return shares
 
     def gaps(self, count: int) -> np.ndarray:
         """How far the next `count` near misses are below the threshold."""

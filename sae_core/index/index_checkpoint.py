@@ -4,7 +4,8 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from torch import nn
 
 from sae_core.corpus import expand
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, only_one
 from sae_core.index.index_config import IndexConfig
 from sae_core.sae import SAE
 
@@ -31,6 +32,21 @@ _FREE = (
 def folder_of(out_path: Path) -> Path:
     """Where the unfinished work for an index at `out_path` is kept."""
     return out_path.with_name(f"{out_path.name}.partial")
+
+
+@contextmanager
+def only_build(paths: Sequence[Path]) -> Iterator[None]:
+    """Keep other builds away from the indexes at `paths`, until the block or the process ends;
+    ValueError with one sentence if one is at work on any of them.
+    """
+    with ExitStack() as held:
+        for path in paths:
+            busy = (
+                f"another jumpscope index is at work on {path}: wait until it has ended, or stop "
+                "it and give this command again to go on from its checkpoint."
+            )
+            held.enter_context(only_one(path.with_name(f"{path.name}.lock"), busy))
+        yield
 
 
 def fingerprint(

@@ -4,6 +4,7 @@ docs/format.md specifies the file. All SQL that makes or opens one is here; `sto
 """
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import duckdb
 
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, disk_failure
 
 SCHEMA_VERSION = 2
 READ_VERSIONS = (1, 2)
@@ -54,6 +55,9 @@ _HARDENED: dict[str, Any] = {
     "lock_configuration": "true",
 }
 _REBUILD = "build it again with jumpscope index."
+# DuckDB's words: it has one class of errors for all that a file can be.
+_HOLDER = re.compile(r"held in (\S+) \(PID (\d+)\)")
+_NEWER = re.compile(r"newer version of DuckDB|can only read version")
 
 
 class IndexWriter:
@@ -94,18 +98,22 @@ def create(path: Path) -> Iterator[IndexWriter]:
             temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
 
 
+class IndexBusyError(ValueError):
+    """Another program has the index open for writing; nothing is wrong with it."""
+
+
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open an index for reading alone: no other file, no network, no extension, no settings.
 
-    Raises ValueError with one sentence if the file is missing, damaged, no index, or an index of
-    another schema.
+    Raises IndexBusyError if a program has it open for writing, and else ValueError with one
+    sentence if the file is missing, damaged, no index, or an index of another schema.
     """
     if not path.is_file():
         raise ValueError(f"there is no index at {path}: build one with jumpscope index.")
     try:
         connection = duckdb.connect(str(path), read_only=True, config=_HARDENED)
     except duckdb.Error as error:
-        raise ValueError(f"{path} is damaged or no index: {_REBUILD}") from error
+        raise _not_opened(path, error) from error
     try:
         _check(connection, path)
     except duckdb.Error as error:
@@ -117,19 +125,50 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     return connection
 
 
+def _not_opened(path: Path, error: duckdb.Error) -> ValueError:
+    """What DuckDB's refusal to open a file means."""
+    said = str(error)
+    if "Could not set lock" in said or "different configuration" in said:
+        holder = _HOLDER.search(said)
+        named = f" ({Path(holder[1]).name}, PID {holder[2]})" if holder else ""
+        return IndexBusyError(
+            f"{path} is in use: a program{named} has it open for writing; close it there, then "
+            "try again."
+        )
+    if _NEWER.search(said):
+        return ValueError(
+            f"{path} was written by a newer DuckDB than the {duckdb.__version__} here: install a "
+            f"newer one (pip install -U duckdb), or {_REBUILD}"
+        )
+    if isinstance(error, duckdb.IOException) and disk_failure(error):
+        return ValueError(f"{path} cannot be read: this user has no right to it.")
+    return ValueError(f"{path} is damaged or no index: {_REBUILD}")
+
+
 def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
-    tables = {
-        name for (name,) in connection.execute("SELECT table_name FROM duckdb_tables()").fetchall()
-    }
-    if not tables >= set(TABLES):
+    """ValueError unless the tables are there in a schema that is read, and the file is whole."""
+    rows = connection.execute(
+        "SELECT c.table_name, c.column_name FROM duckdb_columns() c JOIN duckdb_tables() t USING "
+        "(table_oid)"
+    ).fetchall()
+    if "meta" not in {table for table, _ in rows}:
         raise ValueError(f"{path} is no index: {_REBUILD}")
     version = connection.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
     if version is None or version[0] not in map(str, READ_VERSIONS):
         other = "unknown" if version is None else version[0]
         supported = " and ".join(map(str, READ_VERSIONS))
+        newer = other.isdigit() and int(other) > SCHEMA_VERSION
+        what = f"install a newer Jumpscope, or {_REBUILD}" if newer else _REBUILD
         raise ValueError(
-            f"{path} has index schema {other} but this version reads {supported}: {_REBUILD}"
+            f"{path} has index schema {other[:20]} but this version reads {supported}: {what}"
         )
+    columns = {
+        (table, definition.split()[0])
+        for table, definitions in TABLES.items()
+        for definition in _split(definitions)
+    }
+    if not columns <= set(rows):
+        raise ValueError(f"{path} is no index: {_REBUILD}")
     # A copy that broke off opens all the same: what is missing would be missed on some page later.
     row = connection.execute(
         "SELECT block_size, total_blocks FROM pragma_database_size()"

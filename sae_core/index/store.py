@@ -3,7 +3,8 @@
 import json
 import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,17 @@ from sae_core.index.context_reader import ContextReader
 from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.feature_reader import FeatureReader
 from sae_core.index.highlights import META_KEY
+from sae_core.index.index_checks import (
+    blocks_of,
+    check_arrays,
+    check_features,
+    check_highlights,
+    check_ids,
+    check_meta,
+    check_page,
+    page_shape,
+    pages_of,
+)
 from sae_core.index.schema import ARRAYS, connect
 
 SORTS: dict[str, str] = {
@@ -26,6 +38,10 @@ SORTS: dict[str, str] = {
     "concentration": "concentration",
 }
 """Sort order of `Index.search` -> the column it sorts by."""
+
+
+_WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
+"""What is raised where a file's bytes or numbers cannot be what they stand for."""
 
 
 class Index:
@@ -42,39 +58,52 @@ class Index:
         connection = connect(path)
         try:
             return cls(path, connection)
-        except (duckdb.Error, zlib.error, ValueError, KeyError) as error:
+        except _WRONG as error:
             connection.close()
-            raise ValueError(f"{path} is damaged: build it again with jumpscope index.") from error
+            raise ValueError(_damaged(path, error)) from error
+        except BaseException:
+            connection.close()
+            raise
 
     def __init__(self, path: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._path, self._connection = path, connection
         entries = self._rows("SELECT key, value FROM meta")
         self._meta: dict[str, Any] = {key: json.loads(value) for key, value in entries}
-        self._highlights = [(int(i), str(why)) for i, why in self._meta.pop(META_KEY)]
+        check_meta(self._meta)
+        d_sae = self._meta["d_sae"]
+        self._highlights = check_highlights(self._meta.pop(META_KEY), d_sae)
         self._meta["totals"] = _totals(self._meta)
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
-        self._tokens = max(int(self._meta["tokens"]), 1)
+        self._tokens = int(self._meta["tokens"])
         rows = self._rows(
-            "SELECT signature, active_tokens, max_act, mean_act, threshold FROM features"
+            "SELECT feature, signature, active_tokens, max_act, mean_act, threshold FROM features"
             " ORDER BY feature"
         )
-        signature, active, max_act, mean_act, threshold = zip(*rows, strict=True)
+        ids, signature, active, max_act, mean_act, threshold = zip(*rows, strict=True)
+        check_ids("features", ids, d_sae)
         self._signature: tuple[str, ...] = signature
         self._active = np.array(active, np.int64)
         self._max_act = np.array(max_act, np.float64)
         self._mean_act = np.array(mean_act, np.float64)
         self._threshold = np.array(threshold, np.float64)
-        words = self._rows("SELECT text, bytes FROM vocabulary ORDER BY token")
-        vocab = [text.encode() if raw is None else raw for text, raw in words]
+        check_features(self._active, self._max_act, self._mean_act, self._threshold, self._tokens)
+        words = self._rows("SELECT text, bytes, token FROM vocabulary ORDER BY token")
+        check_ids("tokens in its vocabulary", [token for *_, token in words], len(words))
+        vocab = [text.encode() if raw is None else raw for text, raw, _ in words]
+        self._vocabulary = len(vocab)
+        documents = self._rows(
+            "SELECT number, title, source, license, document FROM documents ORDER BY document"
+        )
+        check_ids("documents", [document for *_, document in documents], len(documents))
+        check_arrays(arrays, self._meta, len(documents), len(vocab))
+        self._check_tables()
         contexts = ContextReader(
             read_blocks=self._read_blocks,
             arrays=arrays,
             vocab=vocab,
-            documents=self._rows(
-                "SELECT number, title, source, license FROM documents ORDER BY document"
-            ),
+            documents=[facts for *facts, _ in documents],
             sources=[row["source"] for row in self._meta["sources"]],
             before=int(self._meta["before"]),
             after=int(self._meta["after"]),
@@ -82,10 +111,44 @@ class Index:
         self._reader = FeatureReader(
             self._meta,
             arrays,
-            texts=[text for text, _ in words],
+            texts=[text for text, *_ in words],
             vocab=vocab,
             contexts=contexts,
         )
+
+    def __repr__(self) -> str:
+        """File, SAE and sample in one line."""
+        meta = self._meta
+        return (
+            f"Index({str(self._path)!r}: {len(self._active):,} features at {meta['site']} of "
+            f"{meta['model_name']}, {meta['tokens']:,} tokens)"
+        )
+
+    def _check_tables(self) -> None:
+        """ValueError unless the tables that are read piece by piece are whole."""
+        for table, column, count in (
+            ("pages", "page", pages_of(self._meta["d_sae"])),
+            ("token_blocks", "block", blocks_of(self._meta["stored_tokens"])),
+        ):
+            ids = self._rows(f"SELECT {column} FROM {table} ORDER BY {column}")
+            check_ids(table, [i for (i,) in ids], count)
+        # IS NOT TRUE holds for what is NULL as well.
+        [(wrong,)] = self._rows(
+            "SELECT count(*) FROM features WHERE (signature IS NOT NULL"
+            " AND isfinite(concentration) AND isfinite(early_share)"
+            " AND len(tokens) = list_count(tokens) AND coalesce(list_min(tokens), 0) >= 0"
+            " AND coalesce(list_max(tokens), 0) < ?) IS NOT TRUE",
+            [self._vocabulary],
+        )
+        if wrong:
+            raise ValueError(f"{wrong:,} features have tokens or shares that cannot be")
+        [(wrong,)] = self._rows(
+            "SELECT count(*) FROM documents WHERE (title IS NOT NULL AND license IS NOT NULL AND"
+            " number >= 0 AND source >= 0 AND source < ?) IS NOT TRUE",
+            [len(self._meta["sources"])],
+        )
+        if wrong:
+            raise ValueError(f"{wrong:,} documents are of sources that it does not have")
 
     def close(self) -> None:
         """Close the file; the index cannot be used after that."""
@@ -164,27 +227,28 @@ class Index:
     def feature(self, feature: int) -> dict[str, Any]:
         """All that the index holds of a feature, as JSON values; ValueError for an unknown id."""
         i = self._checked(feature)
-        page, at = self._page(i)
-        [(tokens,)] = self._rows("SELECT tokens FROM features WHERE feature = ?", [i])
-        active, threshold = int(self._active[i]), float(self._threshold[i])
-        read = self._reader
-        return {
-            **self._summary(i),
-            "active_tokens": active,
-            "tokens": int(self._meta["tokens"]),
-            "activation_histogram": read.activation_histogram(page, at, i, threshold),
-            "pre_activation_histogram": read.pre_activation_histogram(page, at, i, threshold),
-            "groups": read.groups(page, at, threshold, float(self._max_act[i])),
-            "logits": {"raises": read.raises(page, at), "lowers": read.lowers(page, at)},
-            "fires_on": {
-                "tokens": read.tokens(page, at, tokens, active),
-                "sources": read.sources(page, at, active),
-            },
-            "neighbours": [
-                {**row, "signature": self._signature[row["feature"]]}
-                for row in read.neighbours(page, at)
-            ],
-        }
+        with self._reading():
+            page, at = self._page(i)
+            [(tokens,)] = self._rows("SELECT tokens FROM features WHERE feature = ?", [i])
+            active, threshold = int(self._active[i]), float(self._threshold[i])
+            read = self._reader
+            return {
+                **self._summary(i),
+                "active_tokens": active,
+                "tokens": int(self._meta["tokens"]),
+                "activation_histogram": read.activation_histogram(page, at, i, threshold),
+                "pre_activation_histogram": read.pre_activation_histogram(page, at, i, threshold),
+                "groups": read.groups(page, at, threshold, float(self._max_act[i])),
+                "logits": {"raises": read.raises(page, at), "lowers": read.lowers(page, at)},
+                "fires_on": {
+                    "tokens": read.tokens(page, at, tokens, active),
+                    "sources": read.sources(page, at, active),
+                },
+                "neighbours": [
+                    {**row, "signature": self._signature[row["feature"]]}
+                    for row in read.neighbours(page, at)
+                ],
+            }
 
     def highlights(self, n: int = 12) -> list[dict[str, Any]]:
         """Up to n features to open first: summary, `rule` (why), and a strong `context`.
@@ -193,11 +257,12 @@ class Index:
         """
         rows = []
         for feature, reason in self._highlights[:n]:
-            page, at = self._page(feature)
-            largest = float(self._max_act[feature])
-            [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
-            strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
-            context = max(strong, key=_readability)
+            with self._reading():
+                page, at = self._page(feature)
+                largest = float(self._max_act[feature])
+                [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
+                strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
+                context = max(strong, key=_readability)
             rows.append({**self._summary(feature), "rule": reason, "context": context})
         return rows
 
@@ -219,12 +284,21 @@ class Index:
 
     def _page(self, feature: int) -> tuple[Page, int]:
         """The page of a feature and its place in it."""
-        statement = "SELECT data FROM pages WHERE page = ?"
-        [(data,)] = self._rows(statement, [feature // FEATURES])
+        number, at = divmod(feature, FEATURES)
+        [(data,)] = self._rows("SELECT data FROM pages WHERE page = ?", [number])
+        shape = page_shape(self._meta, number)
+        page = Page.unpack(data, shape)
+        active = self._active[number * FEATURES : (number + 1) * FEATURES]
+        check_page(page, shape, self._meta, active, self._vocabulary)
+        return page, at
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """What the bytes of a page or a block make go wrong inside, as one sentence."""
         try:
-            return Page.unpack(data), feature % FEATURES
-        except (zlib.error, ValueError) as error:
-            raise ValueError(self._damaged()) from error
+            yield
+        except _WRONG as error:
+            raise ValueError(_damaged(self._path, error)) from error
 
     def _read_blocks(self, blocks: Sequence[int]) -> list[tuple[int, bytes]]:
         statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
@@ -238,10 +312,16 @@ class Index:
             except duckdb.ConnectionException:
                 raise  # the index was closed: a bug, not a damaged file
             except duckdb.Error as error:
-                raise ValueError(self._damaged()) from error
+                raise ValueError(_damaged(self._path)) from error
 
-    def _damaged(self) -> str:
-        return f"{self._path} is damaged: build it again with jumpscope index."
+
+def _damaged(path: Path, error: Exception | None = None) -> str:
+    """The sentence for a file that cannot be read or cannot be true, with what is wrong with it."""
+    if str(error).startswith(str(path)):
+        return str(error)  # it is that sentence
+    # Of the errors that damaged bytes make, only our own checks' can be understood.
+    reason = f" ({error})" if type(error) is ValueError else ""
+    return f"{path} is damaged: build it again with jumpscope index{reason}."
 
 
 def _totals(meta: Mapping[str, Any]) -> dict[str, float]:

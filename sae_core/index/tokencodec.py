@@ -13,11 +13,15 @@ import zlib
 
 import numpy as np
 
+from sae_core.index.arrays import inflate
+
 BLOCK = 4096
 """Tokens per block."""
 _ONE = 192
 _TWO = (256 - _ONE) * 256 - 1
 """Ranks that two bytes can say; the last pair is the escape."""
+_LONGEST = 8 + (4 + 2) * BLOCK
+"""Bytes of a block before it is compressed, at most."""
 
 
 def ranks(token_counts: np.ndarray) -> np.ndarray:
@@ -45,8 +49,8 @@ def encode_block(rank: np.ndarray) -> bytes:
 
 
 def decode_block(data: bytes) -> np.ndarray:
-    """Ranks of a block's tokens, int64."""
-    raw = zlib.decompress(data)
+    """Ranks of a block's tokens, int64; ValueError or zlib.error if the bytes are no block."""
+    raw = inflate(data, _LONGEST)
     count, n_large = (int(n) for n in np.frombuffer(raw, "<u4", 2))
     large = np.frombuffer(raw, "<u4", n_large, 8)
     code = np.frombuffer(raw, np.uint8, offset=8 + 4 * n_large).astype(np.int64)
@@ -58,7 +62,9 @@ def decode_block(data: bytes) -> np.ndarray:
     start[1:] = ~first_of_two[:-1]
     rank = code[start]
     wide = first_of_two[start]
-    rank[wide] = _ONE + ((rank[wide] - _ONE) << 8) + code[1:][first_of_two[:-1]]
+    second = code[1:][first_of_two[:-1]]
+    if len(rank) != count or len(second) != int(wide.sum()):
+        raise ValueError(f"a block of {count:,} tokens is not whole")
+    rank[wide] = _ONE + ((rank[wide] - _ONE) << 8) + second
     rank[rank == _ONE + _TWO] = large
-    assert len(rank) == count
     return rank

@@ -1,11 +1,17 @@
 """The command: results on stdout, one line for a mistake, and the exit status."""
 
+import errno
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import pytest
+import torch
 
 from app import cli
 from app.cli import main
@@ -152,12 +158,86 @@ def test_a_mistake_can_show_its_traceback(command, monkeypatch):
         main(command(execute))
 
 
-def test_a_reader_that_has_gone_is_no_mistake(command, capsys):
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            OSError(errno.ENOSPC, "No space left on device", "/x/a"),
+            "no space left on the disk of /x/a",
+        ),
+        (RuntimeError("[enforce fail at inline_container.cc:603] ."), "could not be written whole"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/a"), "/x/a: this user may not do"),
+        (torch.OutOfMemoryError("CUDA out of memory."), "the memory is full: use fewer tokens"),
+        (MemoryError(), "the memory is full"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(error, line, command, capsys):
     def execute():
-        raise BrokenPipeError
+        raise error
 
-    with capsys.disabled():
-        assert main(command(execute)) == 0
+    assert main(command(execute)) == 2
+    assert line in one_line(capsys)
+
+
+PROGRAM = r"""
+import sys, types
+from dataclasses import dataclass
+from app import cli
+
+@dataclass(frozen=True, kw_only=True)
+class Fake:
+    lines: int = 0
+
+    def execute(self):
+        for n in range(self.lines):
+            sys.stderr.write(f"at work {n}\n")
+        return "\u00dcbung " + 200_000 * "x"
+
+sys.modules["fake"] = types.SimpleNamespace(Fake=Fake)
+cli.COMMANDS["fake"] = ("fake:Fake", "for tests")
+cli.run()
+"""
+
+
+def shell(ending: str, *, lines: int = 0, **environment: str) -> tuple[str, str]:
+    """Run the command in a shell line that ends so; stdout, and stderr with the exit status last
+    (that of the command, in a pipe as well).
+    """
+    line = f'"$0" -c "$1" fake --lines {lines} {ending}; echo "exit ${{PIPESTATUS[0]}}" >&2'
+    done = subprocess.run(
+        ["bash", "-c", line, sys.executable, PROGRAM],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        env=os.environ | environment,
+        check=True,
+    )
+    return done.stdout, done.stderr
+
+
+def test_a_reader_of_the_result_that_has_gone_is_no_mistake():
+    assert shell("| head -c 10") == ("\u00dcbung xxx", "exit 0\n")
+
+
+def test_a_reader_of_the_messages_that_has_gone_ends_the_work_and_says_so():
+    assert shell("2>&1 >/dev/null | head -n 1", lines=100_000) == ("at work 0\n", "exit 141\n")
+
+
+def test_a_full_disk_under_the_result_is_one_line():
+    said = "jumpscope fake: no space left on the disk: free some and run again.\nexit 2\n"
+    assert shell("> /dev/full") == ("", said)
+
+
+def test_closed_streams_are_no_mistake():
+    assert shell(">&- 2>/dev/null") == ("", "exit 0\n")
+    assert shell("> /dev/null 2>&-", lines=3) == ("", "exit 0\n")
+
+
+def test_an_umlaut_where_only_ascii_is_taken_is_an_escape():
+    strict = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    out, said = shell("", **strict)
+    assert (out[:10], said) == ("\\xdcbung x", "exit 0\n")
+    assert shell("", LC_ALL="C")[0].startswith("\u00dcbung x")
 
 
 def test_presets_change_defaults_and_options_override_them():

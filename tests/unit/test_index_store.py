@@ -293,7 +293,10 @@ def no_arrays(path: Path) -> None:
         (truncate(0.3), "(cut off|damaged).*build it again with jumpscope index"),
         (truncate(0.9), "cut off: copy it again, or build it again"),
         (no_index, "is no index: build it again"),
-        (other_version, "has index schema 99 but this version reads 1 and 2: build it again"),
+        (
+            other_version,
+            "has index schema 99 but this version reads 1 and 2: install a newer Jumpscope, or build",
+        ),
         (no_arrays, "is damaged: build it again"),
     ],
 )
