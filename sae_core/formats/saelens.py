@@ -22,6 +22,7 @@ from sae_core.formats.safetensors_file import SafetensorsFile
 from sae_core.sae import SAE, JumpReLUSAE, tensor_shapes
 
 WEIGHTS_FILE = "sae_weights.safetensors"
+_OF_BATCH = "topk_threshold"
 # Rounding these to bfloat16 costs no measurable quality; biases and thresholds stay float32.
 _MATRICES = ("W_enc", "W_dec", "W_skip")
 
@@ -91,6 +92,13 @@ def plan(path: Path, origin: Origin) -> Plan:
     names = {name: name for name in tensor_shapes(described.cfg)}
     if "log_threshold" in weights.headers and "threshold" in names:
         names["threshold"] = "log_threshold"  # training files of its early versions
+    if described.of_batch:
+        names["threshold"] = _OF_BATCH
+        if _OF_BATCH in weights.headers and not weights.number(_OF_BATCH) > 0:
+            raise ValueError(
+                f"{file} was saved before its threshold was estimated: train it further, or use a "
+                "later checkpoint."
+            )
     return Plan(
         cfg=described.cfg,
         weights=weights,

@@ -13,7 +13,13 @@ CONFIG_FILE = "cfg.json"
 SCALE_FILE = "activation_scaler.json"
 # From this version on SAELens reads nested metadata; without it, it would lose ours.
 SAE_LENS_VERSION = "6.54.12"
-_TRAINING_ONLY = ("batchtopk", "matryoshka_batchtopk")
+# Saved in training: what save_inference_model would make of them is read.
+_OF_BATCH = ("batchtopk", "matryoshka_batchtopk")
+_NO_SAE = {
+    "temporal": "depends on earlier tokens through attention of its own",
+    "matching_pursuit": "encodes a token in steps, each on what the ones before left",
+    "abstopk": "has negative activations, which nothing here shows",
+}
 _OLD_NAMES = {"hook_point": "hook_name", "activation_fn_str": "activation_fn"}
 
 
@@ -28,6 +34,8 @@ class Described:
     """TopK: whether activations are multiplied by the lengths of decoder rows."""
     scale: float | None
     """Factor of its input in training, if that is not in the weights yet."""
+    of_batch: bool
+    """Whether it was saved in training by a batch's TopK: one threshold is stored apart."""
 
 
 def describe(folder: Path, origin: Origin) -> Described:
@@ -40,20 +48,21 @@ def describe(folder: Path, origin: Origin) -> Described:
     if not _is_nested(written, metadata):
         written = metadata = _renewed(written, path)
     ours = dict(entry(metadata, KEY, dict, path) or {})
+    of_batch = written.get("architecture") in _OF_BATCH
     architecture, transcoder, skip = _architecture(written, path)
     model_name = entry(metadata, "model_name", str, path) or ""
-    said = {
+    sites_said = {
         "site": site(ours.pop("site", None)) or _hook(metadata, "hook_name", model_name, path),
         "site_out": site(ours.pop("site_out", None))
         or (_hook(metadata, "hook_name_out", model_name, path) if transcoder else None),
+    }
+    said = {
+        **sites_said,
         "model_name": model_name,
         "prepend_bos": entry(metadata, "prepend_bos", bool, path),
         "context_size": entry(metadata, "context_size", int, path),
-        "metadata": ours,
+        "metadata": _declared(written, metadata, of_batch, path) | ours,
     }
-    l0 = entry(metadata, "l0", (int, float), path)
-    if l0 is not None:
-        ours.setdefault("declared", {"l0": float(l0)})
     cfg = origin.configure(
         path,
         said,
@@ -72,9 +81,10 @@ def describe(folder: Path, origin: Origin) -> Described:
     return Described(
         cfg=cfg,
         subtract_b_dec=bool(subtract),
-        by_decoder_norm=architecture == "topk"
+        by_decoder_norm=(architecture == "topk" or of_batch)
         and bool(written.get("rescale_acts_by_decoder_norm")),
         scale=_scale(written, folder),
+        of_batch=of_batch,
     )
 
 
@@ -126,10 +136,10 @@ def _architecture(written: dict[str, Any], path: Path) -> tuple[Architecture, bo
     name = entry(written, "architecture", str, path)
     if name is None:
         raise ValueError(f"{path} lacks 'architecture': it is not an SAE's {CONFIG_FILE}.")
-    if name in _TRAINING_ONLY:
-        raise ValueError(
-            f"{path} is of a {name} SAE in training: read what save_inference_model writes."
-        )
+    if name in _OF_BATCH:
+        return "jumprelu", False, False
+    if name in _NO_SAE:
+        raise ValueError(f"{path} is of a {name} SAE, which {_NO_SAE[name]}: it cannot be read.")
     parts = name.split("_")
     transcoder = parts[-1] == "transcoder"
     skip = transcoder and "skip" in parts
@@ -139,6 +149,22 @@ def _architecture(written: dict[str, Any], path: Path) -> tuple[Architecture, bo
         names = ", ".join(get_args(Architecture))
         raise ValueError(f"{path} is of an unknown SAE architecture {name!r}: read are {names}.")
     return base, transcoder, skip  # pyright: ignore[reportReturnType] - checked above
+
+
+def _declared(
+    written: dict[str, Any], metadata: dict[str, Any], of_batch: bool, path: Path
+) -> dict[str, Any]:
+    """The L0 and the dead features that the training measured at its end, as metadata."""
+    said: dict[str, Any] = {}
+    l0 = entry(metadata, "l0", (int, float), path)
+    if l0 is None and of_batch:
+        l0 = entry(written, "k", (int, float), path)
+    if l0 is not None:
+        said["l0"] = float(l0)
+    dead = entry(metadata, "num_dead_features", (int, float), path)
+    if dead is not None:
+        said["dead_features"] = int(dead)
+    return {"declared": said} if said else {}
 
 
 def _is_nested(written: dict[str, Any], metadata: dict[str, Any]) -> bool:

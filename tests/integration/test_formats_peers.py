@@ -128,25 +128,44 @@ def test_saelens_refuses_transcoders_that_it_does_not_have(tmp_path: Path) -> No
         sae_lens.SAE.load_from_disk(tmp_path / "sae", device="cpu")
 
 
-def test_we_read_what_saelens_trained_with_a_batch_topk(tmp_path: Path) -> None:
-    from sae_lens import BatchTopKTrainingSAE, BatchTopKTrainingSAEConfig
-
-    training = BatchTopKTrainingSAE(
-        BatchTopKTrainingSAEConfig(d_in=D_MODEL, d_sae=D_SAE, k=K, apply_b_dec_to_input=True)
-    )
-    randomise(training)
-    training.topk_threshold += 0.4
-    training.save_inference_model(tmp_path / "sae")
-    ours = read_sae(tmp_path / "sae")
-    assert ours.cfg.architecture == "jumprelu"
-
+@pytest.mark.parametrize("by_decoder_norm", [False, True])
+@pytest.mark.parametrize("matryoshka", [False, True])
+def test_we_read_what_saelens_trained_with_a_batch_topk(
+    matryoshka: bool, by_decoder_norm: bool, tmp_path: Path
+) -> None:
+    """What it publishes is a JumpReLU SAE; a checkpoint of the training is read as that."""
     import sae_lens
 
-    theirs = sae_lens.SAE.load_from_disk(tmp_path / "sae", device="cpu")
-    assert_agree(theirs.encode, theirs.decode, ours)
+    fields: dict[str, Any] = {
+        "d_in": D_MODEL,
+        "d_sae": D_SAE,
+        "k": K,
+        "apply_b_dec_to_input": True,
+        "rescale_acts_by_decoder_norm": by_decoder_norm,
+    }
+    if matryoshka:
+        config = sae_lens.MatryoshkaBatchTopKTrainingSAEConfig(
+            **fields, matryoshka_widths=[10, D_SAE]
+        )
+        training: Any = sae_lens.MatryoshkaBatchTopKTrainingSAE(config)
+    else:
+        training = sae_lens.BatchTopKTrainingSAE(sae_lens.BatchTopKTrainingSAEConfig(**fields))
+    randomise(training)
+    training.topk_threshold += 0.4
+    training.cfg.metadata.l0 = 6.5
+    training.cfg.metadata.num_dead_features = 3
     training.save_model(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="save_inference_model"):
-        read_sae(tmp_path / "checkpoint")
+    training.save_inference_model(tmp_path / "sae")
+    theirs = sae_lens.SAE.load_from_disk(tmp_path / "sae", device="cpu")
+    for folder in ("sae", "checkpoint"):
+        ours = read_sae(tmp_path / folder)
+        assert ours.cfg.architecture == "jumprelu"
+        assert ours.cfg.metadata["declared"] == {"l0": 6.5, "dead_features": 3}
+        assert_agree(theirs.encode, theirs.decode, ours)
+    training.topk_threshold.zero_()
+    training.save_model(tmp_path / "early")
+    with pytest.raises(ValueError, match="before its threshold was estimated"):
+        read_sae(tmp_path / "early")
 
 
 @pytest.mark.parametrize("architecture", ["jumprelu", "standard", "gated", "topk"])

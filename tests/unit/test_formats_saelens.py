@@ -282,8 +282,9 @@ def test_sites_of_transcoders_and_what_they_declare(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("cfg", "sentence"),
     [
-        (nested("batchtopk", k=K), "is of a batchtopk SAE in training"),
-        (nested("temporal"), "unknown SAE architecture 'temporal'"),
+        (nested("batchtopk", k=K), "lacks the tensors topk_threshold"),
+        (nested("temporal"), "of a temporal SAE, which depends on earlier tokens .* cannot be"),
+        (nested("matching_pursuit"), "of a matching_pursuit SAE, which encodes a token in steps"),
         (nested("crosscoder_transcoder"), "unknown SAE architecture 'crosscoder_transcoder'"),
         (nested(normalize_activations="layer_norm"), "depends on each token"),
         (nested(normalize_activations="constant_norm_rescale"), "depends on each token"),
