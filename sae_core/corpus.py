@@ -1,12 +1,13 @@
 """Text corpora as documents, rows of tokens, and batches; the one reader for all of Jumpscope.
 
-Parquet, JSONL (also gzipped) and plain text, local or behind a URL, read by DuckDB as a stream.
+Parquet, JSONL (also gzipped) and plain text, local, behind a URL or of a data set on the hub, read
+by DuckDB as a stream.
 """
 
 import glob
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from sae_core.chat_template import ChatTemplate
+from sae_core.conversations import Turn, conversation_ids, is_conversations, turns
+from sae_core.hub.datasets import SCHEME, data_set_files, fetch_file, parse_data_set
+from sae_core.marker_warning import WATCHED, warn_of_markers
+from sae_core.plain_text import normalised, passages
+from sae_core.text_options import TextOptions
 from sae_core.tokens import ordinary_ids, special_ids
 
 _READERS = {
@@ -26,7 +33,9 @@ _READERS = {
     ".txt": "(SELECT content AS text, filename AS title FROM read_text(?))",
     ".md": "(SELECT content AS text, filename AS title FROM read_text(?))",
 }
-_COLUMNS = ("text", "title", "source", "license")
+_FACTS = ("title", "source", "license")
+_TEXT_FILES = (".txt", ".md")
+_TEXT, _MESSAGES = "text", "messages"
 _DOCUMENTS_AT_ONCE = 256
 
 
@@ -39,6 +48,9 @@ class Document:
     title: str
     source: str
     license: str
+    messages: Sequence[Turn] = field(default=(), compare=False)
+    """Of a conversation its turns, which the model's chat template writes; `text` holds what they
+    say."""
 
 
 @dataclass(frozen=True)
@@ -65,19 +77,18 @@ def _suffix(path: str) -> str:
 
 
 def expand(paths: Sequence[str]) -> list[str]:
-    """Files and URLs named by `paths` (globs and folders allowed), in order.
+    """Files and URLs named by `paths` (globs, folders and data sets of the hub allowed), in order.
 
     Raises ValueError naming the first path that matches nothing or is of an unknown kind.
     """
     files: list[str] = []
     for path in paths:
-        if "://" in path:
-            files.append(path)
-            continue
         if Path(path).is_dir():
             inside = [str(p) for p in sorted(Path(path).iterdir()) if _suffix(p.name) in _READERS]
+        elif "://" in path and not path.startswith(SCHEME):
+            inside = [path]
         else:
-            inside = sorted(glob.glob(path, recursive=True))
+            inside = sorted(glob.glob(path, recursive=True)) or _on_the_hub(path)
         if not inside:
             raise ValueError(f"no corpus file matches {path}: check the path.")
         files.extend(inside)
@@ -91,53 +102,133 @@ def expand(paths: Sequence[str]) -> list[str]:
     return files
 
 
-def documents(paths: Sequence[str], *, skip: int = 0) -> Iterator[Document]:
+def _on_the_hub(path: str) -> list[str]:
+    """The files of a data set on the hub; none if `path` is rather a file that is missing."""
+    if _suffix(path) in _READERS and not path.startswith(SCHEME):
+        return []
+    data_set = parse_data_set(path)
+    return [] if data_set is None else list(data_set_files(data_set))
+
+
+def documents(
+    paths: Sequence[str], *, skip: int = 0, options: TextOptions | None = None
+) -> Iterator[Document]:
     """Stream the documents of a corpus in file and row order, leaving out the first `skip`.
 
-    A file needs a column `text`; `title`, `source` and `license` are "" where they are missing.
+    Texts are `normalised`. `title`, `source` and `license` are "" where a file has no such column.
     Raises ValueError with one sentence for a missing, unreadable or text-less file.
     """
+    options = options or TextOptions()
     number = 0
     for path in expand(paths):
-        with duckdb.connect() as connection:
-            connection.execute("SET preserve_insertion_order = true")
-            try:
-                reader = _READERS[_suffix(path)]
-                columns = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [path]).fetchall()
-                have = {name for name, *_ in columns}
-                if "text" not in have:
-                    raise ValueError(
-                        f"corpus file {path} has no column 'text', only {', '.join(sorted(have))}."
-                    )
-                fields = [f"CAST({c} AS VARCHAR)" if c in have else f"'' AS {c}" for c in _COLUMNS]
-                result = connection.execute(f"SELECT {', '.join(fields)} FROM {reader}", [path])
-                while rows := result.fetchmany(_DOCUMENTS_AT_ONCE):
-                    for text, title, source, licence in rows:
-                        if number >= skip and text:
-                            yield Document(number, text, title or "", source or "", licence or "")
-                        number += 1
-            except duckdb.Error as error:
-                reason = str(error).splitlines()[0]
-                raise ValueError(f"corpus file {path} cannot be read: {reason}") from error
+        for text, messages, facts in _passages(path, options):
+            if number >= skip and text:
+                yield Document(number, text, *facts, messages)
+            number += 1
+
+
+_Passage = tuple[str, Sequence[Turn], Sequence[str]]
+
+
+def _passages(path: str, options: TextOptions) -> Iterator[_Passage]:
+    """Text, messages, and title, source and licence of each document of one file."""
+    reader, local = _READERS[_suffix(path)], path
+    if path.startswith(SCHEME):
+        local = str(fetch_file(path))
+    with duckdb.connect() as connection:
+        connection.execute("SET preserve_insertion_order = true")
+        try:
+            described = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [local]).fetchall()
+            columns = {name: str(kind) for name, kind, *_ in described}
+            column = _text_column(path, columns, options)
+            spoken = is_conversations(columns[column])
+            quoted = '"' + column.replace('"', '""') + '"'
+            fields = [quoted if spoken else f"CAST({quoted} AS VARCHAR)"]
+            fields += [f"CAST({c} AS VARCHAR)" if c in columns else f"'' AS {c}" for c in _FACTS]
+            result = connection.execute(f"SELECT {', '.join(fields)} FROM {reader}", [local])
+            while rows := result.fetchmany(_DOCUMENTS_AT_ONCE):
+                for content, *facts in rows:
+                    facts = [fact or "" for fact in facts]
+                    if spoken:
+                        messages = _messages(path, content)
+                        yield "\n\n".join(turn["content"] for turn in messages), messages, facts
+                        continue
+                    text = normalised(content or "")
+                    by_passage = options.split == "blank-lines" and _suffix(path) in _TEXT_FILES
+                    for passage in passages(text) if by_passage else [text]:
+                        yield passage, (), facts
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"corpus file {path} cannot be read: {reason}") from error
+
+
+def _text_column(path: str, columns: dict[str, str], options: TextOptions) -> str:
+    """The column with the text or the conversations; ValueError naming those there are."""
+    if _suffix(path) in _TEXT_FILES:
+        return _TEXT
+    wanted = (options.text_column,) if options.text_column else (_TEXT, _MESSAGES)
+    for column in wanted:
+        if column in columns:
+            return column
+    raise ValueError(
+        f"corpus file {path} has no column {wanted[0]!r}, only {', '.join(sorted(columns))}: name "
+        "the one with the text (--text-column)."
+    )
+
+
+def _messages(path: str, content: Any) -> list[Turn]:
+    try:
+        return turns(content)
+    except ValueError as error:
+        raise ValueError(f"a conversation of corpus file {path} cannot be read: {error}") from error
 
 
 def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> Iterator[TokenRow]:
     """Cut documents into rows of BOS and up to `context_size - 1` tokens of one document.
 
-    Documents are tokenised many at a time, in parallel where the tokenizer can. A tokenizer
-    without BOS gives rows without one.
+    Documents are tokenised many at a time, in parallel where the tokenizer can; conversations are
+    written by its chat template. A tokenizer without BOS gives rows without one. ValueError for a
+    conversation that the template cannot hold.
     """
     if context_size < 2:
         raise ValueError(f"context_size is {context_size} but must be 2 or more.")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     body = context_size - len(bos)
     docs = iter(docs)
+    template = _Template(tokenizer)
     while chunk := list(itertools.islice(docs, _DOCUMENTS_AT_ONCE)):
-        encoded = ordinary_ids(tokenizer, [d.text for d in chunk])
-        for document, ids in zip(chunk, encoded, strict=True):
+        plain = [d for d in chunk if not d.messages]
+        warn_of_markers([d.text for d in plain if d.number < WATCHED], tokenizer)
+        encoded = iter(ordinary_ids(tokenizer, [d.text for d in plain]))
+        for document in chunk:
+            ids = template.ids(document)[len(bos) :] if document.messages else next(encoded)
             for offset in range(0, len(ids), body):
                 row = np.asarray(bos + ids[offset : offset + body], dtype=np.int32)
                 yield TokenRow(document, offset, row)
+
+
+class _Template:
+    """A tokenizer's chat template, made when the first conversation comes."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._template: ChatTemplate | None = None
+
+    def ids(self, document: Document) -> list[int]:
+        """The token ids of a conversation, after BOS; ValueError naming it."""
+        self._template = self._template or ChatTemplate.of(self._tokenizer)
+        if self._template is None:
+            raise ValueError(
+                "the corpus holds conversations, but the model's tokenizer has no chat template "
+                "that could write them: use an instruction-tuned model, or name a column with "
+                "text (--text-column)."
+            )
+        try:
+            return conversation_ids(self._template, document.messages)
+        except ValueError as error:
+            raise ValueError(
+                f"conversation {document.number} of the corpus cannot be written: {error}"
+            ) from error
 
 
 def batches(rows: Iterable[TokenRow], tokenizer: Any, rows_per_batch: int) -> Iterator[TokenBatch]:

@@ -6,7 +6,12 @@ from functools import lru_cache
 from typing import Any
 from unicodedata import category
 
+from sae_core.plain_text import normalised, pieces
+
 SPACE = "▁"  # SentencePiece's mark for a space
+
+_CHARACTERS_AT_ONCE = 2**22
+"""Characters of the texts that are tokenised together."""
 
 
 def special_ids(tokenizer: Any) -> frozenset[int]:
@@ -22,7 +27,8 @@ def special_ids(tokenizer: Any) -> frozenset[int]:
 def encode_text(tokenizer: Any, text: str, *, max_tokens: int | None = None) -> list[int]:
     """Token ids of `text`, after exactly one BOS if the tokenizer has one.
 
-    `max_tokens` counts BOS and cuts from the right. Text that spells a special token, `<bos>`, is
+    The text's line ends and a leading byte order mark are `normalised`. `max_tokens` counts BOS and
+    cuts from the right. Text that spells a special token, `<bos>`, is
     the user's text and is tokenised as such.
     """
     ids: list[int] = ordinary_ids(tokenizer, [text])[0]
@@ -32,7 +38,35 @@ def encode_text(tokenizer: Any, text: str, *, max_tokens: int | None = None) -> 
 
 
 def ordinary_ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Token ids of each text without BOS, in parallel where the tokenizer can."""
+    """Token ids of each `normalised` text without BOS, in parallel where the tokenizer can.
+
+    Time and memory beside the ids are bounded: long texts are tokenised in `pieces`.
+    """
+
+    def tokenize(some: Sequence[str]) -> list[list[int]]:
+        return _encoded(tokenizer, some)
+
+    ids: list[list[int]] = [[] for _ in texts]
+    waiting: list[tuple[int, str]] = []
+    size = 0
+
+    def flush() -> None:
+        for (number, _), own in zip(waiting, tokenize([text for _, text in waiting]), strict=True):
+            ids[number] += own
+        waiting.clear()
+
+    for number, text in enumerate(texts):
+        for piece in pieces(normalised(text), tokenize):
+            if size + len(piece) > _CHARACTERS_AT_ONCE:
+                flush()
+                size = 0
+            waiting.append((number, piece))
+            size += len(piece)
+    flush()
+    return ids
+
+
+def _encoded(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     if not texts:
         return []
     encoded = tokenizer(

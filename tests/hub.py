@@ -52,7 +52,8 @@ class Hub:
     ) -> str:
         """Make the files of `folder` the newest commit of a repository; its id is returned.
 
-        `revision`, a branch or a tag, points to it from now on; older commits stay available.
+        A data set's repository is called `datasets/owner/name`. `revision`, a branch or a tag,
+        points to it from now on; older commits stay available.
         """
         files = {
             str(path.relative_to(folder)): path.read_bytes()

@@ -19,7 +19,7 @@ MEMBER_TOKEN = "hf_member"
 OTHER_TOKEN = "hf_other"
 """A valid token whose owner has accepted nothing."""
 
-LARGE = (".npz", ".safetensors", ".pt", ".bin")
+LARGE = (".npz", ".safetensors", ".pt", ".bin", ".parquet")
 """Files that the hub stores apart (LFS) and sends from another host."""
 
 METHODS = ("GET", "HEAD", "POST")
@@ -139,6 +139,12 @@ class Handler(BaseHTTPRequestHandler):
                 repo, revision, rest = f"{owner}/{name}", "main", ["revision"]
             case ["api", "models", owner, name, what, revision, *path]:
                 repo, rest = f"{owner}/{name}", [what, *path]
+            case ["api", "datasets", owner, name]:
+                repo, revision, rest = f"datasets/{owner}/{name}", "main", ["revision"]
+            case ["api", "datasets", owner, name, what, revision, *path]:
+                repo, rest = f"datasets/{owner}/{name}", [what, *path]
+            case ["datasets", owner, name, "resolve", revision, *path]:
+                repo, rest = f"datasets/{owner}/{name}", ["resolve", *path]
             case [owner, name, "resolve", revision, *path]:
                 repo, rest = f"{owner}/{name}", ["resolve", *path]
             case _:
@@ -240,8 +246,8 @@ def _model_info(repo: str, repository: Repository, commit: Commit, sizes: bool) 
         siblings.append(entry)
     return {
         "_id": commit.id[:24],
-        "id": repo,
-        "modelId": repo,
+        "id": repo.removeprefix("datasets/"),
+        "modelId": repo.removeprefix("datasets/"),
         "sha": commit.id,
         "private": False,
         "gated": "manual" if repository.gated else False,

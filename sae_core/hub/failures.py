@@ -8,6 +8,7 @@ huggingface_hub: transport errors are told by the names of their classes, which 
 import difflib
 import errno
 from collections.abc import Iterator
+from typing import Literal
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -30,14 +31,17 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
-def explained(error: BaseException, what: str) -> ValueError | None:
+def explained(
+    error: BaseException, what: str, *, kind: Literal["model", "dataset"] = "model"
+) -> ValueError | None:
     """The ValueError to raise from `error`, which came up on the way to `what` on the hub.
 
-    `what` is a repository or an id, as the user gave it. None if the hub has no part in the error.
+    `what` is a repository or an id, as the user gave it; `kind` says of what. None if the hub has
+    no part in the error.
     """
     chain = list(_chain(error))
     for cause in chain:
-        if sentence := _sentence(cause, what):
+        if sentence := _sentence(cause, what, kind):
             return ValueError(sentence)
     if any(isinstance(cause, _NOT_CACHED) for cause in chain):
         return ValueError(f"{what} is not among the files downloaded before: go online to get it.")
@@ -78,9 +82,9 @@ def _is(error: BaseException, name: str) -> bool:
     )
 
 
-def _sentence(error: BaseException, what: str) -> str | None:
+def _sentence(error: BaseException, what: str, kind: str) -> str | None:
     if isinstance(error, HfHubHTTPError):
-        return _answered(error, what)
+        return _answered(error, what, kind)
     if isinstance(error, OfflineModeIsEnabled):
         return (
             f"{what} is not among the files downloaded before, and HF_HUB_OFFLINE is set: unset it "
@@ -97,11 +101,11 @@ def _sentence(error: BaseException, what: str) -> str | None:
     return _transport(error, what) or _xet(error, what)
 
 
-def _answered(error: HfHubHTTPError, what: str) -> str:
+def _answered(error: HfHubHTTPError, what: str, kind: str) -> str:
     """For errors that the hub itself stated."""
     status = error.response.status_code
     repo = getattr(error, "repo_id", None) or "/".join(what.partition("@")[0].split("/")[:2])
-    page = f"{constants.ENDPOINT}/{repo}"
+    page = f"{constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{repo}"
     if isinstance(error, GatedRepoError) and status == 401:
         return (
             f"{repo} is gated: accept its terms on {page}, then run hf auth login, or set HF_TOKEN."
@@ -117,8 +121,9 @@ def _answered(error: HfHubHTTPError, what: str) -> str:
             return (
                 f"the hub has no repository {repo}: Gemma Scope's are {', '.join(near)} and more."
             )
+        thing = "data set" if kind == "dataset" else "repository"
         return (
-            f"the hub has no repository {repo}: check the name, or the path if a folder here is "
+            f"the hub has no {thing} {repo}: check the name, or the path if a folder here is "
             "meant; if it is private, run hf auth login, or set HF_TOKEN."
         )
     if isinstance(error, RevisionNotFoundError):

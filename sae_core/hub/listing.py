@@ -9,10 +9,11 @@ import json
 import logging
 import re
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
-from huggingface_hub import HfApi, ModelInfo, cached_assets_path, constants
+from huggingface_hub import DatasetInfo, HfApi, ModelInfo, cached_assets_path, constants
 from huggingface_hub.errors import RevisionResolutionError
 
 from sae_core.files import atomic_write
@@ -21,6 +22,9 @@ from sae_core.hub.failures import explained, not_a_hub, unreachable
 log = logging.getLogger(__name__)
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+
+RepoKind = Literal["model", "dataset"]
+"""What a repository of the hub is; the hub keeps SAEs as models."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,9 +35,11 @@ class Listing:
     commit: str
     files: dict[str, int] | None
     """Path -> size in bytes; None if it was never listed and the hub cannot be reached."""
+    hashes: dict[str, str] = field(default_factory=dict)
+    """Path -> SHA-256 of a large file."""
 
 
-def look(repo: str, revision: str | None = None) -> Listing:
+def look(repo: str, revision: str | None = None, *, kind: RepoKind = "model") -> Listing:
     """The repository's files at `revision`, by default at the newest commit.
 
     Where the hub cannot be reached, what it said last is used. ValueError with one sentence if the
@@ -41,27 +47,31 @@ def look(repo: str, revision: str | None = None) -> Listing:
     """
     what = f"{repo}@{revision}" if revision else repo
     try:
-        commit = _commit(repo, revision)
-        return Listing(repo=repo, commit=commit, files=_files(repo, commit))
+        commit = _commit(repo, revision, kind)
+        return Listing(repo=repo, commit=commit, files=_files(repo, commit, kind))
     except json.JSONDecodeError as error:
         raise not_a_hub() from error
     except Exception as error:
-        if sentence := explained(error, what):
+        if sentence := explained(error, what, kind=kind):
             raise sentence from error
         raise
 
 
-def _commit(repo: str, revision: str | None) -> str:
+def _commit(repo: str, revision: str | None, kind: RepoKind) -> str:
     if revision and _COMMIT.fullmatch(revision):
         return revision
     try:
         # Requested here, for resolve_revision would wait for ever for a hub that does not answer.
-        commit = _info(repo, revision).sha
+        commit = _info(repo, revision, kind).sha
     except Exception as error:
         if not unreachable(error):
             raise
         try:
-            kept = HfApi().resolve_revision(repo, revision=revision, local_files_only=True).resolved
+            kept = (
+                HfApi()
+                .resolve_revision(repo, repo_type=kind, revision=revision, local_files_only=True)
+                .resolved
+            )
         except RevisionResolutionError:
             raise error from None
         if not constants.is_offline_mode():
@@ -71,23 +81,32 @@ def _commit(repo: str, revision: str | None) -> str:
     # The client notes what the revision is, for later use offline by us and others.
     api = HfApi()
     with suppress(RevisionResolutionError):
-        if api.resolve_revision(repo, revision=revision, local_files_only=True).resolved == commit:
+        kept = api.resolve_revision(
+            repo, repo_type=kind, revision=revision, local_files_only=True
+        ).resolved
+        if kept == commit:
             return commit
-    return api.resolve_revision(repo, revision=revision).resolved
+    return api.resolve_revision(repo, repo_type=kind, revision=revision).resolved
 
 
-def _files(repo: str, commit: str) -> dict[str, int] | None:
+def _files(repo: str, commit: str) -> dict[str, tuple[int, str]] | None:
+    """Path -> size, and SHA-256 or "" for files that the hub keeps no such hash of."""
     kept = _kept(repo, commit)
     if kept is not None:
+        # What cannot be unpacked is damaged, or was kept when hashes were not.
         with suppress(OSError, ValueError, TypeError, AttributeError):
-            return {str(name): int(size) for name, size in json.loads(kept.read_text()).items()}
+            held = json.loads(kept.read_text()).items()
+            return {str(name): (int(size), str(sha256)) for name, (size, sha256) in held}
     try:
         info = _info(repo, commit, sizes=True)
     except Exception as error:
         if unreachable(error):
             return None
         raise
-    files = {file.rfilename: file.size or 0 for file in info.siblings or []}
+    files = {
+        file.rfilename: (file.size or 0, file.lfs.sha256 if file.lfs else "")
+        for file in info.siblings or []
+    }
     if kept is not None:
         # Not to keep it costs a request next time, no more.
         with suppress(OSError, ValueError), atomic_write(kept) as temporary:
@@ -95,10 +114,14 @@ def _files(repo: str, commit: str) -> dict[str, int] | None:
     return files
 
 
-def _info(repo: str, revision: str | None, *, sizes: bool = False) -> ModelInfo:
+def _info(
+    repo: str, revision: str | None, kind: RepoKind, *, sizes: bool = False
+) -> ModelInfo | DatasetInfo:
     # The hub takes its time over the sizes of a thousand files.
     timeout = constants.HF_HUB_ETAG_TIMEOUT * (6 if sizes else 1)
-    return HfApi().model_info(repo, revision=revision, timeout=timeout, files_metadata=sizes)
+    api = HfApi()
+    info = api.model_info if kind == "model" else api.dataset_info
+    return info(repo, revision=revision, timeout=timeout, files_metadata=sizes)
 
 
 def _kept(repo: str, commit: str) -> Path | None:
