@@ -22,9 +22,10 @@ def run_checks(
 ) -> dict[str, Any]:
     """Check these SAEs, one after another in memory: name -> the check as JSON values.
 
-    `text` names corpus files, none the text that is shipped. ValueError with one sentence.
+    `text` names corpus files, none the text that is shipped. A command in a sentence is as it is
+    typed. ValueError with one sentence.
     """
-    from sae_core.check import check_sae, save_check
+    from sae_core.check import check_sae, save_check, with_source
     from sae_core.corpus import documents
     from sae_core.placement import chosen_device, chosen_dtype
     from sae_core.splice import SplicedLM
@@ -37,6 +38,7 @@ def run_checks(
         texts = (document.text for document in documents(text)) if text else None
         check = check_sae(lm, bundle.load_sae(name, where), text=texts, tokens=tokens)
         checks[name] = check.as_dict()
+        checks[name]["sentence"] = with_source(check.sentence, bundle.sae_source(name))
         if save:
             checks[name]["saved"] = str(save_check(bundle, name, check))
     return checks

@@ -118,25 +118,27 @@ class Checker:
         engine = self._load()
         if self._bundle.sae_config(name).site is None:
             # The model cannot hold it, but the check can say where it belongs.
-            return self._measured(engine, self._bundle.load_sae(name, engine.device))
+            return self._measured(engine, name, self._bundle.load_sae(name, engine.device))
         with engine.spliced([name]) as lm:
             sae = lm.sae(name)
             saved = None if self._settings.check_text else saved_check(self._bundle, name)
             if saved is not None and _is_about(saved, sae.cfg):
                 return saved
             awaited.wait(HEAD_START)
-            return self._measured(engine, sae)
+            return self._measured(engine, name, sae)
 
-    def _measured(self, engine: "Engine", sae: Any) -> dict[str, Any]:
+    def _measured(self, engine: "Engine", name: str, sae: Any) -> dict[str, Any]:
         from app.engine.memory import refused_when_full
-        from sae_core.check import check_sae
+        from sae_core.check import check_sae, with_source
 
         tokens = self._settings.check_tokens
         with refused_when_full(
             f"The check on {tokens:,} tokens does not fit into the memory of {engine.device}: "
             "lower check_tokens or max_sae_memory."
         ):
-            return check_sae(engine.lm, sae, text=self._texts(), tokens=tokens).as_dict()
+            result = check_sae(engine.lm, sae, text=self._texts(), tokens=tokens).as_dict()
+        source = self._bundle.sae_source(name)
+        return result | {"sentence": with_source(result["sentence"], source)}
 
     def _texts(self) -> list[str] | None:
         """As much of the settings' text as a check needs; None is the text that is shipped."""

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 from app.engine import chat
+from app.engine.indexes import no_site
 from app.engine.memory import (
     free_and_total,
     gigabytes,
@@ -132,9 +133,11 @@ class Engine:
             "narrower SAE."
         ):
             cfg = self._bundle.sae_config(name)
+            if cfg.site is None:
+                raise ValueError(no_site(self._bundle, name).sentence)
             # Before gigabytes are read, and straight to where they belong.
             check_widths(self.model, cfg, f"SAE {name}")
-            where = self.device if cfg.site is None else site_device(self.model, cfg.site)
+            where = site_device(self.model, cfg.site)
             self.lm.add(name, self._bundle.load_sae(name, where))
 
     def token_ids(self, text: str, name: str = "The prompt", field: str = "text") -> list[int]:

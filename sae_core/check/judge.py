@@ -1,6 +1,7 @@
 """When numbers fit what is declared, which of two fits better, and the verdict.
 
-The thresholds are explained in docs/check.md.
+Whether an SAE that is read rightly is a good one is another question: `soundness`. The
+thresholds are explained in docs/check.md.
 """
 
 import math
@@ -23,8 +24,10 @@ FVU_SHARE = 0.5
 """An FVU below this share of the declared one was measured otherwise."""
 PLAUSIBLE_FVU = 0.7
 """Where L0 alone is declared, the largest FVU that goes with it: transcoders have 0.5."""
-GOOD_FVU = 0.5
-"""Where nothing is declared, the largest FVU that is taken for a right convention."""
+GOOD_FVU = 0.35
+"""Where nothing is declared, the largest FVU that is taken for a right convention..."""
+GOOD_FVU_ACROSS = 0.5
+"""...and a transcoder's, which does not see what it is to reconstruct."""
 CLEARLY = 1.25
 """A convention is clearly better if its L0 and FVU are nearer by this factor on the same tokens."""
 FACTOR_GAIN = 2.0
@@ -34,6 +37,8 @@ FEW_TOKENS = 500
 """On fewer tokens nothing is called wrong."""
 LEAST_L0 = 0.1
 """With fewer active features per token, nothing fires."""
+_FAR = 20.0
+"""More than the logarithms of FVUs differ by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,18 +49,29 @@ class Declared:
     fvu: float | None
     d_model: int
     d_sae: int
+    transcoder: bool = False
 
     @classmethod
     def by(cls, cfg: SAEConfig) -> "Declared":
-        """From the id that an SAE was fetched by, else from what was measured after training."""
-        said = {**(cfg.metadata.get("measured") or {}), **(cfg.metadata.get("declared") or {})}
-        l0, fvu = (_positive(said.get(name)) for name in ("l0", "fvu"))
-        return cls(l0=l0, fvu=fvu, d_model=cfg.d_model, d_sae=cfg.d_sae)
+        """From the id that an SAE was fetched by, else from what was measured after training, else
+        the L0 that training was to reach.
+        """
+        said = {"l0": recorded(cfg, "training").get("l0_target")}
+        said |= recorded(cfg, "measured") | recorded(cfg, "declared")
+        l0, fvu = (declared_number(said.get(name)) for name in ("l0", "fvu"))
+        return cls(
+            l0=l0, fvu=fvu, d_model=cfg.d_model, d_sae=cfg.d_sae, transcoder=cfg.is_transcoder
+        )
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing to compare with."""
         return self.l0 is None and self.fvu is None
+
+    @property
+    def good_fvu(self) -> float:
+        """The largest FVU that is taken for a right convention where nothing is declared."""
+        return GOOD_FVU_ACROSS if self.transcoder else GOOD_FVU
 
     def fits(self, numbers: Numbers) -> bool:
         """Whether these numbers are what this SAE gives when it is read right."""
@@ -71,7 +87,7 @@ class Declared:
     def fvu_fits(self, numbers: Numbers) -> bool:
         """Whether FVU is about the declared one; where none is declared, whether it is good."""
         if self.fvu is None:
-            return numbers.fvu <= (GOOD_FVU if self.l0 is None else PLAUSIBLE_FVU)
+            return numbers.fvu <= (self.good_fvu if self.l0 is None else PLAUSIBLE_FVU)
         least = min(self.fvu * FVU_SHARE, self.fvu - FVU_SLACK)
         most = max(self.fvu * FVU_FACTOR, self.fvu + FVU_SLACK)
         return least <= numbers.fvu <= most
@@ -79,15 +95,17 @@ class Declared:
     def distance(self, numbers: Numbers) -> float:
         """How far numbers are from the declared ones, as the logarithm of a factor.
 
-        Without a declared FVU a lower one is nearer, so that values may be negative.
+        Without a declared FVU a lower one is nearer, so that values may be negative; without a
+        declared L0 an absurd one is far from everything: any input is reconstructed well from
+        features enough.
         """
         if not numbers.usable:
             return math.inf
         fvu = math.log(max(numbers.fvu, 1e-6))
         total = fvu if self.fvu is None else abs(fvu - math.log(self.fvu))
         if self.l0 is not None:
-            total += abs(math.log(max(numbers.l0, 1e-3) / self.l0))
-        return total
+            return total + abs(math.log(max(numbers.l0, 1e-3) / self.l0))
+        return total + (_FAR if self.absurd(numbers) else 0)
 
     def rank(self, convention: Convention, numbers: Numbers) -> float:
         """The distance, by which the best convention is chosen.
@@ -120,9 +138,11 @@ class Outcome:
     fitting: tuple[Convention, Numbers] | None
     """Another convention that fits, and clearly better than the declared one."""
     nearest: tuple[Convention, Numbers] | None
-    """One that is clearly better but does not fit either, where none fits."""
+    """One that is clearly better but not as good as an SAE should be, where none is."""
     others: int
     """How many other conventions were tried."""
+    flaws: tuple[str, ...] = ()
+    """What is wrong with the SAE even if it is read rightly."""
 
     @property
     def few(self) -> bool:
@@ -141,21 +161,29 @@ class Outcome:
 
     @property
     def verdict(self) -> Verdict:
-        """Green: fits. Amber: off, and no other is better. Red: another convention, or hopeless."""
+        """Green: fits, and usable. Amber: off, and no other is better, or fits, but is a failed
+        training's. Red: another convention, or hopeless.
+        """
         if self.fitting is not None:
             # To count BOS is another way to report the same SAE, and a site that is not declared
             # contradicts nothing.
             harmless = self.here is None or self.fitting[0].bos == "counted"
             return "amber" if harmless else "red"
         if self.fits:
-            return "green"
+            return "amber" if self.flaws or self.nearest else "green"
         if self.few:
             return "amber"
         hopeless = self.here is None or not self.numbers.usable or self.numbers.fvu >= 1
         return "red" if hopeless or self.absurd else "amber"
 
 
-def _positive(value: Any) -> float | None:
+def recorded(cfg: SAEConfig, key: str) -> dict[str, Any]:
+    """An entry of an SAE's metadata; empty if there is none."""
+    entry = cfg.metadata.get(key)
+    return entry if isinstance(entry, dict) else {}
+
+
+def declared_number(value: Any) -> float | None:
     """A number above 0, as metadata hold it; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None

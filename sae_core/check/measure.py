@@ -40,6 +40,8 @@ class Numbers:
     """NaN where the sample does not define it."""
     tokens: int
     """Tokens counted."""
+    dead: float = 0.0
+    """Share of the features that are active on none of them."""
     divisor: float = 1.0
     """What the input was divided by; 1 for a scale of each token's own."""
     finite: bool = True
@@ -164,6 +166,7 @@ def _of_input(
             l0=results[c]["l0"],
             fvu=results[c]["fvu"],
             tokens=len(x),
+            dead=results[c]["dead"],
             divisor=divisor,
             finite=bool(x.isfinite().all() and y[c].isfinite().all()),
         )

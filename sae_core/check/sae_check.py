@@ -10,6 +10,7 @@ from sae_core.check.conventions import Convention, Conventions, as_declared
 from sae_core.check.input_factor import best_factor
 from sae_core.check.judge import FACTOR_GAIN, FEW_TOKENS, Declared, Outcome, Verdict
 from sae_core.check.measure import Numbers, measure
+from sae_core.check.soundness import flaws, sound
 from sae_core.check.verdict_sentence import sentence
 from sae_core.config import SAEConfig
 from sae_core.corpus import Document, TokenRow, token_rows
@@ -62,7 +63,8 @@ class Check:
 
     verdict: Verdict
     sentence: str
-    """What the numbers are and what to do next."""
+    """What the numbers are and what to do next; in a command, SOURCE stands for the SAE
+    (`with_source`)."""
     site: str | None
     """The declared convention; None if the SAE declares none."""
     l0: float
@@ -155,7 +157,7 @@ class _Search:
         if not self.declared.fits(numbers):
             stages = self._stages(here)
         elif self.declared.fvu is None:
-            stages = [self._conventions.similar(here)]
+            stages = [(self._conventions.similar(here), True)]
         else:
             stages = []
         return self._outcome(here, numbers, *self._first_fitting(here, numbers, stages))
@@ -165,10 +167,11 @@ class _Search:
         self._try(self._conventions.everywhere())
         best, _ = self._best()
         numbers = self.tried[best] = self._full(best)
-        fits = self.declared.fits(numbers)
-        return self._outcome(None, numbers, (best, numbers) if fits else None)
+        if self._good(numbers):
+            return self._outcome(None, numbers, fitting=(best, numbers))
+        return self._outcome(None, numbers, nearest=(best, numbers))
 
-    def _stages(self, here: Convention) -> Iterable[list[Convention]]:
+    def _stages(self, here: Convention) -> Iterable[tuple[list[Convention], bool]]:
         """What to try, the likeliest mistakes first."""
         conventions = self._conventions
         something = not self.declared.nothing
@@ -177,27 +180,48 @@ class _Search:
         if self._lm.tokenizer.bos_token_id is not None:
             # BOS's huge norm makes any FVU small: counting it can only explain a declared number.
             near += conventions.other_bos(here, counted=something)
-        yield near
-        yield [*conventions.other_layers(here), *conventions.everywhere(), *self._scaled(here)]
+        yield near, False
+        far = [*conventions.other_layers(here), *conventions.everywhere(), *self._scaled(here)]
+        yield far, True
 
     def _first_fitting(
-        self, here: Convention, at_here: Numbers, stages: Iterable[list[Convention]]
+        self,
+        here: Convention,
+        at_here: Numbers,
+        stages: Iterable[tuple[list[Convention], bool]],
     ) -> tuple[_Candidate | None, _Candidate | None]:
-        """One that fits, clearly better than `here`; or else one that is at least nearer."""
+        """One that fits, clearly better than `here`; or else one that is at least nearer.
+
+        `stages` say what to try, and whether it is the last.
+        """
         base = measure(self._lm, self._sae, self._screen, [here])[here]
         nearer = None
-        for stage in stages:
+        for stage, last in stages:
             self._try([convention for convention in stage if convention != here])
             if not self.tried:
                 continue
+            self._climb(here, base)
             best, numbers = self._best()
-            if self._wins(numbers, base):
+            # Another stage may have a better one, unless this is as good as one can be.
+            settled = last or (best in stage and self._excellent(numbers))
+            if settled and self._wins(numbers, base):
                 full = self._full(best)
                 if self._wins(full, at_here):
                     self.tried[best] = full
                     return (best, full), None
             nearer = (best, numbers) if self.declared.clearly_better(numbers, base) else None
         return None, nearer
+
+    def _climb(self, here: Convention, base: Numbers) -> None:
+        """While the best has neighbours that were not tried, it may be half way: try them, too."""
+        while True:
+            best, numbers = self._best()
+            if self.declared.distance(numbers) >= self.declared.distance(base):
+                return
+            around = [c for c in self._conventions.similar(best) if c != here]
+            if all(convention in self._seen for convention in around):
+                return
+            self._try(around)
 
     def _scaled(self, here: Convention) -> list[Convention]:
         """`here` with the factor on its input under which the numbers fit best, if it counts."""
@@ -221,7 +245,19 @@ class _Search:
         self.tried |= measure(self._lm, self._sae, self._screen, new)
 
     def _wins(self, one: Numbers, other: Numbers) -> bool:
-        return self.declared.fits(one) and self.declared.clearly_better(one, other)
+        return self._good(one) and self.declared.clearly_better(one, other)
+
+    def _excellent(self, numbers: Numbers) -> bool:
+        """Whether numbers leave no doubt: those declared, or a good FVU where none is."""
+        known = self.declared.fvu is not None
+        return known or numbers.fvu <= self.declared.good_fvu
+
+    def _good(self, numbers: Numbers) -> bool:
+        """Whether numbers speak for a convention: those declared, or as good as an SAE's should be
+        where no FVU is.
+        """
+        known = self.declared.fvu is not None
+        return self.declared.fits(numbers) and (known or sound(self._sae.cfg, numbers))
 
     def _best(self) -> _Candidate:
         return min(self.tried.items(), key=lambda item: self.declared.rank(*item))
@@ -246,6 +282,7 @@ class _Search:
             fitting=fitting,
             nearest=nearest,
             others=len(self._seen),
+            flaws=flaws(self._sae.cfg, numbers),
         )
 
 

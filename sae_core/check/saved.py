@@ -11,6 +11,7 @@ from typing import Any
 
 from sae_core.bundle import Bundle
 from sae_core.check.conventions import as_declared
+from sae_core.check.recommended_command import with_source
 from sae_core.check.sae_check import Check
 from sae_core.files import atomic_write
 from sae_core.formats.saelens import load_config, update_metadata
@@ -35,7 +36,8 @@ def save_check(bundle: Bundle, sae: str, check: Check) -> Path:
 
 
 def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
-    """The check kept with an SAE, as `Check.as_dict` has it, and its `date`.
+    """The check kept with an SAE, as `Check.as_dict` has it, and its `date`; a command in its
+    sentence is as it is typed for this SAE.
 
     None if there is none, or one of other weights or another site. ValueError with one sentence if
     it is damaged.
@@ -53,4 +55,6 @@ def saved_check(bundle: Bundle, sae: str) -> dict[str, Any] | None:
         return None
     # An SAE whose files hold no hash has one once its weights have been read.
     digest = cfg.metadata.get("content_hash")
-    return saved if digest in (None, saved.get("content_hash")) else None
+    if digest not in (None, saved.get("content_hash")):
+        return None
+    return saved | {"sentence": with_source(str(saved.get("sentence")), bundle.sae_source(sae))}

@@ -1,12 +1,14 @@
 """The check's sentence: what the numbers are, which convention fits, what to do next."""
 
-import math
+from collections.abc import Sequence
 
 from torch import nn
 
 from sae_core.check.conventions import Convention
-from sae_core.check.judge import FEW_TOKENS, GOOD_FVU, Declared, Outcome
+from sae_core.check.judge import FEW_TOKENS, Declared, Outcome
 from sae_core.check.measure import Numbers
+from sae_core.check.numbers_in_words import in_digits
+from sae_core.check.recommended_command import converted_to
 from sae_core.config import SAEConfig, Site
 from sae_core.sites import layers, module_path
 
@@ -26,10 +28,8 @@ def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
     if outcome.fits:
         return _fitting(outcome, beside)
     if outcome.few:
-        return (
-            f"{beside}, but {_number(outcome.numbers.tokens)} tokens are too few to judge by: give "
-            f"{FEW_TOKENS} or more."
-        )
+        tokens = in_digits(outcome.numbers.tokens)
+        return f"{beside}, but {tokens} tokens are too few to judge by: give {FEW_TOKENS} or more."
     tried = f"none of {outcome.others} other conventions fits"
     if outcome.nearest is not None:
         convention, numbers = outcome.nearest
@@ -43,16 +43,30 @@ def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
     if outcome.declared.nothing:
         return (
             f"{beside}; nothing is declared to compare with, an SAE that is read right mostly has "
-            f"an FVU below {GOOD_FVU}, and {tried}. Check its site and model."
+            f"an FVU below {outcome.declared.good_fvu}, and {tried}. Check its site and model."
+            f"{_besides(outcome)}"
         )
     return (
         f"{beside}; {tried}. The text may be unlike what the SAE was trained on: check it on text "
-        "of that kind."
+        f"of that kind.{_besides(outcome)}"
     )
 
 
 def _fitting(outcome: Outcome, beside: str) -> str:
-    few = f" These are few tokens: {_number(outcome.numbers.tokens)}." if outcome.few else ""
+    few = f" These are few tokens: {in_digits(outcome.numbers.tokens)}." if outcome.few else ""
+    if outcome.nearest is not None:
+        convention, numbers = outcome.nearest
+        return (
+            f"{beside}, but no FVU is declared to compare with, and {convention} is nearer to what "
+            f"an SAE should give ({_these(numbers)}), though not near enough to be named with "
+            f"confidence. Check its site.{_besides(outcome)}"
+        )
+    if outcome.flaws:
+        compared = "; nothing is declared to compare with" if outcome.declared.nothing else ""
+        return (
+            f"{beside}{compared}. It seems to be read as it was meant to be, but "
+            f"{_listed(outcome.flaws)}: train it again, or choose another.{few}"
+        )
     if outcome.declared.nothing:
         return f"{beside}; nothing is declared to compare with, but that is a good SAE's.{few}"
     others = ""
@@ -84,7 +98,7 @@ def _another(
     if convention.factor != 1:
         return (
             "The activations look as if they had been multiplied by about "
-            f"{_number(convention.factor)} before training: read so, {there}; at {here.where} as "
+            f"{in_digits(convention.factor)} before training: read so, {there}; at {here.where} as "
             f"it is, {ours}. {_fold(cfg, convention, numbers)}"
         )
     if convention.scale == "none" and not convention.minus_b_dec:
@@ -98,15 +112,25 @@ def _another(
     )
 
 
+def _besides(outcome: Outcome) -> str:
+    return f" Besides, {_listed(outcome.flaws)}." if outcome.flaws else ""
+
+
+def _listed(clauses: Sequence[str]) -> str:
+    return ", and ".join(clauses)
+
+
 def _unplaced(model: nn.Module, outcome: Outcome) -> str:
     if outcome.fitting is None:
+        where = "" if outcome.nearest is None else f", those at {outcome.nearest[0]},"
         return (
             f"The weights do not say where they read, and at none of {outcome.others} activations "
-            f"of their width do they fit; the best numbers are: {_these(outcome.numbers)}. They "
-            "probably belong to another model."
+            f"of their width do they give what an SAE should; the best numbers{where} are: "
+            f"{_these(outcome.numbers)}. They probably belong to another model, or their training "
+            "failed."
         )
     convention, numbers = outcome.fitting
-    few = f" These are few tokens: {_number(numbers.tokens)}." if outcome.few else ""
+    few = f" These are few tokens: {in_digits(numbers.tokens)}." if outcome.few else ""
     return (
         f"The weights do not say where they read. They look like {_kind(convention)} of "
         f"{_described(model, convention)}: there {_these(numbers)}. {_set_site(convention)}{few}"
@@ -161,8 +185,8 @@ def _kind(convention: Convention) -> str:
 
 
 def _set_site(convention: Convention) -> str:
-    out = "" if convention.site == convention.target else f" --site-out {convention.target}"
-    return f"To say so: jumpscope convert SOURCE TARGET --site {convention.site}{out}."
+    target = None if convention.site == convention.target else convention.target
+    return f"To say so: {converted_to(convention.site, target)} writes a copy that does."
 
 
 def _described(model: nn.Module, convention: Convention) -> str:
@@ -182,20 +206,11 @@ def _module(model: nn.Module, site: Site) -> str:
 def _beside(numbers: Numbers, declared: Declared) -> str:
     """The numbers, each with the declared one behind it."""
     l0, fvu = (
-        "" if value is None else f" (declared: {_number(value)})"
+        "" if value is None else f" (declared: {in_digits(value)})"
         for value in (declared.l0, declared.fvu)
     )
-    return f"L0 is {_number(numbers.l0)}{l0} and FVU {_number(numbers.fvu)}{fvu}"
+    return f"L0 is {in_digits(numbers.l0)}{l0} and FVU {in_digits(numbers.fvu)}{fvu}"
 
 
 def _these(numbers: Numbers) -> str:
-    return f"L0 is {_number(numbers.l0)} and FVU {_number(numbers.fvu)}"
-
-
-def _number(value: int | float) -> str:
-    """Two or three digits, as one says them."""
-    if not math.isfinite(value):
-        return "not defined"
-    if abs(value) < 10:
-        return f"{value:.2g}"
-    return f"{value:.1f}" if abs(value) < 100 and value % 1 else f"{value:,.0f}"
+    return f"L0 is {in_digits(numbers.l0)} and FVU {in_digits(numbers.fvu)}"

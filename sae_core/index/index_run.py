@@ -7,7 +7,7 @@ from sae_core.bundle import Bundle
 from sae_core.index.build import Target, build_indexes
 from sae_core.index.index_config import IndexConfig
 from sae_core.placement import chosen_device, chosen_dtype
-from sae_core.workspace import workspace
+from sae_core.workspace import check_command, workspace
 
 
 def run_index(cfg: IndexConfig) -> dict[str, Any]:
@@ -29,6 +29,8 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
     else:
         bundle = Bundle.open(cfg.bundle)
         names = list(dict.fromkeys(cfg.sae)) or list(bundle.sae_names)
+    for name in names:
+        _check_configuration(bundle, name, cfg)
     targets = [
         Target(sae=bundle.load_sae(name, device), out_path=bundle.index_path(name))
         for name in names
@@ -54,3 +56,16 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
             for name, target, meta in zip(names, targets, metas, strict=True)
         ],
     }
+
+
+def _check_configuration(bundle: Bundle, name: str, cfg: IndexConfig) -> None:
+    """ValueError for an SAE that cannot be indexed, before its weights and the model are read."""
+    sae = bundle.sae_config(name)
+    if sae.site is None:
+        command = check_command(bundle, name)
+        raise ValueError(f"SAE {name} does not say at which site it reads: {command} finds it.")
+    if not (cfg.context_size or sae.context_size):
+        raise ValueError(
+            f"SAE {name} does not say how many tokens its training prompts had: give "
+            "--context-size, 1024 for instance."
+        )

@@ -131,7 +131,8 @@ def test_the_mlp_s_own_output_for_that_after_the_norm(lm: SplicedLM) -> None:
         "These look like an SAE of mlp_out/6 (post_feedforward_layernorm's output): there L0 is 3"
     )
     assert "at the declared mlp_proj/6 L0 is" in found.sentence
-    assert found.sentence.endswith("To say so: jumpscope convert SOURCE TARGET --site mlp_out/6.")
+    command = "jumpscope convert SOURCE TARGET --site mlp_out/6"
+    assert found.sentence.endswith(f"To say so: {command} writes a copy that does.")
     assert found.declared_fvu is not None
     assert found.fvu > 2 * found.declared_fvu
 
@@ -143,9 +144,52 @@ def test_a_wrong_site_is_named_whatever_is_declared(lm: SplicedLM, metadata: Any
         red(lm, sae, "resid_post/4")
 
 
-@pytest.mark.parametrize("layer", [3, 5])
-def test_a_layer_too_low_or_too_high(lm: SplicedLM, layer: int) -> None:
-    red(lm, planted(lm.sae(RESID), site=Site("resid_post", layer)), "resid_post/4")
+@pytest.mark.parametrize("metadata", [None, {}, {"declared": {"l0": 32.0}}])
+@pytest.mark.parametrize("layer", [0, 1, 2, 3, 5, 6, 7])
+def test_the_search_goes_on_to_the_right_layer(lm: SplicedLM, layer: int, metadata: Any) -> None:
+    sae = planted(lm.sae(RESID), site=Site("resid_post", layer))
+    found = red(lm, sae if metadata is None else planted(sae, metadata=metadata), "resid_post/4")
+    # What is named is no edge: its neighbours were looked at, too.
+    tried = {convention.convention for convention in found.tried}
+    assert {"resid_post/3", "resid_post/5"} <= tried | {found.site}
+
+
+def test_no_site_is_named_where_none_gives_what_an_sae_should(lm: SplicedLM) -> None:
+    """Decoder rows that are a third of what they should be, at the wrong layer: better at the
+    right one, and nowhere good.
+    """
+
+    def weakened(sae: Any) -> None:
+        sae.W_dec.data *= 0.3
+
+    for site in (Site("resid_post", 3), None):
+        sae = planted(lm.sae(RESID), weakened, site=site, metadata={})
+        found = check_sae(lm, sae, tokens=TOKENS)
+        assert found.convention is None, found.sentence
+        assert "convert" not in found.sentence
+        assert "resid_post/4" in found.sentence, "the nearest is said, without confidence"
+
+
+def test_a_training_that_missed_its_target_is_not_green(lm: SplicedLM) -> None:
+    sae = lm.sae(RESID)
+    training = sae.cfg.metadata["training"] | {"l0_target": 16.0}
+    found = check_sae(lm, planted(sae, metadata={**sae.cfg.metadata, "training": training}))
+    assert (found.verdict, found.convention, found.tried) == ("amber", None, ())
+    assert "its training was to reach an L0 of 16 and ended at 32.1" in found.sentence
+
+
+@pytest.mark.parametrize("declares", [True, False])
+def test_an_sae_that_is_not_sparse_is_not_green(lm: SplicedLM, declares: bool) -> None:
+    site = Site("resid_post", 4)
+    x = captured(lm, [site], context_size=512, bos=True)[site]
+    dense = fitted(x, x, site, None, features=128, share=0.47, context_size=512)
+    found = check_sae(lm, dense, text=FEW)
+    if declares:
+        found = check_sae(lm, declaring(dense, found.l0, found.fvu), text=FEW)
+    assert (found.verdict, found.convention) == ("amber", None), found.sentence
+    assert "of 128 features are active on a token of 256 numbers, which is not sparse" in (
+        found.sentence
+    )
 
 
 def test_the_block_s_input_for_its_output(lm: SplicedLM) -> None:
@@ -318,7 +362,7 @@ def test_a_transcoder_s_input_and_output(
         assert found.site == wrong
     assert found is not None
     assert f"These look like a transcoder of {site} (" in found.sentence
-    assert found.sentence.endswith(f"--site {site} --site-out {target}.")
+    assert f" --site {site} --site-out {target} writes a copy" in found.sentence
 
 
 def test_a_transcoder_taken_for_an_sae(lm: SplicedLM, mlp_acts: dict[Site, torch.Tensor]) -> None:
@@ -357,8 +401,9 @@ def fitted(
     *,
     features: int,
     context_size: int,
+    share: float = 0.08,
 ) -> SAE:
-    """An SAE in closed form: random directions that fire on 8 % of x, decoder by ridge on y."""
+    """An SAE in closed form: random directions that fire on a share of x, decoder by ridge on y."""
     sae: Any = SAE.build(
         SAEConfig(
             architecture="jumprelu",
@@ -373,7 +418,7 @@ def fitted(
     directions /= directions.norm(dim=0)
     sae.W_enc.data = directions
     sae.b_enc.data = -x.mean(0) @ directions
-    sae.threshold.data = ((x - x.mean(0)) @ directions).quantile(0.92, dim=0).clamp(min=1e-3)
+    sae.threshold.data = ((x - x.mean(0)) @ directions).quantile(1 - share, dim=0).clamp(min=1e-3)
     acts = sae.encode(x)
     centred, mean = acts - acts.mean(0), y.mean(0)
     gram = centred.T @ centred

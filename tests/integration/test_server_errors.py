@@ -158,8 +158,14 @@ def test_head_is_answered(client: httpx.Client, path: str) -> None:
             "see https://a.example/b/c and google/gemma-2-2b.",
             "see https://a.example/b/c and google/gemma-2-2b.",
         ),
+        (
+            "/a/b/c is no SAE: jumpscope index --bundle /a/b --sae c builds it from text in /d/e.",
+            "c is no SAE: jumpscope index --bundle /a/b --sae c builds it from text in e.",
+        ),
         ("layer_20/width_16k/canonical and/or", "layer_20/width_16k/canonical and/or"),
     ],
 )
-def test_sentences_do_not_say_where_files_lie(sentence: str, shown: str) -> None:
+def test_sentences_do_not_say_where_files_lie_but_for_a_command_that_works(
+    sentence: str, shown: str
+) -> None:
     assert without_paths(sentence) == shown

@@ -125,6 +125,18 @@ def test_an_sae_without_a_site_is_found(lm: SplicedLM) -> None:
     assert check_sae(lm, nowhere, text=TEXTS, tokens=600).verdict == "red"
 
 
+def test_a_command_is_saved_without_a_path_and_shown_as_it_is_typed(
+    bundle: Bundle, result: Check
+) -> None:
+    command = "jumpscope convert SOURCE TARGET --site mlp_out/1 writes a copy that does."
+    save_check(bundle, tiny.SAE_NAME, replace(result, sentence=f"To say so: {command}"))
+    assert str(bundle.path) not in (bundle.sae_path(tiny.SAE_NAME) / "cfg.json").read_text()
+    kept = saved_check(bundle, tiny.SAE_NAME)
+    assert kept is not None
+    words = f"jumpscope convert {bundle.sae_path(tiny.SAE_NAME)} tiny-corrected --site mlp_out/1"
+    assert kept["sentence"] == f"To say so: {words} writes a copy that does."
+
+
 def test_the_lock_is_free_while_the_sae_computes(lm: SplicedLM) -> None:
     sae, free = changed(lm.sae("tiny")), []
     encode, forward = sae.encode, lm.model.model.forward

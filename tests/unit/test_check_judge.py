@@ -44,7 +44,7 @@ def outcome(declared: Declared, measured: Numbers, **more: Any) -> Outcome:
         (declares(32, 0.01), numbers(34, 0.03), True),  # small numbers scatter
         (declares(32, 0.9), numbers(32, 1.01), False),  # no better than the mean
         (declares(), numbers(60, 0.3), True),
-        (declares(), numbers(60, 0.6), False),
+        (declares(), numbers(60, 0.4), False),
         (declares(), numbers(0.0, 0.3), False),
         (declares(), numbers(300, 0.3), False),  # more active features than dimensions
         (declares(300), numbers(290, 0.3), True),  # but declared so
@@ -68,6 +68,15 @@ def test_declared_numbers_come_from_the_id_before_those_measured_here() -> None:
     assert said(measured={"l0": 32, "fvu": 0.1}, declared={"l0": 71}) == (71.0, 0.1)
     assert said(measured={"l0": True, "fvu": "0.1"}) == (None, None)
     assert said() == (None, None)
+    # A run that was not measured has at least a target.
+    assert said(training={"l0_target": 32.0}) == (32.0, None)
+    assert said(training={"l0_target": 32.0}, measured={"l0": 64, "fvu": 0.1}) == (64.0, 0.1)
+
+
+def test_a_transcoder_s_fvu_may_be_larger() -> None:
+    declared = replace(declares(), transcoder=True)
+    assert declared.fits(numbers(60, 0.45))
+    assert not declared.fits(numbers(60, 0.6))
 
 
 def test_the_nearer_convention_is_the_one_nearer_the_declared_numbers() -> None:
@@ -76,6 +85,9 @@ def test_the_nearer_convention_is_the_one_nearer_the_declared_numbers() -> None:
     assert declared.clearly_better(numbers(32, 0.14), numbers(32, 0.03))
     assert not declared.clearly_better(numbers(32, 0.14), numbers(33, 0.15))
     assert not declared.clearly_better(numbers(32, math.nan), numbers(33, 0.15))
+    # Where nothing is declared, no FVU makes up for a code that is not sparse.
+    assert declares().clearly_better(numbers(32, 0.5), numbers(300, 0.01))
+    assert declares(300).clearly_better(numbers(300, 0.01), numbers(32, 0.5))
     # Where no FVU is declared, the lower one is the nearer.
     assert declares(32).clearly_better(numbers(32, 0.1), numbers(32, 0.2))
 
@@ -114,6 +126,12 @@ def test_the_best_factor_is_found_to_a_few_percent(factor: float) -> None:
 )
 def test_verdicts_without_another_convention(case: Outcome, verdict: str) -> None:
     assert case.verdict == verdict
+
+
+def test_green_is_for_numbers_that_nothing_else_is_nearer_to() -> None:
+    good, better = numbers(33, 0.3), (replace(HERE, minus_b_dec=True), numbers(33, 0.2))
+    assert outcome(declares(), good).verdict == "green"
+    assert outcome(declares(), good, nearest=better).verdict == "amber"
 
 
 def test_another_convention_is_red_unless_it_is_harmless() -> None:

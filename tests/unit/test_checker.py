@@ -1,6 +1,7 @@
 """Checks in the app: once for the same weights, one at a time, beside everything else."""
 
 import json
+import shlex
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -12,12 +13,15 @@ from typing import Any
 
 import pytest
 
+from app.cli import main
 from app.endpoints import Api
 from app.engine import checker
+from app.sentences import without_paths
 from app.service import overview
 from app.settings import MOST_CHECK_TOKENS
 from sae_core.bundle import Bundle
 from sae_core.check import Check, sae_check, save_check
+from sae_core.workspace import workspace
 from tests import tiny
 from tests.unit.service_support import SETTINGS, api_of, as_json
 
@@ -129,14 +133,56 @@ def test_a_wrong_site_is_red_and_named(serve: Callable[..., Api], bundle: Bundle
 
 
 def test_an_sae_without_a_site_is_checked_too(serve: Callable[..., Api], bundle: Bundle) -> None:
+    without_site(bundle)
+    found = serve(bundle).check()
+    assert found["state"] in ("amber", "red")
+    assert "do not say where they read" in found["sentence"]
+
+
+def without_site(bundle: Bundle) -> None:
+    """Let the tiny SAE's files say no site."""
     file = bundle.sae_path(NAME) / "cfg.json"
     written = json.loads(file.read_text())
     del written["metadata"]["jumpscope"]["site"]
     written["metadata"]["hook_name"] = "somewhere"
     file.write_text(json.dumps(written))
-    found = serve(bundle).check()
-    assert found["state"] in ("amber", "red")
-    assert "do not say where they read" in found["sentence"]
+
+
+@pytest.mark.parametrize("named", ["in a bundle", "by its folder"])
+def test_what_is_recommended_for_an_sae_without_a_site_works(
+    serve: Callable[..., Api],
+    bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    named: str,
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    here = serve(bundle, check_text="", check_tokens=4000).check()["check"]
+    declare(bundle, measured={"l0": here["l0"], "fvu": here["fvu"]})
+    without_site(bundle)
+    model, folder = str(bundle.path / "model"), str(bundle.sae_path(NAME))
+    if named == "by its folder":
+        bundle = workspace(model, [folder])
+    api = serve(bundle, check_text="", check_tokens=4000)
+    missing = overview.overview(api.workbench)["missing"]
+    assert missing["reason"] == f"SAE {NAME} does not say at which site it reads"
+    with pytest.raises(ValueError, match="does not say at which site") as refused:
+        api.prompt_features("The river.")
+    assert f"{missing['command']} {missing['does']}." in without_paths(str(refused.value))
+    assert main(shlex.split(missing["command"])[1:]) == 0
+    printed = capsys.readouterr().out
+    said = api.check()["sentence"]
+    assert said in printed
+    command = said.partition("To say so: jumpscope ")[2].partition(" writes ")[0]
+    assert main(shlex.split(command)) == 0
+    (copy,) = tmp_path.glob("tiny-corrected*")
+    capsys.readouterr()
+    assert main(["inspect", "--check", "--model", model, "--sae", str(copy), "--json"]) == 0
+    (result,) = json.loads(capsys.readouterr().out).values()
+    assert (result["site"], result["reading"]) == ("resid_post/1", None), result["sentence"]
+    assert result["sentence"].startswith("At resid_post/1 L0 is")
 
 
 def test_off_is_off(serve: Callable[..., Api], tiny_bundle: Bundle) -> None:

@@ -17,7 +17,11 @@ from tests.unit.page_support import assert_plain, frame
 from tests.unit.render_support import Document, context, feature, found
 
 NB = "\N{NO-BREAK SPACE}"
-MISSING = {"reason": "SAE first has no index yet", "command": "jumpscope index --sae 'a b'"}
+MISSING = {
+    "reason": "SAE first has no index yet",
+    "command": "jumpscope index --sae 'a b'",
+    "does": "builds it from text of yours",
+}
 QUERY = {"sae": "", "q": "", "sort": "frequency", "desc": True, "min": 0.0, "max": 1.0, "page": 2}
 [FEATURES] = [page for page in PAGES if page.name == "features"]
 
@@ -328,7 +332,7 @@ def hostile_feature(**changed: Any) -> str:
     )
 
 
-HOSTILE_MISSING = {"reason": HOSTILE, "command": HOSTILE}
+HOSTILE_MISSING = {"reason": HOSTILE, "command": HOSTILE, "does": HOSTILE}
 
 
 @pytest.mark.parametrize(

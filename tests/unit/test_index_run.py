@@ -1,6 +1,7 @@
 """Settings of an index, and `run_index`, which the command calls."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_config
+from sae_core.formats.saelens_config import CONFIG_FILE, write_config
 from sae_core.index import Index, IndexConfig, run_index
 from sae_core.workspace import workspace
 from tests import tiny
@@ -41,6 +43,26 @@ def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
     """A copy of the tiny bundle that may be written to."""
     shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
     return Bundle.open(tmp_path / "bundle")
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"site": None},
+            "SAE tiny does not say at which site it reads: jumpscope inspect .* finds",
+        ),
+        ({"context_size": None}, "SAE tiny does not say how many tokens .* give --context-size"),
+    ],
+)
+def test_what_an_sae_does_not_say_is_said_before_the_model_is_read(
+    bundle: Bundle, tiny_corpus: Path, changes: dict[str, Any], sentence: str
+) -> None:
+    folder = bundle.sae_path(tiny.SAE_NAME)
+    write_config(replace(load_config(folder), **changes), folder / CONFIG_FILE)
+    shutil.rmtree(bundle.path / "model")
+    with pytest.raises(ValueError, match=sentence):
+        run_index(IndexConfig(bundle=str(bundle.path), corpus=(str(tiny_corpus),), device="cpu"))
 
 
 def test_a_bundle(bundle: Bundle, tiny_corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,11 @@ from tests.unit.page_support import assert_plain, overview_document, overview_ht
 from tests.unit.render_support import Document, context, overview
 
 NB = "\N{NO-BREAK SPACE}"
-MISSING = {"reason": "SAE first has no index yet", "command": "jumpscope index --sae 'a b'"}
+MISSING = {
+    "reason": "SAE first has no index yet",
+    "command": "jumpscope index --sae 'a b'",
+    "does": "builds it from text of yours",
+}
 SHA = "0123456789abcdef" * 4
 POINT = {"l0": 16.0, "fvu": 0.4, "delta_lm_loss": 0.3}
 
@@ -163,7 +167,7 @@ def test_what_cannot_be_read_says_why_and_the_others_are_listed() -> None:
         ),
         overview(
             **unindexed(
-                missing={"reason": HOSTILE, "command": HOSTILE},
+                missing={"reason": HOSTILE, "command": HOSTILE, "does": HOSTILE},
                 saes=[
                     unindexed()["saes"][0]
                     | {

@@ -347,14 +347,14 @@ export async function copy(text, button, done = "Copied") {
 }
 
 /**
- * That an SAE has no index, and the command that builds it, as the server's templates write it.
- * @param {{reason: string, command: string}} missing
+ * That an SAE has no index, and the command that comes next, as the server's templates write it.
+ * @param {{reason: string, command: string, does: string}} missing
  */
-export function missingIndex({ reason, command }) {
+export function missingIndex({ reason, command, does }) {
   return el(
     "div",
     { class: "panel notice", role: "note" },
-    el("p", {}, `${reason}, so what its features fire on is not known. This builds it from text of yours:`),
+    el("p", {}, `${reason}, so what its features fire on is not known. This ${does}:`),
     el(
       "div",
       { class: "command" },

@@ -22,7 +22,7 @@ import { fixed, number, percent, signed } from "./numbers.js";
 /**
  * @typedef {{sae: string, text?: string, messages?: any[], tokens: Token[],
  *   totals: Record<string, number | null>, definitions: Record<string, string>,
- *   missing: {reason: string, command: string} | null, features: Feature[]}} Analysis
+ *   missing: {reason: string, command: string, does: string} | null, features: Feature[]}} Analysis
  */
 /** @typedef {"cost" | "active" | "feature"} View */
 /** @typedef {"activation" | "share" | "frequency"} Sort */
