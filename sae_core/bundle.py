@@ -8,6 +8,7 @@ saes/NAME/index.duckdb       its feature index, once built
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 BUNDLE_FILE = "bundle.json"
 INDEX_FILE = "index.duckdb"
+FORMAT, VERSION = "jumpscope-bundle", 1
+_KINDS = {str: "a text", list: "a list", dict: "an object"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,23 +66,22 @@ class Bundle:
         if not file.is_file():
             raise ValueError(f"{path} is not a bundle: it has no {BUNDLE_FILE}.")
         try:
-            written = json.loads(file.read_text())
-            entries = [_entry(entry) for entry in written["saes"]]
-            bundle = cls(
-                path=path,
-                name=str(written["name"]),
-                title=str(written.get("title", written["name"])),
-                model=str(written["model"]),
-                sae_names=tuple(name for name, _ in entries),
-                sources={name: source for name, source in entries if source is not None},
-                examples=dict(written.get("examples", {})),
-            )
-        except (json.JSONDecodeError, UnicodeDecodeError, TypeError) as error:
-            raise ValueError(f"{file} is not a bundle's JSON ({error}).") from error
-        except KeyError as error:
-            raise ValueError(f"{file} lacks the entry {error}.") from error
+            written = json.loads(file.read_text(encoding="utf-8"))
+        except (RecursionError, ValueError) as error:
+            reason = "nested too deep" if isinstance(error, RecursionError) else error
+            raise ValueError(f"{file} is not a bundle's JSON ({reason}).") from error
+        bundle = _parsed(path, written)
+        bundle._check_model()
         bundle._check_saes()
         return bundle
+
+    def _check_model(self) -> None:
+        """ValueError if the model is a relative path that leads out of the bundle."""
+        if not os.path.isabs(self.model) and _leads_out(self.model):
+            raise ValueError(
+                f"{self.path / BUNDLE_FILE} has a model outside the bundle: {self.model!r}; write "
+                "its absolute path, or its hub id."
+            )
 
     def _check_saes(self) -> None:
         """ValueError if there is none, a name or a relative path leads out, or a folder lacks."""
@@ -90,7 +92,8 @@ class Bundle:
             raise ValueError(f"{file} lists two SAEs of one name.")
         for name in self.sae_names:
             inside = self.sae_path(name).resolve()
-            if not inside.is_relative_to((self.path / "saes").resolve()):
+            saes = (self.path / "saes").resolve()
+            if inside == saes or not inside.is_relative_to(saes):
                 raise ValueError(f"{file} names an SAE outside the bundle: {name!r}.")
             source = self.sources.get(name)
             if source is None and not inside.is_dir():
@@ -219,8 +222,8 @@ def write_bundle(
     `saes` are names, or `{"name", "source"}` for SAEs whose weights lie elsewhere.
     """
     written = {
-        "format": "jumpscope-bundle",
-        "version": 1,
+        "format": FORMAT,
+        "version": VERSION,
         "name": name,
         "title": title,
         "model": model,
@@ -228,12 +231,64 @@ def write_bundle(
         "examples": examples or {},
     }
     with atomic_write(Path(path) / BUNDLE_FILE) as temporary:
-        temporary.write_text(json.dumps(written, indent=2) + "\n")
+        temporary.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
     return Bundle.open(path)
 
 
-def _entry(written: Any) -> tuple[str, str | None]:
-    """Name and source of an entry of `saes`; no source for a plain name."""
-    if isinstance(written, dict):
-        return str(written["name"]), str(written["source"])
-    return str(written), None
+def _parsed(path: Path, written: Any) -> Bundle:
+    """The bundle that `bundle.json` in the folder `path` describes; ValueError with one sentence if
+    an entry is missing, of another type, or of a format or version that is not known.
+    """
+    file = path / BUNDLE_FILE
+
+    def entry(name: str, kind: type, where: Any, default: Any = None) -> Any:
+        value = where.get(name, default)
+        if value is None:
+            raise ValueError(f"{file} lacks the entry {name!r}.")
+        if not isinstance(value, kind):
+            raise ValueError(f"{file} has {name!r} of another kind than {_KINDS[kind]}.")
+        return value
+
+    if not isinstance(written, dict):
+        raise ValueError(f"{file} is not a bundle's JSON (it is no object).")
+    if written.get("format") != FORMAT:
+        raise ValueError(f"{file} is of an unknown format: its 'format' is not {FORMAT!r}.")
+    if written.get("version") != VERSION or written["version"] is True:
+        said = str(written.get("version"))[:20]
+        raise ValueError(
+            f"{file} is of version {said} but this Jumpscope reads version {VERSION}: install a "
+            "newer one."
+        )
+    sources = {}
+    names = []
+    for sae in entry("saes", list, written):
+        if isinstance(sae, dict):
+            name = entry("name", str, sae)
+            sources[name] = entry("source", str, sae)
+        elif isinstance(sae, str):
+            name = sae
+        else:
+            raise ValueError(f"{file} lists an SAE that is neither a name nor a name and a source.")
+        if "\0" in name + sources.get(name, ""):
+            raise ValueError(f"{file} names an SAE with a character that no path has.")
+        names.append(name)
+    examples = entry("examples", dict, written, {})
+    for runs in entry("prompts", list, examples, []), entry("steer", list, examples, []):
+        for run in runs:
+            edits = entry("edits", list, run, []) if isinstance(run, dict) else []
+            if not all(isinstance(edit, dict) for edit in edits):
+                raise ValueError(f"{file} has an example with an edit that is no object.")
+    return Bundle(
+        path=path,
+        name=entry("name", str, written),
+        title=entry("title", str, written, entry("name", str, written)),
+        model=entry("model", str, written),
+        sae_names=tuple(names),
+        sources=sources,
+        examples=examples,
+    )
+
+
+def _leads_out(path: str) -> bool:
+    """Whether a relative path leaves the folder that it starts from."""
+    return os.path.normpath(path).split(os.sep)[0] == os.pardir

@@ -6,18 +6,26 @@ says. So `jumpscope index --model M --sae ID` and `jumpscope serve --model M --s
 """
 
 import hashlib
+import logging
 import os
 import re
+import shlex
+import stat
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock
 
 from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
+from sae_core.files import REFUSED
 from sae_core.formats.configs import read_config
 from sae_core.hub import parse_id
 from sae_core.sources import locate
+
+log = logging.getLogger(__name__)
 
 LOCK_FILE = "bundle.lock"
 
@@ -28,9 +36,34 @@ _WEIGHTS = (".npz", ".pt", ".safetensors")
 
 
 def data_folder() -> Path:
-    """Where the user's data is kept: `jumpscope` in XDG_DATA_HOME, by default ~/.local/share."""
+    """Where the user's data is kept: `jumpscope` in XDG_DATA_HOME, by default ~/.local/share; the
+    temporary folder where there is no home.
+    """
     home = os.environ.get("XDG_DATA_HOME")
-    return (Path(home) if home else Path.home() / ".local" / "share") / "jumpscope"
+    try:
+        return (Path(home) if home else Path.home() / ".local" / "share") / "jumpscope"
+    except RuntimeError:  # nobody knows this user's home
+        return temporary_folder()
+
+
+def temporary_folder() -> Path:
+    """A folder of this user's alone that is found again until the machine clears its own: what is
+    used where the user's data folder cannot be written.
+    """
+    folder = _temporary_path()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Its name can be guessed: somebody else may have made it first.
+    made = folder.lstat()
+    if not stat.S_ISDIR(made.st_mode) or (hasattr(os, "getuid") and made.st_uid != os.getuid()):
+        raise ValueError(
+            f"{folder} belongs to somebody else: set XDG_DATA_HOME to a folder you may write to."
+        )
+    return folder
+
+
+def _temporary_path() -> Path:
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"jumpscope-{user}"
 
 
 def folder_of(model: str) -> Path:
@@ -40,14 +73,23 @@ def folder_of(model: str) -> Path:
 
 def is_workspace(bundle: Bundle) -> bool:
     """Whether `jumpscope index --model` and `serve --model` know this bundle by its model."""
-    return bundle.path == folder_of(bundle.model)
+    slug = model_slug(bundle.model)
+    return bundle.path in (folder_of(bundle.model), _temporary_path() / "bundles" / slug)
+
+
+def check_command(bundle: Bundle, sae: str) -> str:
+    """The command that checks an SAE, as it is typed."""
+    where = ["--model", bundle.model] if is_workspace(bundle) else [str(bundle.path)]
+    name = bundle.sae_source(sae) if is_workspace(bundle) else sae
+    return shlex.join(["jumpscope", "inspect", *where, "--sae", name, "--check"])
 
 
 def workspace(model: str, sources: Sequence[str], folder: Path | None = None) -> Bundle:
     """The bundle of a model and of SAEs, each named by hub id or path, in the order of `sources`.
 
-    `folder` is by default the model's own in `data_folder()`. It is made, or extended by the SAEs
-    that it lacks; several processes may do so at once. Every SAE is fetched and its configuration
+    `folder` is by default the model's own in `data_folder()`, or in `temporary_folder()` where that
+    one cannot be written. It is made, or extended by the SAEs that it lacks; several processes may
+    do so at once. Every SAE is fetched and its configuration
     read first. Raises ValueError with one sentence if the model is neither a folder nor an id, or
     an SAE cannot be read.
     """
@@ -58,7 +100,35 @@ def workspace(model: str, sources: Sequence[str], folder: Path | None = None) ->
     places = {source: locate(source) for source in wanted}
     for path, origin in places.values():
         read_config(path, origin=origin)
-    folder = folder or folder_of(model)
+    bundle = _held(folder or folder_of(model), model, wanted)
+    if bundle is None and folder is not None:
+        bundle = _extended(folder, model, wanted)
+    elif bundle is None:
+        try:
+            bundle = _extended(folder_of(model), model, wanted)
+        except OSError as error:
+            if error.errno not in REFUSED:
+                raise
+            bundle = _extended(temporary_folder() / "bundles" / model_slug(model), model, wanted)
+            _say_temporary(folder_of(model), bundle.path)
+    names = {source: name for name, source in bundle.sources.items()}
+    return replace(
+        bundle,
+        sae_names=tuple(names[source] for source in wanted),
+        located={names[source]: place for source, place in places.items()},
+    )
+
+
+def _held(folder: Path, model: str, wanted: Sequence[str]) -> Bundle | None:
+    """The workspace in a folder, which need not be written to if it holds all that is wanted."""
+    if not (folder / BUNDLE_FILE).is_file():
+        return None
+    bundle = Bundle.open(folder)
+    return bundle if set(wanted) <= set(bundle.sources.values()) else None
+
+
+def _extended(folder: Path, model: str, wanted: Sequence[str]) -> Bundle:
+    """The workspace in a folder, made or extended by the SAEs that it lacks."""
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / LOCK_FILE):
         if (folder / BUNDLE_FILE).is_file():
@@ -68,20 +138,26 @@ def workspace(model: str, sources: Sequence[str], folder: Path | None = None) ->
             bundle = Bundle(path=folder, name=name, title=model, model=model, sae_names=())
         held = set(bundle.sources.values())
         new = named([source for source in wanted if source not in held], bundle.sae_names)
-        if new:
-            bundle = write_bundle(
-                folder,
-                name=bundle.name,
-                title=bundle.title,
-                model=bundle.model,
-                saes=[*bundle.entries(), *({"name": n, "source": s} for n, s in new.items())],
-                examples=bundle.examples,
-            )
-    names = {source: name for name, source in bundle.sources.items()}
-    return replace(
-        bundle,
-        sae_names=tuple(names[source] for source in wanted),
-        located={names[source]: place for source, place in places.items()},
+        if not new:
+            return bundle
+        return write_bundle(
+            folder,
+            name=bundle.name,
+            title=bundle.title,
+            model=bundle.model,
+            saes=[*bundle.entries(), *({"name": n, "source": s} for n, s in new.items())],
+            examples=bundle.examples,
+        )
+
+
+@cache
+def _say_temporary(folder: Path, instead: Path) -> None:
+    """Say, once in a process, that a workspace is not where it is looked for."""
+    log.warning(
+        "%s cannot be written: what is built for this model goes to %s, which may be gone after a "
+        "restart; set XDG_DATA_HOME to a folder you may write to.",
+        folder,
+        instead,
     )
 
 

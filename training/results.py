@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -63,7 +62,9 @@ def save_and_measure(
     facts = facts | {"saes_in_run": len(trainers)}
     results = [_save(cfg, tokenizer, trainer, facts) for trainer in trainers]
     if cfg.eval_corpus and cfg.eval_tokens:
-        held_out = token_rows(documents(cfg.eval_corpus), tokenizer, cfg.context_size)
+        held_out = token_rows(
+            documents(cfg.eval_corpus, options=cfg.text), tokenizer, cfg.context_size
+        )
         rows = take_tokens(held_out, cfg.eval_tokens)
         measured: dict[str, dict[str, Any]] = {}
         for together in _measured_together(cfg, trainers):
@@ -157,8 +158,12 @@ def _measure(
 
 def _write_bundle(cfg: TrainConfig, names: list[str]) -> None:
     out = Path(cfg.out).resolve()
-    # A local model is named by the way to it from the bundle, so that both can move together.
-    model = os.path.relpath(cfg.model, out) if Path(cfg.model).is_dir() else cfg.model
+    model = cfg.model
+    if Path(model).is_dir():
+        # By the way to it where it lies in the bundle, so that both can move together; no way in a
+        # bundle leads out of it.
+        whole = Path(model).resolve()
+        model = str(whole.relative_to(out) if whole.is_relative_to(out) else whole)
     if not (out / BUNDLE_FILE).exists():
         title = f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
         write_bundle(out, name=out.name, title=title, model=model, saes=names)

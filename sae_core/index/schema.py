@@ -81,9 +81,18 @@ def _split(columns: str) -> list[str]:
     return [column.strip() for column in columns.split(",")]
 
 
+def check_name(path: Path) -> None:
+    """ValueError for a path that DuckDB does not open under its name."""
+    if os.sep == "/" and "\\" in str(path):
+        raise ValueError(
+            f"{path} has a backslash in its name, which DuckDB takes for a slash: rename it."
+        )
+
+
 @contextmanager
 def create(path: Path) -> Iterator[IndexWriter]:
     """Yield a writer of a new index that takes the place of `path` if the block succeeds."""
+    check_name(path)
     with atomic_write(path) as temporary, duckdb.connect() as connection:
         quoted = str(temporary).replace("'", "''")
         try:
@@ -110,6 +119,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """
     if not path.is_file():
         raise ValueError(f"there is no index at {path}: build one with jumpscope index.")
+    check_name(path)
     try:
         connection = duckdb.connect(str(path), read_only=True, config=_HARDENED)
     except duckdb.Error as error:

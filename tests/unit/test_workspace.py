@@ -1,9 +1,13 @@
 """Workspaces: bundles of models and SAEs that are named, kept in the user's data folder."""
 
+import errno
 import json
+import os
 import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,3 +182,70 @@ def test_a_source_means_the_same_wherever_one_stands(
     rewrite(moved, "nowhere")
     with pytest.raises(ValueError, match="neither a path in it nor a hub id"):
         Bundle.open(moved).sae_config(tiny.SAE_NAME)
+
+
+# A data folder that cannot be written
+
+
+@pytest.fixture
+def read_only(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Nothing can be made in the data folder; temporary files go to the folder that is returned."""
+    make = Path.mkdir
+
+    def refuse(self: Path, *args: Any, **options: Any) -> None:
+        if self.is_relative_to(data):
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        make(self, *args, **options)
+
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    return temporary
+
+
+def test_where_the_data_folder_is_read_only_a_temporary_one_is_used_and_said_once(
+    tiny_bundle: Bundle, saes: list[str], read_only: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = str(tiny_bundle.path / "model")
+    bundle = workspace(model, saes[:1])
+    assert bundle.path.is_relative_to(read_only)
+    assert bundle.load_sae("first").cfg.d_sae == tiny.D_SAE
+    # Commands by the model's name go there as well, and so does the next process.
+    assert is_workspace(bundle)
+    assert workspace(model, saes[:2]).sae_names == ("first", "second")
+    assert caplog.text.count("cannot be written: what is built for this model goes to") == 1
+    assert (read_only / f"jumpscope-{os.getuid()}").stat().st_mode & 0o077 == 0
+
+
+def test_a_workspace_that_holds_all_is_only_read(
+    tiny_bundle: Bundle, saes: list[str], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = str(tiny_bundle.path / "model")
+    made = workspace(model, saes[:2])
+    (made.path / "bundle.lock").unlink(missing_ok=True)
+    again = workspace(model, saes[1:2])
+    assert (again.path, again.sae_names) == (made.path, ("second",))
+    assert not (made.path / "bundle.lock").exists()
+
+
+def test_a_user_without_a_home_gets_a_temporary_folder(
+    tiny_bundle: Bundle, saes: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", no_home)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    bundle = workspace(str(tiny_bundle.path / "model"), saes[:1])
+    assert bundle.path.is_relative_to(tmp_path / f"jumpscope-{os.getuid()}")
+    assert is_workspace(bundle)
+
+
+def test_a_temporary_folder_that_somebody_else_made_is_refused(
+    saes: list[str], tiny_bundle: Bundle, read_only: Path, tmp_path: Path
+) -> None:
+    (read_only / f"jumpscope-{os.getuid()}").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="belongs to somebody else: set XDG_DATA_HOME"):
+        workspace(str(tiny_bundle.path / "model"), saes[:1])
