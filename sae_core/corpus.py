@@ -7,6 +7,7 @@ by DuckDB as a stream.
 import glob
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ from torch import Tensor
 
 from sae_core.chat_template import ChatTemplate
 from sae_core.conversations import Turn, conversation_ids, is_conversations, turns
-from sae_core.hub.datasets import SCHEME, data_set_files, fetch_file, parse_data_set
+from sae_core.hub.datasets import SCHEME, DataSetId, data_set_files, fetch_file, parse_data_set
+from sae_core.marked_json import without_mark
 from sae_core.marker_warning import WATCHED, warn_of_markers
 from sae_core.plain_text import normalised, passages
 from sae_core.text_options import TextOptions
@@ -103,11 +105,19 @@ def expand(paths: Sequence[str]) -> list[str]:
 
 
 def _on_the_hub(path: str) -> list[str]:
-    """The files of a data set on the hub; none if `path` is rather a file that is missing."""
-    if _suffix(path) in _READERS and not path.startswith(SCHEME):
-        return []
-    data_set = parse_data_set(path)
+    data_set = data_set_of(path)
     return [] if data_set is None else list(data_set_files(data_set))
+
+
+def data_set_of(path: str) -> DataSetId | None:
+    """The data set of the hub that a corpus's path means; None for files here, also missing ones,
+    and for URLs.
+    """
+    if path.startswith(SCHEME):
+        return parse_data_set(path)
+    if "://" in path or _suffix(path) in _READERS or Path(path).exists():
+        return None
+    return parse_data_set(path)
 
 
 def documents(
@@ -135,7 +145,10 @@ def _passages(path: str, options: TextOptions) -> Iterator[_Passage]:
     reader, local = _READERS[_suffix(path)], path
     if path.startswith(SCHEME):
         local = str(fetch_file(path))
-    with duckdb.connect() as connection:
+    with ExitStack() as held:
+        if "json" in reader:
+            local = held.enter_context(without_mark(local))
+        connection = held.enter_context(duckdb.connect())
         connection.execute("SET preserve_insertion_order = true")
         try:
             described = connection.execute(f"DESCRIBE SELECT * FROM {reader}", [local]).fetchall()

@@ -14,7 +14,7 @@ _TRIED = 32
 
 _BOM = "\ufeff"
 _LINE_END = re.compile("\r\n?")
-_BLANK_LINES = re.compile(r"\n[^\S\n]*\n\s*")
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*\n)+")
 
 _Tokenize = Callable[[Sequence[str]], list[list[int]]]
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from sae_core.corpus import data_set_of
+from sae_core.hub.datasets import pinned
 from training.train_config import TrainConfig
 
 _PACKAGES = ("jumpscope", "torch", "triton", "transformers", "duckdb")
@@ -25,8 +27,16 @@ def model_name(model: str) -> str:
 
 
 def file_names(paths: Sequence[str]) -> list[str]:
-    """URLs as they are, local paths without their folders: other machines have others."""
-    return [path if "://" in path else Path(path).name for path in paths]
+    """Local paths without their folders, for other machines have others; data sets of the hub with
+    their commit, URLs as they are.
+    """
+    return [_file_name(path) for path in paths]
+
+
+def _file_name(path: str) -> str:
+    if data_set := data_set_of(path):
+        return pinned(data_set)
+    return path if "://" in path else Path(path).name
 
 
 def settings(cfg: TrainConfig) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from sae_core.corpus import TokenRow, batches, documents, expand, token_rows
+from sae_core.text_options import TextOptions
 
 WINDOW_DOCUMENTS = 256
 """Documents whose rows are shuffled together."""
@@ -53,6 +54,7 @@ class Text:
     context_size: int
     rows: int
     seed: int
+    options: TextOptions = field(default_factory=TextOptions)
 
     def stream(self, start: Cursor) -> Iterator[Prompts]:
         """Batches from `start` on, without end; ValueError if the corpus holds no text."""
@@ -68,7 +70,9 @@ class Text:
         for reading in itertools.count(start.reading):
             first = start.window if reading == start.reading else 0
             order = np.random.default_rng([self.seed, reading]).permutation(len(files))
-            texts = documents([files[i] for i in order], skip=first * WINDOW_DOCUMENTS)
+            texts = documents(
+                [files[i] for i in order], skip=first * WINDOW_DOCUMENTS, options=self.options
+            )
             empty = first == 0
             for window, together in itertools.groupby(
                 # By number: empty documents are numbered but not given.
@@ -84,7 +88,7 @@ class Text:
                 for place in range(used, len(rows)):
                     yield Cursor(reading, window, place), rows[shuffled[place]]
             if empty:
-                raise ValueError("the corpus holds no text: check its files' column 'text'.")
+                raise ValueError("the corpus holds no text: check its files, and the column.")
 
 
 class Ahead:

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 from sae_core.config import Architecture, Site
 from sae_core.placement import DType
+from sae_core.text_options import TextOptions
 from training.options import Compile, LossOptions, Plan, RunOptions, check_choice, check_positive
 from training.recipes import RECIPES
 
@@ -35,7 +36,8 @@ class TrainConfig:
     model: str
     """Folder or hub id of the language model (Hugging Face layout)."""
     corpus: tuple[str, ...]
-    """Training text: Parquet, JSONL or text files, folders, globs or URLs."""
+    """Training text: Parquet, JSONL or text files, folders, globs, URLs, or data sets of the hub
+    (user/name, maybe with /folder and @revision)."""
     sites: tuple[str, ...]
     """Where the SAEs read, e.g. resid_post/4 mlp_out/6 attn_out/2."""
     d_sae: int
@@ -84,6 +86,8 @@ class TrainConfig:
     stay float32. `auto` is bfloat16 on CUDA, float32 on the CPU."""
     save_dtype: Literal["float32", "bfloat16"] = "float32"
     """Dtype of the saved matrices."""
+    text: TextOptions = field(default_factory=TextOptions)
+    """How documents are read from the files of corpus and eval_corpus."""
     loss: LossOptions = field(default_factory=LossOptions)
     """The loss beyond its sparsity."""
     run: RunOptions = field(default_factory=RunOptions)
@@ -140,7 +144,8 @@ class TrainConfig:
     @classmethod
     def from_json(cls, settings: dict[str, Any]) -> "TrainConfig":
         """From what `dataclasses.asdict` gave and JSON kept; ValueError for unknown fields."""
-        parts = {"loss": LossOptions, "run": RunOptions}
+        parts = {"text": TextOptions, "loss": LossOptions, "run": RunOptions}
+        settings = {"text": {}, **settings}  # which came later
         unknown = set(settings) - {f.name for f in fields(cls)}
         for name, part in parts.items():
             if isinstance(settings.get(name), dict):

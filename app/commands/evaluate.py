@@ -1,9 +1,10 @@
 """`jumpscope eval`: what an SAE costs the language model, on any text."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from app.commands.shared import JSONFlag, chosen_bundle, shown, table, to_json
 from sae_core.placement import Device, DType
+from sae_core.text_options import TextOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,7 +12,8 @@ class Evaluate:
     """Measure an SAE: L0, FVU, delta LM loss, KL, loss recovered, dead and frequent features."""
 
     text: tuple[str, ...]
-    """Parquet, JSONL or text files, folders, globs or URLs; not what the SAE was trained on."""
+    """Parquet, JSONL or text files, folders, globs, URLs, or data sets of the hub (user/name, maybe
+    with /folder and @revision); not what the SAE was trained on."""
     bundle: str = ""
     """Folder of the bundle; the bundled demo if neither it nor a model is given."""
     model: str = ""
@@ -25,6 +27,8 @@ class Evaluate:
     """Tokens per row, BOS included; 0 takes what the SAE was trained with."""
     batch_rows: int = 16
     """Rows run through the model at once."""
+    text_options: TextOptions = field(default_factory=TextOptions)
+    """How documents are read from the files of text."""
     device: Device = "auto"
     """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
     dtype: DType = "auto"
@@ -65,7 +69,10 @@ class Evaluate:
         model, tokenizer = bundle.load_model(chosen_dtype(self.dtype, device), device)
         check_context(model, size)
         lm = SplicedLM(model, tokenizer, {name: sae.to(device)})
-        rows = take_tokens(token_rows(documents(self.text), tokenizer, size), self.tokens)
+        rows = take_tokens(
+            token_rows(documents(self.text, options=self.text_options), tokenizer, size),
+            self.tokens,
+        )
         total = sum(len(row.ids) - 1 for row in rows)
         with tqdm(total=total, unit="token", unit_scale=True, desc="measuring") as bar:
             found = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)

@@ -35,6 +35,7 @@ from app.service import scripts, token_rows
 from app.service.scripts import QUANTITIES, TOTAL_QUANTITIES, SAESource, Setup
 from app.service.steer import planned_run
 from sae_core.bundle import Bundle
+from sae_core.text_options import TextOptions
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -135,6 +136,7 @@ def _of_context(workbench: Workbench, number: ContextNumber) -> dict[str, Any]:
         feature=feature,
         near_miss=near_miss,
         context_size=int(index.meta["context_size"]),
+        options=TextOptions(**index.meta.get("text", {})),
         bos=engine.lm.tokenizer.bos_token_id is not None,
         within=within,
     )

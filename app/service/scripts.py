@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from sae_core.text_options import TextOptions
+
 if TYPE_CHECKING:
     from sae_core.splice import Analysis
 
@@ -168,23 +170,30 @@ def context_card(
     feature: int,
     near_miss: bool,
     context_size: int,
+    options: TextOptions,
     bos: bool,
     within: float,
 ) -> dict[str, Any]:
     """The card of the number at the peak of a context, as the index stores it: to `within`.
 
     `context` is one of `Index.feature`'s, of an index of rows of `context_size` tokens, the first
-    of them BOS or not. The script reads the corpus from the files that its command line names.
+    of them BOS or not, of documents that were read with `options`. The script reads the corpus from
+    the files that its command line names.
     """
     row, place = divmod(context["offset"] + context["peak"], context_size - bos)
     token = place + bos
     document = {name: context[name] for name in ("document", "title", "source")}
+    imports = ["import sys", "from sae_core.corpus import documents, token_rows"]
+    given = f"sys.argv[1:], skip={document['document']}"
+    if options != TextOptions():
+        imports.append("from sae_core.text_options import TextOptions")
+        given += f", options={options!r}"
     script = _script(
         setup,
         [sae],
-        ["import sys", "from sae_core.corpus import documents, token_rows"],
+        imports,
         [
-            f"document = next(documents(sys.argv[1:], skip={document['document']}))",
+            f"document = next(documents({given}))",
             f"assert (document.number, document.title) == {(*document.values(),)[:2]!r}",
             f"ids = list(token_rows([document], tokenizer, {context_size}))[{row}].ids.tolist()",
             f"pre_acts, acts = lm.pre_activations(ids, {sae.name!r}, [{feature}])",

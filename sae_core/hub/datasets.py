@@ -10,7 +10,7 @@ refs/convert/parquet). Files are pinned to a commit, and fetched when they are r
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path
@@ -84,6 +84,12 @@ def data_set_files(data_set: DataSetId) -> tuple[str, ...]:
             "revision of it, or download it and give its files."
         )
     return tuple(f"{SCHEME}{data_set.repo}@{listing.commit}/{path}" for path in files)
+
+
+def pinned(data_set: DataSetId) -> str:
+    """The same id with the commit that it stands for in this process."""
+    commit = data_set_files(data_set)[0].removeprefix(f"{SCHEME}{data_set.repo}@").split("/")[0]
+    return str(replace(data_set, revision=commit))
 
 
 def _chosen(data_set: DataSetId, listing: Listing) -> list[str]:

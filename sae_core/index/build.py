@@ -177,7 +177,7 @@ class _Run:
 
     def _calibrate(self) -> list[torch.Tensor]:
         """Bin widths from the first rows, in batches of a fixed size whatever the settings."""
-        rows = corpus_rows(self._cfg.corpus, self._tokenizer, self._context_size, self._spool)
+        rows = corpus_rows(self._cfg, self._tokenizer, self._context_size, self._spool)
         seen: list[list[torch.Tensor]] = [[] for _ in self._saes]
         tokens = 0
         for _, batch in zip(
@@ -218,7 +218,7 @@ class _Run:
 
     def _batches(self) -> Iterator[TokenBatch]:
         rows: Iterator[TokenRow] = corpus_rows(
-            self._cfg.corpus, self._tokenizer, self._context_size, self._spool
+            self._cfg, self._tokenizer, self._context_size, self._spool
         )
         rows = until(rows, self._cfg.tokens, self._spool.length, self._skip)
         return batches(rows, self._tokenizer, self._cfg.rows_per_batch)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sae_core.corpus import Document, TokenRow, documents, token_rows
+from sae_core.index.index_config import IndexConfig
 
 MAX_SOURCES = 256
 """Sources counted apart; those met later are counted together as `OTHER_SOURCES`."""
@@ -112,14 +113,15 @@ class Spool:
 
 
 def corpus_rows(
-    paths: Sequence[str], tokenizer: Any, context_size: int, spool: Spool
+    cfg: IndexConfig, tokenizer: Any, context_size: int, spool: Spool
 ) -> Iterator[TokenRow]:
     """Rows of the corpus that come after those in the spool."""
     if not spool.row_document:
-        return token_rows(documents(paths), tokenizer, context_size)
+        return token_rows(documents(cfg.corpus, options=cfg.text), tokenizer, context_size)
     last = spool.documents[-1][0]
     offset = spool.row_offset[-1]
-    rows = token_rows(documents(paths, skip=last), tokenizer, context_size)
+    docs = documents(cfg.corpus, skip=last, options=cfg.text)
+    rows = token_rows(docs, tokenizer, context_size)
 
     def seen(row: TokenRow) -> bool:
         return row.document.number == last and row.offset <= offset

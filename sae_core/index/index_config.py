@@ -1,8 +1,9 @@
 """What to index and how: `IndexConfig`."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sae_core.placement import Device, DType
+from sae_core.text_options import TextOptions
 
 EARLY = 4
 """Tokens at the start of a row whose share of a feature's firing is counted apart."""
@@ -13,7 +14,8 @@ class IndexConfig:
     """Settings of an index; `bundle` or `model`, each with `sae`, say of what."""
 
     corpus: tuple[str, ...]
-    """Parquet, JSONL or text files, folders, globs or URLs."""
+    """Parquet, JSONL or text files, folders, globs, URLs, or data sets of the hub (user/name, maybe
+    with /folder and @revision)."""
     bundle: str = ""
     """Folder of a bundle; the indexes are written beside its SAEs."""
     model: str = ""
@@ -39,6 +41,8 @@ class IndexConfig:
     """Contexts sampled from each interval."""
     near_misses: int = 5
     """Contexts kept whose pre-activation is just below the threshold."""
+    text: TextOptions = field(default_factory=TextOptions)
+    """How documents are read from the corpus's files."""
     seed: int = 0
     """Decides which contexts are sampled from the intervals."""
     checkpoint_tokens: int = 1_000_000

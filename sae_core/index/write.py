@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -23,6 +24,7 @@ from sae_core.index.signature import Signature
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.token_words import word_forms
 from sae_core.index.top_tokens import AT_LEAST, TopTokens, top_sources, top_tokens
+from sae_core.text_options import TextOptions
 from sae_core.tokens import special_ids, vocabulary
 
 LISTED = 10
@@ -106,6 +108,8 @@ def write_index(
         "listed_neighbours": near.shape[1],
         "at_least": AT_LEAST,
         "seed": cfg.seed,
+        # Who reads the documents again does it in the same way.
+        **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
         "stored_tokens": len(stored.tokens),
         META_KEY: rank_highlights(signatures, frequency, near.numpy(), cosine.numpy()),
     }
