@@ -7,7 +7,7 @@ from sae_core.config import SAEConfig
 from sae_core.formats.configs import read_config
 from sae_core.formats.origin import Origin
 from sae_core.hub import CatalogEntry, fetch, parse_id
-from sae_core.hub.choice import NEEDED
+from sae_core.hub.choice import sae_places
 
 if TYPE_CHECKING:
     # Where an SAE is can be told without PyTorch, whose import takes seconds.
@@ -58,21 +58,25 @@ def locate(source: str) -> tuple[Path, Origin | None]:
 
 def folder_catalog(folder: Path) -> list[CatalogEntry]:
     """The SAEs in a folder on disk and in those below it; ValueError if there are none."""
-    weights = [path for name in NEEDED for path in folder.rglob(name)]
-    if not weights:
-        raise ValueError(f"{folder} holds no SAE: none of {', '.join(NEEDED)}.")
+    # What is not to be seen, a temporary file or a cache of metadata, is no one's SAE.
+    files = [
+        path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()
+    ]
+    places = sae_places(f for f in files if not any(p.startswith(".") for p in f.split("/")))
+    if not places:
+        raise ValueError(f"{folder} holds no SAE in a format that Jumpscope reads.")
     entries = []
-    for path in sorted(weights):
-        cfg = read_config(path.parent)
+    for place, path in places.items():
+        cfg = read_config(folder / place)
         l0 = cfg.metadata.get("declared", {}).get("l0")
         entries.append(
             CatalogEntry(
-                id=str(path.parent),
+                id=str(folder / place),
                 site=cfg.site,
                 site_out=cfg.site_out,
                 width=cfg.d_sae,
                 l0=l0,
-                bytes=path.stat().st_size,
+                bytes=(folder / path).stat().st_size,
             )
         )
     return entries

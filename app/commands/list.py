@@ -70,6 +70,7 @@ def _as_json(entry: "CatalogEntry") -> dict[str, Any]:
         "canonical": entry.canonical,
         "bytes": entry.bytes,
         "whole": entry.whole,
+        "same_as": entry.same_as or None,
     }
 
 
@@ -90,6 +91,9 @@ def _as_text(entries: "list[CatalogEntry]") -> str:
         notes.append("* canonical: of its layer and width the one whose L0 is nearest 100")
     if not all(entry.whole for entry in entries):
         notes.append("! its size is not that of a whole file")
+    if doubled := [entry for entry in entries if entry.same_as]:
+        notes.append("= one file under two names, of which one is wrong:")
+        notes += [f"  {entry.id} and {entry.same_as}" for entry in _once(doubled)]
     return "\n".join([table(rows), *([""] if notes else []), *notes])
 
 
@@ -104,7 +108,13 @@ def _pattern(entry: "CatalogEntry") -> str:
 
 def _l0(entry: "CatalogEntry") -> str:
     l0 = entry.level or ("-" if entry.l0 is None else f"{entry.l0:.0f}")
-    return l0 + "*" * entry.canonical + "!" * (not entry.whole)
+    return l0 + "*" * entry.canonical + "!" * (not entry.whole) + "=" * bool(entry.same_as)
+
+
+def _once(doubled: "list[CatalogEntry]") -> "list[CatalogEntry]":
+    """Each pair of doubles by one of the two."""
+    pairs = {frozenset((entry.id, entry.same_as)): entry for entry in reversed(doubled)}
+    return list(reversed(pairs.values()))
 
 
 def _size(count: int) -> str:

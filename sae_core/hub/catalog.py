@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, replace
 
 from sae_core.config import Site
-from sae_core.hub.choice import canonical, choose, sae_folders
+from sae_core.hub.choice import canonical, choose, sae_places, same_files
 from sae_core.hub.ids import SAEId, is_gemma_scope, origin, parse_id
 from sae_core.hub.listing import Listing, look
 from sae_core.hub.settings_files import Described, described
@@ -41,6 +41,8 @@ class CatalogEntry:
     """Whether `canonical` means this one of its layer and width."""
     whole: bool = True
     """False if the file is smaller than those of the same sites and width are."""
+    same_as: str = ""
+    """Id of another SAE in the repository that is this very file: one is labelled wrong."""
     commit: str = ""
     """The repository's commit that was looked at; "" for a folder."""
 
@@ -70,7 +72,7 @@ def read_catalog(source: SAEId | str, revision: str | None = None) -> list[Catal
 def catalog_of(sae_id: SAEId, listing: Listing) -> list[CatalogEntry]:
     """The same, of a repository whose files are listed."""
     assert listing.files is not None
-    folders = sae_folders(listing.files)
+    folders = sae_places(listing.files)
     inside = [folder for folder in folders if f"{folder}/".startswith(_prefix(sae_id.folder))]
     if not inside:
         inside = [choose(sae_id, listing)]
@@ -82,8 +84,12 @@ def catalog_of(sae_id: SAEId, listing: Listing) -> list[CatalogEntry]:
     }
     if scope:
         everything = _measured(everything)
+    for first, second, *others in same_files(folders, listing.hashes):
+        everything[first] = replace(everything[first], same_as=everything[second].id)
+        for folder in (second, *others):
+            everything[folder] = replace(everything[folder], same_as=everything[first].id)
     above = {folder.rpartition("/")[0] for folder in inside}
-    best = {canonical(folder, list(folders)) for folder in above}
+    best = {canonical(folder, folders, listing.hashes) for folder in above}
     return [replace(everything[folder], canonical=folder in best) for folder in inside]
 
 
@@ -118,8 +124,8 @@ def _entry(
         id=str(sae_id),
         site=said.site or settings.site,
         site_out=said.site_out or settings.site_out,
-        width=width_of(width) if width else settings.width,
-        l0=said.l0,
+        width=width_of(width) if width else said.width or settings.width,
+        l0=settings.l0 if said.l0 is None else said.l0,
         level=parts.get("level") or "",
         affine=bool(parts.get("affine")),
         bytes=listing.files[weights],

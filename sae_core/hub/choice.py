@@ -2,68 +2,102 @@
 
 import difflib
 import re
+from collections.abc import Iterable, Mapping
 
-from sae_core.hub.ids import CANONICAL, CANONICAL_L0, SAEId, is_gemma_scope
+from sae_core.formats.layouts import layout_of, natural, refused
+from sae_core.hub.ids import CANONICAL, CANONICAL_L0, SAEId
 from sae_core.hub.listing import Listing
 
-NEEDED: dict[str, tuple[str, ...]] = {
-    "params.npz": (),
-    "params.safetensors": ("config.json",),
-    "sae_weights.safetensors": ("cfg.json",),
-    "ae.pt": ("config.json",),
-    "sae.safetensors": ("cfg.json", "../config.json", "../../config.json"),
-}
-"""Weights of the supported formats -> the files read with them, as far as they exist."""
-
 _AVERAGE_L0 = re.compile(r"average_l0_(\d+)")
-_REFUSED = {"clt": "cross-layer transcoders", "crosscoder": "crosscoders"}
 
 
-def sae_folders(files: dict[str, int]) -> dict[str, str]:
-    """Folders that hold an SAE -> the path of its weights; in natural order (layer_2, layer_10)."""
+def sae_places(files: Iterable[str]) -> dict[str, str]:
+    """What names each SAE -> the path of its weights; in natural order (layer_2, layer_10).
+
+    A folder names the SAE in it, or, where several lie in one, their files do.
+    """
     weights: dict[str, str] = {}
-    for path in sorted(files, key=_natural):
-        folder, _, name = path.rpartition("/")
-        if name in NEEDED and folder.partition("/")[0] not in _REFUSED:
-            weights.setdefault(folder, path)
+    for path in sorted(files, key=natural):
+        layout = layout_of(path)
+        if layout is not None and not refused([path]):
+            weights.setdefault(layout.place(path), path)
     return weights
 
 
 def choose(sae_id: SAEId, listing: Listing) -> str:
-    """The folder that `sae_id` means; ValueError naming what there is if it is none's."""
+    """The place that `sae_id` means; ValueError naming what there is if it is none's."""
     assert listing.files is not None
-    folders = list(sae_folders(listing.files))
+    places = sae_places(listing.files)
+    folders = list(places)
     if sae_id.folder in folders:
         return sae_id.folder
     if not sae_id.folder and len(folders) == 1:
         return folders[0]
     above, _, last = sae_id.folder.rpartition("/")
-    if last == CANONICAL and (folder := canonical(above, folders)):
+    if last == CANONICAL and (folder := canonical(above, places, listing.hashes)):
         return folder
-    raise ValueError(_advice(sae_id, folders))
+    raise ValueError(_advice(sae_id, listing.files, folders))
 
 
-def canonical(above: str, folders: list[str]) -> str | None:
-    """The folder under `above` whose L0 is nearest 100, the sparser one of two equally near."""
+def canonical(
+    above: str, places: Mapping[str, str], hashes: Mapping[str, str] | None = None
+) -> str | None:
+    """The folder under `above` whose L0 is nearest 100, the sparser one of two equally near.
+
+    A file that also lies under another layer or width has one wrong label of two: such a folder is
+    taken only if there is no other.
+    """
+    doubted = {
+        place
+        for group in same_files(places, hashes or {})
+        if len({place.rpartition("/")[0] for place in group}) > 1
+        for place in group
+    }
     candidates = []
-    for folder in folders:
+    for folder in places:
         parent, _, name = folder.rpartition("/")
         if parent == above and (match := _AVERAGE_L0.fullmatch(name)):
             l0 = int(match[1])
-            candidates.append((abs(l0 - CANONICAL_L0), l0, folder))
-    return min(candidates)[2] if candidates else None
+            candidates.append((folder in doubted, abs(l0 - CANONICAL_L0), l0, folder))
+    return min(candidates)[3] if candidates else None
 
 
-def _advice(sae_id: SAEId, folders: list[str]) -> str:
+def same_files(places: Mapping[str, str], hashes: Mapping[str, str]) -> list[list[str]]:
+    """Places whose weights are one file, as the hub's hashes tell; each group in natural order."""
+    groups: dict[str, list[str]] = {}
+    for place, path in places.items():
+        if path in hashes:
+            groups.setdefault(hashes[path], []).append(place)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def twins(place: str, places: Mapping[str, str], hashes: Mapping[str, str]) -> list[str]:
+    """The other places whose weights are the very file of this one's."""
+    for group in same_files(places, hashes):
+        if place in group:
+            return [other for other in group if other != place]
+    return []
+
+
+def _advice(sae_id: SAEId, files: Mapping[str, int], folders: list[str]) -> str:
     """One sentence for an id that is incomplete or names what does not exist."""
-    top = sae_id.folder.partition("/")[0]
-    if is_gemma_scope(sae_id.repo) and top in _REFUSED:
+    under = [path for path in files if f"{path}/".startswith(f"{sae_id.folder}/")]
+    inside = [folder for folder in folders if f"{folder}/".startswith(f"{sae_id.folder}/")]
+    if sae_id.folder and under and not inside:
+        if reason := refused(under):
+            return f"{sae_id} is {reason}. Choose a transcoder or an SAE of one layer."
+        names = ", ".join(sorted(path.rpartition("/")[2] for path in under)[:3])
         return (
-            f"{sae_id} is one of Gemma Scope 2's {_REFUSED[top]}, which read several layers at "
-            "once and are not supported: choose a transcoder or an SAE."
+            f"{sae_id} holds no weights on the hub, only {names}: jumpscope list {sae_id.repo} "
+            "shows what does."
         )
     if not folders:
-        return f"{sae_id.repo} holds no SAE in a format that Jumpscope reads."
+        reason = refused(files)
+        return f"{sae_id.repo} " + (
+            f"holds parts of {reason}."
+            if reason
+            else "holds no SAE in a format that Jumpscope reads."
+        )
     matched, inside = "", folders
     for part in sae_id.folder.split("/") if sae_id.folder else []:
         path = f"{matched}/{part}" if matched else part
@@ -94,7 +128,3 @@ def _distance(part: str, wanted: str) -> tuple[float, int]:
     words = [re.sub(r"\d+", "", p) for p in (part, wanted)]
     ratio = difflib.SequenceMatcher(None, words[0], words[1]).ratio()
     return 1 - ratio, abs(numbers[0] - numbers[1])
-
-
-def _natural(path: str) -> list[tuple[int, str | int]]:
-    return [(1, int(p)) if p.isdigit() else (0, p) for p in re.split(r"(\d+)", path)]

@@ -48,7 +48,15 @@ def look(repo: str, revision: str | None = None, *, kind: RepoKind = "model") ->
     what = f"{repo}@{revision}" if revision else repo
     try:
         commit = _commit(repo, revision, kind)
-        return Listing(repo=repo, commit=commit, files=_files(repo, commit, kind))
+        files = _files(repo, commit, kind)
+        if files is None:
+            return Listing(repo=repo, commit=commit, files=None)
+        return Listing(
+            repo=repo,
+            commit=commit,
+            files={path: size for path, (size, _) in files.items()},
+            hashes={path: sha256 for path, (_, sha256) in files.items() if sha256},
+        )
     except json.JSONDecodeError as error:
         raise not_a_hub() from error
     except Exception as error:
@@ -89,7 +97,7 @@ def _commit(repo: str, revision: str | None, kind: RepoKind) -> str:
     return api.resolve_revision(repo, repo_type=kind, revision=revision).resolved
 
 
-def _files(repo: str, commit: str) -> dict[str, tuple[int, str]] | None:
+def _files(repo: str, commit: str, kind: RepoKind) -> dict[str, tuple[int, str]] | None:
     """Path -> size, and SHA-256 or "" for files that the hub keeps no such hash of."""
     kept = _kept(repo, commit)
     if kept is not None:
@@ -98,7 +106,7 @@ def _files(repo: str, commit: str) -> dict[str, tuple[int, str]] | None:
             held = json.loads(kept.read_text()).items()
             return {str(name): (int(size), str(sha256)) for name, (size, sha256) in held}
     try:
-        info = _info(repo, commit, sizes=True)
+        info = _info(repo, commit, kind, sizes=True)
     except Exception as error:
         if unreachable(error):
             return None

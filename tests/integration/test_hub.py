@@ -262,6 +262,7 @@ def test_list_as_json_with_filters(hub, client, capsys):
         "canonical": True,
         "bytes": len(content[f"{FOLDER}/params.npz"]),
         "whole": True,
+        "same_as": None,
     }
     assert main(["list", "gemma-scope-2b-pt-res", "--layer", "9"]) == 2
     assert "offers 9 SAEs, but none of this kind: of layers 0, 1" in capsys.readouterr().err

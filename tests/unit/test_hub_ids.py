@@ -1,5 +1,7 @@
 """Ids of SAEs on the hub: reading them, what they say, and which folder they mean."""
 
+from dataclasses import replace
+
 import pytest
 
 from sae_core.config import Site
@@ -184,8 +186,85 @@ def test_several_layers_at_once_are_refused():
     repo = "google/gemma-scope-2-1b-pt"
     files = {"clt/width_262k_l0_medium/params_layer_0.safetensors": 1}
     there = listing(repo=repo, sizes=files)
-    with pytest.raises(ValueError, match="cross-layer transcoders, which read several layers"):
+    with pytest.raises(ValueError, match="is a cross-layer transcoder, whose features write to"):
         choose(SAEId(repo, "clt/width_262k_l0_medium"), there)
+
+
+@pytest.mark.parametrize(
+    ("repo", "path", "reason"),
+    [
+        ("mntss/clt-gemma-2-2b-426k", "W_enc_0.safetensors", "parts of a cross-layer transcoder"),
+        ("canrager/temporalSAEs", "gemma/layer_12/latest_ckpt.safetensors", "a temporal SAE"),
+        ("google/gemma-scope-2-1b-pt", "crosscoder/l/params_0.safetensors", "a crosscoder"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_the_reason(repo, path, reason):
+    there = Listing(repo=repo, commit=COMMIT, files={path: 1, "config.yaml": 1})
+    with pytest.raises(ValueError, match=reason):
+        choose(SAEId(repo), there)
+
+
+def test_a_folder_without_weights_is_named():
+    folder = "transcoder/layer_3_width_16k_l0_small"
+    files = {f"{folder}/config.json": 1, f"{folder}_affine/params.safetensors": 1}
+    there = Listing(repo="google/gemma-scope-2-1b-pt", commit=COMMIT, files=files)
+    with pytest.raises(
+        ValueError, match=r"holds no weights on the hub, only config\.json"
+    ):
+        choose(SAEId(there.repo, folder), there)
+    assert choose(SAEId(there.repo, f"{folder}_affine"), there) == f"{folder}_affine"
+
+
+def test_where_files_are_saes_the_id_names_the_file():
+    repo = "Qwen/SAE-Res-Qwen3-1.7B-Base-W32K-L0_50"
+    files = {f"layer{n}.sae.pt": 5 for n in (10, 2, 0)} | {"README.md": 1}
+    there = Listing(repo=repo, commit=COMMIT, files=files)
+    assert choose(SAEId(repo, "layer2.sae.pt"), there) == "layer2.sae.pt"
+    entries = catalog_of(SAEId(repo), there)
+    assert [entry.id for entry in entries] == [f"{repo}/layer{n}.sae.pt" for n in (0, 2, 10)]
+    assert [entry.site for entry in entries] == [Site("resid_post", n) for n in (0, 2, 10)]
+    assert {(entry.width, entry.l0) for entry in entries} == {(32 * 1024, 50)}
+    with pytest.raises(ValueError, match=r"has no layer1\.sae\.pt, but e\.g\. layer0"):
+        choose(SAEId(repo, "layer1.sae.pt"), there)
+
+
+def test_a_folder_may_hold_its_weights_deeper():
+    repo, place = "fnlp/Llama3_1-8B-Base-LXTC-8x", "Llama3_1-8B-Base-L8TC-8x"
+    files = {f"{place}/checkpoints/final.safetensors": 9, f"{place}/README.md": 1}
+    (entry,) = catalog_of(SAEId(repo), Listing(repo=repo, commit=COMMIT, files=files))
+    assert (entry.id, entry.width, entry.l0) == (f"{repo}/{place}", 32_768, 50)
+    assert (entry.site, entry.site_out) == (Site("mlp_in_unit", 8), Site("mlp_out", 8))
+
+
+def doubled(*groups: tuple[str, ...]) -> dict[str, str]:
+    """Hashes by which the folders of each group hold one file."""
+    return {
+        f"{folder}/params.npz": f"{number}" * 64
+        for number, group in enumerate(groups)
+        for folder in group
+    }
+
+
+def test_files_that_appear_twice_are_marked_and_no_canonical_ones():
+    near, twice = "layer_3/width_16k/average_l0_98", "layer_4/width_16k/average_l0_98"
+    others = ("layer_3/width_16k/average_l0_70", "layer_4/width_65k/average_l0_53")
+    there = replace(listing(near, twice, *others), hashes=doubled((near, twice), (others[0],)))
+    found = catalog(there)
+    assert (found[near].same_as, found[twice].same_as) == (
+        f"gemma-scope-2b-pt-res/{twice}",
+        f"gemma-scope-2b-pt-res/{near}",
+    )
+    assert {name for name, entry in found.items() if entry.canonical} == {*others, twice}
+    assert choose(SAEId(RES, "layer_3/width_16k/canonical"), there) == others[0]
+    # Where there is no other, it is taken.
+    assert choose(SAEId(RES, "layer_4/width_16k/canonical"), there) == twice
+
+
+def test_one_file_under_two_l0s_is_still_of_its_layer():
+    folders = ("layer_3/width_16k/average_l0_98", "layer_3/width_16k/average_l0_60")
+    there = replace(listing(*folders), hashes=doubled(folders))
+    assert choose(SAEId(RES, "layer_3/width_16k/canonical"), there) == folders[0]
+    assert all(entry.same_as for entry in catalog(there).values())
 
 
 def test_a_repository_without_saes_says_so():
