@@ -8,10 +8,15 @@ from typing import Any
 import duckdb
 import numpy as np
 import pytest
+import torch
 
+from sae_core import marker_warning
 from sae_core.corpus import batches, documents, token_rows
-from sae_core.tokens import ordinary_ids
+from sae_core.text_options import TextOptions
+from sae_core.tokens import ordinary_ids, special_ids
+from tests import tiny, tiny_chat
 from tests.tiny import tiny_documents
+from tests.tiny_chat import CHATML, END, GEMMA_2, START
 
 
 def written(folder: Path, kind: str) -> str:
@@ -88,3 +93,153 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         list(documents([str(tmp_path / "other.jsonl")]))
     with pytest.raises(ValueError, match="no corpus given"):
         list(documents([]))
+
+
+def column_file(folder: Path, kind: str, column: str, values: list[Any]) -> str:
+    """A file of these values in one column, beside a title."""
+    jsonl = folder / "column.jsonl"
+    jsonl.write_text(
+        "".join(json.dumps({column: v, "title": str(i)}) + "\n" for i, v in enumerate(values))
+    )
+    if kind == "jsonl":
+        return str(jsonl)
+    path = folder / "column.parquet"
+    duckdb.sql(f"COPY (FROM read_json('{jsonl}')) TO '{path}' (FORMAT parquet)")
+    return str(path)
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("column", ["content", "the body", 'a "quoted" name'])
+def test_the_text_may_stand_in_any_column(kind: str, column: str, tmp_path: Path) -> None:
+    path = column_file(tmp_path, kind, column, ["One.", "Two."])
+    with pytest.raises(ValueError, match=r"no column 'text', only .*--text-column"):
+        list(documents([path]))
+    read = list(documents([path], options=TextOptions(text_column=column)))
+    assert [(d.text, d.title) for d in read] == [("One.", "0"), ("Two.", "1")]
+    with pytest.raises(ValueError, match="no column 'body', only"):
+        list(documents([path], options=TextOptions(text_column="body")))
+
+
+SPOKEN = [
+    [
+        {"role": "user", "content": "Where does\r\nthe river go?"},
+        {"role": "assistant", "content": f"To the harbour, {END} it says."},
+    ],
+    [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "And the ship?"},
+        {"role": "assistant", "content": "Away."},
+        {"role": "user", "content": "Why?"},
+        {"role": "assistant", "content": "For no reason."},
+    ],
+]
+
+
+def transformers_ids(tokenizer: Any, messages: list[dict[str, str]]) -> list[int]:
+    text = tokenizer.apply_chat_template(messages, tokenize=False)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    bos = tokenizer.bos_token_id
+    return ids if ids[0] == bos else [bos, *ids]
+
+
+@pytest.mark.parametrize("kind", ["parquet", "jsonl"])
+@pytest.mark.parametrize("template", [GEMMA_2, CHATML])
+def test_conversations_are_written_by_the_chat_template(
+    kind: str, template: str, tmp_path: Path
+) -> None:
+    tokenizer = tiny_chat.make_tokenizer(template)
+    path = column_file(tmp_path, kind, "messages", [*SPOKEN, []])
+    rows = list(token_rows(documents([path]), tokenizer, 512))
+    assert [row.document.number for row in rows] == [0, 1]
+    bos, (start, end) = tokenizer.bos_token_id, tokenizer.convert_tokens_to_ids([START, END])
+    for row, messages in zip(rows, SPOKEN, strict=True):
+        ids = row.ids.tolist()
+        assert ids[0] == bos
+        assert ids.count(bos) == 1
+        turns = len(messages) - (template == GEMMA_2 and messages[0]["role"] == "system")
+        # The marker that a text spells is text; those of turns are special, and count nowhere.
+        assert (ids.count(start), ids.count(end)) == (turns, turns)
+        (batch,) = batches([row], tokenizer, 1)
+        assert not batch.mask[0][torch.isin(batch.input_ids[0], torch.tensor([start, end]))].any()
+    spoken = SPOKEN[1]
+    if template == GEMMA_2:  # which has no system turn
+        first = {"role": "user", "content": f"{spoken[0]['content']}\n\n{spoken[1]['content']}"}
+        spoken = [first, *spoken[2:]]
+    assert rows[1].ids.tolist() == transformers_ids(tokenizer, spoken)
+
+
+def test_long_conversations_are_cut_into_rows_with_one_bos_each(tmp_path: Path) -> None:
+    tokenizer = tiny_chat.make_tokenizer()
+    path = column_file(tmp_path, "jsonl", "messages", SPOKEN)
+    whole = [row.ids.tolist() for row in token_rows(documents([path]), tokenizer, 512)]
+    rows = list(token_rows(documents([path]), tokenizer, 16))
+    assert all(row.ids[0] == 2 and 2 not in row.ids[1:] for row in rows)
+    for number, ids in enumerate(whole):
+        own = [row for row in rows if row.document.number == number]
+        assert [i for row in own for i in row.ids[1:].tolist()] == ids[1:]
+        assert [row.offset for row in own] == list(range(0, len(ids) - 1, 15))
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        ([{"role": "user"}], "needs a role and a content"),
+        ([{"name": "x"}], "needs a role and a content"),
+    ],
+)
+def test_what_is_no_conversation_is_named(value: Any, says: str, tmp_path: Path) -> None:
+    path = column_file(tmp_path, "jsonl", "messages", [value])
+    with pytest.raises(ValueError, match=says):
+        list(documents([path]))
+
+
+def test_other_words_for_roles_and_contents_in_parts(tmp_path: Path) -> None:
+    shared = [{"from": "human", "value": "Hello."}, {"from": "gpt", "value": "Good day."}]
+    parts = [{"role": "user", "content": [{"type": "text", "text": "Hello."}]}]
+    options = TextOptions(text_column="conversations")
+    (read,) = documents(
+        [column_file(tmp_path, "jsonl", "conversations", [shared])], options=options
+    )
+    assert read.messages == [
+        {"role": "user", "content": "Hello."},
+        {"role": "model", "content": "Good day."},
+    ]
+    assert read.text == "Hello.\n\nGood day."
+    (read,) = documents([column_file(tmp_path, "jsonl", "messages", [parts])])
+    assert read.messages == [{"role": "user", "content": "Hello."}]
+
+
+def test_conversations_that_cannot_be_written_are_named(tmp_path: Path) -> None:
+    path = column_file(tmp_path, "jsonl", "messages", [SPOKEN[0], SPOKEN[0][:1] * 2])
+    with pytest.raises(ValueError, match=r"conversation 1 of the corpus cannot be .* alternate"):
+        list(token_rows(documents([path]), tiny_chat.make_tokenizer(), 64))
+    with pytest.raises(ValueError, match="has no chat template"):
+        list(token_rows(documents([path]), tiny.make_tokenizer(), 64))
+
+
+def test_plain_text_full_of_markers_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marker_warning._warn.cache_clear()
+    tokenizer = tiny_chat.make_tokenizer()
+    written = [tokenizer.apply_chat_template(m, tokenize=False) for m in (SPOKEN[0],) * 5]
+    path = column_file(tmp_path, "jsonl", "text", written)
+    for _ in range(2):
+        rows = list(token_rows(documents([path]), tokenizer, 64))
+    assert not set(np.concatenate([row.ids[1:] for row in rows]).tolist()) & special_ids(tokenizer)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert f"full of {END}, {START}" in record.getMessage()
+    assert "--text-column" in record.getMessage()
+
+
+def test_a_few_markers_and_html_are_no_reason_to_warn(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    marker_warning._warn.cache_clear()
+    tokenizer = tiny_chat.make_tokenizer()
+    tokenizer.add_tokens(["<s>"], special_tokens=True)
+    texts = [f"About {START} and {END}.", "<s>gone</s> " * 9, "plain " * 1_500, f"{END} again"]
+    path = column_file(tmp_path, "jsonl", "text", texts)
+    list(token_rows(documents([path]), tokenizer, 64))
+    assert not caplog.records
