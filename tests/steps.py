@@ -52,10 +52,12 @@ class Toy:
         products: torch.dtype = torch.float32,
         kernel: Kernel = "rectangle",
         targeted: bool = True,
+        beta1: float | None = None,
         device: str = "cpu",
         compiler: Callable[..., Any] = lambda function: function,
         shard: Shard = ALONE,
     ) -> None:
+        """`beta1`: Adam's; the architecture's own if None."""
         self._remade = partial(
             Toy,
             shape,
@@ -63,8 +65,11 @@ class Toy:
             products=products,
             kernel=kernel,
             targeted=targeted,
+            beta1=beta1,
         )
         recipe = RECIPES[architecture]
+        if beta1 is not None:
+            recipe = replace(recipe, rule=replace(recipe.rule, beta1=beta1))
         parameters = _start(shape, recipe)
         mine = {n: shard.mine(p, features_dim(n)) for n, p in parameters.items()}
         moved = {n: p.clone().to(device).requires_grad_() for n, p in mine.items()}

@@ -106,8 +106,7 @@ def sparse(
     )
     if chosen and not (applies(loss, rule(cfg, plan)) or isinstance(loss, FeatureLoss)):
         log.info(
-            "%s: dense steps, since sparse ones know no other terms, no free decoder rows and no "
-            "beta1 above 0",
+            "%s: dense steps, since sparse ones know no other terms and no free decoder rows",
             plan.name,
         )
         return False

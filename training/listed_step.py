@@ -1,9 +1,8 @@
 """A training step whose loss and gradients come from lists of active features: `ListedStep`.
 
 The encoder's product is computed in full, and all else for the entries of
-`training.sparse_features`; the update is the dense step's, of every row: these rules have a first
-moment, which moves rows that are not active as well, or cut the gradient, for which all of it must
-be known before. The state is always that of the dense step, so that either may follow the other.
+`training.sparse_features`; the update is the dense step's, of every row: most of these rules cut
+the gradient, for which all of it must be known before anything moves. The state is always that of the dense step, so that either may follow the other.
 """
 
 from types import ModuleType

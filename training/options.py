@@ -36,8 +36,8 @@ class RunOptions:
     (CUDA only) also records the compiled step of all SAEs and replays it as a whole."""
     step: StepKind = "auto"
     """`sparse` computes only the encoder's product in full and all else for the active features,
-    for those SAEs that it applies to: all but JumpReLU with terms beyond the paper's loss, free
-    decoder rows or a beta1 above 0. `auto` is `sparse` on CUDA for 8,192 features and more
+    for those SAEs that it applies to: all but JumpReLU with terms beyond the paper's loss or free
+    decoder rows. `auto` is `sparse` on CUDA for 8,192 features and more
     (Gated and ReLU: 32,768), and `dense` elsewhere."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
@@ -75,7 +75,8 @@ class LossOptions:
     free for gated and standard, 1 for jumprelu and topk."""
     beta1: float | None = None
     """Adam's decay of its first moment; none: as each architecture was published (0 jumprelu and
-    gated, 0.9 topk and standard). JumpReLU's sparse steps are for 0 alone."""
+    gated, 0.9 topk and standard). With one, there is another copy of the weights, and sparse steps
+    move every row."""
     vector_rate: float = 1.0
     """JumpReLU: learning rate of b_enc and thresholds, as a share of that of the weights."""
     b_dec_rate: float = 1.0

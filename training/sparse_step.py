@@ -36,7 +36,7 @@ MOST = 1 / 64
 def applies(loss: Loss, rule: Rule) -> TypeGuard[JumpReLULoss]:
     """Whether `SparseStep` is the step of an SAE with this loss and rule."""
     of_the_paper = isinstance(loss, JumpReLULoss) and loss.plain
-    return of_the_paper and rule.beta1 == 0 and rule.unit_norm and rule.clip is None
+    return of_the_paper and rule.unit_norm and rule.clip is None
 
 
 def report(name: str, before: bool, now: bool, entries: int, space: int) -> None:
@@ -108,6 +108,9 @@ class SparseStep:
             enc_products=W_enc.to(loss.products),  # for float32, these are the weights themselves
             dec_products=W_dec.to(loss.products),
             touched=torch.zeros(len(W_dec), dtype=torch.int32, device=device),
+            beta1=rule.beta1,
+            m_enc=state.first["W_enc"].T if rule.beta1 else None,
+            m_dec=state.first["W_dec"] if rule.beta1 else None,
         )
         self._b_enc, self._b_dec, self._threshold = (
             plain[name] for name in ("b_enc", "b_dec", "threshold")

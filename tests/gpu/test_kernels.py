@@ -21,6 +21,8 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 SHAPES = [ODD, Shape(384, 4096, 512), Shape(2304, 2048, 300), Shape(1, 1, 1), Shape(33, 70, 2500)]
 DTYPES = [torch.float32, torch.bfloat16]
 GRADIENTS = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+BETAS = [0.0, 0.9]
+"""Without a first moment, and with one."""
 
 
 def _select(shape: Shape, dtype: torch.dtype, most: float = 1.0) -> tuple[Entries, Entries]:
@@ -71,31 +73,38 @@ def test_entries_beyond_the_room_are_counted(cuda: torch.device) -> None:
     assert torch.equal(found.column_start, expected.column_start)
 
 
+@pytest.mark.parametrize("beta1", BETAS)
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES[:3])
 def test_every_gradient_is_the_dense_ones(
-    cuda: torch.device, shape: Shape, dtype: torch.dtype
+    cuda: torch.device, shape: Shape, dtype: torch.dtype, beta1: float
 ) -> None:
-    dense = Toy(shape, products=dtype, device="cuda")
-    sparse = Toy(shape, products=dtype, device="cuda")
+    dense, sparse = (Toy(shape, products=dtype, beta1=beta1, device="cuda") for _ in range(2))
     dense.dense(raw(shape, 0, "cuda"), control(0, "cuda"))
     sparse.sparse()(raw(shape, 0, "cuda"), control(0, "cuda"))
     for name, v in dense.state.second.items():
         assert float(v.max()) > 0, name
         # A first step's second moments are (1 - beta2) g^2.
         assert distance(sparse.state.second[name].sqrt(), v.sqrt()) < GRADIENTS[dtype], name
+    for name, m in dense.state.first.items():
+        assert distance(sparse.state.first[name], m) < GRADIENTS[dtype], name
     for name, total in dense.state.totals.items():
         assert distance(sparse.state.totals[name], total) < 1e-2, name
     norms = sparse.state.plain["W_dec"].norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("beta1", BETAS)
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_every_window_and_penalty(cuda: torch.device, kernel: Kernel, targeted: bool) -> None:
+def test_every_window_and_penalty(
+    cuda: torch.device, kernel: Kernel, targeted: bool, beta1: float
+) -> None:
     from training.kernels import fused
 
-    toys = [Toy(ODD, kernel=kernel, targeted=targeted, device="cuda") for _ in range(2)]
+    toys = [
+        Toy(ODD, kernel=kernel, targeted=targeted, beta1=beta1, device="cuda") for _ in range(2)
+    ]
     for toy, kernels in zip(toys, (plain, fused), strict=True):
         step = toy.sparse(kernels)
         for i in range(3):
@@ -104,9 +113,9 @@ def test_every_window_and_penalty(cuda: torch.device, kernel: Kernel, targeted: 
         assert distance(toys[1].state.tensors[name], expected) < 1e-4, name
 
 
-def _hundred_steps(dtype: torch.dtype, *, sparse: bool) -> Toy:
+def _hundred_steps(dtype: torch.dtype, beta1: float, *, sparse: bool) -> Toy:
     shape = Shape(96, 1000, 512)
-    toy = Toy(shape, products=dtype, device="cuda")
+    toy = Toy(shape, products=dtype, beta1=beta1, device="cuda")
     step = toy.sparse() if sparse else toy.dense
     for i in range(100):
         step(raw(shape, i, "cuda"), control(i, "cuda"))
@@ -126,30 +135,40 @@ def _apart(found: Toy, expected: Toy) -> dict[str, float]:
     return apart
 
 
-def test_a_hundred_steps_in_float32(cuda: torch.device) -> None:
-    dense, sparse = (_hundred_steps(torch.float32, sparse=sparse) for sparse in (False, True))
+@pytest.mark.parametrize("beta1", BETAS)
+def test_a_hundred_steps_in_float32(cuda: torch.device, beta1: float) -> None:
+    dense, sparse = (
+        _hundred_steps(torch.float32, beta1, sparse=sparse) for sparse in (False, True)
+    )
     for name, error in _apart(sparse, dense).items():
         assert error < (1e-3 if name in ("scalars", "active") else 1e-2), name
 
 
-def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(cuda: torch.device) -> None:
+@pytest.mark.parametrize("beta1", BETAS)
+def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(
+    cuda: torch.device, beta1: float
+) -> None:
     """Rounding decides the signs of gradients near 0, and with them Adam's steps: two runs in
     bfloat16 come apart, dense ones as well. What both must be near is the run in float32: the
     sparse one, which rounds less, as near as the dense one. Half as much again is for chance; the
     distances are sums over some 100,000 weights and 30,000 active entries a step.
     """
-    exact = _hundred_steps(torch.float32, sparse=False)
+    exact = _hundred_steps(torch.float32, beta1, sparse=False)
     dense, sparse = (
-        _apart(_hundred_steps(torch.bfloat16, sparse=sparse), exact) for sparse in (False, True)
+        _apart(_hundred_steps(torch.bfloat16, beta1, sparse=sparse), exact)
+        for sparse in (False, True)
     )
     for name, error in sparse.items():
         assert error < 1.5 * dense[name] + 1e-3, (name, error, dense[name])
     assert dense["active"] < 0.1, "the runs have nothing in common: the test says nothing"
 
 
-def test_too_many_entries_are_the_dense_steps_bit_for_bit(cuda: torch.device) -> None:
+@pytest.mark.parametrize("beta1", BETAS)
+def test_too_many_entries_are_the_dense_steps_bit_for_bit(
+    cuda: torch.device, beta1: float
+) -> None:
     shape = Shape(96, 1000, 512)
-    toys = [Toy(shape, products=torch.bfloat16, device="cuda") for _ in range(2)]
+    toys = [Toy(shape, products=torch.bfloat16, beta1=beta1, device="cuda") for _ in range(2)]
     step = toys[1].sparse(most=1e-3)
     for i in range(3):
         step._fitted = True  # the rest of the step is on its way before the answer is known
@@ -159,9 +178,10 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit(cuda: torch.device) ->
         assert torch.equal(toys[1].state.tensors[name], tensor), name
 
 
-def test_the_same_bits_every_time(cuda: torch.device) -> None:
+@pytest.mark.parametrize("beta1", BETAS)
+def test_the_same_bits_every_time(cuda: torch.device, beta1: float) -> None:
     shape = Shape(384, 2048, 2048)
-    toys = [Toy(shape, products=torch.bfloat16, device="cuda") for _ in range(2)]
+    toys = [Toy(shape, products=torch.bfloat16, beta1=beta1, device="cuda") for _ in range(2)]
     for toy in toys:
         step = toy.sparse()
         for i in range(10):

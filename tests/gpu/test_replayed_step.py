@@ -12,9 +12,11 @@ pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 SHAPE = Shape(96, 1000, 512)
 
 
-def _pair(products: torch.dtype = torch.bfloat16) -> tuple[list[Toy], list[SparseStep]]:
+def _pair(
+    products: torch.dtype = torch.bfloat16, beta1: float = 0.9
+) -> tuple[list[Toy], list[SparseStep]]:
     """Two SAEs at the same start, and their steps: as they are, and replayed."""
-    toys = [Toy(SHAPE, products=products, device="cuda") for _ in range(2)]
+    toys = [Toy(SHAPE, products=products, beta1=beta1, device="cuda") for _ in range(2)]
     return toys, [
         toy.sparse(replay=replay) for toy, replay in zip(toys, (False, True), strict=True)
     ]
@@ -30,9 +32,10 @@ def _assert_equal(toys: list[Toy]) -> None:
         assert torch.equal(toys[1].state.tensors[name], expected), name
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
-def test_replayed_steps(cuda: torch.device, products: torch.dtype) -> None:
-    toys, steps = _pair(products)
+def test_replayed_steps(cuda: torch.device, products: torch.dtype, beta1: float) -> None:
+    toys, steps = _pair(products, beta1)
     for i in range(WARM_UP + 20):
         _take(steps, i)
     assert steps[1]._recorded is not None

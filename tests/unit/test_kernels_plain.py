@@ -20,11 +20,14 @@ from training.step import State
 SMALL = Shape(16, 64, 70)
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_one_step_has_every_gradient_of_the_dense_one(kernel: Kernel, targeted: bool) -> None:
-    dense = Toy(ODD, kernel=kernel, targeted=targeted)
-    sparse = Toy(ODD, kernel=kernel, targeted=targeted)
+def test_one_step_has_every_gradient_of_the_dense_one(
+    kernel: Kernel, targeted: bool, beta1: float
+) -> None:
+    dense = Toy(ODD, kernel=kernel, targeted=targeted, beta1=beta1)
+    sparse = Toy(ODD, kernel=kernel, targeted=targeted, beta1=beta1)
     dense.dense(raw(ODD, 0), control(0))
     sparse.sparse(plain)(raw(ODD, 0), control(0))
     for name, v in dense.state.second.items():
@@ -34,6 +37,9 @@ def test_one_step_has_every_gradient_of_the_dense_one(kernel: Kernel, targeted: 
         assert distance(sparse.state.plain[name], dense.state.plain[name], moved) < 1e-2, name
     for name, total in dense.state.totals.items():
         torch.testing.assert_close(sparse.state.totals[name], total, atol=1e-4, rtol=1e-5)
+    for name, m in dense.state.first.items():
+        assert distance(sparse.state.first[name], m) < 1e-5, name
+    assert bool(dense.state.first) == (beta1 > 0)
     torch.testing.assert_close(sparse.state.multiplier, dense.state.multiplier)
     assert bool(sparse.state.multiplier != 0) == targeted
 
@@ -67,6 +73,26 @@ def test_long_runs_stay_together_while_features_fall_silent_and_return() -> None
         torch.testing.assert_close(sparse.state.totals[name], total, atol=1e-3, rtol=1e-4)
 
 
+def test_with_a_first_moment_rows_move_on_while_their_features_are_silent() -> None:
+    dense, sparse = (Toy(SMALL, beta1=0.9) for _ in range(2))
+    step = sparse.sparse(plain)
+    moved_in_silence = 0
+    for i in range(100):
+        before = dense.state.plain["W_dec"].clone()
+        fired = dense.state.totals["active"].clone()
+        dense.dense(raw(SMALL, i), control(i))
+        step(raw(SMALL, i), control(i))
+        silent = dense.state.totals["active"] == fired
+        moved_in_silence += int((dense.state.plain["W_dec"] != before)[silent].any(dim=1).sum())
+        assert set(step.touched.tolist()) == {i + 1}
+    assert moved_in_silence > 100
+    for name, tensor in dense.state.tensors.items():
+        scale = None
+        if name.startswith("parameters."):
+            scale = tensor - dense.start[name.removeprefix("parameters.")]
+        assert distance(sparse.state.tensors[name], tensor, scale) < 1e-3, name
+
+
 def test_bfloat16_products() -> None:
     """The dense step rounds more: d_z, and the gradients of both matrices, to 8 bits."""
     dense = Toy(ODD, products=torch.bfloat16)
@@ -78,10 +104,11 @@ def test_bfloat16_products() -> None:
     assert torch.equal(sparse.state.totals["active"], dense.state.totals["active"])
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
 def test_too_many_entries_are_the_dense_steps_bit_for_bit(
-    caplog: pytest.LogCaptureFixture,
+    beta1: float, caplog: pytest.LogCaptureFixture
 ) -> None:
-    dense, sparse = Toy(SMALL), Toy(SMALL)
+    dense, sparse = (Toy(SMALL, beta1=beta1) for _ in range(2))
     step = sparse.sparse(plain, most=1e-3)
     with caplog.at_level(logging.INFO, "training.sparse_step"):
         for i in range(5):
@@ -93,8 +120,11 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit(
     assert "dense steps from here on" in record.message
 
 
-def test_switching_back_and_forth_changes_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    dense, sparse = Toy(SMALL), Toy(SMALL)
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
+def test_switching_back_and_forth_changes_nothing(
+    beta1: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    dense, sparse = (Toy(SMALL, beta1=beta1) for _ in range(2))
     # Some 500 entries in a batch of 70 x 64, and half as many in a fainter one.
     step = sparse.sparse(plain, most=400 / (SMALL.batch * SMALL.d_sae))
     with caplog.at_level(logging.INFO, "training.sparse_step"):
@@ -150,3 +180,4 @@ def test_feature_rows_are_the_same_parameters_held_otherwise() -> None:
     assert rows["W_enc"].requires_grad
     assert torch.equal(rows["W_enc"], toy.state.parameters["W_enc"])
     assert State.of(rows).second["W_enc"].T.is_contiguous()
+    assert State.of(rows, beta1=0.9).first["W_enc"].T.is_contiguous()

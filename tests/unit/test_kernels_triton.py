@@ -28,8 +28,10 @@ pytestmark = [
 SHAPES = [Shape(37, 101, 61), Shape(9, 24, 1100), Shape(3, 5, 1)]
 
 
-def _compare(shape: Shape, kernel: Kernel, targeted: bool, steps: int) -> None:
-    toys = [Toy(shape, kernel=kernel, targeted=targeted) for _ in range(2)]
+def _compare(
+    shape: Shape, kernel: Kernel, targeted: bool, steps: int, beta1: float = 0.0
+) -> None:
+    toys = [Toy(shape, kernel=kernel, targeted=targeted, beta1=beta1) for _ in range(2)]
     for toy, kernels in zip(toys, (plain, fused), strict=True):
         step = toy.sparse(kernels)
         for i in range(steps):
@@ -38,9 +40,10 @@ def _compare(shape: Shape, kernel: Kernel, targeted: bool, steps: int) -> None:
         assert distance(toys[1].state.tensors[name], expected) < 1e-5, name
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_steps_equal_those_in_plain_pytorch(shape: Shape) -> None:
-    _compare(shape, "rectangle", True, 2 if shape.batch < 100 else 1)
+def test_steps_equal_those_in_plain_pytorch(shape: Shape, beta1: float) -> None:
+    _compare(shape, "rectangle", True, 2 if shape.batch < 100 else 1, beta1)
 
 
 def test_too_many_entries_are_the_dense_steps_bit_for_bit() -> None:

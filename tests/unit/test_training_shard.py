@@ -67,9 +67,10 @@ def test_dense_steps(targeted: bool) -> None:
     _assert_close(found, toy.state.tensors)
 
 
+@pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_sparse_steps(kernel: Kernel) -> None:
-    toy = Toy(SHAPE, kernel=kernel)
+def test_sparse_steps(kernel: Kernel, beta1: float) -> None:
+    toy = Toy(SHAPE, kernel=kernel, beta1=beta1)
     found, kinds = _steps(toy, "sparse", 0.9, 3)
     assert kinds == [True] * 3
     for i in range(3):

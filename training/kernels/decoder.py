@@ -45,10 +45,24 @@ def density(u, KERNEL: tl.constexpr):
 
 
 @triton.jit
-def adam(p, v, g, shrunk, lr, correction, BETA2: tl.constexpr, EPS: tl.constexpr):
-    """The new weights and second moments."""
+def adam(p, v, g, way, shrunk, lr, correction, BETA2: tl.constexpr, EPS: tl.constexpr):
+    """The new weights, moved against `way` (see `way_of`), and second moments."""
     new_v = shrunk * v + (1 - BETA2) * g * g
-    return p - lr * g / (tl.sqrt(new_v / correction) + EPS), new_v
+    return p - lr * way / (tl.sqrt(new_v / correction) + EPS), new_v
+
+
+@triton.jit
+def way_of(g, first, inside, step, BETA1: tl.constexpr, LOG2_BETA1: tl.constexpr):
+    """What weights move against in step `step`: the gradient, or with BETA1 its moving average,
+    which starts at 0 and is made up for that; its memory at `first` is brought up to date.
+    """
+    way = g
+    if BETA1 > 0:
+        m = tl.load(first, mask=inside, other=0.0, eviction_policy="evict_first")
+        m = BETA1 * m + (1 - BETA1) * g
+        tl.store(first, m, mask=inside)
+        way = m / (1 - tl.exp2(step * LOG2_BETA1))
+    return way
 
 
 @triton.jit
@@ -77,6 +91,7 @@ def update_decoder(
     threshold,
     W_dec,
     v_dec,
+    m_dec,
     products,
     touched,
     control,
@@ -94,6 +109,8 @@ def update_decoder(
     KERNEL: tl.constexpr,
     TARGETED: tl.constexpr,
     COPY: tl.constexpr,
+    BETA1: tl.constexpr,
+    LOG2_BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     LOG2_BETA2: tl.constexpr,
     EPS: tl.constexpr,
@@ -114,8 +131,9 @@ def update_decoder(
     in_h = h < d_model
     in_t = t < d_model
     some = first < end
-    w_h = tl.load(W_dec + row + h, mask=in_h & some, other=0.0, eviction_policy="evict_first")
-    w_t = tl.load(W_dec + row + t, mask=in_t & some, other=0.0, eviction_policy="evict_first")
+    moves = some | (BETA1 > 0)
+    w_h = tl.load(W_dec + row + h, mask=in_h & moves, other=0.0, eviction_policy="evict_first")
+    w_t = tl.load(W_dec + row + t, mask=in_t & moves, other=0.0, eviction_policy="evict_first")
     slope = tl.load(coefficient) * tl.load(control + 1)
     if TARGETED:
         goal = tl.load(target)
@@ -159,17 +177,22 @@ def update_decoder(
     tl.store(gathered + d_sae + f, d_threshold / bandwidth)
     tl.store(gathered + 2 * d_sae + f, active)
     tl.store(gathered + 3 * d_sae + f, near)
-    if active == 0:
+    if (active == 0) & (BETA1 == 0):
         return
 
     lr = tl.load(control)
     correction = tl.load(control + 2)
-    since = tl.load(control + 3) - tl.load(touched + f).to(tl.float32)
+    step = tl.load(control + 3)
+    since = step - tl.load(touched + f).to(tl.float32)
     shrunk = shrinkage(since, BETA2, LOG2_BETA2)
     v_h = tl.load(v_dec + row + h, mask=in_h, other=0.0, eviction_policy="evict_first")
     v_t = tl.load(v_dec + row + t, mask=in_t, other=0.0, eviction_policy="evict_first")
-    w_h, v_h = adam(w_h, v_h, dw_h - parallel * w_h, shrunk, lr, correction, BETA2, EPS)
-    w_t, v_t = adam(w_t, v_t, dw_t - parallel * w_t, shrunk, lr, correction, BETA2, EPS)
+    dw_h -= parallel * w_h
+    dw_t -= parallel * w_t
+    way_h = way_of(dw_h, m_dec + row + h, in_h, step, BETA1, LOG2_BETA1)
+    way_t = way_of(dw_t, m_dec + row + t, in_t, step, BETA1, LOG2_BETA1)
+    w_h, v_h = adam(w_h, v_h, dw_h, way_h, shrunk, lr, correction, BETA2, EPS)
+    w_t, v_t = adam(w_t, v_t, dw_t, way_t, shrunk, lr, correction, BETA2, EPS)
     tl.store(v_dec + row + h, v_h, mask=in_h)
     tl.store(v_dec + row + t, v_t, mask=in_t)
     norm = tl.sqrt(tl.sum(w_h * w_h, axis=0) + tl.sum(w_t * w_t, axis=0))

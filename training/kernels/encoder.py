@@ -12,7 +12,7 @@ gradient of b_dec takes.
 import triton
 import triton.language as tl
 
-from training.kernels.decoder import adam, shrinkage, write_row
+from training.kernels.decoder import adam, shrinkage, way_of, write_row
 
 
 @triton.jit
@@ -24,6 +24,7 @@ def update_encoder(
     centred,
     W_enc,
     v_enc,
+    m_enc,
     products,
     touched,
     control,
@@ -35,12 +36,15 @@ def update_encoder(
     BLOCK: tl.constexpr,
     UNROLL: tl.constexpr,
     COPY: tl.constexpr,
+    BETA1: tl.constexpr,
+    LOG2_BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     LOG2_BETA2: tl.constexpr,
     EPS: tl.constexpr,
 ):
     """A slice of the rows of every so manieth feature in `order`, which ends with features without
-    entries. Nothing changes if the entries do not fit into their lists.
+    entries: without a first moment, those are left out. Nothing changes if the entries do not fit
+    into their lists.
     """
     if tl.load(start + d_sae) > room:
         return
@@ -54,9 +58,9 @@ def update_encoder(
     f = tl.load(order + rank)
     first = tl.load(start + f)
     end = tl.load(start + f + 1)
-    while first < end:
+    while (first < end) | ((BETA1 > 0) & (rank < d_sae)):
         active = tl.load(gathered + 2 * d_sae + f)
-        if active > 0:
+        if (active > 0) | (BETA1 > 0):
             at = f * d_model + d
             w = tl.load(W_enc + at, mask=inside, other=0.0, eviction_policy="evict_first")
             v = tl.load(v_enc + at, mask=inside, other=0.0, eviction_policy="evict_first")
@@ -75,7 +79,8 @@ def update_encoder(
                     dw += slope * c.to(tl.float32)
             through += d_b_enc * w
             shrunk = shrinkage(since, BETA2, LOG2_BETA2)
-            w, v = adam(w, v, dw, shrunk, lr, correction, BETA2, EPS)
+            way = way_of(dw, m_enc + at, inside, step, BETA1, LOG2_BETA1)
+            w, v = adam(w, v, dw, way, shrunk, lr, correction, BETA2, EPS)
             tl.store(v_enc + at, v, mask=inside)
             write_row(W_enc, products, at, inside, w, COPY)
         rank += tl.num_programs(1)

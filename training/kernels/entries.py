@@ -105,9 +105,10 @@ class Residual:
 class Weights:
     """Both matrices one row per feature, with their second moments; all changed in place.
 
-    A row is touched only in steps in which its feature is active: at other times its gradient is
-    0, so that Adam without first moment leaves the weights as they are and only shrinks the second
-    moment, by BETA2 a step; that is made up for when the row is touched again.
+    Without a first moment (`beta1` 0), a row is touched only in steps in which its feature is
+    active: at other times its gradient is 0, so that Adam leaves the weights as they are and only
+    shrinks the second moment, by BETA2 a step; that is made up for when the row is touched again.
+    With one, every step touches every row.
     """
 
     W_enc: Float[Tensor, "d_sae d_model"]
@@ -120,6 +121,12 @@ class Weights:
     """Likewise W_dec."""
     touched: Int[Tensor, " d_sae"]
     """The step (from 1) whose second moments `v_enc` and `v_dec` hold."""
+    beta1: float = 0.0
+    """Adam's."""
+    m_enc: Float[Tensor, "d_sae d_model"] | None = None
+    """First moments; None if `beta1` is 0."""
+    m_dec: Float[Tensor, "d_sae d_model"] | None = None
+    """Likewise W_dec's."""
 
 
 @dataclass(frozen=True)

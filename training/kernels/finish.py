@@ -5,8 +5,9 @@
 import triton
 import triton.language as tl
 
-from training.kernels.decoder import adam
+from training.kernels.decoder import adam, way_of
 from training.kernels.entries import Entries, Gathered, Objective, Residual, Weights
+from training.kernels.update import first_moment
 from training.optim import BETA2, EPS, Control
 from training.recipes import Rule
 from training.step import MAX_TOKENS_SINCE_FIRED, Setting, State
@@ -24,6 +25,8 @@ def _per_feature(
     threshold,
     v_b_enc,
     v_threshold,
+    m_b_enc,
+    m_threshold,
     gathered,
     active,
     in_window,
@@ -39,6 +42,8 @@ def _per_feature(
     dead_tokens,
     FLOOR: tl.constexpr,
     LONGEST: tl.constexpr,
+    BETA1: tl.constexpr,
+    LOG2_BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     EPS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -51,11 +56,13 @@ def _per_feature(
     inside = f < d_sae
     lr = tl.load(control) * vector_rate
     correction = tl.load(control + 2)
+    step = tl.load(control + 3)
 
     g = tl.load(gathered + f, mask=inside, other=0.0)
     p = tl.load(b_enc + f, mask=inside, other=0.0)
     v = tl.load(v_b_enc + f, mask=inside, other=0.0)
-    p, v = adam(p, v, g, BETA2, lr, correction, BETA2, EPS)
+    way = way_of(g, m_b_enc + f, inside, step, BETA1, LOG2_BETA1)
+    p, v = adam(p, v, g, way, BETA2, lr, correction, BETA2, EPS)
     tl.store(b_enc + f, p, mask=inside)
     tl.store(v_b_enc + f, v, mask=inside)
 
@@ -67,14 +74,15 @@ def _per_feature(
     tl.store(tokens_since_fired + f, since, mask=inside)
     tl.store(
         touched + f,
-        tl.zeros([BLOCK], tl.int32) + tl.load(control + 3).to(tl.int32),
-        mask=inside & (now > 0),
+        tl.zeros([BLOCK], tl.int32) + step.to(tl.int32),
+        mask=inside & ((now > 0) | (BETA1 > 0)),
     )
 
     g = tl.load(gathered + d_sae + f, mask=inside, other=0.0)
     p = tl.load(threshold + f, mask=inside, other=0.0)
     v = tl.load(v_threshold + f, mask=inside, other=0.0)
-    p, v = adam(p, v, g, BETA2, lr, correction, BETA2, EPS)
+    way = way_of(g, m_threshold + f, inside, step, BETA1, LOG2_BETA1)
+    p, v = adam(p, v, g, way, BETA2, lr, correction, BETA2, EPS)
     p = tl.maximum(p, FLOOR)
     lower = tl.maximum(p * (1 - revive * lr), FLOOR)
     tl.store(threshold + f, tl.where(since >= dead_tokens, lower, p), mask=inside)
@@ -89,6 +97,7 @@ def _per_feature(
 def _per_dimension(
     b_dec,
     v_b_dec,
+    m_b_dec,
     gradient,
     through_encoder,
     sums,
@@ -109,6 +118,8 @@ def _per_dimension(
     TARGETED: tl.constexpr,
     MOST: tl.constexpr,
     BOUND: tl.constexpr,
+    BETA1: tl.constexpr,
+    LOG2_BETA1: tl.constexpr,
     BETA2: tl.constexpr,
     EPS: tl.constexpr,
     ROWS: tl.constexpr,
@@ -160,7 +171,9 @@ def _per_dimension(
         p = tl.load(b_dec + d, mask=inside, other=0.0)
         v = tl.load(v_b_dec + d, mask=inside, other=0.0)
         lr, correction = tl.load(control) * b_dec_rate, tl.load(control + 2)
-        p, v = adam(p, v, tl.sum(total, axis=0), BETA2, lr, correction, BETA2, EPS)
+        g = tl.sum(total, axis=0)
+        way = way_of(g, m_b_dec + d, inside, tl.load(control + 3), BETA1, LOG2_BETA1)
+        p, v = adam(p, v, g, way, BETA2, lr, correction, BETA2, EPS)
         tl.store(b_dec + d, p, mask=inside)
         tl.store(v_b_dec + d, v, mask=inside)
 
@@ -178,6 +191,8 @@ def finish(
 ) -> None:
     """As `plain.finish`."""
     p, v, totals = state.plain, state.second, state.totals
+    m = state.first or v  # not read without a first moment
+    beta1 = first_moment(rule.beta1)
     batch, d_model = residual.gradient.shape
     d_sae, room = len(p["b_enc"]), len(entries.token)
     _per_feature[(triton.cdiv(d_sae, _FEATURES),)](
@@ -185,6 +200,8 @@ def finish(
         p["threshold"],
         v["b_enc"],
         v["threshold"],
+        m["b_enc"],
+        m["threshold"],
         gathered.b_enc,  # the first of four vectors, one after another
         totals["active"],
         totals["in_window"],
@@ -200,6 +217,7 @@ def finish(
         float(rule.dead_tokens),
         FLOOR=THRESHOLD_FLOOR,
         LONGEST=MAX_TOKENS_SINCE_FIRED,
+        **beta1,
         BETA2=BETA2,
         EPS=EPS,
         BLOCK=_FEATURES,
@@ -207,6 +225,7 @@ def finish(
     _per_dimension[(triton.cdiv(d_model, _WIDTH) + 1,)](
         p["b_dec"],
         v["b_dec"],
+        m["b_dec"],
         residual.gradient,
         gathered.through_encoder,
         residual.sums,
@@ -227,6 +246,7 @@ def finish(
         TARGETED=objective.targeted,
         MOST=objective.limits.most,
         BOUND=objective.limits.bound,
+        **beta1,
         BETA2=BETA2,
         EPS=EPS,
         ROWS=_ROWS,

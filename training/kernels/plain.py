@@ -136,7 +136,8 @@ def update_rows(
         in_window=by_feature(((z - theta).abs() < objective.bandwidth / 2).float()),
         through_encoder=(b_enc @ weights.W_enc)[None],
     )
-    _move_rows(weights, d_enc, d_dec, (gathered.active > 0) & _whole(entries), control)
+    moves = torch.ones_like(gathered.active) if weights.beta1 else gathered.active
+    _move_rows(weights, d_enc, d_dec, (moves > 0) & _whole(entries), control)
     return gathered
 
 
@@ -161,21 +162,34 @@ def _adam(
     shrunk: Tensor | float,
     control: Control,
     share: float = 1.0,
+    way: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The new weights and second moments; `share`: of the learning rate."""
+    """The new weights and second moments; `share`: of the learning rate; `way`: what weights move
+    against, `g` if None."""
     new_v = shrunk * v + (1 - BETA2) * g.square()
-    return p - control[0] * share * g / ((new_v / control[2]).sqrt() + EPS), new_v
+    way = g if way is None else way
+    return p - control[0] * share * way / ((new_v / control[2]).sqrt() + EPS), new_v
+
+
+def _way(g: Tensor, m: Tensor | None, beta1: float, control: Control) -> Tensor:
+    """What weights move against: the gradient, or its moving average `m` (changed in place)."""
+    if m is None:
+        return g
+    m.copy_(beta1 * m + (1 - beta1) * g)
+    return m / (1 - beta1 ** control[3])
 
 
 def _move_rows(
     weights: Weights, d_enc: Tensor, d_dec: Tensor, touched: Tensor, control: Control
 ) -> None:
     shrunk = BETA2 ** (control[3] - weights.touched[touched])[:, None]
-    for p, v, copy, g in (
-        (weights.W_enc, weights.v_enc, weights.enc_products, d_enc),
-        (weights.W_dec, weights.v_dec, weights.dec_products, d_dec),
+    for p, v, m, copy, g in (
+        (weights.W_enc, weights.v_enc, weights.m_enc, weights.enc_products, d_enc),
+        (weights.W_dec, weights.v_dec, weights.m_dec, weights.dec_products, d_dec),
     ):
-        new, v[touched] = _adam(p[touched], v[touched], g[touched], shrunk, control)
+        # With a first moment, all rows move or none.
+        way = _way(g, m, weights.beta1, control)[touched] if touched.any() else None
+        new, v[touched] = _adam(p[touched], v[touched], g[touched], shrunk, control, way=way)
         if p is weights.W_dec:
             new = new / new.norm(dim=1, keepdim=True)
         p[touched] = new
@@ -200,7 +214,8 @@ def finish(
         return
     batch = len(residual.gradient)
     active = gathered.active > 0
-    weights.touched.copy_(torch.where(active, control[3].to(torch.int32), weights.touched))
+    moved = active | (weights.beta1 > 0)
+    weights.touched.copy_(torch.where(moved, control[3].to(torch.int32), weights.touched))
     gradients = {
         "b_enc": gathered.b_enc,
         "threshold": gathered.threshold,
@@ -208,7 +223,8 @@ def finish(
     }
     for name, g in gradients.items():
         p, v = state.plain[name], state.second[name]
-        new, new_v = _adam(p, v, g, BETA2, control, share_of(name, p, rule))
+        way = _way(g, state.first.get(name), rule.beta1, control)
+        new, new_v = _adam(p, v, g, BETA2, control, share_of(name, p, rule), way)
         p.copy_(new.clamp(min=THRESHOLD_FLOOR) if name == "threshold" else new)
         v.copy_(new_v)
 

@@ -17,6 +17,13 @@ from training.optim import BETA2, EPS, Control
 from training.step import Setting
 
 _CONSTANTS = {"BETA2": BETA2, "LOG2_BETA2": math.log2(BETA2), "EPS": EPS}
+
+
+def first_moment(beta1: float) -> dict[str, float]:
+    """What kernels are compiled for, of a first moment; 0: without one."""
+    return {"BETA1": beta1, "LOG2_BETA1": math.log2(beta1) if beta1 else 0.0}
+
+
 # Numbers of a slice, and entries on their way at once.
 _ENCODER = {"BLOCK": 256, "UNROLL": 4, "num_warps": 1}
 _GROUPS = 1024
@@ -42,6 +49,7 @@ def update_rows(
     gathered = torch.empty(4, d_sae, device=centred.device)
     d_z = torch.empty_like(entries.z)
     copy = weights.enc_products.dtype != torch.float32
+    constants = {**_CONSTANTS, **first_moment(weights.beta1)}
     update_decoder[(d_sae,)](
         order,
         entries.column_start,
@@ -53,6 +61,7 @@ def update_rows(
         threshold,
         weights.W_dec,
         weights.v_dec,
+        weights.v_dec if weights.m_dec is None else weights.m_dec,
         weights.dec_products,
         weights.touched,
         control,
@@ -68,7 +77,7 @@ def update_rows(
         KERNEL=objective.kernel,
         TARGETED=objective.targeted,
         COPY=copy,
-        **_CONSTANTS,
+        **constants,
         **decoder_launch(d_model),
     )
     groups = min(_GROUPS, d_sae)
@@ -81,6 +90,7 @@ def update_rows(
         centred,
         weights.W_enc,
         weights.v_enc,
+        weights.v_enc if weights.m_enc is None else weights.m_enc,
         weights.enc_products,
         weights.touched,
         control,
@@ -90,7 +100,7 @@ def update_rows(
         d_sae,
         room,
         COPY=copy,
-        **_CONSTANTS,
+        **constants,
         **_ENCODER,
     )
     b_enc, d_threshold, active, in_window = gathered.unbind()
