@@ -2,7 +2,8 @@
 
 The encoder's product is computed in full, and all else for the entries of
 `training.sparse_features`; the update is the dense step's, of every row: most of these rules cut
-the gradient, for which all of it must be known before anything moves. The state is always that of the dense step, so that either may follow the other.
+the gradient, for which all of it must be known before anything moves. The state is always that of
+the dense step, so that either may follow the other.
 """
 
 from types import ModuleType

@@ -164,9 +164,7 @@ def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(
 
 
 @pytest.mark.parametrize("beta1", BETAS)
-def test_too_many_entries_are_the_dense_steps_bit_for_bit(
-    cuda: torch.device, beta1: float
-) -> None:
+def test_too_many_entries_are_the_dense_steps_bit_for_bit(cuda: torch.device, beta1: float) -> None:
     shape = Shape(96, 1000, 512)
     toys = [Toy(shape, products=torch.bfloat16, beta1=beta1, device="cuda") for _ in range(2)]
     step = toys[1].sparse(most=1e-3)

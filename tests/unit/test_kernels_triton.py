@@ -28,9 +28,7 @@ pytestmark = [
 SHAPES = [Shape(37, 101, 61), Shape(9, 24, 1100), Shape(3, 5, 1)]
 
 
-def _compare(
-    shape: Shape, kernel: Kernel, targeted: bool, steps: int, beta1: float = 0.0
-) -> None:
+def _compare(shape: Shape, kernel: Kernel, targeted: bool, steps: int, beta1: float = 0.0) -> None:
     toys = [Toy(shape, kernel=kernel, targeted=targeted, beta1=beta1) for _ in range(2)]
     for toy, kernels in zip(toys, (plain, fused), strict=True):
         step = toy.sparse(kernels)
