@@ -23,7 +23,5 @@ def plan(path: Path, origin: Origin) -> Plan:
         )
     weights = TorchFile(path)
     d_sae, d_model = matrix_shape(weights, "W_enc")
-    if origin.width not in (None, d_sae):
-        raise ValueError(f"{path} holds {d_sae} features but its name says {origin.width}.")
     cfg = origin.configure(path, {}, architecture="topk", d_model=d_model, d_sae=d_sae, k=origin.k)
     return Plan(cfg=cfg, weights=weights, names=_NAMES, transposed=frozenset({"W_enc", "W_dec"}))
