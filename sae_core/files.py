@@ -107,17 +107,21 @@ def _replace(source: Path, target: Path) -> None:
 
 @contextmanager
 def only_one(path: Path, busy: str) -> Iterator[None]:
-    """Hold the lock file `path` inside the block, and remove it after; ValueError saying `busy` if
-    another process, or another part of this one, holds it. Ends with its process, however that
-    ends.
+    """Hold the lock file `path` inside the block, and remove it after; it ends with its process,
+    however that ends. ValueError saying `busy` if another process, or another part of this one,
+    holds it, and one with another sentence if it cannot be made.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     while True:
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
         except Timeout as error:
             raise ValueError(busy) from error
+        except OSError as error:
+            if sentence := disk_failure(error, path.parent):
+                raise ValueError(sentence) from error
+            raise
         if path.exists():
             break
         # Taken just when its last holder removed the file: that lock keeps nobody out.
@@ -182,7 +186,7 @@ def _disk_sentence(error: BaseException, path: Path | None) -> str | None:
             return f"{path} cannot be written: choose a folder you may write to."
         quoted = _QUOTED.search(said)
         where = named or (quoted[1] if quoted else "a file")
-        return f"{where}: this user may not do that; give it the right, or name another place."
+        return f"{where} may not be read or written by this user: give it the right."
     return None
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.edits import Edit, Steering
+from sae_core.placement import in_float64
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
 
@@ -98,7 +99,7 @@ def _draw(
     if temperature == 0:
         return logits.argmax(dim=-1).tolist()
     # Less the largest first, so that no temperature above 0 overflows.
-    wide = logits.double()
+    wide = in_float64(logits)
     rates = ((wide - wide.amax(dim=-1, keepdim=True)) / temperature).exp()
     times = torch.empty_like(rates[0]).exponential_(generator=sampler)
     return (rates / times).argmax(dim=-1).tolist()

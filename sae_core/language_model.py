@@ -6,6 +6,7 @@ is exact (`sae_core.attention` for capped models, PyTorch's own for the others),
 is chosen has to agree with eager attention on a probe.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sae_core import attention as exact
+from sae_core.device_check import CHECKED, move_checked
 from sae_core.loading import LOADING
 from sae_core.placement import Attention
 
@@ -64,7 +66,10 @@ def load_language_model(
         tokenizer = AutoTokenizer.from_pretrained(place, **source)
         if set(tokenizer.get_vocab().values()) <= set(tokenizer.all_special_ids):
             raise ValueError("it has no tokenizer (tokenizer.json or tokenizer.model)")
-        here = torch.empty(0, device=device).device  # cuda with its number
+        target = torch.device(device)
+        checked = device_map is None and target.type in CHECKED
+        # cuda with its number; what is to be checked is read on the CPU first.
+        here = torch.empty(0, device="cpu" if checked else device).device
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             place,
             dtype=dtype,
@@ -77,7 +82,9 @@ def load_language_model(
         # Left to itself, transformers fills what is missing with random numbers.
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"{len(missing):,} weights are missing, {missing[0]} the first")
-    model.eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
+        if checked:
+            model = move_checked(model, target)
     if attention in ("flash_attention_2", "flex_attention"):
         _check_attention(model, attention)
     return model, tokenizer
@@ -108,6 +115,12 @@ def _check_folder(name: str) -> None:
     path = Path(name)
     if path.is_dir() and not (path / "config.json").is_file():
         raise ValueError("the folder has no config.json")
+    if path.is_dir():
+        # transformers says of a file that it may not read that it is not there.
+        effective = os.access in os.supports_effective_ids
+        for file in sorted(path.iterdir()):
+            if not os.access(file, os.R_OK, effective_ids=effective):
+                raise ValueError(f"{file} may not be read by this user")
     if not path.is_dir() and (name.startswith((".", "/", "~")) or name.count("/") > 1):
         raise ValueError("there is no such folder, and that is no hub id (owner/name) either")
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sae_core.config import Site, SiteKind
+from sae_core.placement import in_float64, wide_device
 from sae_core.sites import activations, module_path
 
 _TOKENS = 4
@@ -74,5 +75,5 @@ def _stream(model: nn.Module, layer: int) -> dict[SiteKind, Tensor]:
     device = model.get_input_embeddings().weight.device  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue, reportOptionalMemberAccess]
     ids = torch.arange(_TOKENS, device=device)[None]
     captured = activations(model, ids, there)
-    home = next(iter(captured.values())).device
-    return {site.kind: x.to(home, torch.float64) for site, x in captured.items()}
+    home = wide_device(next(iter(captured.values())).device)
+    return {site.kind: in_float64(x).to(home) for site, x in captured.items()}

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sae_core.config import Site
+from sae_core.placement import in_float64, wide_device
+from sae_core.progress_bar import Progress
 from sae_core.sites import activations, site_width
 from training.shard import ALONE, Shard
 from training.text import Ahead, Cursor, Prompts, Text
@@ -109,6 +111,10 @@ class Harvest:
             self._stream = None
 
 
+def nobody(_tokens: int) -> None:
+    """Progress that is told to nobody."""
+
+
 class ActivationBuffer:
     """Batches of shuffled activations, `[batch, width]` for each site, in the model's own dtype."""
 
@@ -126,9 +132,8 @@ class ActivationBuffer:
         processes (`shard`) each holds the same tokens.
         """
         self.batch_tokens = batch
-        # h, the tokens harvested and served in a round; with those kept back, 1.5 h are held.
-        self.harvest_tokens = max(1, capacity * 2 // 3 // batch) * batch
-        self.kept_tokens = self.harvest_tokens // 2
+        self.harvest_tokens, held = self.sizes(capacity, batch)
+        self.kept_tokens = held - self.harvest_tokens
         ahead = 2 + 2 * self.harvest_tokens // (text.rows * (text.context_size - 1))
         self._harvest = Harvest(model, sites, text, ahead, shard)
         self._seed = text.seed
@@ -144,19 +149,29 @@ class ActivationBuffer:
         self._served = 0
         self._marks = [Mark(Cursor(), 0)]
 
+    @staticmethod
+    def sizes(capacity: int, batch: int) -> tuple[int, int]:
+        """h, the tokens harvested and served in a round, and the tokens held: with those that are
+        kept back, 1.5 h.
+        """
+        harvest = max(1, capacity * 2 // 3 // batch) * batch
+        return harvest, harvest + harvest // 2
+
     @property
     def tokens_held(self) -> int:
         """Tokens in the buffer after a harvest."""
         return self.harvest_tokens + self.kept_tokens
 
-    def begin(self) -> None:
-        """Fill the buffer from the beginning of the text."""
+    def begin(self, progress: Progress = nobody) -> None:
+        """Fill the buffer from the beginning of the text: `tokens_held` of them, which `progress`
+        is told of as they come.
+        """
         self._start_slots()
         self._round, self._served = -1, 0
         self._harvest.seek(Mark(Cursor(), 0))
-        self._fill(self._kept)
+        self._fill(self._kept, progress)
         self._marks = []
-        self._next_round()
+        self._next_round(progress)
 
     def batch(self) -> dict[Site, Float[Tensor, "batch width"]]:
         """The next batch; the same tokens, in the same order, for every site."""
@@ -170,13 +185,15 @@ class ActivationBuffer:
         """For each site over the tokens held: mean squared norm, and the mean (float32)."""
         moments = {}
         for site, held in self._held.items():
-            squares = torch.zeros((), dtype=torch.float64, device=self.device)
-            total = torch.zeros(held.shape[1], dtype=torch.float64, device=self.device)
+            home = wide_device(self.device)
+            squares = torch.zeros((), dtype=torch.float64, device=home)
+            total = torch.zeros(held.shape[1], dtype=torch.float64, device=home)
             for chunk in held.split(_CHUNK):
-                chunk = chunk.double()
+                chunk = in_float64(chunk)
                 squares += chunk.square().sum()
                 total += chunk.sum(dim=0)
-            moments[site] = (float(squares) / len(held), (total / len(held)).float())
+            mean = (total / len(held)).float().to(self.device)
+            moments[site] = (float(squares) / len(held), mean)
         return moments
 
     def state(self) -> dict[str, Any]:
@@ -184,13 +201,28 @@ class ActivationBuffer:
         return {
             "round": self._round,
             "served": self._served,
+            "harvest": self.harvest_tokens,
             "marks": [{"cursor": list(m.cursor), "skip": m.skip} for m in self._marks],
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue where `state` was taken, by harvesting its last two rounds again."""
+    def tokens_to_restore(self, state: Mapping[str, Any]) -> int:
+        """Tokens that `restore` harvests."""
+        return self.tokens_held if state["round"] == 0 else 2 * self.harvest_tokens
+
+    def restore(self, state: Mapping[str, Any], progress: Progress = nobody) -> None:
+        """Continue where `state` was taken, by harvesting its last two rounds again.
+
+        ValueError if the buffer was of another size then, as in versions that made it larger than
+        a short run needs.
+        """
+        was = state.get("harvest", self.harvest_tokens)
+        if was != self.harvest_tokens or state["served"] > self.harvest_tokens:
+            raise ValueError(
+                "the run was begun by another version, with a buffer of another size: go on with "
+                "that version, or choose another out folder."
+            )
         if state["round"] == 0:
-            self.begin()
+            self.begin(progress)
         else:
             mark = state["marks"][0]
             self._start_slots()
@@ -198,8 +230,8 @@ class ActivationBuffer:
             self._harvest.seek(Mark(Cursor(*mark["cursor"]), mark["skip"]))
             self._marks = []
             # What the first of them served beside its own tokens is not needed again.
-            self._next_round()
-            self._next_round()
+            self._next_round(progress)
+            self._next_round(progress)
         self._served = state["served"]
 
     def close(self) -> None:
@@ -211,11 +243,11 @@ class ActivationBuffer:
         self._kept, self._free = slots[: self.kept_tokens], slots[self.kept_tokens :]
         self._order = slots[:0]
 
-    def _next_round(self) -> None:
+    def _next_round(self, progress: Progress = nobody) -> None:
         self._round += 1
         self._marks = [*self._marks[-1:], self._harvest.mark()]
         fresh = self._free
-        self._fill(fresh)
+        self._fill(fresh, progress)
         generator = torch.Generator(self.device).manual_seed(self._seed * 2**32 + self._round)
         fresh = fresh[self._permutation(len(fresh), generator)]
         now, later = fresh[self.kept_tokens :], fresh[: self.kept_tokens]
@@ -227,7 +259,7 @@ class ActivationBuffer:
     def _permutation(self, n: int, generator: torch.Generator) -> Int[Tensor, " n"]:
         return torch.randperm(n, generator=generator, device=self.device)
 
-    def _fill(self, slots: Int[Tensor, " n"]) -> None:
+    def _fill(self, slots: Int[Tensor, " n"], progress: Progress) -> None:
         done = 0
         while done < len(slots):
             taken = self._harvest.take(len(slots) - done)
@@ -235,6 +267,14 @@ class ActivationBuffer:
             for site, x in taken.items():
                 self._held[site].index_copy_(0, slots[done : done + count], x)
             done += count
+            progress(count)
+
+
+def buffer_capacity(buffer_tokens: int, steps: int, batch: int) -> int:
+    """Room that a run of `steps` batches asks for: `buffer_tokens`, but no more than it trains on,
+    and two batches at least.
+    """
+    return max(2 * batch, min(buffer_tokens, steps * batch))
 
 
 def rows_per_forward(context_size: int, buffer_tokens: int) -> int:

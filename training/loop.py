@@ -24,12 +24,13 @@ from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.residual_stream import check_stream
 from sae_core.sites import module_path
+from sae_core.text_options import TextOptions
 from training import train_checkpoint
-from training.activations import ActivationBuffer, rows_per_forward
+from training.activations import ActivationBuffer, buffer_capacity, rows_per_forward
 from training.processes import together
 from training.results import TrainResult, save_and_measure
 from training.sae_trainer import SAETrainer
-from training.shard import Shard
+from training.shard import ALONE, Shard
 from training.text import Text
 from training.train_config import LossOptions, TrainConfig
 from training.train_run import CHECKPOINTS, Interrupted, TrainRun
@@ -56,18 +57,30 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
     with ExitStack() as held:
         with together(cfg.run.device) as shard:
             model, tokenizer = _prepared(cfg, shard, held)
-            with _float32_sums(), _memory_explained():
+            with computing():
                 # The buffer's memory is free again when the SAEs are measured.
                 trainers, facts = _trained(cfg, model, tokenizer, shard)
         if not shard.first:
             return []
-        with _float32_sums(), _memory_explained():
+        with computing():
             return save_and_measure(cfg, model, tokenizer, trainers, facts)
 
 
 def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any]:
     """Model and tokenizer, all that can be wrong with the settings having been checked; `held`
     keeps other runs out of the folder.
+    """
+    model, tokenizer = load_checked(cfg, shard)
+    if shard.first:
+        held.enter_context(_only_run(Path(cfg.out)))
+        _claim(cfg)
+    shard.barrier()
+    return model, tokenizer
+
+
+def load_checked(cfg: TrainConfig, shard: Shard = ALONE) -> tuple[Any, Any]:
+    """Model and tokenizer of a run; ValueError for what is wrong with the settings. Writes
+    nothing, and looks at names and files before the model is loaded.
     """
     device, dtype = _place(cfg)
     if cfg.d_sae % shard.world:
@@ -80,12 +93,10 @@ def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any
     for corpus in (cfg.corpus, cfg.eval_corpus):
         if corpus:
             expand(corpus)
+    if shard.first:
+        _check_out(cfg)
     model, tokenizer = load_language_model(cfg.model, dtype, device)
     _check_model(cfg, model)
-    if shard.first:
-        held.enter_context(_only_run(Path(cfg.out)))
-        _claim(cfg)
-    shard.barrier()
     return model, tokenizer
 
 
@@ -94,16 +105,9 @@ def _trained(
 ) -> tuple[list[SAETrainer], dict[str, Any]]:
     """The SAEs after their last step, whole, and `TrainRun.facts` of how they came to be."""
     sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
-    text = Text(
-        corpus=cfg.corpus,
-        tokenizer=tokenizer,
-        context_size=cfg.context_size,
-        rows=rows_per_forward(cfg.context_size, cfg.buffer_tokens),
-        seed=cfg.seed,
-    )
-    buffer = ActivationBuffer(
-        model, sites, text, capacity=cfg.buffer_tokens, batch=cfg.batch, shard=shard
-    )
+    capacity = buffer_capacity(cfg.buffer_tokens, cfg.steps, cfg.batch)
+    text = text_of(cfg, model, tokenizer, capacity)
+    buffer = ActivationBuffer(model, sites, text, capacity=capacity, batch=cfg.batch, shard=shard)
     with closing(buffer):
         run = TrainRun(cfg, buffer, shard)
         run.start()
@@ -112,6 +116,18 @@ def _trained(
         for trainer in run.trainers:
             trainer.collect()
         return run.trainers, run.facts
+
+
+def text_of(cfg: TrainConfig, model: Any, tokenizer: Any, capacity: int) -> Text:
+    """The text of a run whose buffer has room for `capacity` tokens."""
+    return Text(
+        corpus=cfg.corpus,
+        tokenizer=tokenizer,
+        context_size=cfg.context_size,
+        rows=rows_per_forward(cfg.context_size, capacity),
+        seed=cfg.seed,
+        options=cfg.text,
+    )
 
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
@@ -127,8 +143,6 @@ def _only_run(out: Path) -> Iterator[None]:
     """Keep other runs out of a folder, until the block or the process ends; ValueError if one is at
     work there.
     """
-    if out.is_file():
-        raise ValueError(f"out is {out}, which is a file: name a folder.")
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / LOCK_FILE)
     try:
@@ -146,7 +160,16 @@ def _only_run(out: Path) -> Iterator[None]:
 
 def _claim(cfg: TrainConfig) -> None:
     """Make `cfg.out` this run's folder; ValueError if it holds another run or another's bundle."""
+    _check_out(cfg)
+    with atomic_write(Path(cfg.out) / CONFIG_FILE) as temporary:
+        temporary.write_text(json.dumps(asdict(cfg), indent=2) + "\n")
+
+
+def _check_out(cfg: TrainConfig) -> None:
+    """ValueError if `cfg.out` is a file, or holds another run or another's bundle."""
     out = Path(cfg.out)
+    if out.is_file():
+        raise ValueError(f"out is {out}, which is a file: name a folder.")
     settings = json.loads(json.dumps(asdict(cfg)))
     path = out / CONFIG_FILE
     bundle = (out / BUNDLE_FILE).exists()
@@ -166,14 +189,13 @@ def _claim(cfg: TrainConfig) -> None:
                 f"{out} holds a run with another {', '.join(differing)}: choose another out "
                 "folder, or remove this one."
             )
-    with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _differing(settings: dict[str, Any], before: Any) -> list[str]:
     """Names of the settings in which a run is another than the one `before`."""
     if not isinstance(before, dict):
         return ["config"]
+    before = {"text": asdict(TextOptions()), **before}  # which came later
     differing = [k for k, v in settings.items() if k not in {*FREE, "loss"} and before.get(k) != v]
     loss = before.get("loss", {})
     if not isinstance(loss, dict):
@@ -188,6 +210,13 @@ def _check_model(cfg: TrainConfig, model: Any) -> None:
         module_path(model, plan.site)
         check_stream(model, plan.site)
     check_context(model, cfg.context_size)
+
+
+@contextmanager
+def computing() -> Iterator[None]:
+    """What a run computes, it computes in here: sums in float32, a full memory explained."""
+    with _float32_sums(), _memory_explained():
+        yield
 
 
 @contextmanager

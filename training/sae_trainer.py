@@ -10,6 +10,7 @@ from torch import Tensor
 from torch._dynamo.exc import BackendCompilerFailed
 
 from sae_core.metrics import HIGH_FREQUENCY, fvu
+from sae_core.placement import in_float64
 from training.kernels.shards import ShardKernels
 from training.listed_step import ListedStep
 from training.losses import Loss, Parameters
@@ -147,7 +148,7 @@ class SAETrainer:
         metrics: dict[str, Any] = {
             "loss": loss / steps,
             "fvu": fvu(squared_error, spread),
-            "l0": float(of_all["active"].sum(dtype=torch.float64)) / tokens,
+            "l0": float(in_float64(of_all["active"]).sum()) / tokens,
             "dead": float((of_all["tokens_since_fired"] >= min(DEAD_TOKENS, seen)).float().mean()),
             "high_frequency": float((of_all["active"] >= HIGH_FREQUENCY * tokens).float().mean()),
             "frequencies": self._frequencies(of_all["active"] / tokens),
@@ -155,7 +156,7 @@ class SAETrainer:
         if self.plan.l0_target is not None:
             metrics["multiplier"] = float(self._state.multiplier)
         if "threshold" in self._state.parameters:
-            metrics["in_window"] = float(of_all["in_window"].mean(dtype=torch.float64)) / tokens
+            metrics["in_window"] = float(in_float64(of_all["in_window"]).mean()) / tokens
             metrics |= self._thresholds()
         for name in ("scalars", "active", "in_window"):
             totals[name].zero_()

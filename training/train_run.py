@@ -3,11 +3,13 @@
 import logging
 import threading
 import time
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+from tqdm import tqdm
 
 from sae_core.config import Site
 from training import train_checkpoint
@@ -74,8 +76,8 @@ class TrainRun:
         """From the newest checkpoint, or else from the beginning."""
         loaded = train_checkpoint.load_newest(self._folder, self._shard)
         if loaded is None:
-            log.info("filling the buffer with %s activations", f"{self._buffer.tokens_held:,}")
-            self._buffer.begin()
+            with self._filling(self._buffer.tokens_held) as progress:
+                self._buffer.begin(progress)
             self._moments = {
                 site: (square**0.5, mean) for site, (square, mean) in self._buffer.moments().items()
             }
@@ -95,9 +97,36 @@ class TrainRun:
             mine = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
             trainer.restore(mine, self.step)
         if self.step < self.cfg.steps:
-            self._buffer.restore(state["buffer"])
+            place = state["buffer"]
+            with self._filling(self._buffer.tokens_to_restore(place)) as progress:
+                self._buffer.restore(place, progress)
         else:
             self.facts = state["facts"]
+
+    @contextmanager
+    def _filling(self, tokens: int) -> Iterator[Callable[[int], object]]:
+        """A bar while the buffer is filled, on the first process; `Interrupted` says that nothing
+        came of it.
+        """
+        with tqdm(
+            total=tokens,
+            unit="token",
+            unit_scale=True,
+            desc="filling the buffer",
+            dynamic_ncols=True,
+            disable=not self._shard.first,
+        ) as bar:
+            try:
+                yield bar.update
+            except KeyboardInterrupt as stop:
+                begun = (
+                    f"the run is saved as of step {self.step:,}: give the same command again to "
+                    "continue."
+                    if self.step
+                    else "nothing is saved, since no step was taken: give the same command again "
+                    "to begin."
+                )
+                raise Interrupted(f"interrupted while the buffer was filled; {begun}") from stop
 
     def _make_trainers(self) -> None:
         cfg = self.cfg

@@ -49,7 +49,7 @@ class Evaluate:
         """The numbers as JSON, or as a table with their definitions."""
         from tqdm import tqdm
 
-        from sae_core.corpus import documents, token_rows
+        from sae_core.corpus import documents, expand, token_rows
         from sae_core.definitions import DEFINITIONS
         from sae_core.evaluation import evaluate, take_tokens
         from sae_core.language_model import check_context
@@ -61,6 +61,7 @@ class Evaluate:
         if not self.sae and others:
             raise ValueError(f"give sae: the bundle has {', '.join(bundle.sae_names)}.")
         name = only if self.model else self.sae or only
+        expand(self.text)  # what is not there is said before the model is loaded
         sae = bundle.load_sae(name)
         size = self.context_size or sae.cfg.context_size
         if not size:

@@ -3,7 +3,9 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Any, Literal, get_args
+
+import tyro
 
 from app.commands.shared import JSONFlag, shown, table, to_json
 from training.train_config import PRESETS, TrainConfig
@@ -21,6 +23,9 @@ class Train(TrainConfig):
     preset: Preset = "gemma_scope"
     """Where the other defaults come from: Gemma Scope's recipe, one for 100 M tokens, Gemma Scope's
     with a penalty on high frequencies, or Anthropic's of January 2025."""
+    dry_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Train nothing and write nothing: say what would be trained, and estimate its time and memory
+    from a probe of some seconds."""
     json: JSONFlag = False
     """Print a summary as JSON."""
 
@@ -44,7 +49,13 @@ class Train(TrainConfig):
         from training.loop import train
 
         names = [field.name for field in dataclasses.fields(TrainConfig)]
-        results = train(TrainConfig(**{name: getattr(self, name) for name in names}))
+        cfg = TrainConfig(**{name: getattr(self, name) for name in names})
+        if self.dry_run:
+            from training.dry_run import estimate
+
+            plan = estimate(cfg).as_dict()
+            return to_json(plan) if self.json else _as_text(plan)
+        results = train(cfg)
         if not results:
             return None
         if self.json:
@@ -60,6 +71,34 @@ class Train(TrainConfig):
             for finding in result.findings
         ]
         return "\n".join([table(rows), *findings])
+
+
+def _as_text(plan: dict[str, Any]) -> str:
+    """A dry run as a table; what is estimated says so."""
+    estimated = plan["estimate"]
+    rate = f"{estimated['harvest_rate']:,.0f} tokens/s, {estimated['step_seconds']:.3g} s a step"
+    rows = [
+        ["SAEs", ", ".join(plan["saes"])],
+        ["device", f"{plan['device']}, {plan['precision']}"],
+        ["steps", f"{plan['steps']:,}"],
+        ["tokens", f"{plan['tokens']:,} ({plan['harvested_tokens']:,} read by the model)"],
+        ["buffer", f"{plan['buffer_tokens']:,} tokens, {_bytes(plan['buffer_bytes'])}"],
+        ["checkpoints", f"{_bytes(plan['checkpoint_bytes'])} of disk at most"],
+        ["time", f"about {_duration(estimated['seconds'])} (estimate: {rate})"],
+        ["memory", f"about {_bytes(estimated['memory_bytes'])} (estimate)"],
+        ["", "Nothing was trained or written; the probe took its steps at the run's start."],
+    ]
+    return table(rows)
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _option(args: Sequence[str], flag: str) -> str | None:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_core.placement import in_float64
 from sae_core.sae import SAE, GatedSAE
 
 # Columns or rows of a matrix that are in memory a second time, in float64.
@@ -17,8 +18,8 @@ _COLUMNS = 2048
 def project(sae: SAE, bias: Float[Tensor, " d_model"]) -> Float[Tensor, " d_sae"]:
     """`bias @ W_enc`: by how much `bias`, added to the input, moves the pre-activations."""
     columns = sae.W_enc.data.split(_COLUMNS, dim=1)
-    wide = bias.double()
-    return torch.cat([(wide @ part.double()).float() for part in columns])
+    wide = in_float64(bias)
+    return torch.cat([(wide @ in_float64(part)).float() for part in columns]).to(bias.device)
 
 
 def move_input(sae: SAE, bias: Float[Tensor, " d_model"]) -> None:

@@ -50,9 +50,10 @@ class IndexConfig:
     fresh: bool = False
     """Start again even if there is a checkpoint."""
     device: Device = "auto"
-    """Where model and SAE run; `auto` is CUDA if there is a device."""
+    """Where model and SAE run; `auto` is CUDA if there is a device, else Apple's GPU (mps), on
+    which the model alone runs, else the CPU."""
     dtype: DType = "auto"
-    """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
+    """The model's dtype; `auto` is bfloat16 on CUDA, float32 elsewhere."""
 
     def __post_init__(self) -> None:
         if not self.corpus:

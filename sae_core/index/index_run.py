@@ -4,9 +4,12 @@ import time
 from typing import Any
 
 from sae_core.bundle import Bundle
+from sae_core.corpus import expand
 from sae_core.index.build import Target, build_indexes
+from sae_core.index.index_checkpoint import only_build
 from sae_core.index.index_config import IndexConfig
-from sae_core.placement import chosen_device, chosen_dtype
+from sae_core.index.schema import check_name
+from sae_core.placement import chosen_device, chosen_dtype, wide_device
 from sae_core.workspace import check_command, workspace
 
 
@@ -31,8 +34,14 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
         names = list(dict.fromkeys(cfg.sae)) or list(bundle.sae_names)
     for name in names:
         _check_configuration(bundle, name, cfg)
+    expand(cfg.corpus)
+    paths = [bundle.index_path(name) for name in names]
+    for path in paths:
+        check_name(path)
+    with only_build(paths):
+        pass  # whoever is at work on them, or a folder without rights, shows before the model loads
     targets = [
-        Target(sae=bundle.load_sae(name, device), out_path=bundle.index_path(name))
+        Target(sae=bundle.load_sae(name, wide_device(device)), out_path=bundle.index_path(name))
         for name in names
     ]
     model, tokenizer = bundle.load_model(dtype, device)

@@ -103,7 +103,7 @@ class Index:
             read_blocks=self._read_blocks,
             arrays=arrays,
             vocab=vocab,
-            documents=[facts for *facts, _ in documents],
+            documents=[facts[:-1] for facts in documents],
             sources=[row["source"] for row in self._meta["sources"]],
             before=int(self._meta["before"]),
             after=int(self._meta["after"]),

@@ -55,7 +55,7 @@ def test_a_right_that_lacks_is_one_sentence_whoever_says_it(
     said = rf"{tmp_path}/file cannot be written: choose a folder you may write to\."
     with pytest.raises(ValueError, match=said), atomic_write(tmp_path / "file"):
         raise error
-    assert "this user may not do that" in (disk_failure(error) or "")
+    assert "may not be read or written by this user" in (disk_failure(error) or "")
 
 
 def test_what_torch_says_of_a_full_disk(tmp_path: Path) -> None:

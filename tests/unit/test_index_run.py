@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from app.cli import main
 from sae_core.bundle import Bundle
 from sae_core.formats.saelens import load_config
 from sae_core.formats.saelens_config import CONFIG_FILE, write_config
 from sae_core.index import Index, IndexConfig, run_index
+from sae_core.index.index_checkpoint import only_build
 from sae_core.workspace import workspace
 from tests import tiny
 
@@ -114,3 +116,37 @@ def test_an_empty_corpus_is_named(bundle: Bundle, tmp_path: Path) -> None:
         run_index(IndexConfig(bundle=str(bundle.path), corpus=(str(tmp_path / "empty.txt"),)))
     assert bundle.index_path(tiny.SAE_NAME).read_bytes() == before
     assert not [path for path in bundle.sae_path(tiny.SAE_NAME).iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("command", ["eval", "index"])
+def test_what_names_tell_is_said_before_a_model_is_loaded(
+    command: str,
+    tiny_bundle: Bundle,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Bundle, "load_model", load)
+    text = {"eval": "--text", "index": "--corpus"}[command]
+    bundle = ["--bundle", str(tiny_bundle.path)]
+    assert main([command, *bundle, text, "missing.parquet"]) == 2
+    assert "no corpus file matches missing.parquet: check the path." in capsys.readouterr().err
+    assert main([command, *bundle, text, "missing.parquet", "--sae", "other"]) == 2
+    assert "has no SAE 'other': it has tiny" in capsys.readouterr().err
+
+
+def test_a_build_at_work_is_seen_before_a_model_is_loaded(
+    tiny_bundle: Bundle, tiny_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(*_: Any, **__: Any) -> None:
+        raise AssertionError("the model was loaded")
+
+    monkeypatch.setattr(Bundle, "load_model", load)
+    cfg = IndexConfig(bundle=str(tiny_bundle.path), corpus=(str(tiny_corpus),))
+    with (
+        only_build([tiny_bundle.index_path(tiny.SAE_NAME)]),
+        pytest.raises(ValueError, match="another jumpscope index is at work on"),
+    ):
+        run_index(cfg)

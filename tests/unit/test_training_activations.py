@@ -16,7 +16,7 @@ from sae_core.sites import activations
 from tests import tiny
 from training import activations as activations_module
 from training import text as text_module
-from training.activations import ActivationBuffer, rows_per_forward
+from training.activations import ActivationBuffer, buffer_capacity, rows_per_forward
 from training.text import Ahead, Cursor, Text
 
 RESIDUAL, MLP = Site("resid_post", 1), Site("mlp_out", 2)
@@ -204,6 +204,47 @@ def test_restored_buffer_continues_bit_for_bit(
         for batch in expected:
             found = restored.batch()
             assert all(torch.equal(found[site], batch[site]) for site in sites)
+
+
+def test_the_buffer_is_never_larger_than_the_run_needs() -> None:
+    for buffer_tokens, steps, batch in (
+        (2**19, 100_000 // 4_096, 4_096),
+        (2**20, 1, 64),
+        (99, 9, 5),
+    ):
+        capacity = buffer_capacity(buffer_tokens, steps, batch)
+        harvest, held = ActivationBuffer.sizes(capacity, batch)
+        assert held <= max(min(buffer_tokens, steps * batch), 2 * batch)
+        assert harvest % batch == 0
+    # A long run has the buffer that it asks for.
+    assert buffer_capacity(2**19, 100_000, 4_096) == 2**19
+
+
+def test_filling_says_how_far_it_is(tiny_model: Gemma2ForCausalLM, text: Text) -> None:
+    told: list[int] = []
+    with _buffer(tiny_model, text) as buffer:
+        buffer.begin(told.append)
+        assert sum(told) == buffer.tokens_held
+        assert len(told) > 3
+        for _ in range(9):
+            buffer.batch()
+        state = buffer.state()
+    told.clear()
+    with _buffer(tiny_model, text) as restored:
+        restored.restore(state, told.append)
+        assert sum(told) == restored.tokens_to_restore(state) == 2 * restored.harvest_tokens
+
+
+def test_a_state_of_another_size_is_refused(tiny_model: Gemma2ForCausalLM, text: Text) -> None:
+    """Before the buffer was made for the run, it was larger in short ones."""
+    with _buffer(tiny_model, text) as buffer:
+        buffer.begin()
+        state = buffer.state()
+        for other in ({"harvest": 320}, {"served": 320}):
+            with pytest.raises(ValueError, match="was begun by another version, with a buffer of"):
+                buffer.restore(state | other)
+        older = {name: value for name, value in state.items() if name != "harvest"}
+        buffer.restore(older)
 
 
 def test_rows_per_forward() -> None:
