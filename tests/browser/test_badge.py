@@ -125,3 +125,28 @@ def test_what_could_not_be_checked_says_so(
         )
         assert page.locator("#check img").count() == 0
         page.close()  # before its server, whose end it would report
+
+
+@pytest.mark.parametrize("state", ["green", "checking", "failed"])
+@pytest.mark.parametrize("width", [320, 390, 440, 700])
+def test_the_badge_takes_no_line_of_its_own(
+    opened: Opened, site: Site, width: int, state: str
+) -> None:
+    page = opened(site.url)
+    page.set_viewport_size({"width": width, "height": 800})
+    drawn = page.evaluate(
+        """state => {
+          const badge = document.querySelector("#badge .badge");
+          badge.className = `badge ${state}`;
+          const word = badge.querySelector(".word");
+          word.textContent = {green: "checked", checking: "checking", failed: "unchecked"}[state];
+          const lines = [...document.querySelectorAll("#sae, .top .pages a")];
+          const box = (e) => e.getBoundingClientRect();
+          const {top, bottom} = box(badge);
+          const beside = lines.filter((e) => box(e).top < bottom && box(e).bottom > top);
+          return {beside: beside.length, wide: document.documentElement.scrollWidth};
+        }""",
+        state,
+    )
+    assert drawn["beside"] > 0
+    assert drawn["wide"] <= width
