@@ -12,6 +12,10 @@ PATIENCE = 2.0
 """Seconds after which a bar appears: what is done by then needs none."""
 
 
+def silent(tokens: int) -> None:
+    """The progress of a call that shows none."""
+
+
 @contextmanager
 def reported(progress: Progress | None, title: str, total: int | None) -> Iterator[Progress]:
     """`progress`, or that of a bar over `total` tokens (None: not known) that stands while the

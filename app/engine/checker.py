@@ -130,13 +130,16 @@ class Checker:
     def _measured(self, engine: "Engine", name: str, sae: Any) -> dict[str, Any]:
         from app.engine.memory import refused_when_full
         from sae_core.check import check_sae, with_source
+        from sae_core.progress_bar import silent
 
         tokens = self._settings.check_tokens
         with refused_when_full(
             f"The check on {tokens:,} tokens does not fit into the memory of {engine.device}: "
             "lower check_tokens or max_sae_memory."
         ):
-            result = check_sae(engine.lm, sae, text=self._texts(), tokens=tokens).as_dict()
+            result = check_sae(
+                engine.lm, sae, text=self._texts(), tokens=tokens, progress=silent
+            ).as_dict()
         source = self._bundle.sae_source(name)
         return result | {"sentence": with_source(result["sentence"], source)}
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from sae_core.check.conventions import Convention
 from sae_core.check.measure import Numbers
 from sae_core.config import SAEConfig
+from sae_core.definitions import HIGH_FREQUENCY
 
 Verdict = Literal["green", "amber", "red"]
 
@@ -37,6 +38,11 @@ FEW_TOKENS = 500
 """On fewer tokens nothing is called wrong."""
 LEAST_L0 = 0.1
 """With fewer active features per token, nothing fires."""
+MOST_ACTIVE = HIGH_FREQUENCY
+"""Largest share of the features that is active on a token: from there on the average feature is one
+of high frequency."""
+MOST_OF_WIDTH = 0.5
+"""Largest L0 as a share of the activation's width: half as many numbers as are to be described."""
 _FAR = 20.0
 """More than the logarithms of FVUs differ by."""
 
@@ -96,8 +102,8 @@ class Declared:
         """How far numbers are from the declared ones, as the logarithm of a factor.
 
         Without a declared FVU a lower one is nearer, so that values may be negative; without a
-        declared L0 an absurd one is far from everything: any input is reconstructed well from
-        features enough.
+        declared L0 one that is not sparse is far from everything: any input is reconstructed well
+        from features enough.
         """
         if not numbers.usable:
             return math.inf
@@ -105,7 +111,8 @@ class Declared:
         total = fvu if self.fvu is None else abs(fvu - math.log(self.fvu))
         if self.l0 is not None:
             return total + abs(math.log(max(numbers.l0, 1e-3) / self.l0))
-        return total + (_FAR if self.absurd(numbers) else 0)
+        sparse = LEAST_L0 <= numbers.l0 < densest(self.d_model, self.d_sae)
+        return total + (0 if sparse else _FAR)
 
     def rank(self, convention: Convention, numbers: Numbers) -> float:
         """The distance, by which the best convention is chosen.
@@ -175,6 +182,11 @@ class Outcome:
             return "amber"
         hopeless = self.here is None or not self.numbers.usable or self.numbers.fvu >= 1
         return "red" if hopeless or self.absurd else "amber"
+
+
+def densest(d_model: int, d_sae: int) -> float:
+    """The L0 from which on a code is not sparse."""
+    return min(MOST_ACTIVE * d_sae, MOST_OF_WIDTH * d_model)
 
 
 def recorded(cfg: SAEConfig, key: str) -> dict[str, Any]:

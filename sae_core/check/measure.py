@@ -13,10 +13,12 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from sae_core.attention_sink import FirstTokenStats, first_of_rows, is_sink
 from sae_core.check.conventions import Bos, Convention, Scale
 from sae_core.config import Site
 from sae_core.corpus import TokenRow, batches
-from sae_core.metrics import ReconstructionStats
+from sae_core.placement import in_float64
+from sae_core.progress_bar import Progress, silent
 from sae_core.sae import SAE
 from sae_core.sites import activations
 from sae_core.splice import SplicedLM
@@ -55,9 +57,15 @@ class Numbers:
 
 @torch.no_grad()
 def measure(
-    lm: SplicedLM, sae: SAE, rows: Sequence[TokenRow], conventions: Sequence[Convention]
+    lm: SplicedLM,
+    sae: SAE,
+    rows: Sequence[TokenRow],
+    conventions: Sequence[Convention],
+    report: Progress = silent,
 ) -> dict[Convention, Numbers]:
     """The numbers under each convention, in their order; special tokens count where it says so.
+
+    `report` is told the tokens that the model has read.
 
     Rows begin with BOS if the tokenizer has one. Memory: the activations of the sample at one site
     or two, and more of them, up to half a gigabyte, where there are many conventions.
@@ -71,7 +79,7 @@ def measure(
     for absent, same in groupby(ordered, key=lambda c: c.bos == "absent"):
         for group in _groups(same, most):
             sites = list(dict.fromkeys(site for c in group for site in (c.site, c.target)))
-            sample = _gather(lm, rows, sites, sae.W_enc.device, without_bos=absent)
+            sample = _gather(lm, rows, sites, sae.W_enc.device, report, without_bos=absent)
             numbers |= _numbers(sae, sample, group)
     return {convention: numbers[convention] for convention in conventions}
 
@@ -83,6 +91,8 @@ class _Sample:
     at: dict[Site, Tensor]
     ordinary: Tensor
     """False at special tokens."""
+    first: Tensor
+    """True at first tokens that may be attention sinks."""
 
     def counted(self, bos: Bos) -> Tensor:
         """Which tokens a convention counts."""
@@ -109,6 +119,7 @@ def _gather(
     rows: Sequence[TokenRow],
     sites: Sequence[Site],
     device: torch.device,
+    report: Progress = silent,
     *,
     without_bos: bool,
 ) -> _Sample:
@@ -116,6 +127,7 @@ def _gather(
         rows = [replace(row, ids=row.ids[1:]) for row in rows if len(row.ids) > 1]
     parts: dict[Site, list[Tensor]] = {site: [] for site in sites}
     ordinary: list[Tensor] = []
+    first: list[Tensor] = []
     for batch in batches(rows, lm.tokenizer, _ROWS):
         with lm.lock:
             captured = activations(lm.model, batch.input_ids.to(lm.device), sites)
@@ -123,10 +135,14 @@ def _gather(
         real = batch.mask.clone()
         real[:, 0] = True
         ordinary.append(batch.mask[real])
+        first.append(first_of_rows(lm.tokenizer, batch.mask)[real])
+        report(int(real.sum()))
         for site in sites:
             parts[site].append(captured[site].to(device)[real.to(device)])
     at = {site: torch.cat(part) for site, part in parts.items()}
-    return _Sample(at=at, ordinary=torch.cat(ordinary).to(device))
+    return _Sample(
+        at=at, ordinary=torch.cat(ordinary).to(device), first=torch.cat(first).to(device)
+    )
 
 
 def _numbers(
@@ -148,24 +164,27 @@ def _of_input(
     sae: SAE, sample: _Sample, convention: Convention, same: Sequence[Convention]
 ) -> dict[Convention, Numbers]:
     counted = sample.counted(convention.bos)
+    # Left out from the start where their norms tell, for the sake of what the input is divided by.
+    counted = counted & ~(sample.first & _outliers(sample, convention.site))
+    first = sample.first[counted]
     x = sample.at[convention.site][counted]
     y = {c: sample.at[c.target][counted] for c in same}
     divisor = _divisor(x, convention.scale) / convention.factor
-    stats = {
-        c: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_enc.device) for c in same
-    }
+    stats = {c: FirstTokenStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_enc.device) for c in same}
     size = max(1, _CHUNK // sae.cfg.d_sae)
     for start in range(0, len(x), size):
         part = slice(start, start + size)
         acts, recon = _apply(sae, x[part].float(), convention, divisor)
         for c in same:
-            stats[c].update(y[c][part].float(), recon, acts)
-    results = {c: stats[c].result() for c in same}
+            of_target = y[c][part].float()
+            stats[c].update(x[part].float(), of_target, recon, acts, first[part])
+    settled = {c: stats[c].stats(without_first=stats[c].sink) for c in same}
+    results = {c: settled[c].result() for c in same}
     return {
         c: Numbers(
             l0=results[c]["l0"],
             fvu=results[c]["fvu"],
-            tokens=len(x),
+            tokens=settled[c].tokens,
             dead=results[c]["dead"],
             divisor=divisor,
             finite=bool(x.isfinite().all() and y[c].isfinite().all()),
@@ -174,9 +193,15 @@ def _of_input(
     }
 
 
+def _outliers(sample: _Sample, site: Site) -> bool:
+    """Whether first tokens are attention sinks at a site by their norms alone."""
+    norms = torch.linalg.vector_norm(sample.at[site], dim=-1, dtype=torch.float32)
+    return is_sink(norms[sample.first], norms[sample.ordinary & ~sample.first])
+
+
 def _divisor(x: Tensor, scale: Scale) -> float:
     """The one number that the whole sample is divided by."""
-    norms = torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32).double()
+    norms = in_float64(torch.linalg.vector_norm(x, dim=-1, dtype=torch.float32))
     if scale == "unit":
         return float(norms.square().mean().sqrt()) + _EPS
     if scale == "sqrt_d":

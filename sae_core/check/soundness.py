@@ -7,19 +7,13 @@ declared. The limits are explained in docs/check.md.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from sae_core.check.judge import PLAUSIBLE_FVU, declared_number, recorded
+from sae_core.check.judge import PLAUSIBLE_FVU, declared_number, densest, recorded
 from sae_core.check.measure import Numbers
 from sae_core.check.numbers_in_words import in_digits
 from sae_core.config import SAEConfig
-from sae_core.definitions import HIGH_FREQUENCY
 
 TARGET_FACTOR = 1.25
 """A training met its target if its L0 ended within this factor of it."""
-MOST_ACTIVE = HIGH_FREQUENCY
-"""Largest share of the features that is active on a token: from there on the average feature is one
-of high frequency."""
-MOST_OF_WIDTH = 0.5
-"""Largest L0 as a share of the activation's width: half as many numbers as are to be described."""
 MOST_DEAD = 0.25
 """Largest share of dead features that training measured, as the doctor has it."""
 MOST_UNSEEN = 0.5
@@ -76,7 +70,7 @@ def _of_training(trained: Trained, cfg: SAEConfig) -> Iterator[str]:
 
 def _of_numbers(cfg: SAEConfig, numbers: Numbers, trained: Trained) -> Iterator[str]:
     l0 = numbers.l0
-    if l0 >= min(MOST_ACTIVE * cfg.d_sae, MOST_OF_WIDTH * cfg.d_model):
+    if l0 >= densest(cfg.d_model, cfg.d_sae):
         yield (
             f"{in_digits(l0)} of {cfg.d_sae:,} features are active on a token of "
             f"{cfg.d_model:,} numbers, which is not sparse"

@@ -234,7 +234,7 @@ def test_no_more_text_is_read_than_needed(
 ) -> None:
     seen: list[str] = []
 
-    def look(_lm: Any, sae: Any, *, text: list[str], tokens: int) -> Check:
+    def look(_lm: Any, sae: Any, *, text: list[str], tokens: int, progress: Any) -> Check:
         seen.extend(text)
         return a_check(content_hash=sae.cfg.metadata["content_hash"])
 

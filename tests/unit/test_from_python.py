@@ -9,6 +9,7 @@ import torch
 
 import sae_core
 from sae_core import Bundle, Index, SplicedLM, activations, encode_text, progress_bar, rewrite
+from sae_core.check import check
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import Document, token_rows
 from sae_core.evaluation import evaluate
@@ -82,7 +83,11 @@ def test_long_calls_show_a_bar_unless_their_caller_does(
         sae = lm.sae(tiny.SAE_NAME)
         build_index(lm.model, lm.tokenizer, sae, cfg, tmp_path / "i.duckdb", progress=progress)
 
-    for call, title in ((measure, "measuring tiny"), (index, "indexing")):
+    def judge(progress: Any) -> None:
+        check(lm, tiny.SAE_NAME, tokens=600, progress=progress)
+
+    calls = ((measure, "measuring tiny"), (index, "indexing"), (judge, "checking"))
+    for call, title in calls:
         monkeypatch.setattr(progress_bar, "PATIENCE", 0.0)
         call(None)
         bar = capsys.readouterr().err
