@@ -61,8 +61,8 @@ class Evaluate:
         if not self.sae and others:
             raise ValueError(f"give sae: the bundle has {', '.join(bundle.sae_names)}.")
         name = only if self.model else self.sae or only
-        expand(self.text)  # what is not there is said before the model is loaded
         sae = bundle.load_sae(name)
+        expand(self.text)  # what is not there is said before the model is loaded
         size = self.context_size or sae.cfg.context_size
         if not size:
             raise ValueError(f"SAE {name} does not say its context_size: give one.")
