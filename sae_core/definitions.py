@@ -8,6 +8,10 @@ HIGH_FREQUENCY = 0.1
 
 DEFINITIONS: dict[str, str] = {
     "tokens": "Tokens counted; special tokens (BOS, EOS, padding) are never counted.",
+    "sink_tokens": (
+        "First tokens of rows that were left out, because in this model without BOS they are "
+        "attention sinks; 0 if they count."
+    ),
     "l0": "L0: mean number of active features per token.",
     "fvu": (
         "FVU, fraction of variance unexplained: sum of squared reconstruction errors over the sum "

@@ -13,9 +13,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_first
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.head import head, hidden_states
 from sae_core.metrics import ReconstructionStats, affected, token_comparison, token_losses
+from sae_core.placement import in_float64
 from sae_core.progress_bar import Progress, reported
 from sae_core.sae import SAE
 from sae_core.sites import activations, rewrite
@@ -27,6 +29,7 @@ class Evaluation:
     """An SAE's measured quality; every field is defined in `DEFINITIONS`."""
 
     tokens: int
+    sink_tokens: int
     l0: float
     fvu: float
     ce_base: float
@@ -104,8 +107,8 @@ def _measured(
 ) -> dict[str, Evaluation]:
     """The two passes over SAEs of one site."""
     sae_names = list(saes)
-    stats = {
-        name: ReconstructionStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
+    measured = {
+        name: FirstTokenStats(sae.cfg.width_out, sae.cfg.d_sae, sae.W_dec.device)
         for name, sae in saes.items()
     }
     site, target = lm.site(sae_names[0]), lm.target(sae_names[0])
@@ -115,10 +118,17 @@ def _measured(
         x, y = (
             captured[each][batch.mask.to(captured[each].device)].float() for each in (site, target)
         )
+        first = first_of_rows(lm.tokenizer, batch.mask)[batch.mask].to(x.device)
         for name, sae in saes.items():
             acts = sae.encode(x)
-            stats[name].update(y, sae.output(acts, x), acts)
+            measured[name].update(x, y, sae.output(acts, x), acts, first)
         report(int(batch.mask.sum()) // 2)
+    # All SAEs are spliced in at the same tokens: they share what is ablated there.
+    sink = any(each.sink for each in measured.values())
+    left_out = next(iter(measured.values())).first_tokens if sink else 0
+    if sink:
+        all_batches = [without_first(batch) for batch in all_batches]
+    stats = {name: each.stats(without_first=sink) for name, each in measured.items()}
     some = next(iter(stats.values()))
     if some.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
@@ -129,13 +139,14 @@ def _measured(
             for key, value in losses.items():
                 sums[name][key] += value
         report(-(-int(batch.mask.sum()) // 2))
-    return {name: _evaluation(sums[name], stats[name]) for name in sae_names}
+    return {name: _evaluation(sums[name], stats[name], left_out) for name in sae_names}
 
 
-def _evaluation(sums: dict[str, float], stats: ReconstructionStats) -> Evaluation:
+def _evaluation(sums: dict[str, float], stats: ReconstructionStats, left_out: int) -> Evaluation:
     per = {name: _ratio(value, sums["predicted"]) for name, value in sums.items()}
     return Evaluation(
         tokens=stats.tokens,
+        sink_tokens=left_out,
         ce_base=per["base"],
         ce_spliced=per["spliced"],
         delta_lm_loss=per["spliced"] - per["base"],
@@ -169,12 +180,13 @@ def _batch_losses(
         return states(lambda x, _: sae(x))
 
     def total(values: Tensor) -> float:
-        return float(values[counted.to(values.device)].double().sum())
+        return float(in_float64(values[counted.to(values.device)]).sum())
 
     base, compared = token_comparison(
         lm.model, states(None), [spliced(lm.sae(name)) for name in sae_names], ids
     )
     shared = {"predicted": float(counted.sum()), "base": total(base)}
+    mean = mean.to(lm.device)
     ablations = {"mean": lambda _, y: mean.expand_as(y), "zero": lambda _, y: torch.zeros_like(y)}
     for name, ablation in ablations.items():
         shared[name] = total(token_losses(lm.model, states(ablation), ids))
@@ -241,4 +253,4 @@ def uniformity(
         values.append(entropy.exp() / acts[matters].ne(0).sum(-1))
     if not values:
         raise ValueError("the text holds no token with a next one: give more text.")
-    return float(torch.cat(values).double().mean())
+    return float(in_float64(torch.cat(values)).mean())

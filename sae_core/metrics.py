@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy, nll_loss
 from sae_core.definitions import DEFINITIONS as DEFINITIONS
 from sae_core.definitions import HIGH_FREQUENCY as HIGH_FREQUENCY
 from sae_core.head import chunks, head
+from sae_core.placement import in_float64, wide_device
 
 _ROUNDING = 1e-12
 """Share of the sum of squares up to which a difference of float64 sums is rounding alone."""
@@ -53,11 +54,11 @@ class ReconstructionStats:
 
     def __init__(self, d_model: int, d_sae: int, device: torch.device | str = "cpu") -> None:
         def zeros(*shape: int) -> Tensor:
-            return torch.zeros(shape, dtype=torch.float64, device=device)
+            return torch.zeros(shape, dtype=torch.float64, device=wide_device(device))
 
         self._tokens = 0
         self._error, self._square, self._sum = zeros(), zeros(), zeros(d_model)
-        self._active = torch.zeros(d_sae, dtype=torch.long, device=device)
+        self._active = torch.zeros(d_sae, dtype=torch.long, device=wide_device(device))
 
     def update(
         self,
@@ -67,11 +68,21 @@ class ReconstructionStats:
     ) -> None:
         """Count these tokens (special ones left out by the caller); `recon` should be `x`."""
         self._tokens += len(x)
-        wide = x.double()
-        self._error += (wide - recon.double()).square().sum()
+        wide = in_float64(x)
+        self._error += (wide - in_float64(recon)).square().sum()
         self._square += wide.square().sum()
         self._sum += wide.sum(0)
-        self._active += acts.ne(0).sum(0)
+        self._active += acts.ne(0).sum(0).to(self._active.device)
+
+    def __add__(self, other: "ReconstructionStats") -> "ReconstructionStats":
+        """The statistics of both streams together."""
+        both = ReconstructionStats(len(self._sum), len(self._active), self._sum.device)
+        both._tokens = self._tokens + other._tokens
+        both._error = self._error + other._error
+        both._square = self._square + other._square
+        both._sum = self._sum + other._sum
+        both._active = self._active + other._active
+        return both
 
     @property
     def tokens(self) -> int:
@@ -84,7 +95,7 @@ class ReconstructionStats:
 
     def frequency(self) -> Float[Tensor, " d_sae"]:
         """Share of tokens on which each feature is active, float64."""
-        return self._active.double() / max(self._tokens, 1)
+        return in_float64(self._active) / max(self._tokens, 1)
 
     def result(self) -> dict[str, float]:
         """`l0`, `fvu`, `dead`, `high_frequency`; NaN where the sample does not define one."""
@@ -95,8 +106,8 @@ class ReconstructionStats:
         return {
             "l0": float(frequency.sum()),
             "fvu": fvu(self._error, deviation),
-            "dead": float((self._active == 0).double().mean()),
-            "high_frequency": float((frequency >= HIGH_FREQUENCY).double().mean()),
+            "dead": float(in_float64(self._active == 0).mean()),
+            "high_frequency": float(in_float64(frequency >= HIGH_FREQUENCY).mean()),
         }
 
 

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_core.attention_sink import is_sink
 from sae_core.config import Site
 from sae_core.head import hidden_states
 from sae_core.metrics import affected, fvu, token_comparison
+from sae_core.placement import in_float64
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
@@ -144,6 +146,7 @@ class SplicedLM:
         encodings: list[_Encoded] = []
 
         def splice(x: Tensor, y: Tensor) -> Tensor:
+            special[:1] |= self._is_sink(sae, x[0], y[0])
             kept = special.to(y.device)
             encodings.append(_encoded(sae, x[0], y[0], ~kept))
             recon = encodings[0].recon.to(y.dtype)
@@ -185,12 +188,27 @@ class SplicedLM:
         sae, site = self.sae(sae_name), self.site(sae_name)
         self.check_features(sae_name, features)
         with self.lock:
-            x = activations(self.model, torch.tensor([list(ids)], device=self.device), [site])
-        pre_acts = sae.pre_acts(x[site][0].float())
+            x = activations(self.model, torch.tensor([list(ids)], device=self.device), [site])[site]
+        pre_acts = sae.pre_acts(x[0].float())
         keep = ~torch.tensor(self.is_special(ids), device=self.device)[:, None]
+        keep[:1] &= not self._is_sink(sae, x[0], x[0])
         columns = list(features)
         acts = sae.activate(pre_acts)[:, columns] * keep
         return (pre_acts[:, columns] * keep).cpu().numpy(), acts.cpu().numpy()
+
+    def _is_sink(self, sae: SAE, x: Tensor, y: Tensor) -> bool:
+        """Whether the first token of a text is an attention sink (`sae_core.attention_sink`), as
+        training or measuring the SAE found it, or as the norms of what it reads and reconstructs
+        here have it.
+        """
+        if self.tokenizer.bos_token_id is not None:
+            return False
+        metadata = sae.cfg.metadata
+        trained, measured = (metadata.get(key) or {} for key in ("training", "measured"))
+        if trained.get("attention_sink") or measured.get("sink_tokens"):
+            return True
+        norms = (torch.linalg.vector_norm(each.float(), dim=-1) for each in (x, y))
+        return any(is_sink(each[:1], each[1:]) for each in norms)
 
     def check_features(self, sae_name: str, features: Sequence[int]) -> None:
         """ValueError naming the first feature that the SAE does not have."""
@@ -220,9 +238,10 @@ class _Encoded:
     def squares(self, counted: Tensor, mean: Tensor | None) -> tuple[np.ndarray, np.ndarray]:
         """Squared error and deviation from the mean for each token, 0 where it is not counted."""
         counted = counted.to(self.y.device)
-        y, recon = self.y[counted].double(), self.recon[counted].double()
+        y, recon = in_float64(self.y[counted]), in_float64(self.recon[counted])
         centre = y.mean(0) if mean is None else mean.to(y)
         both = torch.zeros(2, len(counted), dtype=torch.float64, device=y.device)
+        counted = counted.to(y.device)
         both[0, counted] = (y - recon).square().sum(-1)
         both[1, counted] = (y - centre).square().sum(-1)
         error, deviation = both.cpu().numpy()

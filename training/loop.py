@@ -6,6 +6,7 @@ settings, and ends with the weights it would have had.
 """
 
 import json
+import logging
 import signal
 import threading
 from collections.abc import Iterator
@@ -17,8 +18,9 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from sae_core.attention_sink import sink_at
 from sae_core.bundle import BUNDLE_FILE
-from sae_core.corpus import expand
+from sae_core.corpus import documents, expand, token_rows
 from sae_core.files import atomic_write
 from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
@@ -36,6 +38,8 @@ from training.train_config import LossOptions, TrainConfig
 from training.train_run import CHECKPOINTS, Interrupted, TrainRun
 
 __all__ = ["Interrupted", "TrainResult", "train"]
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "config.json"
 LOCK_FILE = "run.lock"
@@ -115,7 +119,7 @@ def _trained(
             run.loop(stopped)
         for trainer in run.trainers:
             trainer.collect()
-        return run.trainers, run.facts
+        return run.trainers, {**run.facts, "attention_sink": text.leave_first}
 
 
 def text_of(cfg: TrainConfig, model: Any, tokenizer: Any, capacity: int) -> Text:
@@ -127,7 +131,24 @@ def text_of(cfg: TrainConfig, model: Any, tokenizer: Any, capacity: int) -> Text
         rows=rows_per_forward(cfg.context_size, capacity),
         seed=cfg.seed,
         options=cfg.text,
+        leave_first=has_sink(cfg, model, tokenizer),
     )
+
+
+def has_sink(cfg: TrainConfig, model: Any, tokenizer: Any) -> bool:
+    """Whether the first token of a row is an attention sink at one of the run's sites, which is
+    then said and left out at all of them: they share their tokens.
+    """
+    sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
+    rows = token_rows(documents(cfg.corpus, options=cfg.text), tokenizer, cfg.context_size)
+    sinks = sink_at(model, tokenizer, sites, rows)
+    if sinks:
+        log.warning(
+            "the model has no BOS, and the first token of each row is an attention sink at %s: it "
+            "is left out.",
+            ", ".join(map(str, sinks)),
+        )
+    return bool(sinks)
 
 
 def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from sae_core.attention_sink import without_first
 from sae_core.corpus import TokenRow, batches, documents, expand, token_rows
 from sae_core.text_options import TextOptions
 
@@ -55,6 +56,8 @@ class Text:
     rows: int
     seed: int
     options: TextOptions = field(default_factory=TextOptions)
+    leave_first: bool = False
+    """Whether the first token of a row is an attention sink and does not count."""
 
     def stream(self, start: Cursor) -> Iterator[Prompts]:
         """Batches from `start` on, without end; ValueError if the corpus holds no text."""
@@ -62,6 +65,8 @@ class Text:
         while True:
             taken = list(itertools.islice(rows, self.rows))
             batch = next(batches([row for _, row in taken], self.tokenizer, self.rows))
+            if self.leave_first:
+                batch = without_first(batch)
             counted = batch.mask.flatten().nonzero()[:, 0]
             yield Prompts(taken[0][0], batch.input_ids, counted)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_first
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index import index_checkpoint
 from sae_core.index.corpus_spool import Spool, corpus_rows, until
@@ -158,6 +159,8 @@ class _Run:
         if not index_checkpoint.exists(folder):
             spool.unlink(missing_ok=True)
         self._spool = Spool(spool, self._vocab_size)
+        self._sink = False
+        """Whether the first token of each row is an attention sink, and counts nowhere."""
         self._token_counts = np.zeros(self._vocab_size, np.int64)
         self._source_tokens = np.zeros(0, np.int64)
         self._statistics: list[FeatureStatistics] = []
@@ -179,6 +182,9 @@ class _Run:
         """Bin widths from the first rows, in batches of a fixed size whatever the settings."""
         rows = corpus_rows(self._cfg, self._tokenizer, self._context_size, self._spool)
         seen: list[list[torch.Tensor]] = [[] for _ in self._saes]
+        home = self._saes[0].W_dec.device
+        apart = [FirstTokenStats(s.cfg.width_out, s.cfg.d_sae, home) for s in self._saes]
+        firsts: list[torch.Tensor] = []
         tokens = 0
         for _, batch in zip(
             range(_CALIBRATION_ROWS // _CALIBRATION_BATCH),
@@ -186,15 +192,27 @@ class _Run:
             strict=False,
         ):
             pairs = self._activations(batch)
-            for kept, (x, _) in zip(seen, pairs, strict=True):
-                kept.append(x[batch.mask.to(x.device)].float())
+            firsts.append(first_of_rows(self._tokenizer, batch.mask)[batch.mask].to(home))
+            for sae, kept, stats, pair in zip(self._saes, seen, apart, pairs, strict=True):
+                x, y = (each[batch.mask.to(each.device)].float().to(home) for each in pair)
+                kept.append(x)
+                if not self._skip:
+                    stats.read(sae, x, y, firsts[-1])
             tokens += int(batch.mask.sum())
             if tokens >= _CALIBRATION_TOKENS:
                 break
         if not tokens:
             raise ValueError("the corpus holds no text: give one that does.")
+        first = torch.cat(firsts)
+        self._sink = any(stats.sink for stats in apart)
+        if self._sink:
+            log.warning(
+                "the model has no BOS, and the first token of each row is an attention sink: it is "
+                "left out."
+            )
+        counted = ~first if self._sink else torch.ones_like(first)
         return [
-            histogram_width(sae, torch.cat(kept)[:_CALIBRATION_TOKENS])
+            histogram_width(sae, torch.cat(kept)[counted][:_CALIBRATION_TOKENS])
             for sae, kept in zip(self._saes, seen, strict=True)
         ]
 
@@ -221,7 +239,8 @@ class _Run:
             self._cfg, self._tokenizer, self._context_size, self._spool
         )
         rows = until(rows, self._cfg.tokens, self._spool.length, self._skip)
-        return batches(rows, self._tokenizer, self._cfg.rows_per_batch)
+        given = batches(rows, self._tokenizer, self._cfg.rows_per_batch)
+        return map(without_first, given) if self._sink else given
 
     def _count(self, batch: TokenBatch) -> None:
         first = len(self._spool.row_start)
@@ -234,6 +253,9 @@ class _Run:
         self._source_tokens = np.pad(self._source_tokens, (0, missing))
         np.add.at(self._source_tokens, source, batch.mask.sum(1).numpy())
         for statistics, (x, y) in zip(self._statistics, pairs, strict=True):
+            # Apple's GPUs have no float64: there the SAEs are on the CPU, and the model is not.
+            home = statistics.sae.W_dec.device
+            x, y = x.to(home), y.to(home)
             like = torch.empty(0, dtype=torch.int64, device=x.device)
             statistics.update(
                 Chunk(
@@ -262,6 +284,7 @@ class _Run:
             token_counts=self._token_counts,
             source_tokens=self._source_tokens,
             cfg=self._cfg,
+            sink=self._sink,
         )
 
     def state(self) -> dict[str, Any]:
@@ -271,11 +294,13 @@ class _Run:
             "token_counts": torch.from_numpy(self._token_counts),
             "source_tokens": torch.from_numpy(self._source_tokens),
             "statistics": [statistics.state() for statistics in self._statistics],
+            "sink": self._sink,
         }
 
     def resume(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint."""
         self._spool.load(state["spool"])
+        self._sink = state["sink"]
         self._token_counts = state["token_counts"].numpy()
         self._source_tokens = state["source_tokens"].numpy()
         self._statistics = []

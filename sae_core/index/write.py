@@ -45,10 +45,12 @@ def write_index(
     token_counts: np.ndarray,
     source_tokens: np.ndarray,
     cfg: IndexConfig,
+    sink: bool,
 ) -> dict[str, Any]:
     """Write the index of one SAE; returns its meta entries.
 
-    `token_counts [vocabulary]` and `source_tokens [sources]` count the tokens read.
+    `token_counts [vocabulary]` and `source_tokens [sources]` count the tokens read; `sink` says
+    that the first of each row, an attention sink, was left out.
     """
     sae = statistics.sae
     site = sae.cfg.site
@@ -108,6 +110,7 @@ def write_index(
         "listed_neighbours": near.shape[1],
         "at_least": AT_LEAST,
         "seed": cfg.seed,
+        **({"attention_sink": True} if sink else {}),
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
         "stored_tokens": len(stored.tokens),

@@ -137,6 +137,7 @@ def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[
     frequency = (acts != 0).double().mean(0)
     expected = {
         "tokens": len(x),
+        "sink_tokens": 0,
         "l0": float((acts != 0).double().sum(1).mean()),
         "fvu": float((x - recon).square().sum() / (x - mean).square().sum()),
         "ce_base": ce["base"],
