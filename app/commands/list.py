@@ -1,4 +1,4 @@
-"""`jumpscope list`: the catalog of SAEs in a hub repository or a folder."""
+"""`jumpscope list`: the catalog of a hub repository or a folder, or of known models and SAEs."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,16 +10,18 @@ from app.commands.shared import JSONFlag, shown, table, to_json
 
 if TYPE_CHECKING:
     from sae_core.hub import CatalogEntry
+    from sae_core.hub.known_pairs import KnownPair
 
 
 @dataclass(frozen=True, kw_only=True)
 class ListSAEs:
     """List the SAEs of a repository on the Hugging Face hub, or of a part of it, or of a folder.
 
-    No weights are downloaded. What it prints as an id is what --sae takes.
+    No weights are downloaded. What it prints as an id is what --sae takes. Without an id, it shows
+    known pairs of a language model and SAEs, with the command that opens the app on each.
     """
 
-    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="ID")]
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[ID]")] = ""
     """Hub id, e.g. gemma-scope-2b-pt-res or gemma-scope-2b-pt-res/layer_20, or a local folder."""
     layer: int | None = None
     """Only SAEs of this layer, counted from 0."""
@@ -33,6 +35,8 @@ class ListSAEs:
         from sae_core.hub import read_catalog, width_of
         from sae_core.sources import folder_catalog
 
+        if not self.source:
+            return self._known_pairs()
         folder = Path(self.source)
         entries = folder_catalog(folder) if folder.is_dir() else read_catalog(self.source)
         width = None if self.width is None else width_of(self.width)
@@ -54,7 +58,39 @@ class ListSAEs:
             return to_json({"source": self.source, "commit": kept[0].commit or None, "saes": saes})
         return _as_text(kept)
 
+    def _known_pairs(self) -> str:
+        from dataclasses import asdict
 
+        from sae_core.hub.known_pairs import known_pairs
+
+        if self.layer is not None or self.width is not None:
+            raise ValueError("--layer and --width choose among a repository's SAEs: name one.")
+        if self.json:
+            pairs = [
+                {**asdict(pair), "command": pair.command, "list": pair.list_command}
+                for pair in known_pairs()
+            ]
+            return to_json({"pairs": pairs})
+        return "\n\n".join(map(_pair_as_text, known_pairs()))
+
+
+def _pair_as_text(pair: "KnownPair") -> str:
+    size = "size not known" if pair.model_gb is None else f"{pair.model_gb:g} GB"
+    login = ", with a login" if pair.gated else ""
+    sae_size = "" if pair.sae_gb is None else f", {pair.sae_gb:g} GB for the one below"
+    context = "" if pair.context_size is None else f", context {pair.context_size:,}"
+    lines = [
+        f"{pair.family}: {pair.model} ({size}{login}, {pair.model_license or _UNSTATED})",
+        f"  {pair.activation}; {pair.sites}; features: {shown(pair.features)}{sae_size}{context}"
+        f"; {pair.sae_license or _UNSTATED}",
+        *([f"  {pair.note}"] if pair.note else []),
+        f"  {pair.list_command}",
+        f"  {pair.command}",
+    ]
+    return "\n".join(lines)
+
+
+_UNSTATED = "license: see its page"
 _LEVELS = ("", "small", "medium", "big")
 
 

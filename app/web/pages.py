@@ -20,6 +20,7 @@ from app.gate import ASGIApp, route_path
 from app.sentences import without_paths
 from app.web import assets
 from app.web.api_view import api
+from app.web.catalog_view import catalog
 from app.web.features_view import features
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
@@ -27,7 +28,7 @@ from app.web.state import state
 from app.web.steer_view import steer
 from app.web.templating import render
 
-PATHS: Final = r"/|/(features|prompt|steer|api|state)|/static/.*"
+PATHS: Final = r"/|/(features|prompt|steer|api|catalog|state)|/static/.*"
 """Paths of everything that is routed here."""
 
 
@@ -98,6 +99,14 @@ API_PAGE: Final = Page(
     modules=_SHARED,
     view=api,
 )
+CATALOG_PAGE: Final = Page(
+    name="catalog",
+    title="Catalog",
+    path="catalog",
+    script="catalog",
+    modules=_SHARED,
+    view=catalog,
+)
 _MISSING: Final = Page(
     name="missing", title="Not found", path="", script="missing", modules=_SHARED, sheet=False
 )
@@ -105,7 +114,7 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, API_PAGE):
+    for page in (*PAGES, API_PAGE, CATALOG_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
@@ -151,6 +160,7 @@ def page_html(
         page=page,
         pages=PAGES,
         api_page=API_PAGE,
+        catalog_page=CATALOG_PAGE,
         root=root,
         theme=theme,
         bundle=workbench.bundle,

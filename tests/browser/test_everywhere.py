@@ -24,6 +24,7 @@ ADDRESSES = {
     "empty prompt": ("/prompt", "#prompt-text"),
     "steer": (f"/steer?prompt=The&tokens=5&edits={EDITS}", "#run-status:has-text('Done')"),
     "api": ("/api", "main h2"),
+    "catalog": ("/catalog", "main h2"),
 }
 MOST_REQUESTS = 12
 

@@ -11,7 +11,13 @@ from playwright.sync_api import Browser, BrowserContext
 from tests.browser.conftest import Site
 from tests.browser.visual import SCHEMES, STATES, Scheme, State, canvas, inspect, opened_page
 
-OWN_SHEETS = {"/": "overview", "/features": "features", "/prompt": "prompt", "/steer": "steer"}
+OWN_SHEETS = {
+    "/": "overview",
+    "/features": "features",
+    "/prompt": "prompt",
+    "/steer": "steer",
+    "/catalog": "catalog",
+}
 
 
 @pytest.fixture(scope="module")

@@ -149,6 +149,7 @@ STATES: Final = (
     State(name="steer", address="/steer"),
     State(name="steer after a run", address=f"/steer?{STEERING}", act=run_steering),
     State(name="api", address="/api"),
+    State(name="catalog", address="/catalog"),
     State(name="no such page", address="/nowhere"),
 )
 

@@ -19,7 +19,7 @@ from app.web import assets, pages
 from sae_core.bundle import Bundle
 from tests.unit.render_support import Document
 
-NAMES = ("/", "/features", "/prompt", "/steer", "/api")
+NAMES = ("/", "/features", "/prompt", "/steer", "/api", "/catalog")
 
 
 @pytest.fixture(scope="module")
