@@ -72,6 +72,7 @@ class Index:
         check_meta(self._meta)
         d_sae = self._meta["d_sae"]
         self._highlights = check_highlights(self._meta.pop(META_KEY), d_sae)
+        self._strong_contexts: dict[int, dict[str, Any]] = {}
         self._meta["totals"] = _totals(self._meta)
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
@@ -259,14 +260,20 @@ class Index:
         """
         rows = []
         for feature, reason in self._highlights[:n]:
-            with self._reading():
-                page, at = self._page(feature)
-                largest = float(self._max_act[feature])
-                [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
-                strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
-                context = max(strong, key=_readability)
+            # Every visit of an overview shows these: their contexts are kept once they are read.
+            if feature not in self._strong_contexts:
+                self._strong_contexts[feature] = self._strong_context(feature)
+            context = self._strong_contexts[feature]
             rows.append({**self._summary(feature), "rule": reason, "context": context})
         return rows
+
+    def _strong_context(self, feature: int) -> dict[str, Any]:
+        with self._reading():
+            page, at = self._page(feature)
+            largest = float(self._max_act[feature])
+            [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
+            strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
+            return max(strong, key=_readability)
 
     def _summary(self, i: int) -> dict[str, Any]:
         return {
