@@ -5,19 +5,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from sae_core.formats import FORMATS, read_sae, write_sae
+from sae_core.config import Architecture
+from sae_core.formats import WRITTEN, read_sae, write_sae
 from tests.formats_support import inputs, random_sae
 
+ARCHITECTURES: dict[str, Architecture] = {
+    "sparsify": "topk",
+    "goodfire": "standard",
+    "hook_z": "standard",
+}
+# Folded or taken to another power, in another order of summation.
+ROUNDED = {"sparsify": "b_enc", "hook_z": "b_enc", "llama_scope": "threshold"}
 
-@pytest.mark.parametrize("to", FORMATS)
+
+@pytest.mark.parametrize("to", WRITTEN)
 def test_an_sae_is_read_onto_the_device(to: str, cuda: torch.device, tmp_path: Path) -> None:
-    sae = random_sae("topk" if to == "sparsify" else "jumprelu")
+    sae = random_sae(ARCHITECTURES.get(to, "jumprelu"), transcoder=to == "circuit_tracer")
     write_sae(sae.to(cuda), tmp_path / to, to)
     on_gpu, here = read_sae(tmp_path / to, cuda), read_sae(tmp_path / to)
     for name, parameter in here.named_parameters():
         found = on_gpu.get_parameter(name)
         assert found.device.type == "cuda"
-        if to == "sparsify" and name == "b_enc":  # folded, in another order of summation
+        if name == ROUNDED.get(to):
             torch.testing.assert_close(found.cpu(), parameter)
         else:
             assert torch.equal(found.cpu(), parameter), name
