@@ -112,16 +112,16 @@ class ChatTemplate:
         if spoken[0]["role"] == "system" and not self.has_system:
             raise ValueError(NO_SYSTEM)
         roles = [message["role"] for message in spoken]
-        opened = roles[-1] == "user" if opened is None else opened
+        models_turn = roles[-1] == "user" if opened is None else opened
         texts = [normalised(message["content"]) for message in spoken]
-        parts = self._parts(roles, texts, opened=opened)
+        parts = self._parts(roles, texts, opened=models_turn)
         ids, owners = self._tokens(parts)
         bos = self._tokenizer.bos_token_id
         if bos is not None and ids[:1] != [bos]:
             ids, owners = [bos, *ids], [_Part("", 0, True), *owners]
         return Conversation(
             messages=list(messages),
-            turns=roles + ["model"] * opened,
+            turns=roles + ["model"] * models_turn,
             ids=ids,
             turn=[owner.turn for owner in owners],
             template=[owner.template for owner in owners],

@@ -131,9 +131,9 @@ def documents(
     options = options or TextOptions()
     number = 0
     for path in expand(paths):
-        for text, messages, facts in _passages(path, options):
+        for text, messages, (title, source, licence) in _passages(path, options):
             if number >= skip and text:
-                yield Document(number, text, *facts, messages)
+                yield Document(number, text, title, source, licence, messages)
             number += 1
 
 

@@ -29,7 +29,8 @@ class Analysis:
 
     ids: np.ndarray
     special: np.ndarray
-    """True at tokens that keep their activation and count in no statistic."""
+    """True at tokens that keep their activation and count in no statistic: special ones, and a
+    first token that is an attention sink."""
     base_loss: np.ndarray
     """Nats for predicting token t from those before it, NaN at 0; `spliced_loss`, `kl` likewise."""
     spliced_loss: np.ndarray

@@ -176,7 +176,7 @@ def test_long_conversations_are_cut_into_rows_with_one_bos_each(tmp_path: Path) 
     assert all(row.ids[0] == 2 and 2 not in row.ids[1:] for row in rows)
     for number, ids in enumerate(whole):
         own = [row for row in rows if row.document.number == number]
-        assert [i for row in own for i in row.ids[1:].tolist()] == ids[1:]
+        assert np.concatenate([row.ids[1:] for row in own]).tolist() == ids[1:]
         assert [row.offset for row in own] == list(range(0, len(ids) - 1, 15))
 
 

@@ -70,7 +70,7 @@ def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(api: Api
     losses = np.array([[row["loss"], row["spliced_loss"], row["kl"]] for row in tokens[1:]])
     for row in tokens[1:]:
         assert row["delta"] == pytest.approx(row["spliced_loss"] - row["loss"], abs=1e-6)
-    means = losses.mean(0)
+    means = losses[1:].mean(0)  # what is predicted from BOS alone no splice can change
     assert [totals["ce_base"], totals["ce_spliced"], totals["kl"]] == pytest.approx(means.tolist())
     assert totals["delta_lm_loss"] == pytest.approx(means[1] - means[0], abs=1e-6)
     assert totals["tokens"] == len(tokens) - 1
@@ -129,7 +129,8 @@ def test_the_same_text_is_analysed_once(tiny_bundle: Bundle) -> None:
 
 def test_one_token_has_null_where_nothing_is_defined(api: Api) -> None:
     found = as_json(api.prompt_features("T"))
-    assert found["totals"]["ce_base"] == found["tokens"][1]["loss"]
+    assert found["tokens"][1]["loss"] > 0
+    assert found["totals"]["ce_base"] is None
     assert found["totals"]["tokens"] == 1
 
 
