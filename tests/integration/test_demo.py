@@ -13,6 +13,8 @@ from app.engine.workbench import Workbench
 from app.service.overview import overview
 from app.settings import Settings
 from sae_core.bundle import Bundle
+from sae_core.index import Index
+from sae_core.index.feature_pages import FEATURES, WINDOW_BINS
 
 EXAMPLES: dict[str, Any] = json.loads((DEMO / "bundle.json").read_text())["examples"]
 NAMES: list[str] = json.loads((DEMO / "bundle.json").read_text())["saes"]
@@ -84,3 +86,15 @@ def test_features_fire_on_the_contexts_that_the_index_shows(demo: Api, name: str
         shares.append(max(found["activations"]) / page["max_act"])
     # A context is an excerpt: what came before it is missing, so the activations are lower.
     assert np.median(shares) > 0.7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_right_of_a_threshold_is_what_fires(name: str) -> None:
+    """To the token, for every feature."""
+    index = Index.open(Bundle.open(DEMO).index_path(name))
+    active = [round(frequency * index.meta["tokens"]) for frequency in index.frequencies()]
+    for first in range(0, index.meta["d_sae"], FEATURES):
+        page, _ = index._page(first)
+        counts = page.pre_activation_counts.reshape(-1, WINDOW_BINS + 2)
+        right = counts[:, 1 + WINDOW_BINS // 2 :].sum(axis=1)
+        assert right.tolist() == active[first : first + FEATURES]
