@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sae_core.config import Site
 from sae_core.placement import in_float64, wide_device
-from sae_core.progress_bar import Progress
+from sae_core.progress_bar import Progress, silent
 from sae_core.sites import activations, site_width
 from training.shard import ALONE, Shard
 from training.text import Ahead, Cursor, Prompts, Text
@@ -111,10 +111,6 @@ class Harvest:
             self._stream = None
 
 
-def nobody(_tokens: int) -> None:
-    """Progress that is told to nobody."""
-
-
 class ActivationBuffer:
     """Batches of shuffled activations, `[batch, width]` for each site, in the model's own dtype."""
 
@@ -162,7 +158,7 @@ class ActivationBuffer:
         """Tokens in the buffer after a harvest."""
         return self.harvest_tokens + self.kept_tokens
 
-    def begin(self, progress: Progress = nobody) -> None:
+    def begin(self, progress: Progress = silent) -> None:
         """Fill the buffer from the beginning of the text: `tokens_held` of them, which `progress`
         is told of as they come.
         """
@@ -209,7 +205,7 @@ class ActivationBuffer:
         """Tokens that `restore` harvests."""
         return self.tokens_held if state["round"] == 0 else 2 * self.harvest_tokens
 
-    def restore(self, state: Mapping[str, Any], progress: Progress = nobody) -> None:
+    def restore(self, state: Mapping[str, Any], progress: Progress = silent) -> None:
         """Continue where `state` was taken, by harvesting its last two rounds again.
 
         ValueError if the buffer was of another size then, as in versions that made it larger than
@@ -243,7 +239,7 @@ class ActivationBuffer:
         self._kept, self._free = slots[: self.kept_tokens], slots[self.kept_tokens :]
         self._order = slots[:0]
 
-    def _next_round(self, progress: Progress = nobody) -> None:
+    def _next_round(self, progress: Progress = silent) -> None:
         self._round += 1
         self._marks = [*self._marks[-1:], self._harvest.mark()]
         fresh = self._free
