@@ -151,7 +151,7 @@ def test_conversations_are_written_by_the_chat_template(
     path = column_file(tmp_path, kind, "messages", [*SPOKEN, []])
     rows = list(token_rows(documents([path]), tokenizer, 512))
     assert [row.document.number for row in rows] == [0, 1]
-    bos, (start, end) = tokenizer.bos_token_id, tokenizer.convert_tokens_to_ids([START, END])
+    bos, start, end = map(tokenizer.convert_tokens_to_ids, (tiny.BOS, START, END))
     for row, messages in zip(rows, SPOKEN, strict=True):
         ids = row.ids.tolist()
         assert ids[0] == bos
