@@ -166,7 +166,10 @@ def test_a_mistake_can_show_its_traceback(command, monkeypatch):
             "no space left on the disk of /x/a",
         ),
         (RuntimeError("[enforce fail at inline_container.cc:603] ."), "could not be written whole"),
-        (PermissionError(errno.EACCES, "Permission denied", "/x/a"), "/x/a may not be read or written by this"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x/a"),
+            "/x/a may not be read or written",
+        ),
         (torch.OutOfMemoryError("CUDA out of memory."), "the memory is full: use fewer tokens"),
         (MemoryError(), "the memory is full"),
     ],

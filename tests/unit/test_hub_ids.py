@@ -208,9 +208,7 @@ def test_a_folder_without_weights_is_named():
     folder = "transcoder/layer_3_width_16k_l0_small"
     files = {f"{folder}/config.json": 1, f"{folder}_affine/params.safetensors": 1}
     there = Listing(repo="google/gemma-scope-2-1b-pt", commit=COMMIT, files=files)
-    with pytest.raises(
-        ValueError, match=r"holds no weights on the hub, only config\.json"
-    ):
+    with pytest.raises(ValueError, match=r"holds no weights on the hub, only config\.json"):
         choose(SAEId(there.repo, folder), there)
     assert choose(SAEId(there.repo, f"{folder}_affine"), there) == f"{folder}_affine"
 

@@ -295,7 +295,7 @@ def no_arrays(path: Path) -> None:
         (no_index, "is no index: build it again"),
         (
             other_version,
-            "has index schema 99 but this version reads 1 and 2: install a newer Jumpscope, or build",
+            "has index schema 99 but this version reads 1 and 2: install a newer Jumpscope, or",
         ),
         (no_arrays, "is damaged: build it again"),
     ],
