@@ -81,10 +81,10 @@ class Tools:
         async with httpx.AsyncClient(
             transport=transport, base_url="http://127.0.0.1", timeout=None
         ) as client:
-            asked = await client.post(f"/gradio_api/call/v2/{name}", json=arguments)
-            if asked.is_error:
-                raise ValueError(asked.json()["detail"])
-            event = asked.json()["event_id"]
+            response = await client.post(f"/gradio_api/call/v2/{name}", json=arguments)
+            if response.is_error:
+                raise ValueError(response.json()["detail"])
+            event = response.json()["event_id"]
             told = await client.get(f"/gradio_api/call/{name}/{event}")
         return _last(told.text)
 

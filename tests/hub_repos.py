@@ -114,8 +114,8 @@ def _reader(model: Gemma2ForCausalLM, tokenizer: PreTrainedTokenizerFast) -> Rea
     kinds = ("resid_pre", "resid_post", "mlp_in", "mlp_in_unit", "mlp_out", "attn_out")
     sites = [Site(kind, layer) for kind in kinds for layer in range(tiny.N_LAYERS)]
     read = [activations(model, torch.tensor([ids]), sites) for ids in tokens]
-    found = {str(site): torch.cat([acts[site][0, 1:] for acts in read]) for site in sites}
-    return lambda kind, layer: found[f"{kind}/{layer}"]
+    result = {str(site): torch.cat([acts[site][0, 1:] for acts in read]) for site in sites}
+    return lambda kind, layer: result[f"{kind}/{layer}"]
 
 
 def _write_models(

@@ -57,11 +57,11 @@ class Reference:
         off = self.acts[:, feature] == 0
         return [(float(column[t.place]), t) for t in self.tokens if off[t.place]]
 
-    def strongest(self, found: list[tuple[float, Token]], k: int) -> list[tuple[float, Token]]:
+    def strongest(self, result: list[tuple[float, Token]], k: int) -> list[tuple[float, Token]]:
         """The k largest: best of each document first, then best of each further row."""
         chosen: list[tuple[float, Token]] = []
         documents, rows = set(), set()
-        ordered = sorted(found, key=lambda item: (-item[0], item[1].place))
+        ordered = sorted(result, key=lambda item: (-item[0], item[1].place))
         for value, token in ordered:
             if len(chosen) < k and token.document not in documents:
                 documents.add(token.document)
@@ -133,5 +133,5 @@ def at(context: dict[str, Any]) -> tuple[int, int]:
 
 
 def group(page: dict[str, Any], name: str) -> dict[str, Any]:
-    [found] = [g for g in page["groups"] if g["name"] == name]
-    return found
+    [result] = [g for g in page["groups"] if g["name"] == name]
+    return result

@@ -78,9 +78,9 @@ def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
 
 def finish(cfgs: Sequence[TrainConfig], world: int, device: str = "cpu") -> str:
     """Run to the end; returns what the first process said on stderr."""
-    found = ended(start(cfgs, world, device))
-    assert [status for status, _ in found] == [0] * world, found
-    return found[0][1]
+    result = ended(start(cfgs, world, device))
+    assert [status for status, _ in result] == [0] * world, result
+    return result[0][1]
 
 
 def kill_one(cfg: TrainConfig, world: int, rank: int, step: int) -> list[tuple[int, str]]:

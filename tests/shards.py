@@ -21,9 +21,9 @@ class Meeting:
     def all(self, rank: int, mine: Any) -> list[Any]:
         self._left[rank] = mine
         self._barrier.wait()
-        found = [self._left[r] for r in range(self._barrier.parties)]
+        result = [self._left[r] for r in range(self._barrier.parties)]
         self._barrier.wait()
-        return found
+        return result
 
     def abort(self) -> None:
         self._barrier.abort()

@@ -76,8 +76,8 @@ class Evaluate:
         )
         total = sum(len(row.ids) - 1 for row in rows)
         with tqdm(total=total, unit="token", unit_scale=True, desc="measuring") as bar:
-            found = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)
-        numbers = found.as_dict()
+            evaluation = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)
+        numbers = evaluation.as_dict()
         definitions = {key: DEFINITIONS[key] for key in numbers}
         if self.json:
             return to_json(

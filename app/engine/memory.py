@@ -45,8 +45,8 @@ def free_and_total(devices: "Sequence[torch.device]") -> tuple[int, int]:
     Free on CUDA includes what PyTorch holds without using it; on the processor it is what the
     operating system could give without swapping.
     """
-    found = [_cuda(each) if each.type == "cuda" else _processor() for each in devices]
-    return sum(free for free, _ in found), sum(total for _, total in found)
+    sizes = [_cuda(each) if each.type == "cuda" else _processor() for each in devices]
+    return sum(free for free, _ in sizes), sum(total for _, total in sizes)
 
 
 def _cuda(device: "torch.device") -> tuple[int, int]:

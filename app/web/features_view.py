@@ -41,8 +41,8 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         number_ = service.random_feature(workbench, sae)
         return {"redirect": address("features", sae=in_address, feature=number_, text=text)}
     if "feature" in query:
-        asked = {"feature": whole(dict(query), "feature", 0), "sae": sae}
-        data = service.feature(workbench, parsed(FeatureRequest, asked, workbench.settings))
+        arguments = {"feature": whole(dict(query), "feature", 0), "sae": sae}
+        data = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
         return feature_page(data, in_address=in_address, text=text)
     return _list(workbench, sae, in_address, query)
 

@@ -117,9 +117,9 @@ _REASONS = (
 
 def refused(paths: Iterable[str]) -> str | None:
     """What the files at these paths are and why it cannot be read, if one is of such a kind."""
-    found = [path for path in paths if path.endswith(".safetensors")]
+    weights = [path for path in paths if path.endswith(".safetensors")]
     for pattern, reason in _REASONS:
-        if any(re.search(pattern, path) for path in found):
+        if any(re.search(pattern, path) for path in weights):
             return reason
     return None
 

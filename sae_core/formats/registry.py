@@ -125,8 +125,8 @@ def _held(path: Path) -> tuple[str, Path]:
     """The format and the weights file of the SAE at `path`; ValueError if there is none."""
     if not path.is_dir():
         return _of_file(path), path
-    if found := _weights_in(path):
-        return found
+    if located := _weights_in(path):
+        return located
     files = sorted(file.relative_to(path).as_posix() for file in path.glob("*.safetensors"))
     if reason := refused([*files, *(f"{path.as_posix()}/{file}" for file in files)]):
         raise ValueError(f"{path} holds {reason}.")

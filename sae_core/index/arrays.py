@@ -32,15 +32,15 @@ def unpack(
     bytes can honestly be inflated to.
     """
     size = np.dtype(dtype).itemsize
-    found, *lengths = np.frombuffer(data, "<u4", 1 + size, at).tolist()
-    if count is not None and found != count:
-        raise ValueError(f"an array has {found:,} elements in place of {count:,}")
+    number, *lengths = np.frombuffer(data, "<u4", 1 + size, at).tolist()
+    if count is not None and number != count:
+        raise ValueError(f"an array has {number:,} elements in place of {count:,}")
     at += 4 * (1 + size)
-    if found > MOST_INFLATED * (len(data) - at):
-        raise ValueError(f"{len(data) - at:,} bytes cannot hold {found:,} elements")
-    planes = np.empty((size, found), np.uint8)
+    if number > MOST_INFLATED * (len(data) - at):
+        raise ValueError(f"{len(data) - at:,} bytes cannot hold {number:,} elements")
+    planes = np.empty((size, number), np.uint8)
     for plane, length in zip(planes, lengths, strict=True):
-        plane[:] = np.frombuffer(inflate(data[at : at + length], found, -zlib.MAX_WBITS), np.uint8)
+        plane[:] = np.frombuffer(inflate(data[at : at + length], number, -zlib.MAX_WBITS), np.uint8)
         at += length
     return np.ascontiguousarray(planes.T).view(dtype).reshape(-1), at
 

@@ -121,9 +121,11 @@ def unindexed_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def chromium() -> str:
     """The system's Chromium; `JUMPSCOPE_CHROMIUM` names another one."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("JUMPSCOPE_CHROMIUM") or next(filter(None, map(shutil.which, names)), "")
-    assert found, f"No Chromium found: install one of {', '.join(names)}."
-    return found
+    result = os.environ.get("JUMPSCOPE_CHROMIUM") or next(
+        filter(None, map(shutil.which, names)), ""
+    )
+    assert result, f"No Chromium found: install one of {', '.join(names)}."
+    return result
 
 
 @pytest.fixture(scope="session")

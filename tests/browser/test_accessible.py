@@ -30,7 +30,7 @@ def canvases(browser: Browser) -> Iterator[dict[Scheme, BrowserContext]]:
 
 def violations(page: Page) -> list[str]:
     """A sentence for each element that breaks a rule."""
-    found: list[dict[str, Any]] = page.evaluate(
+    result: list[dict[str, Any]] = page.evaluate(
         """async (tags) => {
           const how = { runOnly: { type: "tag", values: tags }, resultTypes: ["violations"] };
           return (await axe.run(document, how)).violations;
@@ -39,7 +39,7 @@ def violations(page: Page) -> list[str]:
     )
     return [
         f"{rule['id']}: {rule['help']}: {node['html'][:120]} ({node['failureSummary']})"
-        for rule in found
+        for rule in result
         for node in rule["nodes"]
     ]
 

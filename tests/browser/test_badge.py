@@ -33,10 +33,10 @@ def red_site(tiny_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> I
     folder = tmp_path_factory.mktemp("bundle") / "red"
     shutil.copytree(tiny_bundle.path, folder)
     with served(Bundle.open(folder)) as right:
-        found = Api(right.workbench).check()["check"]
+        result = Api(right.workbench).check()["check"]
     file = folder / "saes" / tiny.SAE_NAME / "cfg.json"
     written = json.loads(file.read_text())
-    measured = {"l0": found["l0"], "fvu": found["fvu"]}
+    measured = {"l0": result["l0"], "fvu": result["fvu"]}
     written["metadata"]["jumpscope"] |= {"site": "mlp_out/1", "measured": measured}
     file.write_text(json.dumps(written))
     with served(Bundle.open(folder)) as running:
@@ -63,9 +63,9 @@ def test_the_badge_turns_from_checking_to_green_by_itself(
         expect(panel).to_contain_text("are being measured")
         go.set()
         expect(badge).to_contain_text("checked", timeout=120_000)
-        found = Api(site.workbench).check()
-        expect(panel).to_contain_text(found["sentence"])
-        expect(panel).to_contain_text(f"Measured on {found['check']['tokens']:,} tokens")
+        result = Api(site.workbench).check()
+        expect(panel).to_contain_text(result["sentence"])
+        expect(panel).to_contain_text(f"Measured on {result['check']['tokens']:,} tokens")
         expect(page.locator(".doubt")).to_have_count(0)
         # Nothing more is asked once the check is over.
         requests: list[str] = []

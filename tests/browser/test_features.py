@@ -64,11 +64,11 @@ def test_a_bar_of_the_frequency_histogram_opens_its_features(site: Site, opened:
     bars.nth(bars.count() // 2).click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Features")
     asked = query(page)
-    found = site.api.search_features(
+    actual = site.api.search_features(
         min_frequency=float(asked["min"]), max_frequency=float(asked["max"])
     )
-    assert found["total"] > 0
-    expect(page.locator("#results [role=status]")).to_contain_text(f"of {found['total']:,}")
+    assert actual["total"] > 0
+    expect(page.locator("#results [role=status]")).to_contain_text(f"of {actual['total']:,}")
 
 
 def test_search_filter_sort_and_pages_stand_in_the_address(site: Site, opened: Opened) -> None:

@@ -33,7 +33,7 @@ def choose(page: Page, words: str) -> None:
 
 def test_the_numbers_of_a_text_and_of_a_token(site: Site, opened: Opened) -> None:
     page = opened(f"{site.url}/prompt?text={quote(TEXT)}&token=4")
-    found = site.api.prompt_features(TEXT)
+    result = site.api.prompt_features(TEXT)
     page.get_by_role("button", name="Reproduce: numbers of this text").click()
     asked = {"quantity": "l0", "text": TEXT}
     expect(card(page).locator("code").first).to_have_text(
@@ -41,20 +41,20 @@ def test_the_numbers_of_a_text_and_of_a_token(site: Site, opened: Opened) -> Non
     )
     choose(page, "FVU")
     expect(card(page).locator(".value")).to_contain_text("variance unexplained")
-    assert value(page) == pytest.approx(found["totals"]["fvu"], rel=1e-6)
+    assert value(page) == pytest.approx(result["totals"]["fvu"], rel=1e-6)
     page.keyboard.press("Escape")
 
     page.get_by_role("button", name="Reproduce: losses of this token").click()
     expect(card(page).locator(".value")).to_contain_text("loss of token 4, nats")
-    assert value(page) == pytest.approx(found["tokens"][4]["loss"], rel=1e-6)
+    assert value(page) == pytest.approx(result["tokens"][4]["loss"], rel=1e-6)
     page.keyboard.press("Escape")
 
     page.get_by_role("button", name="Reproduce: activations on this token").click()
-    feature, activation = found["tokens"][4]["active_features"][1]
+    feature, activation = result["tokens"][4]["active_features"][1]
     choose(page, f"#{feature}")
     expect(card(page).locator(".value")).to_contain_text(f"feature #{feature} on token 4")
     assert value(page) == pytest.approx(activation, rel=1e-6)
-    digest = site.workbench.bundle.content_hash(found["sae"])
+    digest = site.workbench.bundle.content_hash(result["sae"])
     expect(card(page)).to_contain_text(digest)
 
 

@@ -142,10 +142,10 @@ def test_sorting_needs_no_index_where_it_is_offered(unindexed_site: Site, opened
 def test_a_text_of_one_s_own_is_coloured_by_its_own_peak(
     unindexed_site: Site, opened: Opened
 ) -> None:
-    found = unindexed_site.api.prompt_features(TEXT)["features"][0]
-    page = opened(f"{unindexed_site.url}/features?feature={found['feature']}&text={quote(TEXT)}")
+    actual = unindexed_site.api.prompt_features(TEXT)["features"][0]
+    page = opened(f"{unindexed_site.url}/features?feature={actual['feature']}&text={quote(TEXT)}")
     result = page.locator(".result")
-    expect(result).to_contain_text(f"at most {found['peak']:.3g}.")
+    expect(result).to_contain_text(f"at most {actual['peak']:.3g}.")
     assert "--a:1.000" in (result.locator(".tokens .peak").get_attribute("style") or "")
 
 

@@ -22,13 +22,13 @@ TEXTS = [row["text"] for row in tiny.tiny_documents()]
 def test_a_device_changes_nothing(
     cuda: torch.device, tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE, site: Site | None
 ) -> None:
-    def found(device: torch.device | str) -> Check:
+    def result(device: torch.device | str) -> Check:
         sae = copy.deepcopy(tiny_sae).to(device)
         sae.cfg = replace(sae.cfg, site=site)
         lm = SplicedLM(copy.deepcopy(tiny_model).to(device), tiny_tokenizer, {})
         return check_sae(lm, sae, text=TEXTS, tokens=600)
 
-    here, there = found("cpu"), found(cuda)
+    here, there = result("cpu"), result(cuda)
     assert there.verdict == here.verdict
     assert there.convention == here.convention
     assert there.l0 == pytest.approx(here.l0, rel=1e-3)

@@ -43,14 +43,14 @@ def test_jumprelu_and_step(
     threshold = torch.rand(shape[1], generator=generator).to(dtype)
     weight = torch.randn(shape, generator=generator).to(dtype)
     for fn in (jumprelu, step):
-        found = []
+        actual = []
         for device in ("cpu", cuda):
             zd = z.to(device).requires_grad_()
             td = threshold.to(device).requires_grad_()
             out = fn(zd, td, 0.3, kernel)
             dz, dt = torch.autograd.grad((out * weight.to(device)).sum(), [zd, td])
-            found.append([t.cpu().float() for t in (out.detach(), dz, dt)])
-        for a, b in zip(*found, strict=True):
+            actual.append([t.cpu().float() for t in (out.detach(), dz, dt)])
+        for a, b in zip(*actual, strict=True):
             exact = dtype == torch.float32
             torch.testing.assert_close(
                 a, b, rtol=1e-4 if exact else 2e-2, atol=1e-4 if exact else 0.5

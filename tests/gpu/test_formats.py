@@ -24,12 +24,12 @@ def test_an_sae_is_read_onto_the_device(to: str, cuda: torch.device, tmp_path: P
     write_sae(sae.to(cuda), tmp_path / to, to)
     on_gpu, here = read_sae(tmp_path / to, cuda), read_sae(tmp_path / to)
     for name, parameter in here.named_parameters():
-        found = on_gpu.get_parameter(name)
-        assert found.device.type == "cuda"
+        result = on_gpu.get_parameter(name)
+        assert result.device.type == "cuda"
         if name == ROUNDED.get(to):
-            torch.testing.assert_close(found.cpu(), parameter)
+            torch.testing.assert_close(result.cpu(), parameter)
         else:
-            assert torch.equal(found.cpu(), parameter), name
+            assert torch.equal(result.cpu(), parameter), name
     acts = on_gpu.encode(inputs().to(cuda)).cpu()
     torch.testing.assert_close(acts, here.encode(inputs()), atol=1e-5, rtol=1e-5)
     assert on_gpu.cfg == here.cfg

@@ -49,14 +49,14 @@ def _select(shape: Shape, dtype: torch.dtype, most: float = 1.0) -> tuple[Entrie
 def test_entries_are_the_same_bit_for_bit(
     cuda: torch.device, shape: Shape, dtype: torch.dtype
 ) -> None:
-    expected, found = _select(shape, dtype)
-    assert torch.equal(found.row_start, expected.row_start)
+    expected, result = _select(shape, dtype)
+    assert torch.equal(result.row_start, expected.row_start)
     active = int(expected.row_start[-1])
-    assert torch.equal(found.feature[:active], expected.feature[:active])
-    assert torch.equal(found.act[:active], expected.act[:active])
+    assert torch.equal(result.feature[:active], expected.feature[:active])
+    assert torch.equal(result.act[:active], expected.act[:active])
     # The columns' lists may differ by entries at the window's very edge: those are listed early.
     columns = []
-    for entries in (expected, found):
+    for entries in (expected, result):
         n = int(entries.column_start[-1])
         owner = torch.arange(shape.d_sae, device=cuda).repeat_interleave(
             entries.column_start.diff()
@@ -68,9 +68,9 @@ def test_entries_are_the_same_bit_for_bit(
 
 def test_entries_beyond_the_room_are_counted(cuda: torch.device) -> None:
     shape = Shape(1, 1000, 700)
-    expected, found = _select(shape, torch.bfloat16, most=0.01)
-    assert int(found.column_start[-1]) > len(found.token)
-    assert torch.equal(found.column_start, expected.column_start)
+    expected, result = _select(shape, torch.bfloat16, most=0.01)
+    assert int(result.column_start[-1]) > len(result.token)
+    assert torch.equal(result.column_start, expected.column_start)
 
 
 @pytest.mark.parametrize("beta1", BETAS)
@@ -124,14 +124,14 @@ def _hundred_steps(dtype: torch.dtype, beta1: float, *, sparse: bool) -> Toy:
     return toy
 
 
-def _apart(found: Toy, expected: Toy) -> dict[str, float]:
+def _apart(result: Toy, expected: Toy) -> dict[str, float]:
     """Distance of parameters, relative to how far they moved, and of statistics."""
     apart = {
-        name: distance(found.state.plain[name], p, p - expected.start[name])
+        name: distance(result.state.plain[name], p, p - expected.start[name])
         for name, p in expected.state.plain.items()
     }
     for name in ("scalars", "active"):
-        apart[name] = distance(found.state.totals[name], expected.state.totals[name])
+        apart[name] = distance(result.state.totals[name], expected.state.totals[name])
     return apart
 
 
@@ -192,12 +192,12 @@ def test_switching_to_the_dense_step_and_back(cuda: torch.device) -> None:
     shape = Shape(96, 1000, 512)
     toys = [Toy(shape, products=torch.bfloat16, device="cuda") for _ in range(2)]
     expected = toys[0].sparse()
-    found = toys[1].sparse()
+    result = toys[1].sparse()
     for i in range(12):
-        found._most = 1e-4 if i % 3 == 0 else 0.5
-        for step in (expected, found):
+        result._most = 1e-4 if i % 3 == 0 else 0.5
+        for step in (expected, result):
             step(raw(shape, i, "cuda"), control(i, "cuda"))
-    for toy, step in zip(toys, (expected, found), strict=True):
+    for toy, step in zip(toys, (expected, result), strict=True):
         settled(toy, step, 12)
     for name, tensor in toys[0].state.plain.items():
         moved = tensor - toys[0].start[name]

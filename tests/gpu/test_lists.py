@@ -59,7 +59,7 @@ def test_sums_over_lists_are_those_of_plain_pytorch(
     assert torch.equal(lists.feature[:n], expected.feature[:n])
     # The list by feature may have a few entries more, just below the threshold.
     assert int(lists.column_start[-1]) <= n * 1.001 + 1
-    by_token = [found.entries(found.z).act[:n] for found in (lists, expected)]
+    by_token = [result.entries(result.z).act[:n] for result in (lists, expected)]
     assert torch.equal(*by_token)
     place = lists.place[:n].long()
     assert torch.equal(lists.owner[place], lists.feature[:n])
@@ -77,22 +77,22 @@ def test_sums_over_lists_are_those_of_plain_pytorch(
             plain_lists.decoder_gradients(lists, act, rows, W, more),
             strict=True,
         )
-        for found, wanted in pairs:
-            assert found is not None
+        for result, wanted in pairs:
+            assert result is not None
             assert wanted is not None
-            assert distance(found, wanted) < 1e-5
+            assert distance(result, wanted) < 1e-5
     alone, none = fused_lists.decoder_gradients(lists, None, rows, W)
     assert none is None
     assert distance(alone, plain_lists.decoder_gradients(lists, None, rows, W)[0]) < 1e-5
-    found = fused_lists.encoder_gradient(lists, lists.z, rows)
-    assert distance(found, plain_lists.encoder_gradient(lists, lists.z, rows)) < 1e-5
+    result = fused_lists.encoder_gradient(lists, lists.z, rows)
+    assert distance(result, plain_lists.encoder_gradient(lists, lists.z, rows)) < 1e-5
     assert distance(fused_lists.sums(lists, lists.z), plain_lists.sums(lists, lists.z)) < 1e-5
 
 
 def test_entries_beyond_the_room_are_counted(cuda: torch.device) -> None:
-    expected, found = _above(Shape(1, 1000, 700), torch.bfloat16, most=0.01)
-    assert int(found.column_start[-1]) > len(found.token)
-    assert torch.equal(found.column_start, expected.column_start)
+    expected, result = _above(Shape(1, 1000, 700), torch.bfloat16, most=0.01)
+    assert int(result.column_start[-1]) > len(result.token)
+    assert torch.equal(result.column_start, expected.column_start)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -151,14 +151,14 @@ def _hundred_steps(architecture: Architecture, dtype: torch.dtype, *, sparse: bo
     return toy
 
 
-def _apart(found: Toy, expected: Toy) -> dict[str, float]:
+def _apart(result: Toy, expected: Toy) -> dict[str, float]:
     """Distance of parameters, relative to how far they moved, and of statistics."""
     apart = {
-        name: distance(found.state.plain[name], p, p - expected.start[name])
+        name: distance(result.state.plain[name], p, p - expected.start[name])
         for name, p in expected.state.plain.items()
     }
     for name in ("scalars", "active"):
-        apart[name] = distance(found.state.totals[name], expected.state.totals[name])
+        apart[name] = distance(result.state.totals[name], expected.state.totals[name])
     return apart
 
 

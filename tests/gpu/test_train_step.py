@@ -48,11 +48,11 @@ def test_compiled_gradients_equal_plain_ones(
     )
     batch = Batch(raw=raw, scale=scale, mean=mean, penalty=penalty)
     parameters = initial_parameters(d_model, d_sae, 0.05, 0, cuda)
-    found = {}
+    result = {}
     for choice in CHOICES:
         loss = JumpReLULoss(bandwidth=0.1, products=dtype, compiler=compiler(choice, cuda))
         gradients, stats = loss.gradients(parameters, batch)
-        found[choice] = {
+        result[choice] = {
             **{name: g.clone() for name, g in gradients.items()},
             "scalars": stats.scalars.clone(),
             "active": stats.active.clone(),
@@ -60,8 +60,8 @@ def test_compiled_gradients_equal_plain_ones(
     # The same products, summed in another order; in bfloat16 the fused code may keep an
     # intermediate that the plain code rounds to 8 bits.
     tolerance = 1e-5 if dtype == torch.float32 else 1e-2
-    for name, plain in found["off"].items():
-        error = (found["default"][name] - plain).norm() / plain.norm()
+    for name, plain in result["off"].items():
+        error = (result["default"][name] - plain).norm() / plain.norm()
         assert float(error) < tolerance, name
 
 
@@ -91,8 +91,8 @@ def test_compiled_training_goes_where_plain_training_goes(cuda: torch.device) ->
             control = control.to(cuda)
             for trainer in trainers:
                 trainer.step(raw, control)
-        found = [trainer.measured(200, shape[2], 200 * shape[2]) for trainer in trainers]
-        measured[choice] = found
+        result = [trainer.measured(200, shape[2], 200 * shape[2]) for trainer in trainers]
+        measured[choice] = result
         norms = trainers[0].parameters["W_dec"].detach().norm(dim=1)
         torch.testing.assert_close(norms, torch.ones_like(norms), atol=1e-5, rtol=0)
     # Adam's first steps are as good as signs: single weights drift apart, the whole does not.

@@ -53,8 +53,8 @@ def test_lists_prompts_and_edits(bundle: Bundle) -> None:
     listed = api.search_features(sort="threshold", limit=5)["features"]
     thresholds = [row["threshold"] for row in listed]
     assert thresholds == sorted(thresholds, reverse=True)
-    found = api.prompt_features(TEXT)
-    assert all(row["signature"] for row in found["features"])
-    assert 0 < found["totals"]["fvu"] < 1
-    edits = [{"feature": found["features"][0]["feature"], "value": 4.0}]
+    result = api.prompt_features(TEXT)
+    assert all(row["signature"] for row in result["features"])
+    assert 0 < result["totals"]["fvu"] < 1
+    edits = [{"feature": result["features"][0]["feature"], "value": 4.0}]
     assert len(api.steer(TEXT, edits, max_new_tokens=3)["steered"]) == 3

@@ -96,9 +96,9 @@ def test_arguments_may_come_in_order(client: Client, app: RunningApp, api: Api) 
 
 def test_texts_come_back_as_they_went_in(client: Client) -> None:
     for text in (TEXT, tiny.HOSTILE):
-        found = client.predict(text, api_name="/prompt_features")
-        assert "".join(token["text"] for token in found["tokens"][1:]) == text
-        assert found["tokens"][0]["loss"] is None
+        actual = client.predict(text, api_name="/prompt_features")
+        assert "".join(token["text"] for token in actual["tokens"][1:]) == text
+        assert actual["tokens"][0]["loss"] is None
 
 
 def test_a_run_is_streamed(client: Client, app: RunningApp, api: Api) -> None:
@@ -127,12 +127,12 @@ def test_a_conversation(chat_bundle: Bundle) -> None:
     with running(chat_bundle) as app:
         client, api = Client(app.url, verbose=False), Api(app.workbench)
         options: dict[str, Any] = {"max_new_tokens": 4, "temperature": 0}
-        found = client.predict(messages=turns, edits=[EDIT], **options, api_name="/steer")
-        assert found == as_json(api.steer(edits=[EDIT], messages=turns, **options))
-        assert client.predict(**found["settings"], api_name="/steer") == found
+        actual = client.predict(messages=turns, edits=[EDIT], **options, api_name="/steer")
+        assert actual == as_json(api.steer(edits=[EDIT], messages=turns, **options))
+        assert client.predict(**actual["settings"], api_name="/steer") == actual
         for name in ("prompt_features", "delta_loss", "tokens"):
-            found = client.predict(messages=turns, api_name=f"/{name}")
-            assert found == as_json(getattr(api, name)(messages=turns))
+            actual = client.predict(messages=turns, api_name=f"/{name}")
+            assert actual == as_json(getattr(api, name)(messages=turns))
         said = [{"role": "system", "content": "x"}, *turns]
         with pytest.raises(AppError, match="no system turn"):
             client.predict(messages=said, api_name="/delta_loss")
@@ -202,15 +202,15 @@ def test_an_unknown_parameter_is_named(app: RunningApp) -> None:
 
 
 def test_check(client: Client) -> None:
-    found = client.predict(api_name="/check")
-    assert found["state"] == found["check"]["verdict"]
-    assert found["check"]["tokens"] >= CHECK_TOKENS
+    actual = client.predict(api_name="/check")
+    assert actual["state"] == actual["check"]["verdict"]
+    assert actual["check"]["tokens"] >= CHECK_TOKENS
 
 
 def test_reproduce(client: Client, api: Api) -> None:
     asked = {"quantity": "loss", "text": TEXT, "token": 3}
-    found = client.predict(asked, api_name="/reproduce")
-    assert found["value"] == api.delta_loss(TEXT)["tokens"][3]["loss"]
+    actual = client.predict(asked, api_name="/reproduce")
+    assert actual["value"] == api.delta_loss(TEXT)["tokens"][3]["loss"]
 
 
 def test_clients_at_once_get_their_own_answers(client: Client) -> None:

@@ -129,15 +129,15 @@ def test_the_table_lists_every_argument_and_default() -> None:
 
 def section(page: str, endpoint: Endpoint) -> str:
     """An endpoint's part of the page."""
-    (found,) = re.findall(rf'<section [^>]*id="{endpoint.name}".*?</section>', page, re.DOTALL)
-    return found
+    (result,) = re.findall(rf'<section [^>]*id="{endpoint.name}".*?</section>', page, re.DOTALL)
+    return result
 
 
 def snippet(page: str, endpoint: Endpoint, kind: str) -> str:
     """An example's code, as a person copies it."""
-    found = section(page, endpoint)
-    (code,) = re.findall(rf'<code data-snippet="{kind}"[^>]*>(.*?)</code>', found, re.DOTALL)
-    copied = re.findall(r'data-copy="(.*?)"', found, re.DOTALL)
+    result = section(page, endpoint)
+    (code,) = re.findall(rf'<code data-snippet="{kind}"[^>]*>(.*?)</code>', result, re.DOTALL)
+    copied = re.findall(r'data-copy="(.*?)"', result, re.DOTALL)
     assert html.unescape(code) in [html.unescape(each) for each in copied]
     return html.unescape(code)
 

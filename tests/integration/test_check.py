@@ -62,9 +62,9 @@ def pre_bias(sae: Any) -> None:
 
 def red(lm: SplicedLM, sae: SAE, convention: str) -> Check:
     """The check, which must name this convention."""
-    found = check_sae(lm, sae, tokens=TOKENS)
-    assert (found.verdict, found.convention) == ("red", convention), found.sentence
-    return found
+    result = check_sae(lm, sae, tokens=TOKENS)
+    assert (result.verdict, result.convention) == ("red", convention), result.sentence
+    return result
 
 
 # The innocent
@@ -72,40 +72,40 @@ def red(lm: SplicedLM, sae: SAE, convention: str) -> Check:
 
 @pytest.mark.parametrize("name", [RESID, MLP])
 def test_the_demo_is_green(lm: SplicedLM, name: str) -> None:
-    found = check(lm, name)
-    assert found.verdict == "green", found.sentence
-    assert found.tokens >= 4000
-    assert found.tried == ()
-    assert found.declared_fvu is not None
-    assert found.fvu < 1.2 * found.declared_fvu
+    result = check(lm, name)
+    assert result.verdict == "green", result.sentence
+    assert result.tokens >= 4000
+    assert result.tried == ()
+    assert result.declared_fvu is not None
+    assert result.fvu < 1.2 * result.declared_fvu
     saved = saved_check(Bundle.open(DEMO), name)
     assert saved is not None, "the demo's check is of other weights: jumpscope inspect --save"
-    assert (saved["sentence"], saved["tokens"]) == (found.sentence, found.tokens)
+    assert (saved["sentence"], saved["tokens"]) == (result.sentence, result.tokens)
 
 
 @pytest.mark.parametrize("name", [RESID, MLP])
 def test_other_text_is_green(lm: SplicedLM, name: str) -> None:
-    found = check(lm, name, text=PASSAGES[5:8], tokens=TOKENS)  # mathematics, code, history
-    assert found.verdict == "green", found.sentence
+    result = check(lm, name, text=PASSAGES[5:8], tokens=TOKENS)  # mathematics, code, history
+    assert result.verdict == "green", result.sentence
 
 
 def test_a_model_in_bfloat16_is_green() -> None:
     lm = Bundle.open(DEMO).load(torch.bfloat16)
     for name in (RESID, MLP):
-        found = check(lm, name, tokens=TOKENS)
-        assert (found.verdict, found.model_dtype) == ("green", "bfloat16"), found.sentence
+        result = check(lm, name, tokens=TOKENS)
+        assert (result.verdict, result.model_dtype) == ("green", "bfloat16"), result.sentence
 
 
 @pytest.mark.parametrize("metadata", [{}, {"declared": {"l0": 32.0}}])
 def test_without_a_declared_fvu_the_similar_conventions_are_looked_at(
     lm: SplicedLM, metadata: Any
 ) -> None:
-    found = check_sae(lm, planted(lm.sae(RESID), metadata=metadata), tokens=TOKENS)
-    assert found.verdict == "green", found.sentence
-    tried = {convention.convention for convention in found.tried}
+    result = check_sae(lm, planted(lm.sae(RESID), metadata=metadata), tokens=TOKENS)
+    assert result.verdict == "green", result.sentence
+    tried = {convention.convention for convention in result.tried}
     expected = {"resid_mid/4", "resid_post/3", "resid_post/5", "resid_post/4, minus b_dec"}
     assert tried == expected
-    assert all(convention.fvu > 1.5 * found.fvu for convention in found.tried)
+    assert all(convention.fvu > 1.5 * result.fvu for convention in result.tried)
 
 
 def test_a_few_tokens_are_green_or_amber(lm: SplicedLM) -> None:
@@ -117,24 +117,24 @@ def test_a_few_tokens_are_green_or_amber(lm: SplicedLM) -> None:
 
 
 def test_text_unlike_any_training_is_amber(lm: SplicedLM) -> None:
-    found = check(lm, RESID, text=PASSAGES[17:])  # Russian, Chinese and Japanese
-    assert (found.verdict, found.convention) == ("amber", None)
-    assert "text may be unlike" in found.sentence
+    result = check(lm, RESID, text=PASSAGES[17:])  # Russian, Chinese and Japanese
+    assert (result.verdict, result.convention) == ("amber", None)
+    assert "text may be unlike" in result.sentence
 
 
 # Sites
 
 
 def test_the_mlp_s_own_output_for_that_after_the_norm(lm: SplicedLM) -> None:
-    found = red(lm, planted(lm.sae(MLP), site=Site("mlp_proj", 6)), "mlp_out/6")
-    assert found.sentence.startswith(
+    result = red(lm, planted(lm.sae(MLP), site=Site("mlp_proj", 6)), "mlp_out/6")
+    assert result.sentence.startswith(
         "These look like an SAE of mlp_out/6 (post_feedforward_layernorm's output): there L0 is 3"
     )
-    assert "at the declared mlp_proj/6 L0 is" in found.sentence
+    assert "at the declared mlp_proj/6 L0 is" in result.sentence
     command = "jumpscope convert SOURCE TARGET --site mlp_out/6"
-    assert found.sentence.endswith(f"To say so: {command} writes a copy that does.")
-    assert found.declared_fvu is not None
-    assert found.fvu > 2 * found.declared_fvu
+    assert result.sentence.endswith(f"To say so: {command} writes a copy that does.")
+    assert result.declared_fvu is not None
+    assert result.fvu > 2 * result.declared_fvu
 
 
 @pytest.mark.parametrize("metadata", [{}, {"declared": {"l0": 32.0}}])
@@ -148,10 +148,10 @@ def test_a_wrong_site_is_named_whatever_is_declared(lm: SplicedLM, metadata: Any
 @pytest.mark.parametrize("layer", [0, 1, 2, 3, 5, 6, 7])
 def test_the_search_goes_on_to_the_right_layer(lm: SplicedLM, layer: int, metadata: Any) -> None:
     sae = planted(lm.sae(RESID), site=Site("resid_post", layer))
-    found = red(lm, sae if metadata is None else planted(sae, metadata=metadata), "resid_post/4")
+    result = red(lm, sae if metadata is None else planted(sae, metadata=metadata), "resid_post/4")
     # What is named is no edge: its neighbours were looked at, too.
-    tried = {convention.convention for convention in found.tried}
-    assert {"resid_post/3", "resid_post/5"} <= tried | {found.site}
+    tried = {convention.convention for convention in result.tried}
+    assert {"resid_post/3", "resid_post/5"} <= tried | {result.site}
 
 
 def test_no_site_is_named_where_none_gives_what_an_sae_should(lm: SplicedLM) -> None:
@@ -164,18 +164,18 @@ def test_no_site_is_named_where_none_gives_what_an_sae_should(lm: SplicedLM) -> 
 
     for site in (Site("resid_post", 3), None):
         sae = planted(lm.sae(RESID), weakened, site=site, metadata={})
-        found = check_sae(lm, sae, tokens=TOKENS)
-        assert found.convention is None, found.sentence
-        assert "convert" not in found.sentence
-        assert "resid_post/4" in found.sentence, "the nearest is said, without confidence"
+        result = check_sae(lm, sae, tokens=TOKENS)
+        assert result.convention is None, result.sentence
+        assert "convert" not in result.sentence
+        assert "resid_post/4" in result.sentence, "the nearest is said, without confidence"
 
 
 def test_a_training_that_missed_its_target_is_not_green(lm: SplicedLM) -> None:
     sae = lm.sae(RESID)
     training = sae.cfg.metadata["training"] | {"l0_target": 16.0}
-    found = check_sae(lm, planted(sae, metadata={**sae.cfg.metadata, "training": training}))
-    assert (found.verdict, found.convention, found.tried) == ("amber", None, ())
-    assert "its training was to reach an L0 of 16 and ended at 32.1" in found.sentence
+    result = check_sae(lm, planted(sae, metadata={**sae.cfg.metadata, "training": training}))
+    assert (result.verdict, result.convention, result.tried) == ("amber", None, ())
+    assert "its training was to reach an L0 of 16 and ended at 32.1" in result.sentence
 
 
 @pytest.mark.parametrize("declares", [True, False])
@@ -183,12 +183,12 @@ def test_an_sae_that_is_not_sparse_is_not_green(lm: SplicedLM, declares: bool) -
     site = Site("resid_post", 4)
     x = captured(lm, [site], context_size=512, bos=True)[site]
     dense = fitted(x, x, site, None, features=128, share=0.47, context_size=512)
-    found = check_sae(lm, dense, text=FEW)
+    result = check_sae(lm, dense, text=FEW)
     if declares:
-        found = check_sae(lm, declaring(dense, found.l0, found.fvu), text=FEW)
-    assert (found.verdict, found.convention) == ("amber", None), found.sentence
+        result = check_sae(lm, declaring(dense, result.l0, result.fvu), text=FEW)
+    assert (result.verdict, result.convention) == ("amber", None), result.sentence
     assert "of 128 features are active on a token of 256 numbers, which is not sparse" in (
-        found.sentence
+        result.sentence
     )
 
 
@@ -204,9 +204,9 @@ def test_the_wrong_activation_of_the_wrong_layer(lm: SplicedLM) -> None:
 
 
 def test_no_site_at_all(lm: SplicedLM) -> None:
-    found = check_sae(lm, planted(lm.sae(MLP), site=None), tokens=TOKENS)
-    assert (found.verdict, found.convention) == ("amber", "mlp_out/6")
-    assert "do not say where they read" in found.sentence
+    result = check_sae(lm, planted(lm.sae(MLP), site=None), tokens=TOKENS)
+    assert (result.verdict, result.convention) == ("amber", "mlp_out/6")
+    assert "do not say where they read" in result.sentence
 
 
 # Scale, b_dec, BOS
@@ -217,10 +217,10 @@ def test_a_scale_that_was_not_folded_in(lm: SplicedLM, name: str) -> None:
     sae = lm.sae(name)
     scale = float(sae.cfg.metadata["training"]["scale"])
     where = str(sae.cfg.site)
-    found = red(lm, planted(sae, unscaled(scale)), f"{where}, scaled to mean square 1")
-    assert "so that their mean squared norm is 1: read so, L0 is" in found.sentence
+    result = red(lm, planted(sae, unscaled(scale)), f"{where}, scaled to mean square 1")
+    assert "so that their mean squared norm is 1: read so, L0 is" in result.sentence
     fold = "multiply b_enc, threshold and b_dec by the scale of its training, about "
-    *_, about = found.sentence.rstrip(".").split(fold)
+    *_, about = result.sentence.rstrip(".").split(fold)
     assert float(about) == pytest.approx(scale, rel=0.1)
     root = math.sqrt(sae.cfg.d_model)
     red(lm, planted(sae, unscaled(scale / root)), f"{where}, scaled to mean norm sqrt(d)")
@@ -247,17 +247,17 @@ def test_a_factor_that_no_convention_explains(
     sae = planted(lm.sae(name), unscaled(by))
     if metadata is not None:
         sae = planted(sae, metadata=metadata)
-    found = check_sae(lm, sae, tokens=TOKENS)
+    result = check_sae(lm, sae, tokens=TOKENS)
     start = "The activations look as if they had been multiplied by about "
-    assert found.sentence.startswith(start), found.sentence
-    assert found.verdict == "red"
+    assert result.sentence.startswith(start), result.sentence
+    assert result.verdict == "red"
     # By FVU alone, where nothing is declared, more fires than the training wanted.
-    factor = float(found.sentence.removeprefix(start).partition(" ")[0])
+    factor = float(result.sentence.removeprefix(start).partition(" ")[0])
     assert factor == pytest.approx(1 / by, rel=0.05 if metadata != {} else 0.15)
     fold = "To fold that in, multiply b_enc, threshold and b_dec by the scale of its training, "
-    *_, about = found.sentence.rstrip(".").split(f"{fold}about ")
+    *_, about = result.sentence.rstrip(".").split(f"{fold}about ")
     assert float(about) == pytest.approx(1 / factor, rel=0.05)
-    assert found.convention == f"{sae.cfg.site}, multiplied by {factor:.2g}"
+    assert result.convention == f"{sae.cfg.site}, multiplied by {factor:.2g}"
 
 
 @pytest.mark.parametrize(("l0", "text"), [(60.0, None), (8.0, None), (14.0, PASSAGES[17:])])
@@ -265,8 +265,8 @@ def test_no_factor_is_named_because_it_brings_l0_where_it_is_declared(
     lm: SplicedLM, l0: float, text: Any
 ) -> None:
     innocent = planted(lm.sae(MLP), metadata={"declared": {"l0": l0}})
-    found = check_sae(lm, innocent, text=text, tokens=TOKENS)
-    assert (found.verdict, found.convention) == ("amber", None), found.sentence
+    result = check_sae(lm, innocent, text=text, tokens=TOKENS)
+    assert (result.verdict, result.convention) == ("amber", None), result.sentence
 
 
 def test_no_factor_makes_up_for_weights_in_the_wrong_order(lm: SplicedLM) -> None:
@@ -274,8 +274,8 @@ def test_no_factor_makes_up_for_weights_in_the_wrong_order(lm: SplicedLM) -> Non
         sae.W_dec.data = sae.W_dec.data.roll(1, dims=0)
 
     for name, metadata in ((RESID, {}), (MLP, {"declared": {"l0": 32.0}})):
-        found = check_sae(lm, planted(lm.sae(name), mixed_up, metadata=metadata), tokens=TOKENS)
-        assert (found.verdict, found.convention) == ("red", None), found.sentence
+        result = check_sae(lm, planted(lm.sae(name), mixed_up, metadata=metadata), tokens=TOKENS)
+        assert (result.verdict, result.convention) == ("red", None), result.sentence
 
 
 @pytest.mark.parametrize("metadata", [None, {}, {"declared": {"l0": 32.0}}])
@@ -284,8 +284,8 @@ def test_b_dec_that_should_have_been_subtracted(lm: SplicedLM, name: str, metada
     sae = planted(lm.sae(name), pre_bias)
     if metadata is not None:
         sae = planted(sae, metadata=metadata)
-    found = red(lm, sae, f"{sae.cfg.site}, minus b_dec")
-    assert found.sentence.endswith("To fold that in, subtract b_dec @ W_enc from b_enc.")
+    result = red(lm, sae, f"{sae.cfg.site}, minus b_dec")
+    assert result.sentence.endswith("To fold that in, subtract b_dec @ W_enc from b_enc.")
 
 
 def test_the_folding_that_is_advised_is_the_right_one(lm: SplicedLM) -> None:
@@ -310,10 +310,10 @@ def test_numbers_that_count_bos(lm: SplicedLM) -> None:
     sae = planted(lm.sae(RESID), context_size=8)
     counted = Convention(site=Site("resid_post", 4), target=Site("resid_post", 4), bos="counted")
     numbers = measure(lm, sae, rows(lm, PASSAGES[:8], 8)[:120], [counted])[counted]
-    found = check_sae(lm, declaring(sae, numbers.l0, numbers.fvu), tokens=TOKENS)
-    assert (found.verdict, found.convention) == ("amber", "resid_post/4, BOS counted")
-    assert found.sentence.startswith("The declared numbers count BOS as a token: so L0 is 4")
-    assert found.sentence.endswith("Nothing needs to be changed.")
+    result = check_sae(lm, declaring(sae, numbers.l0, numbers.fvu), tokens=TOKENS)
+    assert (result.verdict, result.convention) == ("amber", "resid_post/4, BOS counted")
+    assert result.sentence.startswith("The declared numbers count BOS as a token: so L0 is 4")
+    assert result.sentence.endswith("Nothing needs to be changed.")
 
 
 def test_an_sae_of_prompts_without_bos(lm: SplicedLM) -> None:
@@ -324,9 +324,9 @@ def test_an_sae_of_prompts_without_bos(lm: SplicedLM) -> None:
     absent = Convention(site=site, target=site, bos="absent")
     numbers = measure(lm, sae, rows(lm, FEW, 16), [absent])[absent]
     sae = declaring(sae, numbers.l0, numbers.fvu)
-    found = check_sae(lm, sae, text=FEW)
-    assert (found.verdict, found.convention) == ("red", "mlp_out/6, prompts without BOS")
-    assert "with BOS, which Jumpscope puts before every prompt" in found.sentence
+    result = check_sae(lm, sae, text=FEW)
+    assert (result.verdict, result.convention) == ("red", "mlp_out/6, prompts without BOS")
+    assert "with BOS, which Jumpscope puts before every prompt" in result.sentence
 
 
 # Transcoders
@@ -348,7 +348,7 @@ def test_a_transcoder_s_input_and_output(
     sae = declaring(sae, bare.l0, bare.fvu)
     assert check_sae(lm, sae, text=FEW).verdict == "green"
     other = "mlp_in_unit" if right == "mlp_in" else "mlp_in"
-    found = None
+    result = None
     for wrong in (
         f"{other}/6 to mlp_out/6",  # the norm's gain in or out
         f"{right}/6 to mlp_proj/6",  # before the norm after the MLP
@@ -357,12 +357,14 @@ def test_a_transcoder_s_input_and_output(
     ):
         sites = [Site.parse(text) for text in wrong.split(" to ")]
         moved = planted(sae, site=sites[0], site_out=sites[1])
-        found = check_sae(lm, moved, text=FEW)
-        assert (found.verdict, found.convention) == ("red", f"{site} to {target}"), found.sentence
-        assert found.site == wrong
-    assert found is not None
-    assert f"These look like a transcoder of {site} (" in found.sentence
-    assert f" --site {site} --site-out {target} writes a copy" in found.sentence
+        result = check_sae(lm, moved, text=FEW)
+        assert (result.verdict, result.convention) == ("red", f"{site} to {target}"), (
+            result.sentence
+        )
+        assert result.site == wrong
+    assert result is not None
+    assert f"These look like a transcoder of {site} (" in result.sentence
+    assert f" --site {site} --site-out {target} writes a copy" in result.sentence
 
 
 def test_a_transcoder_taken_for_an_sae(lm: SplicedLM, mlp_acts: dict[Site, torch.Tensor]) -> None:
@@ -370,9 +372,9 @@ def test_a_transcoder_taken_for_an_sae(lm: SplicedLM, mlp_acts: dict[Site, torch
     sae = fitted(mlp_acts[site], mlp_acts[target], site, target, features=384, context_size=512)
     for declared in (site, None):
         taken = planted(sae, site=declared, site_out=None)
-        found = check_sae(lm, taken, text=FEW)
-        assert found.convention == "mlp_in/6 to mlp_out/6", found.sentence
-        assert found.verdict == ("amber" if declared is None else "red")
+        result = check_sae(lm, taken, text=FEW)
+        assert result.convention == "mlp_in/6 to mlp_out/6", result.sentence
+        assert result.verdict == ("amber" if declared is None else "red")
 
 
 def rows(lm: SplicedLM, texts: Sequence[str], context_size: int) -> list[Any]:
@@ -387,9 +389,9 @@ def captured(
     parts: dict[Site, list[torch.Tensor]] = {site: [] for site in sites}
     for row in rows(lm, FEW, context_size):
         ids = torch.from_numpy(row.ids).long()[None]
-        found = activations(lm.model, ids if bos else ids[:, 1:], sites)
+        result = activations(lm.model, ids if bos else ids[:, 1:], sites)
         for site in sites:
-            parts[site].append(found[site][0, 1:] if bos else found[site][0])
+            parts[site].append(result[site][0, 1:] if bos else result[site][0])
     return {site: torch.cat(part) for site, part in parts.items()}
 
 

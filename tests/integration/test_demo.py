@@ -51,11 +51,12 @@ def test_its_measured_quality_is_what_was_aimed_at(demo: Api, name: str) -> None
 
 @pytest.mark.parametrize("name", NAMES)
 def test_its_example_prompts_cost_about_what_was_measured(demo: Api, name: str) -> None:
-    found = [demo.prompt_features(text, name)["totals"] for text in EXAMPLES["prompts"]]
-    assert len(found) >= 3
+    result = [demo.prompt_features(text, name)["totals"] for text in EXAMPLES["prompts"]]
+    assert len(result) >= 3
     measured = overview(demo.workbench, name)["measured"]
     mean = {
-        key: float(np.mean([totals[key] for totals in found])) for key in measured.keys() & found[0]
+        key: float(np.mean([totals[key] for totals in result]))
+        for key in measured.keys() & result[0]
     }
     assert mean["l0"] == pytest.approx(measured["l0"], rel=0.5)
     assert mean["fvu"] < 3 * measured["fvu"]
@@ -66,8 +67,8 @@ def test_its_example_prompts_cost_about_what_was_measured(demo: Api, name: str) 
 @pytest.mark.parametrize("run", EXAMPLES["steer"], ids=lambda run: run["title"])
 def test_its_steering_examples_steer(demo: Api, run: dict[str, Any]) -> None:
     settings = {key: value for key, value in run.items() if key != "title"}
-    found = demo.steer(**settings)
-    base, steered = ("".join(token["text"] for token in found[arm]) for arm in ("base", "steered"))
+    result = demo.steer(**settings)
+    base, steered = ("".join(token["text"] for token in result[arm]) for arm in ("base", "steered"))
     assert base.strip()
     assert steered.strip()
     assert base != steered
@@ -82,8 +83,8 @@ def test_features_fire_on_the_contexts_that_the_index_shows(demo: Api, name: str
         page = demo.feature(feature, name)
         (top,) = [group for group in page["groups"] if group["name"] == "top"]
         context = top["contexts"][0]
-        found = demo.test_text("".join(context["tokens"]), feature, name)
-        shares.append(max(found["activations"]) / page["max_act"])
+        result = demo.test_text("".join(context["tokens"]), feature, name)
+        shares.append(max(result["activations"]) / page["max_act"])
     # A context is an excerpt: what came before it is missing, so the activations are lower.
     assert np.median(shares) > 0.7
 

@@ -286,15 +286,15 @@ def sparsify() -> Any:
 
 def dense(theirs: Any, x: Tensor) -> Tensor:
     """sparsify's activations, which it keeps as values and indices, as a matrix."""
-    found = theirs.encode(x)
-    return torch.zeros(len(x), theirs.num_latents).scatter(-1, found.top_indices, found.top_acts)
+    result = theirs.encode(x)
+    return torch.zeros(len(x), theirs.num_latents).scatter(-1, result.top_indices, result.top_acts)
 
 
 def assert_sparsify_agrees(theirs: Any, ours: SAE) -> None:
     x = inputs()
     torch.testing.assert_close(dense(theirs, x), ours.encode(x), atol=1e-5, rtol=1e-5)
-    found = theirs.encode(x)
-    decoded = theirs.decode(found.top_acts, found.top_indices)
+    result = theirs.encode(x)
+    decoded = theirs.decode(result.top_acts, result.top_indices)
     torch.testing.assert_close(decoded, ours.decode(ours.encode(x)), atol=1e-5, rtol=1e-5)
     if not theirs.cfg.multi_topk:  # then its forward returns the output of its second loss, of 4 k
         torch.testing.assert_close(theirs(x).sae_out, ours(x), atol=1e-5, rtol=1e-5)

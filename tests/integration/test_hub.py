@@ -23,9 +23,9 @@ ID = f"gemma-scope-2b-pt-res/{FOLDER}"
 
 
 def sae_id(text: str) -> SAEId:
-    found = parse_id(text)
-    assert found is not None
-    return found
+    result = parse_id(text)
+    assert result is not None
+    return result
 
 
 def files_asked(seen: list[Asked]) -> list[str]:
@@ -246,12 +246,12 @@ def test_list_shows_l0s_by_site_and_width_and_downloads_no_weights(hub, client, 
 def test_list_as_json_with_filters(hub, client, capsys):
     argv = ["list", "gemma-scope-2b-pt-res", "--layer", "1", "--width", "16k", "--json"]
     assert main(argv) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["commit"] == hub.repositories[RES].revisions["main"].id
-    assert [sae["l0"] for sae in found["saes"]] == [22, 71, 176]
-    assert [sae["canonical"] for sae in found["saes"]] == [False, True, False]
+    result = json.loads(capsys.readouterr().out)
+    assert result["commit"] == hub.repositories[RES].revisions["main"].id
+    assert [sae["l0"] for sae in result["saes"]] == [22, 71, 176]
+    assert [sae["canonical"] for sae in result["saes"]] == [False, True, False]
     content = hub.repositories[RES].revisions["main"].files
-    assert found["saes"][1] == {
+    assert result["saes"][1] == {
         "id": ID,
         "site": "resid_post/1",
         "site_out": None,
@@ -278,10 +278,10 @@ def test_list_as_json_with_filters(hub, client, capsys):
 )
 def test_list_reads_settings_files_where_names_say_nothing(repo, rows, hub, client):
     with hub.watch() as seen:
-        found = read_catalog(repo)
-    assert [(str(entry.site), entry.width) for entry in found] == rows
+        result = read_catalog(repo)
+    assert [(str(entry.site), entry.width) for entry in result] == rows
     assert all(path.endswith(".json") for path in files_asked(seen))
-    assert all(fetch(sae_id(entry.id))[0].is_dir() for entry in found)
+    assert all(fetch(sae_id(entry.id))[0].is_dir() for entry in result)
 
 
 def test_list_of_a_folder_on_disk(tiny_bundle, capsys):

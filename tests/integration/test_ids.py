@@ -90,17 +90,17 @@ def test_without_an_index_then_with_one(
     words = ("--model", MODEL, "--sae", SECOND, FIRST)
     with serving(hub, cache, tmp_path / "said", *words) as address:
         client = Client(address, verbose=False)
-        found = client.predict(text, NAME, api_name="/prompt_features")
-        assert found["totals"]["fvu"] < 1
+        result = client.predict(text, NAME, api_name="/prompt_features")
+        assert result["totals"]["fvu"] < 1
         # The first SAE is the first that was named.
         first = client.predict(api_name="/search_features")
         assert first["sae"].endswith("canonical")
         assert first["total"] == 512
-        edits = [{"feature": found["features"][0]["feature"], "value": 3.0}]
+        edits = [{"feature": result["features"][0]["feature"], "value": 3.0}]
         steered = client.predict("The river", edits, NAME, 4, 0, api_name="/steer")
         assert len(steered["steered"]) == 4
 
-        command = found["missing"]["command"]
+        command = result["missing"]["command"]
         assert command.endswith("--corpus 'texts/*.parquet'")
         typed = shlex.split(command.replace("texts/*.parquet", str(tiny_corpus)))
         [[status, built, err]] = run(hub, cache, [*typed[1:], *sample])
@@ -110,9 +110,9 @@ def test_without_an_index_then_with_one(
         assert Path(entry["path"]).is_relative_to(cache)
         assert entry["l0"] == pytest.approx(22, rel=0.3)
 
-        found = client.predict(text, NAME, api_name="/prompt_features")
-        assert found["missing"] is None
-        assert found["features"][0]["max_act"] > 0
+        result = client.predict(text, NAME, api_name="/prompt_features")
+        assert result["missing"] is None
+        assert result["features"][0]["max_act"] > 0
         other = client.predict(text, api_name="/prompt_features")
         assert other["missing"]["command"].startswith("jumpscope index")
 
@@ -122,10 +122,10 @@ def test_eval_by_id(hub: Hub, cache: Path, tiny_corpus: Path) -> None:
     what = ["--model", MODEL, "--sae", FIRST, "--text", str(tiny_corpus)]
     [[status, out, err]] = run(hub, cache, ["eval", *what, *words])
     assert status == 0, err
-    found = json.loads(out)
-    assert found["sae"] == NAME
-    assert found["l0"] == pytest.approx(22, rel=0.3)
-    assert 0 < found["fvu"] < 1
+    result = json.loads(out)
+    assert result["sae"] == NAME
+    assert result["l0"] == pytest.approx(22, rel=0.3)
+    assert 0 < result["fvu"] < 1
 
 
 INSPECTED: dict[str, dict[str, Any]] = {
@@ -146,11 +146,11 @@ def test_inspect_by_id_and_offline_afterwards(hub: Hub, cache: Path) -> None:
     done = run(hub, cache, *(["inspect", what, "--json"] for what in INSPECTED))
     for (status, out, err), expected in zip(done, INSPECTED.values(), strict=True):
         assert status == 0, err
-        found = json.loads(out)
-        assert {key: found[key] for key in expected} == expected
-        assert len(found["revision"]) == 40
-        assert len(found["content_hash"]) == 64
-        assert Path(found["file"]).stat().st_size == found["bytes"]
+        result = json.loads(out)
+        assert {key: result[key] for key in expected} == expected
+        assert len(result["revision"]) == 40
+        assert len(result["content_hash"]) == 64
+        assert Path(result["file"]).stat().st_size == result["bytes"]
     with hub.watch() as asked:
         again = run(hub, cache, *(["inspect", what] for what in INSPECTED), offline=True)
     assert not asked

@@ -83,12 +83,12 @@ def kill_a_build(saes: list[SAE], corpus: Path, out: Path) -> None:
 def contents(path: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Every row of every table, but for the time at which the index was built."""
     with duckdb.connect(str(path), read_only=True) as connection:
-        found = {
+        result = {
             table: connection.execute(f"SELECT * FROM {table} ORDER BY ALL").fetchall()
             for table in TABLES
         }
-    found["meta"] = [row for row in found["meta"] if row[0] not in ("built", "sae_hash")]
-    return found
+    result["meta"] = [row for row in result["meta"] if row[0] not in ("built", "sae_hash")]
+    return result
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,9 @@ def test_a_killed_build_goes_on_to_the_same_index(
     assert seen[0] > 1000
     assert not partial.exists()
     for n, expected in enumerate(whole):
-        found = contents(tmp_path / f"{n}.duckdb")
+        result = contents(tmp_path / f"{n}.duckdb")
         for table in TABLES:
-            assert found[table] == expected[table], table
+            assert result[table] == expected[table], table
 
 
 def test_a_checkpoint_of_another_run_is_refused(
@@ -163,8 +163,8 @@ def test_a_checkpoint_of_another_run_is_refused(
             build(**changes)
     # Refusing has changed nothing: the right run still goes on, here in other batches.
     build(rows_per_batch=8)
-    found = contents(tmp_path / "0.duckdb")
-    assert [row[0:3] for row in found["features"]] == [row[0:3] for row in whole[0]["features"]]
+    result = contents(tmp_path / "0.duckdb")
+    assert [row[0:3] for row in result["features"]] == [row[0:3] for row in whole[0]["features"]]
 
 
 def test_a_damaged_checkpoint_is_named_and_fresh_starts_again(

@@ -62,7 +62,7 @@ def test_a_comparison_is_gone_on_with(
         return run(bench, group)
 
     monkeypatch.setattr(pareto.Bench, "run", counted)
-    found = pareto.main(replace(options, stages=("sweep", "curve", "seeds")))
+    result = pareto.main(replace(options, stages=("sweep", "curve", "seeds")))
     assert again == [
         "jumprelu-resid_post/1",
         "topk-resid_post/1",
@@ -71,20 +71,20 @@ def test_a_comparison_is_gone_on_with(
         "jumprelu-resid_post/1-slower_rate",
         "topk-resid_post/1-slower_rate",
     ]
-    assert json.loads(options.out.read_text()) == found
-    rows = found["groups"]["topk-resid_post/1"]["rows"]
+    assert json.loads(options.out.read_text()) == result
+    rows = result["groups"]["topk-resid_post/1"]["rows"]
     assert [row["target"] for row in rows] == [4, 4, 8, 8]
     for row in rows:
         assert row.keys() >= MEASURED
         assert row["l0"] == pytest.approx(row["target"], rel=0.05)  # less where fewer are positive
         assert 0 < row["fvu"] < 1.2
-    slower = found["groups"]["topk-resid_post/1-slower_rate"]["rows"]
+    slower = result["groups"]["topk-resid_post/1-slower_rate"]["rows"]
     assert [row["target"] for row in slower] == [4, 8]
     lowest, low, high = sorted({row["lr"] for row in rows + slower})
     assert [lowest, low] == pytest.approx([high / 4, high / 2])
     capsys.readouterr()
     # With all of it there, nothing is trained; with other settings the file is left alone.
-    assert pareto.main(replace(options, stages=("sweep", "curve", "seeds"))) == found
+    assert pareto.main(replace(options, stages=("sweep", "curve", "seeds"))) == result
     assert "0 groups to train" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds results with another tokens: choose another out"):
         pareto.main(replace(options, tokens=64))
@@ -103,13 +103,13 @@ def test_no_group_starts_that_would_not_end_in_time(options: Options) -> None:
 def test_peers_train_on_the_same_activations(options: Options, curve: str) -> None:
     if importlib.util.find_spec("sae_lens" if curve == "saelens" else curve) is None:
         pytest.skip(f"{curve} is needed for benchmarks alone, and not installed")
-    found = pareto.main(
+    result = pareto.main(
         replace(options, curves=(curve,), stages=("sweep", "curve"), peer_lrs=(1e-3,))
     )
-    rows = [row for group in found["groups"].values() for row in group["rows"]]
+    rows = [row for group in result["groups"].values() for row in group["rows"]]
     assert {row["window"] for row in rows} == {"own", "wide"}
     assert all(0 < row["fvu"] < 3 for row in rows)
-    assert f"{curve}-resid_post/1" in found["groups"]
+    assert f"{curve}-resid_post/1" in result["groups"]
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # theirs

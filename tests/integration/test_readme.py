@@ -55,9 +55,9 @@ README = commands(ROOT / "README.md")
 
 def starting(*words: str) -> list[str]:
     """The README's commands that start with these words."""
-    found = [c for c in README if tuple(shlex.split(c)[: len(words)]) == words]
-    assert found, f"the README shows no '{' '.join(words)}'"
-    return found
+    result = [c for c in README if tuple(shlex.split(c)[: len(words)]) == words]
+    assert result, f"the README shows no '{' '.join(words)}'"
+    return result
 
 
 def options(command: str) -> Any:
@@ -99,9 +99,9 @@ def test_inspect(command, tmp_path):
     if "--json" not in command:
         assert "delta LM loss" in out
         return
-    found = json.loads(out)
-    assert found["model"]["parameters"] > 1_000_000
-    for sae in found["saes"]:
+    result = json.loads(out)
+    assert result["model"]["parameters"] > 1_000_000
+    for sae in result["saes"]:
         assert sae["d_sae"] > 0
         assert sae["l0"] > 0
         assert 0 < sae["fvu"] < 1
@@ -113,10 +113,10 @@ def test_inspect(command, tmp_path):
 @pytest.mark.parametrize("command", starting("jumpscope", "eval"))
 def test_eval_on_few_tokens(command, tmp_path, tiny_corpus):
     (tmp_path / "validation.parquet").symlink_to(tiny_corpus)
-    found = json.loads(run(re.sub(r"--tokens \d+", "--tokens 300", command), tmp_path))
-    assert found["tokens"] >= 300
-    assert found["l0"] > 0
-    assert set(found["definitions"]) <= set(found)
+    result = json.loads(run(re.sub(r"--tokens \d+", "--tokens 300", command), tmp_path))
+    assert result["tokens"] >= 300
+    assert result["l0"] > 0
+    assert set(result["definitions"]) <= set(result)
 
 
 def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
@@ -228,9 +228,9 @@ def test_gemma_2_from_a_hub(hub, tmp_path, tiny_corpus):
     small = re.sub(r"--tokens \d+", "--tokens 500 --context-size 32", here(index))
     with typed(here(serve), tmp_path, env) as address:
         client = Client(address, verbose=False)
-        found = client.predict("The river", api_name="/prompt_features")
+        result = client.predict("The river", api_name="/prompt_features")
         # What the app says to type is what the README shows, but for how much is read.
-        assert found["missing"]["command"] == re.sub(r" --tokens \d+", "", here(index))
+        assert result["missing"]["command"] == re.sub(r" --tokens \d+", "", here(index))
         assert "index" in run(small, tmp_path, env)
         assert client.predict("The river", api_name="/prompt_features")["missing"] is None
 

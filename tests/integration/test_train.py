@@ -186,8 +186,8 @@ def test_architectures_side_by_side(base: TrainConfig, tmp_path: Path) -> None:
         architectures=("jumprelu", "gated", "topk", "standard"),
         tokens=900 * 128,
     )
-    found = train(cfg)
-    for result, plan, line in zip(found, cfg.plans, _lines(cfg)[-4:], strict=True):
+    actual = train(cfg)
+    for result, plan, line in zip(actual, cfg.plans, _lines(cfg)[-4:], strict=True):
         assert line["sae"] == result.name == plan.name
         assert line["l0"] == pytest.approx(6, rel=0.05)  # of nine steps
         sae = load_sae(result.folder)

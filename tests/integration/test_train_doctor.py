@@ -101,15 +101,15 @@ def test_bad_settings_are_found_and_said(
     changes, sentence = BAD[check]
     with caplog.at_level(logging.WARNING):
         (result,) = train(replace(cfg, out=str(tmp_path), **changes))
-    found = {finding.check: finding.sentence for finding in result.findings}
-    assert sentence in found[check]
-    assert "\n" not in found[check]
-    assert _lines(replace(cfg, out=str(tmp_path)))[-1]["findings"][check] == found[check]
+    actual = {finding.check: finding.sentence for finding in result.findings}
+    assert sentence in actual[check]
+    assert "\n" not in actual[check]
+    assert _lines(replace(cfg, out=str(tmp_path)))[-1]["findings"][check] == actual[check]
     said = [record.message for record in caplog.records if f": {check}: " in record.message]
     assert 1 <= len(said) <= 3  # once for each time that it appeared
     saved = json.loads((result.folder / "cfg.json").read_text())
     training = saved["metadata"]["jumpscope"]["training"]
-    assert found[check] in training["findings"]
+    assert actual[check] in training["findings"]
 
 
 def test_a_run_without_mistakes_ends_without_findings(
@@ -130,17 +130,17 @@ def test_a_finding_that_gives_way_to_another_of_the_l0_is_not_over(
     here = replace(cfg, out=str(tmp_path), lrs=(1e-9,), tokens=400 * BATCH)
     with caplog.at_level(logging.INFO):
         train(here)
-    found = [check for line in _lines(here) for check in line["findings"] if check in OF_L0]
-    assert list(dict.fromkeys(found)) == ["all-dense", "lambda-saturated"]
+    actual = [check for line in _lines(here) for check in line["findings"] if check in OF_L0]
+    assert list(dict.fromkeys(actual)) == ["all-dense", "lambda-saturated"]
     assert "is over" not in caplog.text
 
 
 def test_a_multiplier_at_its_bound_is_no_finding_beside_the_target(cfg: TrainConfig) -> None:
     plan = cfg.plans[0]
     goal = Goal(cfg, plan, Limits(most=1.0, bound=2.0))
-    for l0, found in ((6.1, False), (6.5, True), (5.9, False), (5.0, True)):
+    for l0, actual in ((6.1, False), (6.5, True), (5.9, False), (5.0, True)):
         line = {"multiplier": 2.0, "l0": l0}
-        assert bool(lambda_saturated([line], goal, False)) == found
+        assert bool(lambda_saturated([line], goal, False)) == actual
 
 
 @pytest.mark.parametrize(
@@ -159,8 +159,8 @@ def test_what_to_change_is_what_the_run_has(
     cfg: TrainConfig, tmp_path: Path, changes: dict[str, Any], check: str, change: str
 ) -> None:
     (result,) = train(replace(cfg, out=str(tmp_path), **changes))
-    (found,) = [finding.sentence for finding in result.findings if finding.check == check]
-    assert change in found
+    (actual,) = [finding.sentence for finding in result.findings if finding.check == check]
+    assert change in actual
 
 
 @pytest.mark.parametrize("step", ["dense", "sparse"])
@@ -187,8 +187,8 @@ def test_one_l0_is_one_finding(cfg: TrainConfig, tmp_path: Path) -> None:
 def test_fitted_thresholds_that_stay_are_found_frozen(cfg: TrainConfig, tmp_path: Path) -> None:
     assert cfg.threshold_init == 0
     (result,) = train(replace(cfg, out=str(tmp_path), lrs=(1e-9,), d_sae=512))
-    (found,) = [f for f in result.findings if f.check == "thresholds-frozen"]
-    assert "thresholds are where they began (0." in found.sentence
+    (actual,) = [f for f in result.findings if f.check == "thresholds-frozen"]
+    assert "thresholds are where they began (0." in actual.sentence
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(cfg: TrainConfig, tmp_path: Path) -> None:
@@ -212,9 +212,9 @@ def test_outliers_among_the_activations(
     tiny_tokenizer.save_pretrained(tmp_path / "lm")
     here = replace(cfg, model=str(tmp_path / "lm"), out=str(tmp_path / "run"))
     (result,) = train(here)
-    (found,) = [f for f in result.findings if f.check == "outliers"]
-    assert "activations at resid_post/1 are up to" in found.sentence
-    assert "leave those tokens out" in found.sentence
+    (actual,) = [f for f in result.findings if f.check == "outliers"]
+    assert "activations at resid_post/1 are up to" in actual.sentence
+    assert "leave those tokens out" in actual.sentence
 
 
 def test_every_check_is_provoked_here() -> None:
@@ -251,16 +251,16 @@ def test_a_number_around_its_limit_is_one_finding_until_it_is_well_inside(
     # Beside its target the multiplier may be where it likes.
     others = {"l0": 6.5} if check == "lambda-saturated" else {}
     lines: list[dict[str, Any]] = []
-    found = []
+    actual = []
     for n, value in enumerate([around[1], *(3 * around[:1]), *(10 * around), *(3 * (inside,))]):
         lines.append(_line(500 + n, **others, **{name: value}))
         findings = examine(lines, goal)
         lines[-1]["findings"] = {finding.check: finding.sentence for finding in findings}
-        found.append(check in lines[-1]["findings"])
-    changes = [n for n in range(1, len(found)) if found[n] != found[n - 1]]
+        actual.append(check in lines[-1]["findings"])
+    changes = [n for n in range(1, len(actual)) if actual[n] != actual[n - 1]]
     assert len(changes) == 2
-    assert not found[0]
-    assert not found[-1]
+    assert not actual[0]
+    assert not actual[-1]
     assert changes[1] >= 24, "it ends with the values that are well inside"
 
 

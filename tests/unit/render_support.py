@@ -158,7 +158,7 @@ def overview(**changed: Any) -> dict[str, Any]:
     } | changed
 
 
-def found(**changed: Any) -> dict[str, Any]:
+def result(**changed: Any) -> dict[str, Any]:
     row = {
         "feature": 12,
         "signature": "said",

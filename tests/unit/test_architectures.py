@@ -105,14 +105,14 @@ def made(config: str, changes: dict[str, Any]) -> Any:
     return model.float().eval().requires_grad_(False)
 
 
-def close(found: Tensor, expected: Tensor) -> None:
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+def close(result: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=1e-5)
 
 
 def at(model: Any, *kinds: SiteKind) -> list[Tensor]:
     sites = [Site(kind, LAYER) for kind in kinds]
-    found = activations(model, IDS, sites)
-    return [found[site] for site in sites]
+    result = activations(model, IDS, sites)
+    return [result[site] for site in sites]
 
 
 def test_the_stream_adds_up(model: Any, family: Family) -> None:
@@ -159,13 +159,13 @@ def test_captures_are_what_a_plain_hook_sees(model: Any, family: Family, kind: S
 
     handle = module.register_forward_hook(on_output)
     try:
-        with capture(model, [site]) as found, torch.no_grad():
+        with capture(model, [site]) as result, torch.no_grad():
             model(input_ids=IDS, use_cache=False)
     finally:
         handle.remove()
-    assert torch.equal(found[site], seen[0])
+    assert torch.equal(result[site], seen[0])
     width = family.attn_width if kind == "attn_out" else WIDTH
-    assert found[site].shape[-1] == site_width(model, site) == width
+    assert result[site].shape[-1] == site_width(model, site) == width
 
 
 @pytest.mark.parametrize("kind", ["resid_post", "mlp_out", "attn_out"])

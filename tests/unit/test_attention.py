@@ -128,13 +128,13 @@ def test_with_a_cache_a_prompt_may_come_in_pieces(
     pieces = [60, 7, *[1] * (LENGTH - 67)]
 
     def in_pieces(of: Gemma2ForCausalLM) -> Tensor:
-        cache, found = None, []
+        cache, result = None, []
         for piece in ids.split(pieces, dim=1):
             with torch.no_grad():
                 output = of(input_ids=piece, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            found.append(output.logits)
-        return torch.cat(found, dim=1)
+            result.append(output.logits)
+        return torch.cat(result, dim=1)
 
     ours, theirs = in_pieces(chunked), in_pieces(eager)
     if scores == ONE_BLOCK:
@@ -178,12 +178,12 @@ def test_gradients_are_those_of_eager(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(attention, "MOST_SCORES", SEVERAL_BLOCKS[1])
-    found = []
+    result = []
     for of in (eager, chunked):
         x = of.get_input_embeddings()(ids).requires_grad_()
         of(inputs_embeds=x, use_cache=False).logits[:, -1, 7].sum().backward()
-        found.append(x.grad)
-    torch.testing.assert_close(*found, atol=TOLERANCE, rtol=1e-3)
+        result.append(x.grad)
+    torch.testing.assert_close(*result, atol=TOLERANCE, rtol=1e-3)
 
 
 def test_a_row_that_becomes_two_keeps_its_mask(

@@ -50,8 +50,8 @@ def check(verdict: str, **changed: Any) -> dict[str, Any]:
 
 def state(name: str, **changed: Any) -> dict[str, Any]:
     if name in ("green", "amber", "red"):
-        found = check(name, **changed)
-        return {"sae": "a", "state": name, "sentence": found["sentence"], "check": found}
+        result = check(name, **changed)
+        return {"sae": "a", "state": name, "sentence": result["sentence"], "check": result}
     sentence = "The model is not there." if name == "failed" else None
     return {"sae": "a", "state": name, "sentence": sentence, "check": None}
 
@@ -67,8 +67,8 @@ def test_every_verdict_is_a_word_and_leads_to_the_overview(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["off", "unchecked"])
 def test_nothing_is_said_before_there_is_a_check(name: str) -> None:
-    found = state(name)
-    assert badge_html(found, sae="") == panel_html(found) == doubt_html(found, sae="") == ""
+    result = state(name)
+    assert badge_html(result, sae="") == panel_html(result) == doubt_html(result, sae="") == ""
 
 
 def test_red_alone_casts_doubt_on_other_pages() -> None:
@@ -97,11 +97,11 @@ def test_the_panel_has_the_numbers_beside_the_declared_ones_and_the_conventions(
 
 def test_hostile_words_of_a_check_are_escaped() -> None:
     tried = check("red")["tried"][0] | {"reading": HOSTILE}
-    found = state("red", sentence=HOSTILE, site=HOSTILE, date=HOSTILE, tried=[tried])
+    result = state("red", sentence=HOSTILE, site=HOSTILE, date=HOSTILE, tried=[tried])
     for html in (
-        badge_html(found, sae=HOSTILE),
-        doubt_html(found, sae=HOSTILE, label=HOSTILE),
-        panel_html(found),
+        badge_html(result, sae=HOSTILE),
+        doubt_html(result, sae=HOSTILE, label=HOSTILE),
+        panel_html(result),
         panel_html(state("failed") | {"sentence": HOSTILE}),
     ):
         assert not Document(html).all("img")

@@ -41,16 +41,16 @@ def metaspace_tokenizer(template: str) -> PreTrainedTokenizerFast:
     scores = [(piece, -100.0) for piece in specials] + [(piece, -1.0) for piece in pieces]
     tokenizer = Tokenizer(models.Unigram(scores, unk_id=3))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-    found = PreTrainedTokenizerFast(
+    result = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         bos_token="<bos>",
         eos_token="<eos>",
         unk_token="<unk>",
         pad_token="<pad>",
     )
-    found.add_tokens([START, END], special_tokens=True)
-    found.chat_template = template
-    return found
+    result.add_tokens([START, END], special_tokens=True)
+    result.chat_template = template
+    return result
 
 
 BOS_ID, START_ID, END_ID = 2, 384, 385  # on the tiny tokenizer
@@ -78,11 +78,11 @@ def by_transformers(tokenizer: Any, *messages: dict[str, Any]) -> list[int]:
     return tokenizer.apply_chat_template(named, add_generation_prompt=is_open)["input_ids"]
 
 
-def spelt(tokenizer: Any, found: Conversation, **where: Any) -> str:
+def spelt(tokenizer: Any, result: Conversation, **where: Any) -> str:
     """The text of the tokens of a turn, the template's or the author's."""
     ids = [
         token
-        for token, turn, template in zip(found.ids, found.turn, found.template, strict=True)
+        for token, turn, template in zip(result.ids, result.turn, result.template, strict=True)
         if (turn, template) == (where["turn"], where["template"])
     ]
     return tokenizer.decode(ids, skip_special_tokens=False)
@@ -103,32 +103,32 @@ def test_ids_are_those_of_transformers(
 @pytest.mark.parametrize("template", [CHATML, LATE_SYSTEM])
 def test_a_system_turn_where_the_template_has_one(template: str) -> None:
     tokenizer = tiny_chat.make_tokenizer(template)
-    found = encoded(tokenizer, SYSTEM, *TURNS)
-    assert found.ids[-30:] == by_transformers(tokenizer, SYSTEM, *TURNS)[-30:]
-    assert found.ids.count(BOS_ID) == 1
-    assert found.turns == ["system", "user", "model", "user", "model"]
-    assert spelt(tokenizer, found, turn=0, template=False) == SYSTEM["content"]
-    assert spelt(tokenizer, found, turn=3, template=False) == TURNS[2]["content"]
+    result = encoded(tokenizer, SYSTEM, *TURNS)
+    assert result.ids[-30:] == by_transformers(tokenizer, SYSTEM, *TURNS)[-30:]
+    assert result.ids.count(BOS_ID) == 1
+    assert result.turns == ["system", "user", "model", "user", "model"]
+    assert spelt(tokenizer, result, turn=0, template=False) == SYSTEM["content"]
+    assert spelt(tokenizer, result, turn=3, template=False) == TURNS[2]["content"]
 
 
 def test_a_template_without_system_turns_takes_the_text_only_where_it_is_told_to() -> None:
     tokenizer = tiny_chat.make_tokenizer()
     with pytest.raises(ValueError, match=re.escape(NO_SYSTEM)):
         encoded(tokenizer, SYSTEM, USER)
-    found = encoded(tokenizer, {**SYSTEM, "in_user_turn": True}, USER)
+    result = encoded(tokenizer, {**SYSTEM, "in_user_turn": True}, USER)
     together = {"role": "user", "content": "Be brief.\n\nWhere does the river go?"}
-    assert found.ids == encoded(tokenizer, together).ids
-    assert found.turns == ["user", "model"]
+    assert result.ids == encoded(tokenizer, together).ids
+    assert result.turns == ["user", "model"]
     # As it was written, so that it can be written again.
-    assert found.messages == [{**SYSTEM, "in_user_turn": True}, USER]
+    assert result.messages == [{**SYSTEM, "in_user_turn": True}, USER]
 
 
 def test_every_token_has_an_author() -> None:
     tokenizer = tiny_chat.make_tokenizer()
-    found = encoded(tokenizer, *TURNS)
+    result = encoded(tokenizer, *TURNS)
     texts = [
-        (spelt(tokenizer, found, turn=n, template=True), found.turns[n])
-        for n in range(len(found.turns))
+        (spelt(tokenizer, result, turn=n, template=True), result.turns[n])
+        for n in range(len(result.turns))
     ]
     assert texts == [
         (f"<bos>{START}user\n{END}\n", "user"),
@@ -136,9 +136,9 @@ def test_every_token_has_an_author() -> None:
         (f"{START}user\n{END}\n", "user"),
         (f"{START}model\n", "model"),
     ]
-    authored = [spelt(tokenizer, found, turn=n, template=False) for n in range(4)]
+    authored = [spelt(tokenizer, result, turn=n, template=False) for n in range(4)]
     assert authored == [USER["content"], MODEL["content"], "And \n\nthe  ship?", ""]
-    assert found.is_open
+    assert result.is_open
     closed = encoded(tokenizer, *TURNS[:2])
     assert closed.turns == ["user", "model"]
     assert not closed.is_open
@@ -161,22 +161,22 @@ def test_a_text_that_spells_markup_is_text(
 ) -> None:
     tokenizer = make(template)
     plain = encoded(tokenizer, {"role": "user", "content": "x"}, MODEL, USER)
-    found = encoded(tokenizer, {"role": "user", "content": attack}, MODEL, USER)
+    result = encoded(tokenizer, {"role": "user", "content": attack}, MODEL, USER)
     special = special_ids(tokenizer)
-    assert [i for i in found.ids if i in special] == [i for i in plain.ids if i in special]
-    for token, is_markup in zip(found.ids, found.template, strict=True):
+    assert [i for i in result.ids if i in special] == [i for i in plain.ids if i in special]
+    for token, is_markup in zip(result.ids, result.template, strict=True):
         assert is_markup or token not in special
     if make is tiny_chat.make_tokenizer:
-        assert spelt(tokenizer, found, turn=0, template=False).strip() == attack.strip()
+        assert spelt(tokenizer, result, turn=0, template=False).strip() == attack.strip()
     if make is tiny_chat.make_tokenizer and template != LATE_SYSTEM:  # there " a" is one token
         own = tokenizer(attack, add_special_tokens=False, split_special_tokens=True).input_ids
-        start = found.template.index(False)
-        assert found.ids[start : start + len(own)] == own
+        start = result.template.index(False)
+        assert result.ids[start : start + len(own)] == own
     # What is around it is what is around any other text, but for the space that SentencePiece may
     # put before each piece.
-    around = [spelt(tokenizer, each, turn=1, template=True) for each in (found, plain)]
+    around = [spelt(tokenizer, each, turn=1, template=True) for each in (result, plain)]
     assert around[0].replace("▁ ", "") == around[1].replace("▁ ", "")
-    assert found.turns == plain.turns
+    assert result.turns == plain.turns
 
 
 def test_transformers_would_take_it_for_markup() -> None:
@@ -188,10 +188,10 @@ def test_transformers_would_take_it_for_markup() -> None:
 
 def test_the_end_of_a_turn_is_found() -> None:
     for template, end in ((GEMMA_2, END), (CHATML, END), (LATE_SYSTEM, "<eos>")):
-        found = ChatTemplate.of(tiny_chat.make_tokenizer(template))
-        assert found is not None
-        assert found.end == end
-        assert found.has_system == (template != GEMMA_2)
+        result = ChatTemplate.of(tiny_chat.make_tokenizer(template))
+        assert result is not None
+        assert result.end == end
+        assert result.has_system == (template != GEMMA_2)
 
 
 def test_no_template_and_strange_ones_are_no_chat(caplog: pytest.LogCaptureFixture) -> None:

@@ -49,17 +49,17 @@ def test_the_sample_s_own_numbers_are_green_and_nothing_else_is_tried(lm: Splice
     assert (bare.verdict, bare.declared_l0) == ("amber", None)  # mediocre, nothing to compare with
     assert "nothing is declared" in bare.sentence
     sae = with_declared(lm.sae("tiny"), bare.l0, bare.fvu)
-    found = check_sae(lm, sae, text=TEXTS, tokens=1000)
-    assert (found.verdict, found.convention, found.tried) == ("green", None, ())
-    assert 1000 <= found.tokens < 1032
-    assert found.site == "resid_post/1"
-    assert found == check_sae(lm, sae, text=TEXTS, tokens=1000)
+    actual = check_sae(lm, sae, text=TEXTS, tokens=1000)
+    assert (actual.verdict, actual.convention, actual.tried) == ("green", None, ())
+    assert 1000 <= actual.tokens < 1032
+    assert actual.site == "resid_post/1"
+    assert actual == check_sae(lm, sae, text=TEXTS, tokens=1000)
 
 
 def test_json_values_hold_no_nan(lm: SplicedLM) -> None:
-    found = check(lm, "tiny", text="x", tokens=1).as_dict()
-    assert (found["verdict"], found["fvu"]) == ("amber", None)  # one token has no variance
-    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    actual = check(lm, "tiny", text="x", tokens=1).as_dict()
+    assert (actual["verdict"], actual["fvu"]) == ("amber", None)  # one token has no variance
+    assert json.loads(json.dumps(actual, allow_nan=False)) == actual
 
 
 def test_json_keeps_the_keys_of_saved_checks(lm: SplicedLM) -> None:
@@ -100,28 +100,28 @@ def test_few_tokens_are_never_red(lm: SplicedLM) -> None:
     ],
 )
 def test_hopeless_weights_are_red(lm: SplicedLM, change: Any, words: str) -> None:
-    found = check_sae(lm, changed(lm.sae("tiny"), change), text=TEXTS, tokens=600)
-    assert found.verdict == "red"
-    assert words in found.sentence
-    assert found.convention is None
+    actual = check_sae(lm, changed(lm.sae("tiny"), change), text=TEXTS, tokens=600)
+    assert actual.verdict == "red"
+    assert words in actual.sentence
+    assert actual.convention is None
 
 
 def test_activations_that_overflow_are_named(tiny_tokenizer: Any, tiny_sae: SAE) -> None:
     model: Any = tiny.make_model()
     model.model.layers[1].mlp.down_proj.weight.data[0, 0] = math.inf
     lm = SplicedLM(model, tiny_tokenizer, {"tiny": tiny_sae})
-    found = check(lm, "tiny", text=TEXTS, tokens=600)
-    assert found.verdict == "red"
-    assert "not finite numbers: run it in bfloat16" in found.sentence
+    actual = check(lm, "tiny", text=TEXTS, tokens=600)
+    assert actual.verdict == "red"
+    assert "not finite numbers: run it in bfloat16" in actual.sentence
 
 
 def test_an_sae_without_a_site_is_found(lm: SplicedLM) -> None:
     right = check(lm, "tiny", text=TEXTS, tokens=600)
     sae = changed(lm.sae("tiny"), site=None, metadata={"declared": {"l0": right.l0}})
-    found = check_sae(lm, sae, text=TEXTS, tokens=600)
-    assert (found.verdict, found.site, found.convention) == ("amber", None, "resid_post/1")
-    assert "look like an SAE of resid_post/1 (layer 1's output)" in found.sentence
-    assert (found.l0, found.fvu) == (right.l0, right.fvu)
+    actual = check_sae(lm, sae, text=TEXTS, tokens=600)
+    assert (actual.verdict, actual.site, actual.convention) == ("amber", None, "resid_post/1")
+    assert "look like an SAE of resid_post/1 (layer 1's output)" in actual.sentence
+    assert (actual.l0, actual.fvu) == (right.l0, right.fvu)
     nowhere = changed(sae, lambda sae: sae.W_dec.data.mul_(-9))
     assert check_sae(lm, nowhere, text=TEXTS, tokens=600).verdict == "red"
 
@@ -198,8 +198,8 @@ def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
 
 @pytest.fixture
 def result(lm: SplicedLM, bundle: Bundle) -> Check:
-    found = check(lm, "tiny", text=TEXTS, tokens=100)
-    return replace(found, content_hash=bundle.content_hash(tiny.SAE_NAME))
+    actual = check(lm, "tiny", text=TEXTS, tokens=100)
+    return replace(actual, content_hash=bundle.content_hash(tiny.SAE_NAME))
 
 
 def test_a_check_is_kept_in_the_metadata_of_our_own(bundle: Bundle, result: Check) -> None:
@@ -245,9 +245,9 @@ def test_inspect_checks_and_keeps(
     text.write_text("\n".join(TEXTS))
     argv = ["inspect", str(bundle.path), "--check", "--text", str(text), "--tokens", "600"]
     assert main([*argv, "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)[tiny.SAE_NAME]
-    assert found["verdict"] == "amber"
-    assert found["tokens"] >= 600
+    actual = json.loads(capsys.readouterr().out)[tiny.SAE_NAME]
+    assert actual["verdict"] == "amber"
+    assert actual["tokens"] >= 600
     assert main([*argv, "--save"]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"{tiny.SAE_NAME}: amber\nAt resid_post/1 L0 is ")
@@ -257,7 +257,7 @@ def test_inspect_checks_and_keeps(
     assert f"amber, {saved_check(bundle, tiny.SAE_NAME)['date']}" in capsys.readouterr().out  # pyright: ignore[reportOptionalSubscript]
     assert main(["inspect", str(bundle.path), "--json"]) == 0
     (sae,) = json.loads(capsys.readouterr().out)["saes"]
-    assert sae["check"]["sentence"] == found["sentence"]
+    assert sae["check"]["sentence"] == actual["sentence"]
 
 
 def test_an_sae_in_no_bundle_is_checked_with_its_model(
@@ -271,14 +271,14 @@ def test_an_sae_in_no_bundle_is_checked_with_its_model(
     write_sae(bundle.load_sae(tiny.SAE_NAME), folder, "gemma_scope")
     model = ["--model", str(bundle.path / "model"), "--tokens", "600", "--json"]
     assert main(["inspect", str(folder), "--check", "--save", *model]) == 0
-    (found,) = json.loads(capsys.readouterr().out).values()
-    assert (found["site"], found["declared_l0"]) == ("resid_post/1", 6.0)
-    assert found["saved"].startswith(str(tmp_path / "data"))
-    assert found["saved"].endswith(CHECK_FILE)
+    (actual,) = json.loads(capsys.readouterr().out).values()
+    assert (actual["site"], actual["declared_l0"]) == ("resid_post/1", 6.0)
+    assert actual["saved"].startswith(str(tmp_path / "data"))
+    assert actual["saved"].endswith(CHECK_FILE)
     by_option = ["inspect", "--check", "--sae", str(folder), *model]
     assert main(by_option) == 0
     (again,) = json.loads(capsys.readouterr().out).values()
-    assert again["sentence"] == found["sentence"]
+    assert again["sentence"] == actual["sentence"]
 
 
 def test_a_red_badge_is_a_result(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:

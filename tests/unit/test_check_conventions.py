@@ -98,10 +98,10 @@ def test_a_model_without_norms_after_the_mlp_has_fewer_tensors() -> None:
 
 def test_the_declared_convention_has_the_numbers_of_eval(lm: SplicedLM, rows: list[Any]) -> None:
     expected = evaluate(lm, "tiny", rows)
-    found = measure(lm, lm.sae("tiny"), rows, [HERE])[HERE]
-    assert found.tokens == expected.tokens
-    assert found.l0 == pytest.approx(expected.l0, abs=1e-9)
-    assert found.fvu == pytest.approx(expected.fvu, rel=1e-6)
+    result = measure(lm, lm.sae("tiny"), rows, [HERE])[HERE]
+    assert result.tokens == expected.tokens
+    assert result.l0 == pytest.approx(expected.l0, abs=1e-9)
+    assert result.fvu == pytest.approx(expected.fvu, rel=1e-6)
 
 
 def test_chunks_and_company_change_nothing(
@@ -157,10 +157,10 @@ def test_a_scale_that_was_not_folded_in_is_undone(
     convention = replace(HERE, scale=scale, minus_b_dec=True)
     divisor = measure(lm, sae, rows, [convention])[convention].divisor
     raw = changed(sae, lambda sae: (unscaled(divisor)(sae), pre_bias(sae)))
-    found = measure(lm, raw, rows, [convention, HERE])
-    assert found[convention].l0 == pytest.approx(right.l0, rel=1e-3)
-    assert found[convention].fvu == pytest.approx(right.fvu, rel=1e-3)
-    assert found[HERE].fvu != pytest.approx(right.fvu, rel=0.1)
+    result = measure(lm, raw, rows, [convention, HERE])
+    assert result[convention].l0 == pytest.approx(right.l0, rel=1e-3)
+    assert result[convention].fvu == pytest.approx(right.fvu, rel=1e-3)
+    assert result[HERE].fvu != pytest.approx(right.fvu, rel=0.1)
     x = measuring._gather(lm, rows, [tiny.SITE], torch.device("cpu"), without_bos=False)
     norms = x.at[tiny.SITE][x.ordinary].norm(dim=-1) / divisor
     mean = norms.square().mean() if scale == "unit" else norms.mean() / math.sqrt(32)
@@ -173,8 +173,8 @@ def test_layer_norm_takes_each_token_s_mean_and_deviation(lm: SplicedLM, rows: l
     both = torch.cat([torch.eye(32), -torch.eye(32)], 1)
     sae.W_enc.data, sae.W_dec.data = both, both.T.contiguous()
     convention = replace(HERE, scale="layer_norm")
-    found = measure(lm, sae, rows, [convention])[convention]
-    assert found.fvu < 1e-9
-    assert found.l0 == pytest.approx(32)
+    result = measure(lm, sae, rows, [convention])[convention]
+    assert result.fvu < 1e-9
+    assert result.l0 == pytest.approx(32)
     sae.b_enc.data -= 0.5  # only entries beyond half a deviation are left
     assert measure(lm, sae, rows, [convention])[convention].l0 < 25

@@ -51,9 +51,9 @@ def with_measured(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_flaws(cfg: SAEConfig, numbers: Numbers, word: str) -> None:
-    found = flaws(cfg, numbers)
-    assert len(found) == bool(word)
-    assert not word or word in found[0]
+    result = flaws(cfg, numbers)
+    assert len(result) == bool(word)
+    assert not word or word in result[0]
     # Green means both: what is declared fits, and nothing is wrong.
     declared = Declared(l0=numbers.l0, fvu=numbers.fvu, d_model=cfg.d_model, d_sae=cfg.d_sae)
     outcome = Outcome(
@@ -63,7 +63,7 @@ def test_flaws(cfg: SAEConfig, numbers: Numbers, word: str) -> None:
         fitting=None,
         nearest=None,
         others=0,
-        flaws=found,
+        flaws=result,
     )
     assert outcome.verdict == ("amber" if word else "green")
 

@@ -112,10 +112,10 @@ def standing(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stand]:
 def test_an_sae_read_as_declared_is_green(serve: Callable[..., Api], bundle: Bundle) -> None:
     here = serve(bundle).check()["check"]
     declare(bundle, measured={"l0": here["l0"], "fvu": here["fvu"]})
-    found = as_json(serve(bundle).check())
-    assert (found["sae"], found["state"]) == (NAME, "green")
-    assert found["sentence"] == found["check"]["sentence"]
-    check = found["check"]
+    actual = as_json(serve(bundle).check())
+    assert (actual["sae"], actual["state"]) == (NAME, "green")
+    assert actual["sentence"] == actual["check"]["sentence"]
+    check = actual["check"]
     assert (check["l0"], check["declared_l0"]) == (here["l0"], here["l0"])
     assert check["tokens"] >= TOKENS
     assert check["content_hash"] == bundle.content_hash(NAME)
@@ -125,18 +125,18 @@ def test_a_wrong_site_is_red_and_named(serve: Callable[..., Api], bundle: Bundle
     here = serve(bundle).check()["check"]
     declare(bundle, site="mlp_out/1", measured={"l0": here["l0"], "fvu": here["fvu"]})
     api = serve(bundle)
-    found = api.check()
-    assert found["state"] == "red"
-    assert found["check"]["reading"] == "resid_post/1"
-    assert "resid_post/1" in found["sentence"]
-    assert overview.overview(api.workbench)["check"] == found
+    actual = api.check()
+    assert actual["state"] == "red"
+    assert actual["check"]["reading"] == "resid_post/1"
+    assert "resid_post/1" in actual["sentence"]
+    assert overview.overview(api.workbench)["check"] == actual
 
 
 def test_an_sae_without_a_site_is_checked_too(serve: Callable[..., Api], bundle: Bundle) -> None:
     without_site(bundle)
-    found = serve(bundle).check()
-    assert found["state"] in ("amber", "red")
-    assert "do not say where they read" in found["sentence"]
+    actual = serve(bundle).check()
+    assert actual["state"] in ("amber", "red")
+    assert "do not say where they read" in actual["sentence"]
 
 
 def without_site(bundle: Bundle) -> None:
@@ -187,9 +187,9 @@ def test_what_is_recommended_for_an_sae_without_a_site_works(
 
 def test_off_is_off(serve: Callable[..., Api], tiny_bundle: Bundle) -> None:
     api = serve(tiny_bundle, check_tokens=0)
-    for found in (api.check(), api.workbench.checker.begin(NAME)):
-        assert found["state"] == "off"
-        assert "check_tokens" in found["sentence"]
+    for actual in (api.check(), api.workbench.checker.begin(NAME)):
+        assert actual["state"] == "off"
+        assert "check_tokens" in actual["sentence"]
     assert overview.memory(api.workbench) is None, "nothing was loaded"
 
 
@@ -201,12 +201,12 @@ def test_what_cannot_be_checked_says_why_and_is_tried_again(
 ) -> None:
     missing = tmp_path / "mine.txt"
     api = serve(tiny_bundle, check_text=str(missing))
-    found = api.check()
-    assert (found["state"], found["check"]) == ("failed", None)
-    assert missing.name in found["sentence"]
+    actual = api.check()
+    assert (actual["state"], actual["check"]) == ("failed", None)
+    assert missing.name in actual["sentence"]
     missing.write_text("The river follows the harbour at noon. " * 200)
-    assert api.workbench.checker.state(NAME) == found
-    assert api.workbench.checker.begin(NAME) == found
+    assert api.workbench.checker.state(NAME) == actual
+    assert api.workbench.checker.begin(NAME) == actual
     api.workbench.checker.begin(NAME, again=True)
     assert api.check()["check"]["tokens"] >= TOKENS
 
@@ -221,8 +221,8 @@ def test_a_bug_is_logged_and_not_shown(
         raise KeyError("secret")
 
     monkeypatch.setattr("sae_core.check.check_sae", fail)
-    found = serve(tiny_bundle).check()
-    assert (found["state"], found["sentence"]) == ("failed", checker.FAILED)
+    actual = serve(tiny_bundle).check()
+    assert (actual["state"], actual["sentence"]) == ("failed", checker.FAILED)
     assert "secret" in caplog.text
 
 
@@ -327,9 +327,9 @@ def test_a_saved_check_is_taken_while_it_is_about_what_is_declared(
     save_check(bundle, NAME, a_check("amber", bundle.content_hash(NAME)))
     with standing(monkeypatch) as stand:
         stand.go.set()
-        found = serve(bundle, check_text="").check()
-        assert (found["state"], stand.calls) == ("amber", 0)
-        assert found["check"]["date"]
+        actual = serve(bundle, check_text="").check()
+        assert (actual["state"], stand.calls) == ("amber", 0)
+        assert actual["check"]["date"]
         # Another text, other declarations.
         assert serve(bundle).check()["state"] == "green"
         declare(bundle, site="resid_post/2")

@@ -267,13 +267,13 @@ def test_presets_change_defaults_and_options_override_them():
 def test_eval_prints_json_alone(tiny_bundle, tiny_corpus, capsys):
     argv = ["eval", "--bundle", str(tiny_bundle.path), "--text", str(tiny_corpus)]
     assert main([*argv, "--tokens", "300", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["sae"] == "tiny"
-    assert 300 <= found["tokens"] < 332
-    assert found["delta_lm_loss"] == pytest.approx(found["ce_spliced"] - found["ce_base"])
-    assert {"l0", "fvu", "kl", "dead", "high_frequency"} <= set(found)
-    assert {"loss_recovered_mean", "loss_recovered_zero"} <= set(found)
-    assert set(found["definitions"]) == set(found) - {
+    result = json.loads(capsys.readouterr().out)
+    assert result["sae"] == "tiny"
+    assert 300 <= result["tokens"] < 332
+    assert result["delta_lm_loss"] == pytest.approx(result["ce_spliced"] - result["ce_base"])
+    assert {"l0", "fvu", "kl", "dead", "high_frequency"} <= set(result)
+    assert {"loss_recovered_mean", "loss_recovered_zero"} <= set(result)
+    assert set(result["definitions"]) == set(result) - {
         "bundle",
         "sae",
         "text",

@@ -42,11 +42,11 @@ def written(folder: Path, kind: str) -> str:
 @pytest.mark.parametrize("kind", ["parquet", "jsonl", "jsonl.gz", "txt"])
 def test_every_format_gives_the_same_documents(kind: str, tmp_path: Path) -> None:
     path = written(tmp_path, kind)
-    found, expected = list(documents([path])), tiny_documents(20)
-    assert [d.text for d in found] == [row["text"] for row in expected]
-    assert [d.number for d in found] == list(range(20))
+    result, expected = list(documents([path])), tiny_documents(20)
+    assert [d.text for d in result] == [row["text"] for row in expected]
+    assert [d.number for d in result] == list(range(20))
     if kind != "txt":
-        assert [(d.title, d.source, d.license) for d in found] == [
+        assert [(d.title, d.source, d.license) for d in result] == [
             (row["title"], row["source"], row["license"]) for row in expected
         ]
     assert [d.number for d in documents([path], skip=15)] == [15, 16, 17, 18, 19]

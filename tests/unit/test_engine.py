@@ -145,8 +145,8 @@ def test_threads_that_want_different_saes_get_their_own(
         rng = random.Random(seed)
         for _ in range(12):
             name, text = rng.choice(list(SAES)), rng.choice(texts)
-            found = engine.analyse(engine.token_ids(text), name, mean[name])
-            assert (found.activation == alone[name, text]).all()
+            actual = engine.analyse(engine.token_ids(text), name, mean[name])
+            assert (actual.activation == alone[name, text]).all()
 
     with ThreadPoolExecutor(6) as pool:
         for job in [pool.submit(work, seed) for seed in range(6)]:

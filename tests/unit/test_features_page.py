@@ -14,7 +14,7 @@ from app.web.pages import PAGES
 from app.web.templating import address, render
 from tests.tiny import HOSTILE
 from tests.unit.page_support import assert_plain, frame
-from tests.unit.render_support import Document, context, feature, found
+from tests.unit.render_support import Document, context, feature, result
 
 NB = "\N{NO-BREAK SPACE}"
 MISSING = {
@@ -35,7 +35,7 @@ def feature_html(text: str = "", in_address: str = "", **changed: Any) -> str:
 
 
 def listed(data: dict[str, Any] | None = None, **changed: Any) -> Document:
-    return Document(drawn(list_page(data or found(), QUERY | changed)))
+    return Document(drawn(list_page(data or result(), QUERY | changed)))
 
 
 def unindexed_feature(**changed: Any) -> dict[str, Any]:
@@ -51,8 +51,8 @@ def unindexed_feature(**changed: Any) -> dict[str, Any]:
 
 
 def unindexed_list(**changed: Any) -> dict[str, Any]:
-    row = found()["features"][0] | {"frequency": None, "max_act": None, "mean_act": None}
-    return found(features=[row], missing=MISSING) | changed
+    row = result()["features"][0] | {"frequency": None, "max_act": None, "mean_act": None}
+    return result(features=[row], missing=MISSING) | changed
 
 
 def group(name: str, low: float, high: float, *contexts: dict[str, Any]) -> dict[str, Any]:
@@ -265,13 +265,13 @@ def test_the_list_sorts_pages_and_filters_by_links() -> None:
 
 
 def test_how_often_a_feature_fires_is_a_number_beside_a_bar() -> None:
-    html = drawn(list_page(found(), QUERY))
+    html = drawn(list_page(result(), QUERY))
     assert f'<span class="value">1.0{NB}%</span>' in html
     assert 'style="width:66.7%"' in html
 
 
 def test_an_empty_list_says_so() -> None:
-    assert "No feature matches" in listed(found(total=0, features=[]), page=1).text
+    assert "No feature matches" in listed(result(total=0, features=[]), page=1).text
 
 
 def test_an_unusual_filter_stays_among_the_choices() -> None:
@@ -342,12 +342,12 @@ HOSTILE_MISSING = {"reason": HOSTILE, "command": HOSTILE, "does": HOSTILE}
         feature_html(**unindexed_feature(missing=HOSTILE_MISSING)),
         drawn(
             list_page(
-                found(features=[found()["features"][0] | {"signature": HOSTILE}], sae=HOSTILE),
+                result(features=[result()["features"][0] | {"signature": HOSTILE}], sae=HOSTILE),
                 QUERY | {"q": HOSTILE, "sort": HOSTILE, "sae": HOSTILE},
             )
         ),
         drawn(list_page(unindexed_list(missing=HOSTILE_MISSING), QUERY)),
-        drawn(list_page(found(features=[]), QUERY) | {"refused": HOSTILE}),
+        drawn(list_page(result(features=[]), QUERY) | {"refused": HOSTILE}),
     ],
     ids=["feature", "unindexed feature", "list", "unindexed list", "refused"],
 )

@@ -196,15 +196,15 @@ def test_json_says_the_same(
 ) -> None:
     argv = ["convert", str(params / "params.npz"), str(tmp_path / "x"), "--to", "gemma_scope_2"]
     assert main([*argv, "--site", "mlp_in/3", "--site-out", "mlp_out/3", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["source_format"], found["target_format"]) == ("gemma_scope", "gemma_scope_2")
-    assert (found["site"], found["site_out"], found["model_name"]) == (
+    result = json.loads(capsys.readouterr().out)
+    assert (result["source_format"], result["target_format"]) == ("gemma_scope", "gemma_scope_2")
+    assert (result["site"], result["site_out"], result["model_name"]) == (
         "mlp_in/3",
         "mlp_out/3",
         None,
     )
-    assert found["shapes"]["W_dec"] == [D_SAE, D_MODEL]
-    assert found["target_hash"] == read_sae(tmp_path / "x").cfg.metadata["content_hash"]
+    assert result["shapes"]["W_dec"] == [D_SAE, D_MODEL]
+    assert result["target_hash"] == read_sae(tmp_path / "x").cfg.metadata["content_hash"]
 
 
 def test_what_it_was_made_from_stays_on_record(params: Path, tmp_path: Path) -> None:

@@ -188,8 +188,8 @@ def test_a_site_that_is_not_said_plainly_is_none(
     trainer: dict[str, Any], site: str | None, tmp_path: Path
 ) -> None:
     folder = trained(tmp_path, topk_state(random_sae("topk")), "AutoEncoderTopK", k=K, **trainer)
-    found = read_config(folder).site
-    assert (found and str(found)) == site
+    result = read_config(folder).site
+    assert (result and str(result)) == site
 
 
 def test_a_transcoders_sites_are_given(tmp_path: Path) -> None:

@@ -144,10 +144,10 @@ def test_names_of_both_releases(
     names: str, site: str, site_out: str | None, model: str, l0: float | None
 ) -> None:
     repo, _, path = names.partition("/")
-    for found in (origin_of(f"google/{repo}", path), origin_of_path(Path("/x") / names / "p.npz")):
-        assert (str(found.site), found.model_name, found.l0) == (site, model, l0)
-        assert (found.site_out and str(found.site_out)) == site_out
-        assert found.path == path
+    for result in (origin_of(f"google/{repo}", path), origin_of_path(Path("/x") / names / "p.npz")):
+        assert (str(result.site), result.model_name, result.l0) == (site, model, l0)
+        assert (result.site_out and str(result.site_out)) == site_out
+        assert result.path == path
 
 
 @pytest.mark.parametrize(

@@ -236,8 +236,8 @@ def test_a_threshold_below_0_acts_as_0(tmp_path: Path) -> None:
 )
 def test_hooks_are_sites(metadata: dict[str, Any], site: str | None, tmp_path: Path) -> None:
     folder = stored(tmp_path, random_sae(), nested(metadata=metadata))
-    found = read_config(folder).site
-    assert (found and str(found)) == site
+    result = read_config(folder).site
+    assert (result and str(result)) == site
 
 
 @pytest.mark.parametrize(

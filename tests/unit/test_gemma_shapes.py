@@ -35,10 +35,10 @@ def test_the_shapes_are_gemmas() -> None:
 
 def test_every_part_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "found.json"
-    found = gemma_shapes.main(["--tiny", "--out", str(out), "--folder", str(tmp_path)])
-    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == found
-    assert not [x for x in leaves(found) if isinstance(x, str) and x.startswith(("fail", "skip"))]
-    measured = found["tiny"]["sae_64"]
+    result = gemma_shapes.main(["--tiny", "--out", str(out), "--folder", str(tmp_path)])
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == result
+    assert not [x for x in leaves(result) if isinstance(x, str) and x.startswith(("fail", "skip"))]
+    measured = result["tiny"]["sae_64"]
     assert measured["load"]["l0"] == pytest.approx(16, abs=1)
     assert measured["analysis"]["over_two_forwards"]["p50"] > 0
     assert set(measured["generation"]["rate_over_plain"]) == {

@@ -31,11 +31,11 @@ def test_every_part_runs(
     tmp_path: Path, tiny_corpus: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "found.json"
-    found = harvest.main(["--tiny", "--out", str(out), "--corpus", str(tiny_corpus)])
-    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == found
-    assert found["tokenising"]["tokens_per_s"] > 0
+    result = harvest.main(["--tiny", "--out", str(out), "--corpus", str(tiny_corpus)])
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == result
+    assert result["tokenising"]["tokens_per_s"] > 0
     for layer in ("layer_0", "layer_1"):
-        measured = found[layer]
+        measured = result[layer]
         assert measured["l0"] == pytest.approx(8, rel=0.3)
         assert set(measured["tokens_per_s"]) == {"model", "pipeline", "step"}
         assert set(measured["tokens_per_s_text"]) == {"model_text", "pipeline_text"}

@@ -57,10 +57,10 @@ def wrapped(inner: Exception) -> OSError:
 )
 def test_the_cause_is_found_however_it_is_wrapped(error, sentence):
     for raised in (error, wrapped(error), wrapped(wrapped(error))):
-        found = explained(raised, "owner/name")
-        assert isinstance(found, ValueError)
-        assert sentence in str(found)
-        assert str(found).endswith(".")
+        result = explained(raised, "owner/name")
+        assert isinstance(result, ValueError)
+        assert sentence in str(result)
+        assert str(result).endswith(".")
 
 
 @pytest.mark.parametrize(

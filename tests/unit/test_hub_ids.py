@@ -54,8 +54,8 @@ def listing(*folders: str, repo: str = RES, sizes: dict[str, int] | None = None)
     ],
 )
 def test_ids_are_told_from_paths(text, repo, folder, revision):
-    found = parse_id(text)
-    assert found == (SAEId(repo, folder, revision) if repo else None)
+    result = parse_id(text)
+    assert result == (SAEId(repo, folder, revision) if repo else None)
 
 
 @pytest.mark.parametrize(
@@ -104,20 +104,20 @@ def test_an_id_is_written_as_it_is_read(text):
 def test_names_of_gemma_scope_say_model_sites_and_l0(text, sites, model, l0):
     sae_id = parse_id(f"gemma-scope-{text}")
     assert sae_id is not None
-    found = origin(sae_id, COMMIT)
-    assert [found.site, found.site_out][: len(sites.split())] == list(
+    result = origin(sae_id, COMMIT)
+    assert [result.site, result.site_out][: len(sites.split())] == list(
         map(Site.parse, sites.split())
     )
-    assert (found.site_out is None) == (len(sites.split()) == 1)
-    assert found.model_name == f"google/{model}"
-    assert found.l0 == l0
-    assert (found.repo, found.path, found.revision) == (sae_id.repo, sae_id.folder, COMMIT)
+    assert (result.site_out is None) == (len(sites.split()) == 1)
+    assert result.model_name == f"google/{model}"
+    assert result.l0 == l0
+    assert (result.repo, result.path, result.revision) == (sae_id.repo, sae_id.folder, COMMIT)
 
 
 def test_other_names_say_only_where_it_came_from():
-    found = origin(SAEId("owner/name", "layers.10"), COMMIT)
-    assert (found.site, found.model_name, found.l0) == (None, "", None)
-    assert (found.repo, found.path, found.revision) == ("owner/name", "layers.10", COMMIT)
+    result = origin(SAEId("owner/name", "layers.10"), COMMIT)
+    assert (result.site, result.model_name, result.l0) == (None, "", None)
+    assert (result.repo, result.path, result.revision) == ("owner/name", "layers.10", COMMIT)
 
 
 @pytest.mark.parametrize(
@@ -247,12 +247,12 @@ def test_files_that_appear_twice_are_marked_and_no_canonical_ones():
     near, twice = "layer_3/width_16k/average_l0_98", "layer_4/width_16k/average_l0_98"
     others = ("layer_3/width_16k/average_l0_70", "layer_4/width_65k/average_l0_53")
     there = replace(listing(near, twice, *others), hashes=doubled((near, twice), (others[0],)))
-    found = catalog(there)
-    assert (found[near].same_as, found[twice].same_as) == (
+    result = catalog(there)
+    assert (result[near].same_as, result[twice].same_as) == (
         f"gemma-scope-2b-pt-res/{twice}",
         f"gemma-scope-2b-pt-res/{near}",
     )
-    assert {name for name, entry in found.items() if entry.canonical} == {*others, twice}
+    assert {name for name, entry in result.items() if entry.canonical} == {*others, twice}
     assert choose(SAEId(RES, "layer_3/width_16k/canonical"), there) == others[0]
     # Where there is no other, it is taken.
     assert choose(SAEId(RES, "layer_4/width_16k/canonical"), there) == twice
@@ -277,20 +277,20 @@ def catalog(there: Listing, folder: str = "") -> dict[str, CatalogEntry]:
 
 
 def test_catalog_names_site_width_and_l0_in_natural_order():
-    found = catalog(listing(*reversed(LAYERS)))
-    assert [*found][:4] == [
+    result = catalog(listing(*reversed(LAYERS)))
+    assert [*result][:4] == [
         "layer_0/width_16k/average_l0_18",
         "layer_0/width_16k/average_l0_71",
         "layer_0/width_16k/average_l0_143",
         "layer_0/width_65k/average_l0_18",
     ]
-    assert [*found][12].startswith("layer_2/")
-    entry = found["layer_20/width_65k/average_l0_71"]
+    assert [*result][12].startswith("layer_2/")
+    entry = result["layer_20/width_65k/average_l0_71"]
     assert (entry.site, entry.width, entry.l0) == (Site("resid_post", 20), 65_536, 71)
     assert entry.bytes == 302_000_000
     assert entry.commit == COMMIT
     assert entry.canonical
-    assert sum(entry.canonical for entry in found.values()) == 52
+    assert sum(entry.canonical for entry in result.values()) == 52
 
 
 def test_catalog_of_a_part():
@@ -306,8 +306,8 @@ def test_files_cut_short_on_the_hub_are_marked():
     cut = {"layer_22/width_65k/average_l0_71/params.npz": 110_000_000}
     # A few bytes of header more or less are no difference.
     longer = {"layer_23/width_65k/average_l0_71/params.npz": 302_000_064}
-    found = catalog(listing(*LAYERS, sizes=cut | longer))
-    assert [name for name, entry in found.items() if not entry.whole] == [
+    result = catalog(listing(*LAYERS, sizes=cut | longer))
+    assert [name for name, entry in result.items() if not entry.whole] == [
         "layer_22/width_65k/average_l0_71"
     ]
     alone = catalog(listing(*LAYERS, sizes=cut), "layer_22/width_65k/average_l0_71")
@@ -322,9 +322,9 @@ def test_catalog_of_gemma_scope_2():
     ]
     files = {f"{name}/params.safetensors": 100 for name in names}
     repo = "google/gemma-scope-2-1b-pt"
-    found = catalog(Listing(repo=repo, commit=COMMIT, files=files))
-    assert [*found] == names[:2]
-    small, transcoder = found.values()
+    result = catalog(Listing(repo=repo, commit=COMMIT, files=files))
+    assert [*result] == names[:2]
+    small, transcoder = result.values()
     assert (small.width, small.level, small.affine, small.l0) == (16_384, "small", False, None)
     assert (transcoder.width, transcoder.level, transcoder.affine) == (262_144, "big", True)
     assert (transcoder.site, transcoder.site_out) == (Site("mlp_in", 12), Site("mlp_out", 12))

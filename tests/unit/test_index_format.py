@@ -81,10 +81,10 @@ def test_an_index_is_readable_from_the_document_alone(path: Path) -> None:
     lengths = packed(arrays["segment_length"], "<u4")[0].astype(np.int64)
     ends = np.cumsum(lengths)
 
-    found: dict[str, Any] = Index.open(path).feature(0)["groups"][0]
-    assert len(found["contexts"]) == contexts[0] > 10
+    result: dict[str, Any] = Index.open(path).feature(0)["groups"][0]
+    assert len(result["contexts"]) == contexts[0] > 10
     before = 65535
-    for n, context in enumerate(found["contexts"]):
+    for n, context in enumerate(result["contexts"]):
         before -= int(value[n])
         assert context["value"] == pytest.approx(before / 65535 * largest)
         peak = int(place[n])

@@ -69,8 +69,8 @@ def test_what_an_sae_does_not_say_is_said_before_the_model_is_read(
 
 def test_a_bundle(bundle: Bundle, tiny_corpus: Path, capfd: pytest.CaptureFixture[str]) -> None:
     cfg = IndexConfig(bundle=str(bundle.path), corpus=(str(tiny_corpus),), tokens=900, device="cpu")
-    found = run_index(cfg)
-    [entry] = found["indexes"]
+    result = run_index(cfg)
+    [entry] = result["indexes"]
     path = bundle.index_path(tiny.SAE_NAME)
     index = Index.open(path)
     assert entry["path"] == str(path)

@@ -141,10 +141,10 @@ def test_best_is_exact_however_it_is_fed(unit: str) -> None:
         for first in range(0, n, size):
             best_.merge(everything[place[first : first + size]])
         kept = best_.kept
-        found = list(
+        actual = list(
             zip(kept.feature.tolist(), kept.value.tolist(), kept.row.tolist(), strict=True)
         )
-        assert found == expected
+        assert actual == expected
         assert best_.bar.tolist() == [expected[8 * f + 7][1] for f in range(5)]
 
 
@@ -223,8 +223,8 @@ def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = PairCounts(torch.device("cpu"))
     for part in keys.split(37):
         counts.add(part)
-    found = dict(zip(*(column.tolist() for column in counts.result()), strict=True))
-    assert found == dict(Counter(keys.tolist()))
+    actual = dict(zip(*(column.tolist() for column in counts.result()), strict=True))
+    assert actual == dict(Counter(keys.tolist()))
     again = PairCounts(torch.device("cpu"))
     again.load(counts.state())
     again.add(keys[:10])
@@ -234,6 +234,6 @@ def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_top_pairs() -> None:
     keys = torch.tensor([1, 2, 3, 10, 11, 29])
     counts = torch.tensor([5, 9, 5, 1, 2, 7])
-    found = top_pairs(keys, counts, 10, k=2, at_least=2)
-    rows = list(zip(*(column.tolist() for column in found), strict=True))
+    actual = top_pairs(keys, counts, 10, k=2, at_least=2)
+    rows = list(zip(*(column.tolist() for column in actual), strict=True))
     assert rows == [(0, 2, 9), (0, 1, 5), (1, 1, 2), (2, 9, 7)]

@@ -32,7 +32,7 @@ def test_a_dead_feature_says_on_how_many_tokens() -> None:
 
 
 def test_words_that_differ_in_case_or_spaces_count_together() -> None:
-    found = describe(
+    result = describe(
         facts(
             tokens=[
                 ("said", 0.4, 0.002),
@@ -43,9 +43,9 @@ def test_words_that_differ_in_case_or_spaces_count_together() -> None:
             ]
         )
     )
-    assert found.text == "said · replied"
-    assert found.words == ("said", "replied")
-    assert abs(found.share - 0.75) < 1e-9
+    assert result.text == "said · replied"
+    assert result.words == ("said", "replied")
+    assert abs(result.share - 0.75) < 1e-9
 
 
 def test_what_is_common_everywhere_does_not_lead() -> None:
@@ -69,9 +69,9 @@ def test_examples_where_no_token_stands_out() -> None:
     spread = [("-ing", 0.01, 0.0001), ("house", 0.009, 0.0002), ("the", 0.01, 0.008)]
     assert text(tokens=spread) == "many tokens"
     spread += [("door", 0.008, 0.0002), ("room", 0.007, 0.0003), ("yard", 0.006, 0.0003)]
-    found = describe(facts(tokens=spread))
-    assert found.text == "many tokens, such as house · door · room"
-    assert found.words == ()
+    result = describe(facts(tokens=spread))
+    assert result.text == "many tokens, such as house · door · room"
+    assert result.words == ()
 
 
 def test_what_it_makes_the_model_expect() -> None:
@@ -125,9 +125,9 @@ def test_never_too_long_and_always_the_same() -> None:
             sources=[("a source with a rather long name", 0.9, 0.1)],
             raises=[(w, 10.0) for w in words],
         )
-        found = describe(given)
-        assert 0 < len(found.text) <= MAX_LENGTH
-        assert found == describe(given)
+        result = describe(given)
+        assert 0 < len(result.text) <= MAX_LENGTH
+        assert result == describe(given)
 
 
 def signature(
@@ -166,11 +166,11 @@ def test_telling_words_are_whole_frequent_and_marked() -> None:
         ("want", 0.1, 0.001),
         ("Wish", 0.1, 0.001),
     ]
-    found = describe(facts(tokens=tokens))
-    assert [word for word, _ in found.telling] == ["wish", "want"]
-    assert [share for _, share in found.telling] == pytest.approx([0.3, 0.1])
+    result = describe(facts(tokens=tokens))
+    assert [word for word, _ in result.telling] == ["wish", "want"]
+    assert [share for _, share in result.telling] == pytest.approx([0.3, 0.1])
     bits = 0.3 * np.log2(0.3 / 0.002) + 0.1 * np.log2(0.1 / 0.001)
-    assert found.telling_bits == pytest.approx(bits)
+    assert result.telling_bits == pytest.approx(bits)
 
 
 def test_highlights_prefer_varied_telling_words_of_middling_frequency() -> None:
@@ -184,9 +184,9 @@ def test_highlights_prefer_varied_telling_words_of_middling_frequency() -> None:
     ]
     # 4 is too rare, 5 never fires; what does not fit the rule comes after what does.
     frequency = [0.01, 0.01, 0.01, 0.01, 1e-6, 0.0]
-    found = ranked(signatures, frequency)
-    assert found[:3] == [1, 0, 2]
-    assert set(found[3:]) == {3, 4}
+    result = ranked(signatures, frequency)
+    assert result[:3] == [1, 0, 2]
+    assert set(result[3:]) == {3, 4}
 
 
 def test_highlights_prefer_features_that_expect_other_whole_words() -> None:
@@ -213,10 +213,10 @@ def test_highlights_show_no_feature_twice() -> None:
     ]
     near = np.array([[5], [5], [3], [2], [5], [4]])
     cosine = np.array([[0.1], [0.1], [0.9], [0.9], [0.2], [0.2]])
-    found = ranked(signatures, [0.01] * 6, near=near, cosine=cosine)
-    assert len({0, 1} & set(found)) == 1
-    assert len({2, 3} & set(found)) == 1
-    assert {4, 5} <= set(found)
+    result = ranked(signatures, [0.01] * 6, near=near, cosine=cosine)
+    assert len({0, 1} & set(result)) == 1
+    assert len({2, 3} & set(result)) == 1
+    assert {4, 5} <= set(result)
 
 
 def test_every_third_place_goes_to_a_source_and_they_take_turns() -> None:
@@ -230,8 +230,8 @@ def test_every_third_place_goes_to_a_source_and_they_take_turns() -> None:
 
 def test_the_reason_says_how_much_is_on_how_many_words() -> None:
     signatures = [signature("said", "cried"), signature("alone"), signature()]
-    found = rank_highlights(signatures, np.full(3, 0.01), NONE[:3].astype(int), NONE[:3])
-    assert [why for _, why in found] == [
+    result = rank_highlights(signatures, np.full(3, 0.01), NONE[:3].astype(int), NONE[:3])
+    assert [why for _, why in result] == [
         "80 % of its firing is on 2 words",
         "80 % of its firing is on one word",
         "fires on many tokens",

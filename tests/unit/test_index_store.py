@@ -112,11 +112,11 @@ def test_unknown_features_are_named(index: Index, feature: int) -> None:
 
 
 def test_summaries(index: Index) -> None:
-    found = index.summaries([5, 2, 5])
-    assert list(found) == [5, 2]
+    actual = index.summaries([5, 2, 5])
+    assert list(actual) == [5, 2]
     page = index.feature(5)
-    assert all(page[key] == value for key, value in found[5].items())
-    assert set(found[5]) == {
+    assert all(page[key] == value for key, value in actual[5].items())
+    assert set(actual[5]) == {
         "feature", "signature", "frequency", "max_act", "mean_act", "threshold",
     }  # fmt: skip
 
@@ -126,14 +126,14 @@ def test_summaries(index: Index) -> None:
 def test_sorting_is_complete_and_ties_keep_the_order_of_ids(
     index: Index, sort: str, descending: bool
 ) -> None:
-    found = index.search(sort=sort, descending=descending, limit=100)
-    assert found["total"] == tiny.D_SAE
-    ids = [row["feature"] for row in found["features"]]
+    actual = index.search(sort=sort, descending=descending, limit=100)
+    assert actual["total"] == tiny.D_SAE
+    ids = [row["feature"] for row in actual["features"]]
     assert sorted(ids) == list(range(tiny.D_SAE))
     key = {"id": "feature"}.get(sort, sort)
     if sort != "concentration":
         keys = [
-            (-row[key] if descending else row[key], row["feature"]) for row in found["features"]
+            (-row[key] if descending else row[key], row["feature"]) for row in actual["features"]
         ]
         assert keys == sorted(keys)
     pages = [
@@ -150,8 +150,8 @@ def test_an_unknown_sort_order_is_refused(index: Index) -> None:
 
 @pytest.mark.parametrize("query", ["12", "#12", " #12 "])
 def test_a_number_finds_the_feature(index: Index, query: str) -> None:
-    found = index.search(query)
-    assert [row["feature"] for row in found["features"]] == [12]
+    actual = index.search(query)
+    assert [row["feature"] for row in actual["features"]] == [12]
 
 
 def test_tokens_and_signatures_are_searched_whatever_the_case(index: Index) -> None:
@@ -161,9 +161,9 @@ def test_tokens_and_signatures_are_searched_whatever_the_case(index: Index) -> N
         texts = [row["token"] for row in page["fires_on"]["tokens"]] + [page["signature"]]
         if any("TRAIN".lower() in text.lower() for text in texts):
             expected.add(i)
-    found = index.search("TRAIN", limit=100)
-    assert {row["feature"] for row in found["features"]} == expected
-    assert found["total"] == len(expected) > 0
+    actual = index.search("TRAIN", limit=100)
+    assert {row["feature"] for row in actual["features"]} == expected
+    assert actual["total"] == len(expected) > 0
 
 
 @pytest.mark.parametrize(
@@ -181,32 +181,32 @@ def test_tokens_and_signatures_are_searched_whatever_the_case(index: Index) -> N
     ],
 )
 def test_a_query_is_text_and_nothing_else(index: Index, query: str) -> None:
-    found = index.search(query, limit=100)
+    actual = index.search(query, limit=100)
     texts = {
         i: [index.feature(i)["signature"]]
         + [row["token"] for row in index.feature(i)["fires_on"]["tokens"]]
         for i in range(tiny.D_SAE)
     }
     expected = {i for i, row in texts.items() if any(query.strip() in text for text in row)}
-    assert {row["feature"] for row in found["features"]} == expected
+    assert {row["feature"] for row in actual["features"]} == expected
     assert index.search()["total"] == tiny.D_SAE
 
 
 def test_filter_by_frequency_includes_its_bounds(index: Index) -> None:
     frequencies = index.frequencies()
     low, high = np.sort(frequencies)[[10, 40]]
-    found = index.search(min_frequency=low, max_frequency=high, limit=100)
+    actual = index.search(min_frequency=low, max_frequency=high, limit=100)
     expected = np.flatnonzero((frequencies >= low) & (frequencies <= high))
-    assert {row["feature"] for row in found["features"]} == set(expected.tolist())
+    assert {row["feature"] for row in actual["features"]} == set(expected.tolist())
     never = index.search(max_frequency=0.0, limit=100)["features"]
     assert [row["feature"] for row in never] == [tiny.DEAD]
 
 
 def test_highlights(index: Index) -> None:
-    found = index.highlights(5)
-    assert len(found) == 5
-    assert found == index.highlights(12)[:5]
-    for item in found:
+    actual = index.highlights(5)
+    assert len(actual) == 5
+    assert actual == index.highlights(12)[:5]
+    for item in actual:
         context = item["context"]
         assert context["value"] >= 0.6 * item["max_act"]
         assert context["activations"][context["peak"]] == context["value"]

@@ -81,13 +81,13 @@ def test_sdpa_is_refused_where_logits_are_capped_only(folder: Path, tmp_path: Pa
     )
     LlamaForCausalLM(config).save_pretrained(tmp_path / "llama")
     tiny.make_tokenizer().save_pretrained(tmp_path / "llama")
-    found = {}
+    result = {}
     for chosen in ("auto", "sdpa", "eager", "chunked"):
         model, _ = load_language_model(str(tmp_path / "llama"), torch.float32, attention=chosen)
-        found[chosen] = model.config._attn_implementation, logits(model)
-    assert [name for name, _ in found.values()] == ["sdpa", "sdpa", "eager", CHUNKED]
-    assert torch.equal(found["chunked"][1], found["eager"][1])
-    torch.testing.assert_close(found["auto"][1], found["eager"][1], atol=1e-5, rtol=0)
+        result[chosen] = model.config._attn_implementation, logits(model)
+    assert [name for name, _ in result.values()] == ["sdpa", "sdpa", "eager", CHUNKED]
+    assert torch.equal(result["chunked"][1], result["eager"][1])
+    torch.testing.assert_close(result["auto"][1], result["eager"][1], atol=1e-5, rtol=0)
 
 
 def _no_cap(*args: Any, softcap: float, **options: Any) -> Any:

@@ -165,14 +165,14 @@ def test_more_dead_features_than_auxk_takes_are_a_dense_step(
 
 
 def test_auxk_has_a_part_in_the_lists() -> None:
-    found = []
+    result = []
     for dead in (0, 7):
         toy = Toy(SMALL, architecture="topk")
         toy.bury(dead)
         toy.listed(plain_lists)(raw(SMALL, 0), control(0))
-        found.append(toy.state)
-    assert float(found[0].totals["scalars"][0]) < float(found[1].totals["scalars"][0])
-    assert distance(found[0].second["W_dec"][:7], found[1].second["W_dec"][:7]) > 1e-2
+        result.append(toy.state)
+    assert float(result[0].totals["scalars"][0]) < float(result[1].totals["scalars"][0])
+    assert distance(result[0].second["W_dec"][:7], result[1].second["W_dec"][:7]) > 1e-2
 
 
 @pytest.mark.parametrize(("d_sae", "k"), [(1009, 5), (64, 1), (4096, 3), (20, 20), (7, 2)])

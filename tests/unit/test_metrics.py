@@ -149,9 +149,9 @@ def test_evaluation_equals_a_slow_float64_computation(lm: SplicedLM, rows: list[
         "dead": float((frequency == 0).double().mean()),
         "high_frequency": float((frequency >= 0.1).double().mean()),
     }
-    found = evaluate(lm, "tiny", rows, batch_rows=7).as_dict()
-    assert found == pytest.approx(expected, rel=2e-4, abs=1e-5)
-    assert set(found) <= set(DEFINITIONS)
+    actual = evaluate(lm, "tiny", rows, batch_rows=7).as_dict()
+    assert actual == pytest.approx(expected, rel=2e-4, abs=1e-5)
+    assert set(actual) <= set(DEFINITIONS)
     assert expected["dead"] > 0
     assert expected["high_frequency"] > 0
 
@@ -197,11 +197,11 @@ def test_saes_of_one_site_are_measured_together(lm: SplicedLM, rows: list[TokenR
     runs: list[None] = []
     last = lm.model.base_model.layers[-1]
     handle = last.register_forward_hook(lambda *_: runs.append(None))
-    found = evaluate_together(lm, ["tiny", "other"], rows, batch_rows=len(rows))
+    actual = evaluate_together(lm, ["tiny", "other"], rows, batch_rows=len(rows))
     handle.remove()
     assert len(runs) == 5
     for name, one in alone.items():
-        assert found[name].as_dict() == pytest.approx(one.as_dict(), rel=1e-5, abs=1e-6)
+        assert actual[name].as_dict() == pytest.approx(one.as_dict(), rel=1e-5, abs=1e-6)
 
 
 def test_saes_of_several_sites_are_not(lm: SplicedLM, tiny_sae: SAE, rows: list[TokenRow]) -> None:
@@ -223,10 +223,10 @@ def test_a_perfect_sae_costs_nothing(lm: SplicedLM, rows: list[TokenRow]) -> Non
     cfg = lm.sae("tiny").cfg
     lm.add("identity", Identity(cfg))
     lm.sae("identity").cfg = type(cfg)(**{**cfg.__dict__, "d_sae": cfg.d_model})
-    found = evaluate(lm, "identity", rows)
-    assert (found.fvu, found.delta_lm_loss) == (0, 0)
-    assert found.kl == pytest.approx(0, abs=1e-6)
-    assert found.loss_recovered_mean == found.loss_recovered_zero == 1
+    actual = evaluate(lm, "identity", rows)
+    assert (actual.fvu, actual.delta_lm_loss) == (0, 0)
+    assert actual.kl == pytest.approx(0, abs=1e-6)
+    assert actual.loss_recovered_mean == actual.loss_recovered_zero == 1
 
 
 def test_uniformity_equals_a_finite_difference(lm: SplicedLM, rows: list[TokenRow]) -> None:
@@ -262,16 +262,16 @@ def test_without_bos_the_first_token_counts_but_has_no_loss(
 ) -> None:
     """As for a tokenizer that has no BOS: losses are means over the tokens that have one."""
     row = TokenRow(rows[0].document, 0, rows[0].ids[1:5])
-    found, text = evaluate(lm, "tiny", [row]), lm.analyse(row.ids.tolist(), "tiny").totals
-    assert found.tokens == text["tokens"] == 4
+    actual, text = evaluate(lm, "tiny", [row]), lm.analyse(row.ids.tolist(), "tiny").totals
+    assert actual.tokens == text["tokens"] == 4
     for name in ("l0", "ce_base", "ce_spliced", "delta_lm_loss", "kl"):
-        assert getattr(found, name) == pytest.approx(text[name], rel=1e-4, abs=1e-5)
+        assert getattr(actual, name) == pytest.approx(text[name], rel=1e-4, abs=1e-5)
 
 
 def test_a_text_of_one_token_has_no_loss(lm: SplicedLM, rows: list[TokenRow]) -> None:
-    found = evaluate(lm, "tiny", [TokenRow(rows[0].document, 0, rows[0].ids[1:2])])
-    assert found.tokens == 1
-    assert np.isnan([found.ce_base, found.kl, found.loss_recovered_mean, found.fvu]).all()
+    actual = evaluate(lm, "tiny", [TokenRow(rows[0].document, 0, rows[0].ids[1:2])])
+    assert actual.tokens == 1
+    assert np.isnan([actual.ce_base, actual.kl, actual.loss_recovered_mean, actual.fvu]).all()
 
 
 def test_no_text_is_named(lm: SplicedLM) -> None:

@@ -81,7 +81,7 @@ def test_another_sae_stays_in_links_to_features() -> None:
 def test_architectures_are_compared_only_where_the_sae_reads() -> None:
     assert "Architectures compared" not in overview_document().text
     page = overview_document(comparison=compared("resid_post/4", "mlp_out/1"))
-    assert "Architectures compared at resid_post/4" in page.text
+    assert "Architectures compared at layer 4 · resid_post" in page.text
     assert "mlp_out/1" not in page.text
     assert len(page.all("svg", **{"class": "pareto"})) == 2
     elsewhere = overview_document(comparison=compared("mlp_out/1"))

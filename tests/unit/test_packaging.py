@@ -38,9 +38,9 @@ def modules_after(statement: str) -> set[str]:
 
 def test_every_requirement_has_a_pin_that_it_allows():
     required = [*PROJECT["dependencies"], *(r for extra in EXTRAS.values() for r in extra)]
-    found = pins()
+    result = pins()
     for requirement in map(Requirement, required):
-        version = found[canonicalize_name(requirement.name)]
+        version = result[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} but pinned to {version}"
 
 

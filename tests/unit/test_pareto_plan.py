@@ -53,13 +53,13 @@ def done(group: Group, fvu: dict[float, float], l0: float = 64.0) -> dict[str, A
     }
 
 
-def sweeps(found: list[Group]) -> dict[str, Group]:
-    return {group.name: group for group in found if group.stage == "sweep"}
+def sweeps(result: list[Group]) -> dict[str, Group]:
+    return {group.name: group for group in result if group.stage == "sweep"}
 
 
 def test_only_sweeps_come_before_the_first_result() -> None:
-    found = plan(options(), {})
-    assert [group.name for group in found] == [
+    result = plan(options(), {})
+    assert [group.name for group in result] == [
         "sweep-jumprelu",
         "sweep-gated",
         "sweep-topk",
@@ -68,7 +68,7 @@ def test_only_sweeps_come_before_the_first_result() -> None:
         "sweep-dictionary_learning",
     ]
     # Both windows of a peer are tried at each rate.
-    assert [group.count for group in found] == [5, 5, 5, 5, 8, 8]
+    assert [group.count for group in result] == [5, 5, 5, 5, 8, 8]
 
 
 def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
@@ -80,14 +80,14 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
     for group in plan(chosen, groups):
         if group.stage == "curve":
             groups[group.name] = done(group, {2e-3: 0.15, 1e-3: 0.14, 5e-4: 0.2})
-    found = {group.name: group for group in plan(chosen, groups)}
+    result = {group.name: group for group in plan(chosen, groups)}
     sites = [
         "jumprelu-mlp_out/4+attn_out/4",
         "jumprelu-resid_post/1+mlp_out/1+attn_out/1",
         "jumprelu-resid_post/7+mlp_out/7+attn_out/7",
     ]
     others = [f"{name}-other_rate" for name in sites]
-    assert list(found) == [
+    assert list(result) == [
         "sweep-jumprelu",
         "jumprelu-resid_post/4",
         "sweep-saelens",
@@ -103,18 +103,18 @@ def test_the_sweep_chooses_the_rate_of_everything_else() -> None:
     ]
     # Curves are trained at half of the rate as well, seeds and sites at the better of the two,
     # sites at the other after it, and curves at a quarter in the end.
-    rates = {stage: {g.rates for g in found.values() if g.stage == stage} for stage in STAGES}
+    rates = {stage: {g.rates for g in result.values() if g.stage == stage} for stage in STAGES}
     assert rates["curve"] == {((2e-3, "own"), (1e-3, "own")), ((5e-4, "own"),)}
     assert rates["seeds"] == {((1e-3, "own"),)}
-    assert {found[name].rates for name in sites} == {((1e-3, "own"),)}
-    assert {found[name].rates for name in others} == {((2e-3, "own"),)}
-    assert found["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
-    assert found["jumprelu-resid_post/4-seed_2"].targets == (64,)
+    assert {result[name].rates for name in sites} == {((1e-3, "own"),)}
+    assert {result[name].rates for name in others} == {((2e-3, "own"),)}
+    assert result["jumprelu-resid_post/4"].targets == (16, 32, 64, 96, 128)
+    assert result["jumprelu-resid_post/4-seed_2"].targets == (64,)
     # The swept coefficient led to the L0 asked for: it stays there, and is larger for fewer.
     coefficients = dict(
         zip(
-            found["saelens-resid_post/4"].targets,
-            found["saelens-resid_post/4"].coefficients,
+            result["saelens-resid_post/4"].targets,
+            result["saelens-resid_post/4"].coefficients,
             strict=True,
         )
     )
@@ -139,20 +139,20 @@ def test_sites_with_many_dead_features_are_trained_at_a_lower_rate_too() -> None
                 "attn_out/7": 0.5 * dense,
                 "resid_post/7": 0.5 * (dense and row["lr"] == 2e-3),
             }.get(row["site"], 0.0)
-    found = {group.name: group for group in plan(chosen, groups)}
+    result = {group.name: group for group in plan(chosen, groups)}
     slower = "topk-attn_out/7-slower_rate"
     # First where many are dead, then everywhere else; each site once.
-    assert [name for name in found if name not in groups] == [
+    assert [name for name in result if name not in groups] == [
         slower,
         "topk-mlp_out/4+attn_out/4-slower_rate",
         "topk-resid_post/1+mlp_out/1+attn_out/1-slower_rate",
         "topk-resid_post/7+mlp_out/7-slower_rate",
     ]
-    assert found[slower].rates == ((5e-4, "own"),)
-    assert found[slower].targets == (16, 32, 64, 96, 128)
+    assert result[slower].rates == ((5e-4, "own"),)
+    assert result[slower].targets == (16, 32, 64, 96, 128)
     # What it finds changes nothing of the plan, and it is not known before both rates are.
-    groups[slower] = done(found[slower], {5e-4: 0.1})
-    assert {group.name for group in plan(chosen, groups)} == set(found)
+    groups[slower] = done(result[slower], {5e-4: 0.1})
+    assert {group.name for group in plan(chosen, groups)} == set(result)
     del groups[f"{name}-other_rate"]
     assert slower not in {group.name for group in plan(chosen, groups)}
 
@@ -179,41 +179,44 @@ def test_a_best_rate_at_an_end_is_looked_for_beyond_it(slope: int, further: list
 def test_rates_are_compared_at_the_same_l0() -> None:
     chosen = options(curves=("jumprelu",), lrs=(1e-3, 2e-3))
     group = plan(chosen, {})[0]
-    found = done(group, {1e-3: 0.2, 2e-3: 0.19})
-    found["rows"][1]["l0"] = 128.0  # the lower FVU is bought with twice the features
-    best = best_rate({group.name: found}, "jumprelu")
+    result = done(group, {1e-3: 0.2, 2e-3: 0.19})
+    result["rows"][1]["l0"] = 128.0  # the lower FVU is bought with twice the features
+    best = best_rate({group.name: result}, "jumprelu")
     assert best is not None
     assert best["lr"] == 1e-3
-    found["rows"][0]["fvu"] = None  # not finite
-    assert best_rate({group.name: found}, "jumprelu") == found["rows"][1]
-    found["rows"][1] |= {"l0": 2.0, "fvu": 1.0}  # broken down: what 64 features would do is unknown
-    assert best_rate({group.name: found}, "jumprelu") is None
-    assert [g.stage for g in plan(chosen, {group.name: found})] == ["sweep"]
+    result["rows"][0]["fvu"] = None  # not finite
+    assert best_rate({group.name: result}, "jumprelu") == result["rows"][1]
+    result["rows"][1] |= {
+        "l0": 2.0,
+        "fvu": 1.0,
+    }  # broken down: what 64 features would do is unknown
+    assert best_rate({group.name: result}, "jumprelu") is None
+    assert [g.stage for g in plan(chosen, {group.name: result})] == ["sweep"]
 
 
 def test_a_rate_that_kills_features_is_passed_over() -> None:
     chosen = options(curves=("jumprelu",), lrs=(1e-3, 2e-3))
     group = plan(chosen, {})[0]
-    found = done(group, {1e-3: 0.2, 2e-3: 0.1})
+    result = done(group, {1e-3: 0.2, 2e-3: 0.1})
     for dead, lr in ((MOST_DEAD, 2e-3), (MOST_DEAD + 0.01, 1e-3)):
-        found["rows"][1]["dead"] = dead
-        best = best_rate({group.name: found}, "jumprelu")
+        result["rows"][1]["dead"] = dead
+        best = best_rate({group.name: result}, "jumprelu")
         assert best is not None
         assert best["lr"] == lr
-    found["rows"][0]["dead"] = 0.9  # where none is without, FVU decides
-    assert best_rate({group.name: found}, "jumprelu") == found["rows"][1]
+    result["rows"][0]["dead"] = 0.9  # where none is without, FVU decides
+    assert best_rate({group.name: result}, "jumprelu") == result["rows"][1]
 
 
 def test_time_is_expected_from_what_was_measured() -> None:
     chosen = options(curves=("jumprelu",), tokens=4_096_000)
     group = plan(chosen, {})[0]
     first = expected_seconds(group, chosen, {})
-    found = done(group, dict.fromkeys(chosen.lrs, 0.2)) | {"step_seconds": 10e-3, "seconds": 500.0}
-    slow = expected_seconds(group, chosen, {group.name: found})
+    result = done(group, dict.fromkeys(chosen.lrs, 0.2)) | {"step_seconds": 10e-3, "seconds": 500.0}
+    slow = expected_seconds(group, chosen, {group.name: result})
     assert slow > 2 * first
     # Of a short group, much was what any group takes.
-    found["seconds"] = 60.0
-    assert first < expected_seconds(group, chosen, {group.name: found}) < slow
+    result["seconds"] = 60.0
+    assert first < expected_seconds(group, chosen, {group.name: result}) < slow
 
 
 def test_settings_that_decide_the_numbers_are_kept_and_others_are_not() -> None:

@@ -31,7 +31,7 @@ def api(tiny_bundle: Bundle) -> Api:
 
 
 def test_features_of_a_prompt_are_those_of_the_sae(api: Api) -> None:
-    found = as_json(api.prompt_features(TEXT))
+    actual = as_json(api.prompt_features(TEXT))
     engine = api.workbench.load()
     sae, site = engine.lm.sae(tiny.SAE_NAME), engine.lm.site(tiny.SAE_NAME)
     ids = encode_text(engine.lm.tokenizer, TEXT)
@@ -39,11 +39,11 @@ def test_features_of_a_prompt_are_those_of_the_sae(api: Api) -> None:
     acts = sae.encode(x)
     acts[0] = 0  # BOS is left alone
 
-    assert [row["id"] for row in found["tokens"]] == ids
-    assert text_of(found["tokens"][1:]) == TEXT
-    assert [row["special"] for row in found["tokens"]] == [True] + [False] * (len(ids) - 1)
+    assert [row["id"] for row in actual["tokens"]] == ids
+    assert text_of(actual["tokens"][1:]) == TEXT
+    assert [row["special"] for row in actual["tokens"]] == [True] + [False] * (len(ids) - 1)
     by_feature = torch.zeros_like(acts)
-    for row in found["features"]:
+    for row in actual["features"]:
         for token, activation in row["tokens"]:
             by_feature[token, row["feature"]] = activation
         assert row["peak"] == max(act for _, act in row["tokens"])
@@ -51,21 +51,21 @@ def test_features_of_a_prompt_are_those_of_the_sae(api: Api) -> None:
         assert [token for token, _ in row["tokens"]] == sorted(token for token, _ in row["tokens"])
     torch.testing.assert_close(by_feature, acts, atol=1e-5, rtol=1e-5)
     by_token = torch.zeros_like(acts)
-    for row in found["tokens"]:
+    for row in actual["tokens"]:
         assert row["active"] == len(row["active_features"])
         strengths = [activation for _, activation in row["active_features"]]
         assert strengths == sorted(strengths, reverse=True)
         for feature, activation in row["active_features"]:
             by_token[row["i"], feature] = activation
     assert torch.equal(by_token, by_feature)
-    peaks = [row["peak"] for row in found["features"]]
+    peaks = [row["peak"] for row in actual["features"]]
     assert peaks == sorted(peaks, reverse=True)
-    assert not found["truncated"]
+    assert not actual["truncated"]
 
 
 def test_totals_of_a_prompt_follow_from_its_tokens_and_the_index_s_mean(api: Api) -> None:
-    found = api.prompt_features(TEXT)
-    totals, tokens = found["totals"], found["tokens"]
+    actual = api.prompt_features(TEXT)
+    totals, tokens = actual["totals"], actual["tokens"]
     assert tokens[0]["loss"] is tokens[0]["delta"] is tokens[0]["kl"] is None
     losses = np.array([[row["loss"], row["spliced_loss"], row["kl"]] for row in tokens[1:]])
     for row in tokens[1:]:
@@ -128,35 +128,35 @@ def test_the_same_text_is_analysed_once(tiny_bundle: Bundle) -> None:
 
 
 def test_one_token_has_null_where_nothing_is_defined(api: Api) -> None:
-    found = as_json(api.prompt_features("T"))
-    assert found["tokens"][1]["loss"] > 0
-    assert found["totals"]["ce_base"] is None
-    assert found["totals"]["tokens"] == 1
+    actual = as_json(api.prompt_features("T"))
+    assert actual["tokens"][1]["loss"] > 0
+    assert actual["totals"]["ce_base"] is None
+    assert actual["totals"]["tokens"] == 1
 
 
 def test_hostile_text_comes_back_as_it_went_in(api: Api) -> None:
-    found = as_json(api.prompt_features(tiny.HOSTILE))
-    assert text_of(found["tokens"][1:]) == tiny.HOSTILE
+    actual = as_json(api.prompt_features(tiny.HOSTILE))
+    assert text_of(actual["tokens"][1:]) == tiny.HOSTILE
     spelt = api.prompt_features("<bos>a<eos>")
     assert [row["special"] for row in spelt["tokens"]].count(True) == 1
 
 
 def test_a_feature_on_one_s_own_text(api: Api) -> None:
-    found = as_json(api.test_text(TEXT, tiny.ALWAYS, tiny.SAE_NAME))
+    actual = as_json(api.test_text(TEXT, tiny.ALWAYS, tiny.SAE_NAME))
     row = next(
         row for row in api.prompt_features(TEXT)["features"] if row["feature"] == tiny.ALWAYS
     )
     expected = dict(map(tuple, row["tokens"]))
     for i, (act, pre) in enumerate(
-        zip(found["activations"], found["pre_activations"], strict=True)
+        zip(actual["activations"], actual["pre_activations"], strict=True)
     ):
         assert act == pytest.approx(expected.get(i, 0.0), abs=1e-5)
-        if found["special"][i]:
+        if actual["special"][i]:
             assert pre is None
         else:
-            assert (pre > found["threshold"]) == (act > 0)
-    assert str(found["activations"]).find("-0.0") == -1
-    assert "".join(found["tokens"][1:]) == TEXT
+            assert (pre > actual["threshold"]) == (act > 0)
+    assert str(actual["activations"]).find("-0.0") == -1
+    assert "".join(actual["tokens"][1:]) == TEXT
 
 
 # Features
@@ -171,10 +171,10 @@ def test_feature_knows_its_neighbours_by_number(api: Api) -> None:
 
 
 def test_search_passes_its_arguments_on(api: Api) -> None:
-    found = as_json(api.search_features(sort="max_act", descending=False, limit=5, offset=2))
+    actual = as_json(api.search_features(sort="max_act", descending=False, limit=5, offset=2))
     every = api.search_features(sort="max_act", descending=False, limit=tiny.D_SAE)
-    assert found["total"] == every["total"] == tiny.D_SAE
-    assert found["features"] == every["features"][2:7]
+    assert actual["total"] == every["total"] == tiny.D_SAE
+    assert actual["features"] == every["features"][2:7]
     acts = [row["max_act"] for row in every["features"]]
     assert acts == sorted(acts)
     narrow = api.search_features(min_frequency=0.3, max_frequency=0.9)
@@ -190,21 +190,21 @@ def test_a_random_feature_fires(api: Api) -> None:
 
 
 def test_overview_describes_the_bundle(api: Api) -> None:
-    found = as_json(overview.overview(api.workbench))
-    assert found["bundle"]["name"] == "tiny"
-    assert found["model"]["parameters"] == sum(
+    actual = as_json(overview.overview(api.workbench))
+    assert actual["bundle"]["name"] == "tiny"
+    assert actual["model"]["parameters"] == sum(
         parameter.numel() for parameter in api.workbench.load().model.parameters()
     )
-    assert found["model"]["layers"] == tiny.N_LAYERS
-    (sae,) = found["saes"]
+    assert actual["model"]["layers"] == tiny.N_LAYERS
+    (sae,) = actual["saes"]
     assert (sae["name"], sae["site"], sae["layer"]) == (tiny.SAE_NAME, "resid_post", 1)
-    histogram = found["frequency_histogram"]
+    histogram = actual["frequency_histogram"]
     assert len(histogram["edges"]) == len(histogram["counts"]) + 1
     dead = int((api.workbench.index().frequencies() == 0).sum())
     assert dead >= 1
     assert histogram["dead"] == pytest.approx(dead / tiny.D_SAE)
     assert sum(histogram["counts"]) + dead == tiny.D_SAE
-    assert found["index"]["tokens"] > 0
+    assert actual["index"]["tokens"] > 0
 
 
 def test_overview_needs_no_model_in_memory(tiny_bundle: Bundle) -> None:
@@ -253,9 +253,9 @@ def test_an_index_of_other_weights_is_refused(
     with pytest.raises(ValueError, match="built from other weights"):
         mixed.workbench.index()
     # Its numbers are those of another SAE: none of them is shown.
-    found = overview.overview(mixed.workbench)
-    assert "built from other weights" in found["missing"]["reason"]
-    assert found["frequency_histogram"] is None
+    actual = overview.overview(mixed.workbench)
+    assert "built from other weights" in actual["missing"]["reason"]
+    assert actual["frequency_histogram"] is None
     assert mixed.feature(FIRING)["frequency"] is None
 
 

@@ -37,30 +37,30 @@ def test_the_model_says_whether_it_chats(api: Api, textual: Api) -> None:
 
 
 def test_a_conversation_is_answered(api: Api) -> None:
-    found = as_json(api.steer(edits=[EDIT], messages=TURNS, max_new_tokens=5, temperature=0))
-    tokens = found["prompt_tokens"]
+    result = as_json(api.steer(edits=[EDIT], messages=TURNS, max_new_tokens=5, temperature=0))
+    tokens = result["prompt_tokens"]
     assert text_of(tokens) == (
         f"<bos>{START}user\nWhere does the river go?{END}\n{START}model\nTo the harbour.{END}\n"
         f"{START}user\nOh?{END}\n{START}model\n"
     )
-    assert found["turns"] == ["user", "model", "user", "model"]
-    assert found["messages"] == TURNS
-    assert "prompt" not in found
+    assert result["turns"] == ["user", "model", "user", "model"]
+    assert result["messages"] == TURNS
+    assert "prompt" not in result
     own = [row for row in tokens if not row["template"]]
     assert [text_of([row for row in own if row["turn"] == n]) for n in range(4)] == [
         *(turn["content"] for turn in TURNS),
         "",
     ]
     assert all(row["template"] for row in tokens if row["special"])
-    assert found["base"][0]["i"] == len(tokens)
+    assert result["base"][0]["i"] == len(tokens)
 
 
 def test_the_settings_of_a_conversation_repeat_it(api: Api) -> None:
     said = [{**SYSTEM, "in_user_turn": True}, *TURNS]
-    found = as_json(api.steer(edits=[EDIT], messages=said, max_new_tokens=4, temperature=1))
-    assert found["settings"]["messages"] == said
-    assert "prompt" not in found["settings"]
-    assert as_json(api.steer(**found["settings"])) == found
+    result = as_json(api.steer(edits=[EDIT], messages=said, max_new_tokens=4, temperature=1))
+    assert result["settings"]["messages"] == said
+    assert "prompt" not in result["settings"]
+    assert as_json(api.steer(**result["settings"])) == result
 
 
 def test_an_answer_ends_with_its_turn(api: Api) -> None:
@@ -83,13 +83,13 @@ def test_an_answer_ends_with_its_turn(api: Api) -> None:
 
 
 def test_special_tokens_of_the_template_keep_their_activation(api: Api) -> None:
-    found = as_json(api.prompt_features(messages=TURNS, sae="late"))
-    special = [row for row in found["tokens"] if row["special"]]
+    result = as_json(api.prompt_features(messages=TURNS, sae="late"))
+    special = [row for row in result["tokens"] if row["special"]]
     assert len(special) == 1 + 2 * 3 + 1
     assert all(row["active"] == 0 for row in special)
-    assert found["totals"]["tokens"] == len(found["tokens"]) - len(special)
+    assert result["totals"]["tokens"] == len(result["tokens"]) - len(special)
     # The template's ordinary words ("user") count as any others do.
-    ordinary = [row for row in found["tokens"] if row["template"] and not row["special"]]
+    ordinary = [row for row in result["tokens"] if row["template"] and not row["special"]]
     assert text_of(ordinary) == "user\n\nmodel\n\nuser\n\nmodel\n"
     assert any(row["active"] for row in ordinary)
 

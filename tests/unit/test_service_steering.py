@@ -28,9 +28,9 @@ def api(tiny_bundle: Bundle) -> Api:
 
 def test_an_edit_that_changes_nothing_changes_nothing(api: Api) -> None:
     edits = [{"feature": tiny.ALWAYS, "mode": "scale", "strength": 1}]
-    found = as_json(api.steer("The river", edits, max_new_tokens=12, temperature=1))
-    assert len(found["base"]) == 12
-    for base, steered in zip(found["base"], found["steered"], strict=True):
+    result = as_json(api.steer("The river", edits, max_new_tokens=12, temperature=1))
+    assert len(result["base"]) == 12
+    for base, steered in zip(result["base"], result["steered"], strict=True):
         assert steered["own"] == steered["after"]
         # The two are different rows of one matrix product, which may round differently.
         assert steered.pop("own") == pytest.approx(base.pop("own"), abs=1e-5)
@@ -40,7 +40,7 @@ def test_an_edit_that_changes_nothing_changes_nothing(api: Api) -> None:
 
 def test_strength_is_in_multiples_of_the_largest_activation(api: Api) -> None:
     largest = api.feature(FIRING)["max_act"]
-    found = api.steer(
+    result = api.steer(
         "The river",
         [
             {"feature": FIRING, "mode": "set", "strength": 2.5},
@@ -50,16 +50,16 @@ def test_strength_is_in_multiples_of_the_largest_activation(api: Api) -> None:
         max_new_tokens=3,
         temperature=0,
     )
-    values = [edit["value"] for edit in found["edits"]]
+    values = [edit["value"] for edit in result["edits"]]
     assert values == pytest.approx([2.5 * largest, 3.0, 0.0])
-    assert found["edits"][0]["max_act"] == largest
-    assert found["edits"][0]["positions"] == "all"
-    for row in found["base"]:
+    assert result["edits"][0]["max_act"] == largest
+    assert result["edits"][0]["positions"] == "all"
+    for row in result["base"]:
         assert row["own"] == row["after"]
         assert len(row["own"]) == 3
         assert row["own"][0] == row["own"][1]
     # Decoder rows are half of the unit-norm encoder's: half of the change is read back.
-    assert all(row["after"][0] > row["own"][0] for row in found["steered"])
+    assert all(row["after"][0] > row["own"][0] for row in result["steered"])
 
 
 def test_a_value_is_in_the_activation_s_own_units(api: Api) -> None:
@@ -68,10 +68,10 @@ def test_a_value_is_in_the_activation_s_own_units(api: Api) -> None:
         {"feature": FIRING, "mode": "scale", "value": 2},
         {"feature": tiny.DEAD, "mode": "add", "value": -0.5},
     ]
-    found = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
-    assert [edit["value"] for edit in found["edits"]] == [3.25, 2.0, -0.5]
-    assert not any("strength" in edit for edit in found["edits"])
-    assert as_json(api.steer(**found["settings"])) == found
+    result = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
+    assert [edit["value"] for edit in result["edits"]] == [3.25, 2.0, -0.5]
+    assert not any("strength" in edit for edit in result["edits"])
+    assert as_json(api.steer(**result["settings"])) == result
     # A strength beside a value is what was asked for; the value is what an answer said it came to.
     both = [{"feature": FIRING, "strength": 2, "value": 1e9}]
     (edit,) = api.steer("The river", both, max_new_tokens=1)["edits"]
@@ -80,13 +80,13 @@ def test_a_value_is_in_the_activation_s_own_units(api: Api) -> None:
 
 def test_the_settings_in_an_answer_repeat_it(api: Api) -> None:
     edits = [{"feature": FIRING, "strength": 1.5, "positions": [1, 2, 5]}, {"feature": OTHER}]
-    found = as_json(api.steer("A student", edits, max_new_tokens=6, temperature=1, seed=7))
-    assert as_json(api.steer(**found["settings"])) == found
+    result = as_json(api.steer("A student", edits, max_new_tokens=6, temperature=1, seed=7))
+    assert as_json(api.steer(**result["settings"])) == result
     # The edits as answered, with their raw values, are understood too.
-    again = api.steer(**{**found["settings"], "edits": found["edits"]})
-    assert as_json(again) == found
-    other = api.steer(**{**found["settings"], "seed": 8})
-    assert text_of(other["base"]) != text_of(found["base"])
+    again = api.steer(**{**result["settings"], "edits": result["edits"]})
+    assert as_json(again) == result
+    other = api.steer(**{**result["settings"], "seed": 8})
+    assert text_of(other["base"]) != text_of(result["base"])
 
 
 def test_a_stream_grows_token_by_token_into_the_answer(api: Api) -> None:
@@ -129,10 +129,10 @@ def test_closing_a_stream_ends_the_work(api: Api) -> None:
 
 def test_a_run_ends_at_its_time_limit_and_says_so(tiny_bundle: Bundle) -> None:
     hasty = api_of(tiny_bundle, Settings(threads=1, max_seconds=1e-6))
-    found = hasty.steer("The ship", [{"feature": FIRING}], max_new_tokens=50)
-    assert len(found["steered"]) == 1
-    assert found["done"]
-    assert "1e-06 seconds" in found["note"]
+    result = hasty.steer("The ship", [{"feature": FIRING}], max_new_tokens=50)
+    assert len(result["steered"]) == 1
+    assert result["done"]
+    assert "1e-06 seconds" in result["note"]
 
 
 def test_edits_of_generated_tokens_leave_the_prompt_alone(api: Api) -> None:

@@ -35,38 +35,38 @@ def indexed(tiny_bundle: Bundle) -> Api:
 
 def test_the_overview_says_what_is_loaded_and_what_builds_an_index(api: Api) -> None:
     fresh = api_of(api.workbench.bundle)
-    found = as_json(overview.overview(fresh.workbench))
+    result = as_json(overview.overview(fresh.workbench))
     assert fresh.workbench.engine is None
-    assert found["missing"]["reason"] == "SAE tiny has no index yet"
-    command = found["missing"]["command"]
+    assert result["missing"]["reason"] == "SAE tiny has no index yet"
+    command = result["missing"]["command"]
     folder = api.workbench.bundle.path
     assert command.startswith(f"jumpscope index --bundle {folder} --sae tiny --corpus")
-    assert found["frequency_histogram"] is None
-    assert found["highlights"] == []
-    (sae,) = found["saes"]
+    assert result["frequency_histogram"] is None
+    assert result["highlights"] == []
+    (sae,) = result["saes"]
     assert sae["reads"] == "resid_post/1"
     assert (sae["d_model"], sae["d_sae"], sae["d_out"]) == (tiny.D_MODEL, tiny.D_SAE, tiny.D_MODEL)
     assert len(sae["content_hash"]) == 64
 
 
 def test_a_feature_is_what_the_index_would_say_of_its_weights(api: Api, indexed: Api) -> None:
-    found, known = as_json(api.feature(FIRING)), indexed.feature(FIRING)
+    result, known = as_json(api.feature(FIRING)), indexed.feature(FIRING)
     for key in ("feature", "previous", "next", "threshold"):
-        assert found[key] == known[key]
+        assert result[key] == known[key]
     for side in ("raises", "lowers"):
-        mine, theirs = found["logits"][side], known["logits"][side]
+        mine, theirs = result["logits"][side], known["logits"][side]
         assert [row["id"] for row in mine] == [row["id"] for row in theirs]
         assert [row["token"] for row in mine] == [row["token"] for row in theirs]
         expected = [row["logit"] for row in theirs]
         assert [row["logit"] for row in mine] == pytest.approx(expected, rel=2e-3)
-    mine = {row["feature"]: row["cosine"] for row in found["neighbours"]}
+    mine = {row["feature"]: row["cosine"] for row in result["neighbours"]}
     theirs = {row["feature"]: row["cosine"] for row in known["neighbours"]}
     assert mine == pytest.approx(theirs, abs=1e-4)
     assert FIRING not in mine
-    assert found["norms"] == pytest.approx({"encoder": 1.0, "decoder": 0.5}, rel=1e-4)
-    assert found["frequency"] is found["max_act"] is found["pre_activation_histogram"] is None
-    assert found["groups"] == []
-    assert "tiny has no index" in found["missing"]["reason"]
+    assert result["norms"] == pytest.approx({"encoder": 1.0, "decoder": 0.5}, rel=1e-4)
+    assert result["frequency"] is result["max_act"] is result["pre_activation_histogram"] is None
+    assert result["groups"] == []
+    assert "tiny has no index" in result["missing"]["reason"]
 
 
 def test_in_the_signature_s_place_stand_the_tokens_it_raises(api: Api) -> None:
@@ -81,16 +81,16 @@ def test_in_the_signature_s_place_stand_the_tokens_it_raises(api: Api) -> None:
 def test_words_are_for_as_many_as_are_cheap(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     unembedding = api.workbench.load().model.get_output_embeddings().weight
     monkeypatch.setattr("app.engine.weights_only._BUDGET", {"cpu": 3 * unembedding.numel()})
-    found = api.prompt_features(TEXT)["features"]
-    assert len(found) > 4
-    assert [bool(row["signature"]) for row in found] == [True] * 3 + [False] * (len(found) - 3)
+    result = api.prompt_features(TEXT)["features"]
+    assert len(result) > 4
+    assert [bool(row["signature"]) for row in result] == [True] * 3 + [False] * (len(result) - 3)
 
 
 def test_features_are_listed_by_number_and_threshold(api: Api) -> None:
-    found = as_json(api.search_features(limit=5))
-    assert found["total"] == tiny.D_SAE
-    assert [row["feature"] for row in found["features"]] == [0, 1, 2, 3, 4]
-    assert found["missing"]["command"]
+    result = as_json(api.search_features(limit=5))
+    assert result["total"] == tiny.D_SAE
+    assert [row["feature"] for row in result["features"]] == [0, 1, 2, 3, 4]
+    assert result["missing"]["command"]
     rest = api.search_features(limit=5, offset=62)["features"]
     assert [row["feature"] for row in rest] == [62, 63]
     by_threshold = api.search_features(sort="threshold", limit=tiny.D_SAE)["features"]
@@ -124,25 +124,25 @@ def test_a_random_feature_is_any_one(api: Api) -> None:
 
 
 def test_on_a_prompt_the_variance_is_the_text_s_own(api: Api) -> None:
-    found = as_json(api.prompt_features(TEXT))
+    result = as_json(api.prompt_features(TEXT))
     engine = api.workbench.load()
     ids = encode_text(engine.lm.tokenizer, TEXT)
     with engine.spliced([tiny.SAE_NAME]) as lm:
         own = lm.analyse(ids, tiny.SAE_NAME).totals["fvu"]
-    assert found["totals"]["fvu"] == pytest.approx(own)
-    assert "of this text alone" in found["definitions"]["fvu"]
-    assert "max_act" not in found["definitions"]
-    assert all(row["max_act"] is None and row["frequency"] is None for row in found["features"])
-    assert as_json(api.delta_loss(TEXT))["totals"] == found["totals"]
-    assert api.delta_loss(TEXT)["definitions"] == found["definitions"]
+    assert result["totals"]["fvu"] == pytest.approx(own)
+    assert "of this text alone" in result["definitions"]["fvu"]
+    assert "max_act" not in result["definitions"]
+    assert all(row["max_act"] is None and row["frequency"] is None for row in result["features"])
+    assert as_json(api.delta_loss(TEXT))["totals"] == result["totals"]
+    assert api.delta_loss(TEXT)["definitions"] == result["definitions"]
 
 
 def test_a_text_of_one_s_own(api: Api, indexed: Api) -> None:
-    found = as_json(api.test_text(TEXT, FIRING))
+    result = as_json(api.test_text(TEXT, FIRING))
     known = as_json(indexed.test_text(TEXT, FIRING))
-    assert found.pop("max_act") is None
+    assert result.pop("max_act") is None
     assert known.pop("max_act") > 0
-    assert found == known
+    assert result == known
 
 
 def test_steering_takes_values_and_refuses_multiples_of_what_is_unknown(api: Api) -> None:
@@ -151,10 +151,10 @@ def test_steering_takes_values_and_refuses_multiples_of_what_is_unknown(api: Api
         {"feature": OTHER, "mode": "scale", "strength": 2},
         {"feature": OTHER, "mode": "ablate"},
     ]
-    found = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
-    assert [edit["value"] for edit in found["edits"]] == [2.5, 2, 0]
-    assert [edit["max_act"] for edit in found["edits"]] == [None] * 3
-    assert as_json(api.steer(**found["settings"])) == found
+    result = as_json(api.steer("The river", edits, max_new_tokens=3, temperature=0))
+    assert [edit["value"] for edit in result["edits"]] == [2.5, 2, 0]
+    assert [edit["max_act"] for edit in result["edits"]] == [None] * 3
+    assert as_json(api.steer(**result["settings"])) == result
     for edit in ({"feature": FIRING}, {"feature": FIRING, "mode": "cap", "strength": 1}):
         with pytest.raises(ValueError, match="Edit 1 needs a value in the activation's own units"):
             api.steer("The river", [edit])

@@ -37,9 +37,9 @@ def test_a_replacement_by_itself_is_bit_identical(tiny_model: Any, site: Site) -
 def test_sites_are_the_documented_tensors(tiny_model: Any) -> None:
     """One block's arithmetic, redone from the captured activations."""
     layer = tiny_model.model.layers[1]
-    with torch.no_grad(), capture(tiny_model, [Site(kind, 1) for kind in KINDS]) as found:
+    with torch.no_grad(), capture(tiny_model, [Site(kind, 1) for kind in KINDS]) as result:
         logits(tiny_model)
-        x = {site.kind: activation for site, activation in found.items()}
+        x = {site.kind: activation for site, activation in result.items()}
         assert torch.equal(layer.self_attn.o_proj(x["attn_out"]), x["attn_proj"])
         assert torch.equal(layer.post_attention_layernorm(x["attn_proj"]), x["attn_add"])
         assert torch.equal(x["resid_pre"] + x["attn_add"], x["resid_mid"])
@@ -85,14 +85,14 @@ def test_activations_stop_after_the_last_layer_needed(tiny_model: Any) -> None:
         for i, layer in enumerate(tiny_model.model.layers)
     ]
     try:
-        found = activations(tiny_model, IDS, [Site("resid_post", 1), Site("mlp_out", 0)])
+        result = activations(tiny_model, IDS, [Site("resid_post", 1), Site("mlp_out", 0)])
         assert ran == [0, 1]
-        with capture(tiny_model, list(found)) as whole:
+        with capture(tiny_model, list(result)) as whole:
             logits(tiny_model)
     finally:
         for handle in handles:
             handle.remove()
-    assert all(torch.equal(found[site], whole[site]) for site in found)
+    assert all(torch.equal(result[site], whole[site]) for site in result)
     assert hooks(tiny_model) == 0
 
 
@@ -122,9 +122,9 @@ class TupleModel(nn.Module):
 
 def test_tuple_outputs_are_captured_and_replaced() -> None:
     model, x = TupleModel(), torch.randn(1, 3, 4)
-    with capture(model, [Site("resid_post", 0)]) as found:
+    with capture(model, [Site("resid_post", 0)]) as result:
         model(x)
-    assert torch.equal(found[Site("resid_post", 0)], model.model.layers[0](x)[0])  # pyright: ignore
+    assert torch.equal(result[Site("resid_post", 0)], model.model.layers[0](x)[0])  # pyright: ignore
     with replace(model, Site("resid_post", 1), torch.zeros_like):
         assert not model(x).any()
     # Without a norm after the MLP, mlp_out is the MLP's own output.

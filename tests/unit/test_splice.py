@@ -70,13 +70,13 @@ def test_analysis_equals_a_slow_float64_computation(lm: SplicedLM, ids: list[int
     spliced_loss = [-q[t - 1, ids[t]] for t in real]
     kl = [(np.exp(p[t - 1]) * (p[t - 1] - q[t - 1])).sum() for t in real]
 
-    found = lm.analyse(ids, "tiny")
-    np.testing.assert_allclose(found.base_loss[1:], base_loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.spliced_loss[1:], spliced_loss, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(found.kl[1:], kl, rtol=1e-3, atol=1e-5)
-    assert np.isnan([found.base_loss[0], found.spliced_loss[0], found.kl[0]]).all()
+    result = lm.analyse(ids, "tiny")
+    np.testing.assert_allclose(result.base_loss[1:], base_loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.spliced_loss[1:], spliced_loss, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(result.kl[1:], kl, rtol=1e-3, atol=1e-5)
+    assert np.isnan([result.base_loss[0], result.spliced_loss[0], result.kl[0]]).all()
     dense = np.zeros_like(acts)
-    dense[found.token, found.feature] = found.activation
+    dense[result.token, result.feature] = result.activation
     acts[0] = 0
     np.testing.assert_allclose(dense, acts, rtol=1e-4, atol=1e-4)
     expected = {
@@ -89,9 +89,9 @@ def test_analysis_equals_a_slow_float64_computation(lm: SplicedLM, ids: list[int
         "delta_lm_loss": np.mean(spliced_loss[1:]) - np.mean(base_loss[1:]),
         "kl": np.mean(kl[1:]),
     }
-    assert found.totals == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert result.totals == pytest.approx(expected, rel=1e-4, abs=1e-5)
     # Tokens in order, activations falling within each.
-    key = list(zip(found.token, -found.activation, strict=True))
+    key = list(zip(result.token, -result.activation, strict=True))
     assert key == sorted(key)
 
 
@@ -108,10 +108,10 @@ def test_analysis_at_every_site_equals_two_forwards(
     special = torch.tensor(lm.is_special(ids))[None, :, None]
     with replace(lm.model, site, lambda x: torch.where(special, x, sae(x))):
         spliced = plain_logits(lm, ids)
-    found, targets = lm.analyse(ids, "tiny"), torch.tensor(ids[1:])
+    result, targets = lm.analyse(ids, "tiny"), torch.tensor(ids[1:])
     for losses, logits in (
-        (found.base_loss, plain_logits(lm, ids)),
-        (found.spliced_loss, spliced),
+        (result.base_loss, plain_logits(lm, ids)),
+        (result.spliced_loss, spliced),
     ):
         expected = torch.nn.functional.cross_entropy(logits[:-1], targets, reduction="none")
         np.testing.assert_allclose(losses[1:], expected, rtol=1e-5, atol=1e-5)
@@ -119,13 +119,13 @@ def test_analysis_at_every_site_equals_two_forwards(
 
 def test_special_tokens_keep_their_activation(lm: SplicedLM, ids: list[int]) -> None:
     with_eos = [*ids[:6], lm.tokenizer.eos_token_id, *ids[6:]]
-    found = lm.analyse(with_eos, "tiny")
-    assert not np.isin([0, 6], found.token).any()
-    assert found.sq_error[0] == found.sq_error[6] == 0
-    assert found.totals["tokens"] == len(with_eos) - 2
+    result = lm.analyse(with_eos, "tiny")
+    assert not np.isin([0, 6], result.token).any()
+    assert result.sq_error[0] == result.sq_error[6] == 0
+    assert result.totals["tokens"] == len(with_eos) - 2
     # Of the tokens before EOS only BOS has a different predictor, so their losses are unchanged.
     np.testing.assert_allclose(
-        found.spliced_loss[1:6], lm.analyse(ids, "tiny").spliced_loss[1:6], rtol=1e-4, atol=1e-5
+        result.spliced_loss[1:6], lm.analyse(ids, "tiny").spliced_loss[1:6], rtol=1e-4, atol=1e-5
     )
 
 

@@ -26,9 +26,9 @@ def test_byte_level_texts_join_to_the_text(tiny_tokenizer: Any, text: str) -> No
     assert ids.count(tiny_tokenizer.bos_token_id) == 1
     assert not set(ids[1:]) & special_ids(tiny_tokenizer)
     vocab = vocabulary(tiny_tokenizer)
-    found = token_texts(ids, vocab)
-    assert len(found) == len(ids)
-    assert "".join(found) == BOS + text
+    result = token_texts(ids, vocab)
+    assert len(result) == len(ids)
+    assert "".join(result) == BOS + text
     stream = TokenStream(vocab)
     assert "".join(stream.push(i) for i in ids) == BOS + text
 
@@ -50,8 +50,8 @@ def test_tokens_without_a_character_say_their_bytes() -> None:
 def test_tokens_without_a_glyph_say_their_bytes_too() -> None:
     texts = ["\N{ZERO WIDTH JOINER}", "\r", "\r\n", " ", "\N{THAI CHARACTER SARA II}", "\x1b"]
     vocabulary = [text.encode() for text in texts]
-    found = partial_bytes(range(len(texts)), texts, vocabulary)
-    assert found == ["E2 80 8D", "0D", "", "", "", "1B"]
+    result = partial_bytes(range(len(texts)), texts, vocabulary)
+    assert result == ["E2 80 8D", "0D", "", "", "", "1B"]
 
 
 def test_max_tokens_counts_bos(tiny_tokenizer: Any) -> None:

@@ -34,11 +34,11 @@ def text(tiny_corpus: Path, tiny_tokenizer: PreTrainedTokenizerFast) -> Text:
 def _rows(text: Text, count: int, start: Cursor | None = None) -> list[tuple[int, ...]]:
     """The first `count` batches' rows, padding cut off."""
     stream = itertools.islice(text.stream(start or Cursor()), count)
-    found = []
+    result = []
     for prompts in stream:
         for row in prompts.input_ids.tolist():
-            found.append(tuple(i for i in row if i != text.tokenizer.pad_token_id))
-    return found
+            result.append(tuple(i for i in row if i != text.tokenizer.pad_token_id))
+    return result
 
 
 def test_a_reading_has_every_row_once_in_another_order_each_time(
@@ -47,8 +47,8 @@ def test_a_reading_has_every_row_once_in_another_order_each_time(
     rows = token_rows(documents([str(tiny_corpus)]), tiny_tokenizer, 16)
     expected = [tuple(row.ids.tolist()) for row in rows]
     n = len(expected)
-    found = _rows(text, 2 * n // text.rows + 1)
-    first, second = found[:n], found[n : 2 * n]
+    result = _rows(text, 2 * n // text.rows + 1)
+    first, second = result[:n], result[n : 2 * n]
     assert sorted(first) == sorted(second) == sorted(expected)
     assert len({tuple(first), tuple(second), tuple(expected)}) == 3
 
@@ -153,13 +153,13 @@ def test_every_token_is_served_once_and_mixed(
 
 def _harvest(model: Gemma2ForCausalLM, text: Text, site: Site, tokens: int) -> Tensor:
     """Activations in the text's order, from whole forwards, without the buffer."""
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     stream = text.stream(Cursor())
-    while sum(map(len, found)) < tokens:
+    while sum(map(len, result)) < tokens:
         prompts = next(stream)
         x = activations(model, prompts.input_ids, [site])[site]
-        found.append(x.flatten(0, 1)[prompts.counted])
-    return torch.cat(found)[:tokens]
+        result.append(x.flatten(0, 1)[prompts.counted])
+    return torch.cat(result)[:tokens]
 
 
 def test_sites_are_aligned_and_do_not_depend_on_each_other(
@@ -202,8 +202,8 @@ def test_restored_buffer_continues_bit_for_bit(
     with _buffer(tiny_model, text, sites) as restored:
         restored.restore(state)
         for batch in expected:
-            found = restored.batch()
-            assert all(torch.equal(found[site], batch[site]) for site in sites)
+            result = restored.batch()
+            assert all(torch.equal(result[site], batch[site]) for site in sites)
 
 
 def test_the_buffer_is_never_larger_than_the_run_needs() -> None:

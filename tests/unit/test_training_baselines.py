@@ -119,9 +119,9 @@ def _plain(architecture: Architecture, p: Parameters) -> Tensor:
 def test_gradients_are_those_of_finite_differences(architecture: Architecture) -> None:
     parameters = _parameters(architecture)
     batch = _batch(since_fired=_since_fired())
-    found, stats = LOSSES[architecture]().gradients(parameters, batch)
+    result, stats = LOSSES[architecture]().gradients(parameters, batch)
     wide = {name: t.detach().double() for name, t in parameters.items()}
-    assert found.keys() == wide.keys()
+    assert result.keys() == wide.keys()
     if architecture != "jumprelu":  # whose L0 the plain formula leaves out
         assert float(stats.scalars[0]) == pytest.approx(float(_plain(architecture, wide)), rel=1e-5)
     step = 1e-6
@@ -138,7 +138,7 @@ def test_gradients_are_those_of_finite_differences(architecture: Architecture) -
             tensor.view(-1)[i] = before
             expected.view(-1)[i] = (sides[0] - sides[1]) / (2 * step)
         assert expected.abs().max() > 1e-3, name
-        torch.testing.assert_close(found[name].double(), expected, atol=2e-5, rtol=1e-3, msg=name)
+        torch.testing.assert_close(result[name].double(), expected, atol=2e-5, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("architecture", LOSSES)
@@ -168,8 +168,8 @@ def test_gradients_do_not_prefer_a_scale_of_latents(architecture: Architecture) 
     would shrink it without end.
     """
     parameters = _parameters(architecture)
-    found, _ = LOSSES[architecture]().gradients(parameters, _batch())
-    along = {name: (found[name] * p.detach()) for name, p in parameters.items()}
+    result, _ = LOSSES[architecture]().gradients(parameters, _batch())
+    along = {name: (result[name] * p.detach()) for name, p in parameters.items()}
     shorter = sum(along[name] for name in ("b_gate", "b_mag", "b_enc") if name in along)
     shorter = along["W_enc"].sum(dim=0) + shorter
     longer = along["W_dec"].sum(dim=1)
@@ -189,9 +189,9 @@ def test_nothing_is_revived_where_nothing_is_dead_or_left() -> None:
         parameters["b_dec"].fill_(0.5)
     raw = torch.full((BATCH, D_MODEL), 0.5)
     batch = replace(_batch(since_fired=_since_fired()), raw=raw, scale=torch.tensor(1.0))
-    found, stats = loss.gradients(parameters, batch)
+    result, stats = loss.gradients(parameters, batch)
     assert float(stats.scalars[0]) == 0
-    assert all(bool(g.isfinite().all()) for g in found.values())
+    assert all(bool(g.isfinite().all()) for g in result.values())
 
 
 def test_auxk_moves_dead_features_alone() -> None:

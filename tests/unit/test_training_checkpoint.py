@@ -24,10 +24,10 @@ def test_round_trip(tmp_path: Path) -> None:
     train_checkpoint.save(tmp_path, 7, tensors, state)
     loaded = train_checkpoint.load_newest(tmp_path)
     assert loaded is not None
-    step, found, found_state = loaded
+    step, result, found_state = loaded
     assert (step, found_state) == (7, state)
-    assert found.keys() == tensors.keys()
-    assert all(torch.equal(found[name], tensors[name]) for name in tensors)
+    assert result.keys() == tensors.keys()
+    assert all(torch.equal(result[name], tensors[name]) for name in tensors)
 
 
 def test_nothing_there(tmp_path: Path) -> None:

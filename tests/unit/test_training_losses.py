@@ -63,7 +63,7 @@ def _gradients(
 
 def test_weight_gradients_are_those_of_the_plain_formula() -> None:
     parameters = _parameters()
-    found, _ = _gradients(parameters)
+    result, _ = _gradients(parameters)
     wide = {n: p.detach().double().requires_grad_() for n, p in parameters.items()}
     x = _raw().double() / SCALE
     z = (x - wide["b_dec"]) @ wide["W_enc"] + wide["b_enc"]
@@ -73,14 +73,14 @@ def test_weight_gradients_are_those_of_the_plain_formula() -> None:
     expected = torch.autograd.grad(loss, [wide[name] for name in names])
     for name, gradient in zip(names, expected, strict=True):
         assert gradient.abs().max() > 0.01
-        torch.testing.assert_close(found[name].double(), gradient, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(result[name].double(), gradient, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("targeted", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_threshold_gradient_by_hand(kernel: Kernel, targeted: bool) -> None:
     parameters = _parameters()
-    found, _ = _gradients(parameters, kernel, targeted)
+    result, _ = _gradients(parameters, kernel, targeted)
     p = {n: t.detach().double() for n, t in parameters.items()}
     x = _raw().double() / SCALE
     z = (x - p["b_dec"]) @ p["W_enc"] + p["b_enc"]
@@ -95,7 +95,7 @@ def test_threshold_gradient_by_hand(kernel: Kernel, targeted: bool) -> None:
     expected = through_recon + through_penalty
     assert through_recon.abs().max() > 1e-3
     assert through_penalty.abs().max() > 1e-3
-    torch.testing.assert_close(found["threshold"].double(), expected, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(result["threshold"].double(), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_penalty_reaches_the_threshold_alone() -> None:
@@ -136,10 +136,10 @@ def test_statistics_count_the_batch() -> None:
 def test_bfloat16_products_leave_sums_and_gradients_in_float32() -> None:
     loss = JumpReLULoss(bandwidth=BANDWIDTH, products=torch.bfloat16)
     parameters = _parameters()
-    found, stats = loss.gradients(parameters, _batch(dtype=torch.bfloat16))
+    result, stats = loss.gradients(parameters, _batch(dtype=torch.bfloat16))
     exact, _ = _gradients(parameters)
-    assert all(t.dtype == torch.float32 for t in (*found.values(), *stats))
+    assert all(t.dtype == torch.float32 for t in (*result.values(), *stats))
     for name in ("W_enc", "W_dec", "b_dec"):
         # 2^-8 is bfloat16's spacing; a hundred terms, and thresholds crossed by rounding, add up.
-        error = (found[name] - exact[name]).norm() / exact[name].norm()
+        error = (result[name] - exact[name]).norm() / exact[name].norm()
         assert 0 < error < 0.05, name

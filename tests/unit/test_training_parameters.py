@@ -36,11 +36,11 @@ def test_fitted_start_is_as_near_as_its_directions_allow(d_sae: int) -> None:
         assert len(p["threshold"].unique()) == 1
         rest = x - p["b_dec"]
         z = rest @ p["W_enc"]
-        found = (z * (z > p["threshold"] / EASE)) @ p["W_dec"]
-    along = (found * rest).sum() / rest.square().sum()
+        result = (z * (z > p["threshold"] / EASE)) @ p["W_dec"]
+    along = (result * rest).sum() / rest.square().sum()
     assert float(along) == pytest.approx(0.5, abs=0.03)
     # Nothing else than what W_enc starts at is nearer to the input.
-    best = (found * rest).sum() / found.square().sum()
+    best = (result * rest).sum() / result.square().sum()
     assert float(best) == pytest.approx(1, abs=0.15)
 
 

@@ -52,41 +52,41 @@ def _steps(toy: Toy, kind: str, most: float, count: int) -> tuple[dict[str, Tens
     return whole, parts[0][1]
 
 
-def _assert_close(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    assert found.keys() == expected.keys()
+def _assert_close(result: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    assert result.keys() == expected.keys()
     for name, tensor in expected.items():
-        assert distance(found[name], tensor) < TOLERANCE, name
+        assert distance(result[name], tensor) < TOLERANCE, name
 
 
 @pytest.mark.parametrize("targeted", [True, False])
 def test_dense_steps(targeted: bool) -> None:
     toy = Toy(SHAPE, targeted=targeted)
-    found, _ = _steps(toy, "dense", 0, 3)
+    result, _ = _steps(toy, "dense", 0, 3)
     for i in range(3):
         toy.dense(raw(SHAPE, i), control(i))
-    _assert_close(found, toy.state.tensors)
+    _assert_close(result, toy.state.tensors)
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_sparse_steps(kernel: Kernel, beta1: float) -> None:
     toy = Toy(SHAPE, kernel=kernel, beta1=beta1)
-    found, kinds = _steps(toy, "sparse", 0.9, 3)
+    result, kinds = _steps(toy, "sparse", 0.9, 3)
     assert kinds == [True] * 3
     for i in range(3):
         toy.dense(raw(SHAPE, i), control(i))
-    _assert_close(found, toy.state.tensors)
+    _assert_close(result, toy.state.tensors)
 
 
 @pytest.mark.parametrize("architecture", ["gated", "standard", "topk"])
 def test_listed_steps(architecture: Architecture) -> None:
     toy = Toy(SHAPE, architecture=architecture)
     toy.bury(9)
-    found, kinds = _steps(toy, "listed", 0.5, 3)
+    result, kinds = _steps(toy, "listed", 0.5, 3)
     assert kinds == [True] * 3
     for i in range(3):
         toy.dense(raw(SHAPE, i), control(i))
-    _assert_close(found, toy.state.tensors)
+    _assert_close(result, toy.state.tensors)
 
 
 def test_listed_steps_are_dense_where_one_part_is_too_full() -> None:
@@ -96,11 +96,11 @@ def test_listed_steps_are_dense_where_one_part_is_too_full() -> None:
         toy.start["b_enc"][80:] += 0.5
         for name, p in toy.state.plain.items():
             p.copy_(toy.start[name])
-    found, kinds = _steps(toy, "listed", 0.2, 2)
+    result, kinds = _steps(toy, "listed", 0.2, 2)
     assert kinds == [False] * 2
     for i in range(2):
         toy.dense(raw(SHAPE, i), control(i))
-    _assert_close(found, toy.state.tensors)
+    _assert_close(result, toy.state.tensors)
 
 
 def test_where_one_part_is_too_full_all_take_the_dense_step() -> None:
@@ -111,14 +111,14 @@ def test_where_one_part_is_too_full_all_take_the_dense_step() -> None:
         toy.start["threshold"][80:] = 0.01
     counts = _entries(toy)
     assert counts[0] < 0.1 < 0.3 < counts[2]
-    found, kinds = _steps(toy, "sparse", 0.2, 2)
+    result, kinds = _steps(toy, "sparse", 0.2, 2)
     assert kinds == [False] * 2
     with torch.no_grad():
         for name, p in toy.state.plain.items():
             p.copy_(toy.start[name])
     for i in range(2):
         toy.dense(raw(SHAPE, i), control(i))
-    _assert_close(found, toy.state.tensors)
+    _assert_close(result, toy.state.tensors)
 
 
 def _entries(toy: Toy) -> list[float]:

@@ -70,14 +70,14 @@ def _reached(
 
 @pytest.mark.parametrize("loss", FOUND.values(), ids=FOUND)
 def test_jumprelu_reaches_its_targets(loss: LossOptions) -> None:
-    found = _reached("jumprelu", loss, (3, 6))
-    assert found == pytest.approx([3, 6], rel=0.03)
+    result = _reached("jumprelu", loss, (3, 6))
+    assert result == pytest.approx([3, 6], rel=0.03)
 
 
 @pytest.mark.parametrize("architecture", ["gated", "standard"])
 def test_lambda_is_steered_to_the_targets(architecture: Architecture) -> None:
-    found = _reached(architecture, LossOptions(), (3, 6))
-    assert found == pytest.approx([3, 6], rel=0.03)
+    result = _reached(architecture, LossOptions(), (3, 6))
+    assert result == pytest.approx([3, 6], rel=0.03)
 
 
 def test_topk_keeps_k() -> None:

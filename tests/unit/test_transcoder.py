@@ -59,9 +59,9 @@ def reconstruction(sae: SAE, x: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
 
 def test_analysis_equals_a_slow_computation(lm: SplicedLM, ids: list[int]) -> None:
     row = torch.tensor([ids])
-    found = activations(lm.model, row, [READ, WRITE])
-    acts, recon = reconstruction(lm.sae("tc"), found[READ][0])
-    y = found[WRITE][0].double().numpy()
+    result = activations(lm.model, row, [READ, WRITE])
+    acts, recon = reconstruction(lm.sae("tc"), result[READ][0])
+    y = result[WRITE][0].double().numpy()
     new = y.copy()
     new[1:] = recon[1:]  # BOS keeps its own
     with torch.no_grad():
@@ -87,12 +87,12 @@ def test_evaluation_agrees_with_the_analysis_of_each_text(
     lm: SplicedLM, tiny_tokenizer: Any, tiny_corpus: Path
 ) -> None:
     rows = list(token_rows(documents([str(tiny_corpus)]), tiny_tokenizer, 24))[:6]
-    found = evaluate(lm, "tc", rows, batch_rows=4)
+    result = evaluate(lm, "tc", rows, batch_rows=4)
     each = [lm.analyse(row.ids.tolist(), "tc").totals for row in rows]
     weights = [totals["tokens"] for totals in each]
     for name in ("l0", "ce_base", "ce_spliced", "kl"):
         expected = np.average([totals[name] for totals in each], weights=weights)
-        assert getattr(found, name) == pytest.approx(expected, rel=1e-4)
+        assert getattr(result, name) == pytest.approx(expected, rel=1e-4)
     assert 0 < uniformity(lm, "tc", rows) <= 1
 
 

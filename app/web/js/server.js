@@ -33,9 +33,9 @@ let endpoints = null;
 /** @param {string} name */
 function endpoint(name) {
   endpoints ??= JSON.parse(document.getElementById("endpoints")?.textContent ?? "{}");
-  const found = endpoints?.[name];
-  if (!found) throw new Error(`there is no endpoint ${name}`);
-  return found;
+  const endpoint = endpoints?.[name];
+  if (!endpoint) throw new Error(`there is no endpoint ${name}`);
+  return endpoint;
 }
 
 /** The address of a path within the app, wherever a proxy serves it. @param {string} path */

@@ -105,8 +105,8 @@ def test_what_is_right_of_the_threshold_is_what_fires_even_on_the_threshold(
     thresholds = values[choice, torch.arange(tiny.D_SAE)]
     sae.load_state_dict(sae.state_dict() | {"threshold": thresholds.clamp(min=0.0)})
     build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
-    found = Index.open(tmp_path / "i.duckdb")
-    pages = [found.feature(i) for i in FEATURES]
+    result = Index.open(tmp_path / "i.duckdb")
+    pages = [result.feature(i) for i in FEATURES]
     right = [right_of_the_threshold(page["pre_activation_histogram"]) for page in pages]
     assert right == [page["active_tokens"] for page in pages]
     assert sum(right) > 0
@@ -121,12 +121,12 @@ def check_best(
 ) -> None:
     """The same values from places that have them; of equal values any place will do."""
     places = {(t.document, t.in_document): t for t in dense.tokens}
-    found = [places[at(c)] for c in contexts]
+    result = [places[at(c)] for c in contexts]
     values = [value for value, _ in expected]
     assert [c["value"] for c in contexts] == pytest.approx(values, abs=tolerance)
-    assert [column[t.place] for t in found] == pytest.approx(values, abs=1e-5)
-    assert len({t.row for t in found}) == len(found)
-    assert len({t.document for t in found}) == len({t.document for _, t in expected})
+    assert [column[t.place] for t in result] == pytest.approx(values, abs=1e-5)
+    assert len({t.row for t in result}) == len(result)
+    assert len({t.document for t in result}) == len({t.document for _, t in expected})
 
 
 def test_strongest_contexts(pages: list[dict[str, Any]], dense: Reference) -> None:
@@ -146,9 +146,9 @@ def test_few_documents_are_filled_up_with_further_rows(
 ) -> None:
     cfg = config(tiny_corpus, top=80, near_misses=70, per_interval=0)
     build_index(tiny_model, tiny_tokenizer, sae, cfg, tmp_path / "i.duckdb")
-    found = Index.open(tmp_path / "i.duckdb")
+    result = Index.open(tmp_path / "i.duckdb")
     for i in FEATURES:
-        page = found.feature(i)
+        page = result.feature(i)
         for name, k, events, column in (
             ("top", 80, dense.events(i), dense.acts[:, i]),
             ("near_miss", 70, dense.misses(i), dense.pre_acts[:, i]),
@@ -164,14 +164,14 @@ def test_few_documents_are_filled_up_with_further_rows(
 def test_near_misses(pages: list[dict[str, Any]], dense: Reference) -> None:
     for i, page in enumerate(pages):
         expected = dense.strongest(dense.misses(i), 5)
-        found = group(page, "near_miss")
+        result = group(page, "near_miss")
         gap = page["threshold"] - expected[-1][0]
         tolerance = 1e-5 + 1e-3 * gap
-        check_best(found["contexts"], dense, dense.pre_acts[:, i], expected, tolerance)
-        for context in found["contexts"]:
+        check_best(result["contexts"], dense, dense.pre_acts[:, i], expected, tolerance)
+        for context in result["contexts"]:
             assert context["value"] <= page["threshold"]
             assert context["activations"][context["peak"]] == 0
-        assert found["high"] == page["threshold"]
+        assert result["high"] == page["threshold"]
 
 
 def test_windows_hold_the_text_and_the_activations(
@@ -205,15 +205,15 @@ def test_intervals_are_sampled_distinct_documents_first(
     for i, page in enumerate(pages):
         edges = np.linspace(page["threshold"], page["max_act"], 6)
         for n in range(1, 6):
-            found = group(page, f"interval_{n}")
+            result = group(page, f"interval_{n}")
             low, high = edges[n - 1], edges[n]
-            assert (found["low"], found["high"]) == pytest.approx((low, high), rel=1e-5)
+            assert (result["low"], result["high"]) == pytest.approx((low, high), rel=1e-5)
             inside: dict[tuple[int, int], Token] = {
                 (t.document, t.in_document): t
                 for value, t in dense.events(i)
                 if low - 1e-5 < value <= high + 1e-5
             }
-            contexts = found["contexts"]
+            contexts = result["contexts"]
             assert {at(c) for c in contexts} <= set(inside)
             rows = {t.row for t in inside.values()}
             documents = {t.document for t in inside.values()}
@@ -236,9 +236,9 @@ def test_tokens_and_sources_it_fires_on(
         by_token = Counter(t.id for t in events)
         ranked = sorted(by_token.items(), key=lambda item: (-item[1], item[0]))
         expected = [(token, n) for token, n in ranked if n >= 3][:10]
-        found = page["fires_on"]["tokens"]
-        assert [row["id"] for row in found] == [token for token, _ in expected]
-        for row, (token, n) in zip(found, expected, strict=True):
+        result = page["fires_on"]["tokens"]
+        assert [row["id"] for row in result] == [token for token, _ in expected]
+        for row, (token, n) in zip(result, expected, strict=True):
             share = n / len(events)
             assert row["share"] == pytest.approx(share)
             assert row["lift"] == pytest.approx(share / (base_tokens[token] / total))
@@ -265,11 +265,11 @@ def test_a_dead_feature(pages: list[dict[str, Any]], dense: Reference) -> None:
 
 
 def test_hostile_text_comes_back_as_it_was(pages: list[dict[str, Any]]) -> None:
-    found = [
+    result = [
         c for page in pages for g in page["groups"] for c in g["contexts"] if c["document"] == 1
     ]
-    assert found
+    assert result
     hostile = tiny.tiny_documents()[1]["text"]
-    texts = ["".join(c["tokens"]) for c in found]
+    texts = ["".join(c["tokens"]) for c in result]
     assert all(text in hostile for text in texts)
     assert any("onerror=alert(1)" in text for text in texts)

@@ -32,8 +32,8 @@ def check_logits(page: dict[str, Any], logits: np.ndarray, specials: set[int]) -
         (page["logits"]["lowers"], ranked[::-1][:10]),
     ):
         assert [row["id"] for row in rows] == expected
-        found = [row["logit"] for row in rows]
-        assert found == pytest.approx(logits[expected].tolist(), rel=2e-3, abs=2e-3)
+        result = [row["logit"] for row in rows]
+        assert result == pytest.approx(logits[expected].tolist(), rel=2e-3, abs=2e-3)
 
 
 def test_logits(
@@ -59,11 +59,11 @@ def test_logits_at_attn_out_go_through_the_output_projection_and_its_norm(
         build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), tmp_path / "i.duckdb")
         scale = 1 + gain.double().numpy()
         projection = block.self_attn.o_proj.weight.double().numpy()
-        found = Index.open(tmp_path / "i.duckdb")
+        result = Index.open(tmp_path / "i.duckdb")
         for i in (0, 5, 40):
             direction = scale * (projection @ sae.W_dec[i].double().numpy())
             logits = expected_logits(tiny_model, direction)
-            check_logits(found.feature(i), logits, set(tiny_tokenizer.all_special_ids))
+            check_logits(result.feature(i), logits, set(tiny_tokenizer.all_special_ids))
     finally:
         gain.copy_(before)
 
@@ -75,10 +75,10 @@ def test_neighbours(pages: list[dict[str, Any]], sae: SAE) -> None:
     np.fill_diagonal(cosine, -np.inf)
     for i, page in enumerate(pages):
         order = np.argsort(-cosine[i])[:10]
-        found = page["neighbours"]
-        assert [row["feature"] for row in found] == order.tolist()
-        assert [row["cosine"] for row in found] == pytest.approx(cosine[i][order], abs=2e-5)
-        assert [row["signature"] for row in found] == [pages[j]["signature"] for j in order]
+        result = page["neighbours"]
+        assert [row["feature"] for row in result] == order.tolist()
+        assert [row["cosine"] for row in result] == pytest.approx(cosine[i][order], abs=2e-5)
+        assert [row["signature"] for row in result] == [pages[j]["signature"] for j in order]
 
 
 @pytest.mark.parametrize(
@@ -92,21 +92,21 @@ def test_logits_before_a_norm_go_through_its_gain(
     before = gain.detach().clone()
     gain.copy_(torch.linspace(-0.5, 0.5, len(gain)))
     try:
-        found = top_logits(tiny_model, moved(sae, kind), 10, frozenset(), torch.tensor([5]))
+        result = top_logits(tiny_model, moved(sae, kind), 10, frozenset(), torch.tensor([5]))
         scale = 1 + gain.double().numpy()
     finally:
         gain.copy_(before)
     logits = expected_logits(tiny_model, scale * sae.W_dec[5].double().numpy())
-    assert found.raises[0].tolist() == np.argsort(-logits)[:10].tolist()
-    np.testing.assert_allclose(found.raises_logit[0], np.sort(logits)[::-1][:10], rtol=1e-4)
+    assert result.raises[0].tolist() == np.argsort(-logits)[:10].tolist()
+    np.testing.assert_allclose(result.raises_logit[0], np.sort(logits)[::-1][:10], rtol=1e-4)
 
 
 def test_what_the_mlp_reads_has_no_logits(
     tiny_model: Any, tiny_tokenizer: Any, sae: SAE, tiny_corpus: Path, tmp_path: Path
 ) -> None:
     for kind in ("mlp_in", "mlp_in_unit"):
-        found = top_logits(tiny_model, moved(sae, kind), 10, frozenset(), torch.tensor([5, 6]))
-        assert found.raises.shape == found.lowers_logit.shape == (2, 0)
+        result = top_logits(tiny_model, moved(sae, kind), 10, frozenset(), torch.tensor([5, 6]))
+        assert result.raises.shape == result.lowers_logit.shape == (2, 0)
     path, cfg = tmp_path / "i.duckdb", config(tiny_corpus)
     meta = build_index(tiny_model, tiny_tokenizer, moved(sae, "mlp_in"), cfg, path)
     assert meta["listed_logits"] == 0

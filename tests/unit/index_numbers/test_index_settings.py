@@ -127,11 +127,11 @@ def test_other_architectures(
         if hasattr(sae, source):
             getattr(sae, name).data = getattr(sae, source).detach().clone()
     build_index(tiny_model, tiny_tokenizer, sae, config(tiny_corpus), tmp_path / "i.duckdb")
-    found = Index.open(tmp_path / "i.duckdb")
+    result = Index.open(tmp_path / "i.duckdb")
     acts = sae.encode(torch.from_numpy(dense.x).float()).double().numpy()
-    np.testing.assert_allclose(found.frequencies(), (acts > 0).mean(0), atol=2 / len(acts))
-    np.testing.assert_allclose(found.max_acts(), acts.max(0), rtol=1e-4, atol=1e-4)
-    page = found.feature(3)
+    np.testing.assert_allclose(result.frequencies(), (acts > 0).mean(0), atol=2 / len(acts))
+    np.testing.assert_allclose(result.max_acts(), acts.max(0), rtol=1e-4, atol=1e-4)
+    page = result.feature(3)
     for context in group(page, "near_miss")["contexts"]:
         assert context["activations"][context["peak"]] == 0
 
