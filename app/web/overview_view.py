@@ -188,10 +188,12 @@ def comparison(data: Data | None, row: Data) -> dict[str, Any] | None:
         own = None
         if row.get("l0") is not None and row.get(metric) is not None:
             own = Mark("this SAE", (row["l0"], row[metric]))
-        plots.append(plot(lines_of(data, site, metric), title=site, y_name=name, own=own))
+        lines = lines_of(data, site, metric)
+        title = name[:1].upper() + name[1:]
+        plots.append(plot(lines, title=title, y_name=name, own=own))
     return {
         "plots": plots,
-        "site": site,
+        "place": row["place"],
         "width": count(data["d_sae"]),
         "tokens": count(data["tokens"]),
         "rows": [
