@@ -39,8 +39,11 @@ def part(template: str, macro: str, /, *arguments: Any) -> Markup:
 
 
 def _signature(text: str) -> Markup:
-    """A feature's signature; its dots stay with the word before them when it breaks."""
-    return escape(text).replace(" · ", Markup("&nbsp;· "))
+    """A feature's signature; its dots stay with the word before them when it breaks.
+
+    js/dom.js draws it alike.
+    """
+    return escape(text).replace(" · ", Markup("&nbsp;· ")).replace(" …", Markup("&nbsp;…"))
 
 
 _ENVIRONMENT.globals |= {

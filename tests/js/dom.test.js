@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { address, el, quoted, tokenNodes, tokenText } from "../../app/web/js/dom.js";
+import { address, el, quoted, tokenNodes, tokenText, unbroken } from "../../app/web/js/dom.js";
 
 /** As much of an element as dom.js uses. */
 class FakeElement {
@@ -122,4 +122,8 @@ test("an address leaves out what is empty, and escapes the rest", () => {
   assert.equal(address("features", { q: 'a&b="ü', n: 0 }), "features?q=a%26b%3D%22%C3%BC&n=0");
   assert.equal(address("./", { sae: "" }), "./");
   assert.equal(address("./"), "./");
+});
+
+test("no line of a signature begins with a dot", () => {
+  assert.equal(unbroken("sea · ship … → sail"), "sea\u00a0· ship\u00a0… → sail");
 });

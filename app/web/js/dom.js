@@ -32,6 +32,13 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 /**
+ * A feature's signature; its dots stay with the word before them when it breaks.
+ * @param {string} signature
+ */
+export const unbroken = (signature) =>
+  signature.replaceAll(" · ", "\u00a0· ").replaceAll(" …", "\u00a0…");
+
+/**
  * Append a token's text to `node`, with its line breaks drawn and kept; returns `node`.
  * @template {ParentNode} Parent
  * @param {Parent} node

@@ -3,7 +3,7 @@
    the raw value of its strength beside it. Where no index knows the feature's largest activation,
    and where an edit comes with a value, the number is in the activation's own units. */
 
-import { address, el } from "./dom.js";
+import { address, el, unbroken } from "./dom.js";
 import { hasSae, sae as pageSae, saeInAddress, saes } from "./frame.js";
 import { markProblem } from "./given.js";
 import { number } from "./numbers.js";
@@ -202,7 +202,7 @@ export function editList(box, { most, add, changed, promptTokens }) {
     if (summary === null) return `There is no feature ${feature} in this SAE.`;
     if (summary) {
       const href = address("features", { sae: saeInAddress(row.sae), feature });
-      return el("a", { href }, summary.signature);
+      return el("a", { href }, unbroken(summary.signature));
     }
     if (!text || feature !== null || row.asking) return "";
     if (!row.suggestions.length) return `No feature matches “${text}”.`;

@@ -5,7 +5,7 @@
    data-more; prompt.js listens. */
 
 import { openCard, reproduceButton } from "./card.js";
-import { address, el, quoted } from "./dom.js";
+import { address, el, quoted, unbroken } from "./dom.js";
 import { sae, saeInAddress } from "./frame.js";
 import { fixed, number, percent } from "./numbers.js";
 import {
@@ -92,7 +92,7 @@ function featureTable({ data, state }, pairs, { caption, where, most = Infinity 
           "div",
           { class: "feature" },
           button("pick id", what, `#${feature.feature}`),
-          el("span", { class: "signature-text", dir: "auto" }, feature.signature),
+          el("span", { class: "signature-text", dir: "auto" }, unbroken(feature.signature)),
           bar(part),
         ),
       ),
@@ -273,7 +273,7 @@ export function featurePanel({ data }, feature, all) {
       "feature",
       el("b", { class: "id" }, `#${feature.feature}`),
       " ",
-      el("span", { dir: "auto" }, feature.signature),
+      el("span", { dir: "auto" }, unbroken(feature.signature)),
     ),
     links(data, feature, tokens),
     el(
