@@ -1,0 +1,46 @@
+"""Where lines and rows of a page end: what belongs together stands together."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+Opened = Callable[..., Page]
+
+
+def test_the_links_of_the_footer_stand_side_by_side(site: Site, opened: Opened) -> None:
+    links = opened(site.url + "/").locator(".foot a")
+    catalog, api = (links.nth(i).bounding_box() for i in range(2))
+    assert catalog
+    assert api
+    assert 0 < api["x"] - (catalog["x"] + catalog["width"]) < 40
+
+
+def test_code_in_one_line_has_no_gaps(site: Site, opened: Opened) -> None:
+    """The demo's code of this feature is indented below each line break."""
+    contexts = opened(site.url + "/features?feature=3259").locator(".context .tokens")
+    texts = [each for each in contexts.all_inner_texts() if "↵" in each]
+    assert texts
+    assert not [each for each in texts if "    " in each]
+
+
+def test_a_feature_of_a_text_keeps_its_words_whole_on_a_small_phone(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(site.url + "/prompt?text=The%20old%20ship")
+    page.set_viewport_size({"width": 320, "height": 640})
+    name = page.locator("#text-features div.feature").first
+    expect(name).to_be_visible()
+    box = name.bounding_box()
+    assert box
+    assert box["width"] > 120
+
+
+def test_the_fields_of_sampling_stand_in_one_line_on_a_small_phone(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(site.url + "/steer")
+    page.set_viewport_size({"width": 320, "height": 640})
+    boxes = [each.bounding_box() for each in page.locator(".sampling input").all()]
+    assert len({box["y"] for box in boxes if box}) == 1
