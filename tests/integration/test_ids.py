@@ -67,6 +67,8 @@ def serving(
             env=hub.environment(cache, token=token),
             cwd=Path(__file__).parents[2],
             stderr=stderr,
+            # A test run that is itself in the background may have Ctrl-C's signal ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
     try:
         for _ in range(600):
