@@ -116,9 +116,9 @@ class _Run:
         watch: Sequence[tuple[str, int]],
     ) -> None:
         self.lm = lm
-        self.arms = [[(self._sae_name(edit), edit) for edit in arm] for arm in arms]
+        self.arms = [[(lm.edited_sae(edit), edit) for edit in arm] for arm in arms]
         self.watch = watch
-        for name, feature in [*watch, *((n, e.feature) for arm in self.arms for n, e in arm)]:
+        for name, feature in watch:
             lm.check_features(name, [feature])
         self.names = sorted({n for n, _ in watch} | {n for arm in self.arms for n, _ in arm})
         self.steering = {
@@ -138,17 +138,6 @@ class _Run:
         self.cache: Any = None
         self.own: list[tuple[float, ...]] = [() for _ in arms]
         self.after: list[tuple[float, ...]] = [() for _ in arms]
-
-    def _sae_name(self, edit: Edit) -> str:
-        if edit.sae:
-            return edit.sae
-        loaded = self.lm.sae_names
-        if len(loaded) != 1:
-            raise ValueError(
-                f"the edit of feature {edit.feature} does not say which SAE it belongs to: "
-                f"{', '.join(loaded)} are loaded."
-            )
-        return loaded[0]
 
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""

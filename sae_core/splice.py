@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sae_core.attention_sink import is_sink
 from sae_core.config import Site
+from sae_core.edits import Edit
 from sae_core.head import hidden_states
 from sae_core.metrics import affected, fvu, token_comparison
 from sae_core.placement import in_float64
@@ -147,7 +148,7 @@ class SplicedLM:
         encodings: list[_Encoded] = []
 
         def splice(x: Tensor, y: Tensor) -> Tensor:
-            special[:1] |= self._is_sink(sae, x[0], y[0])
+            special[:1] |= self.has_sink(sae, x[0], y[0])
             kept = special.to(y.device)
             encodings.append(_encoded(sae, x[0], y[0], ~kept))
             recon = encodings[0].recon.to(y.dtype)
@@ -192,12 +193,12 @@ class SplicedLM:
             x = activations(self.model, torch.tensor([list(ids)], device=self.device), [site])[site]
         pre_acts = sae.pre_acts(x[0].float())
         keep = ~torch.tensor(self.is_special(ids), device=self.device)[:, None]
-        keep[:1] &= not self._is_sink(sae, x[0], x[0])
+        keep[:1] &= not self.has_sink(sae, x[0], x[0])
         columns = list(features)
         acts = sae.activate(pre_acts)[:, columns] * keep
         return (pre_acts[:, columns] * keep).cpu().numpy(), acts.cpu().numpy()
 
-    def _is_sink(self, sae: SAE, x: Tensor, y: Tensor) -> bool:
+    def has_sink(self, sae: SAE, x: Tensor, y: Tensor) -> bool:
         """Whether the first token of a text is an attention sink (`sae_core.attention_sink`), as
         training or measuring the SAE found it, or as the norms of what it reads and reconstructs
         here have it.
@@ -210,6 +211,21 @@ class SplicedLM:
             return True
         norms = (torch.linalg.vector_norm(each.float(), dim=-1) for each in (x, y))
         return any(is_sink(each[:1], each[1:]) for each in norms)
+
+    def edited_sae(self, edit: Edit) -> str:
+        """Name of the SAE whose feature an edit changes; ValueError if it does not say which of
+        several, or the feature does not exist.
+        """
+        name = edit.sae
+        if not name:
+            if len(self._saes) != 1:
+                raise ValueError(
+                    f"the edit of feature {edit.feature} does not say which SAE it belongs to: "
+                    f"{', '.join(self._saes)} are loaded."
+                )
+            (name,) = self._saes
+        self.check_features(name, [edit.feature])
+        return name
 
     def check_features(self, sae_name: str, features: Sequence[int]) -> None:
         """ValueError naming the first feature that the SAE does not have."""
