@@ -64,12 +64,13 @@ EXAMPLES = [
     *(("steering.md", number) for number in range(4)),
     *(("api.md", number) for number in range(2)),
     ("reproduce.md", 0),
+    ("effects.md", 0),
 ]
 
 
 def test_the_docs_have_the_examples_that_are_tested_here() -> None:
-    pages = ("steering.md", "api.md", "reproduce.md")
-    assert [len(blocks(page, "python")) for page in pages] == [4, 2, 1]
+    pages = ("steering.md", "api.md", "reproduce.md", "effects.md")
+    assert [len(blocks(page, "python")) for page in pages] == [4, 2, 1, 1]
     assert [len(blocks("steering.md", "json")), len(blocks("api.md", "sh"))] == [1, 1]
 
 
