@@ -14,6 +14,7 @@ has to come from products of the same shape as theirs.
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -57,6 +58,7 @@ class ArmBatch:
     changed: Int[Tensor, "arms read"]
     """1 where an arm's edits have changed an activation at this token or before it, else 0."""
 
+    @cached_property
     def log_probs(self) -> tuple[Tensor, Tensor]:
         """Of the arms and of the unedited row, float64, nats."""
         return in_float64(self.logits).log_softmax(-1), in_float64(self.unedited).log_softmax(-1)
@@ -65,7 +67,7 @@ class ArmBatch:
         """KL in nats from the model's next-token distribution to each arm's, float64; 0 where the
         arm changes nothing.
         """
-        log_q, log_p = self.log_probs()
+        log_q, log_p = self.log_probs
         kl = torch.linalg.vecdot(log_p.exp(), log_p - log_q)
         # Never below 0 but by rounding.
         return torch.where(self.changed.to(kl.device) > 0, kl.clamp(min=0), 0.0)

@@ -238,7 +238,7 @@ class _Study:
         change = np.full((len(pairs.feature), len(self.tokens)), np.nan)
         for batch in self.arms.run(edits, read=[self.last], memory=memory):
             rows = chosen[list(batch.arms)]
-            log_q, log_p = batch.log_probs()
+            log_q, log_p = batch.log_probs
             moved = (log_q - log_p)[:, 0, self.tokens] * batch.changed.to(log_q.device)
             change[rows] = moved.cpu().numpy()
             kl[rows] = batch.kl()[:, 0].cpu().numpy()
