@@ -212,7 +212,7 @@ def test_a_plot_stands_alone() -> None:
 def test_the_overview_shows_the_site_that_an_sae_reads(results: dict[str, Any]) -> None:
     curves = curves_of(results)
     page = overview_document(comparison=curves)
-    assert "Architectures compared at resid_post/4" in page.text
+    assert "Architectures compared at layer 4 · resid_post" in page.text
     assert "SAEs of 4,096 features, each trained on" in page.text
     shown = comparison(curves, {"reads": "mlp_out/1"})
     assert shown is not None
