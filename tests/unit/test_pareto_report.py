@@ -216,7 +216,7 @@ def test_the_overview_shows_the_site_that_an_sae_reads(results: dict[str, Any]) 
     assert "SAEs of 4,096 features, each trained on" in page.text
     shown = comparison(curves, {"reads": "mlp_out/1", "place": "layer 1 · mlp_out"})
     assert shown is not None
-    assert shown["site"] == "mlp_out/1"
+    assert shown["place"] == "layer 1 · mlp_out"
     assert comparison(curves, {"reads": "mlp_out/3"}) is None
     assert comparison(None, {"reads": "mlp_out/1"}) is None
 
