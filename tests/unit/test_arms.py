@@ -1,37 +1,25 @@
 """Many edits of one text over what they share, each against a plain forward with plain hooks."""
 
 import dataclasses
-from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
-from transformers import MistralConfig, MistralForCausalLM
 
 from sae_core import attention
-from sae_core.arms import ArmBatch, Arms
+from sae_core.arms import Arms
 from sae_core.config import Site
 from sae_core.edits import MODES, Edit
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
 from tests import tiny, tiny_chat
+from tests.arms_reference import WINDOW, by_arm, logits_of, slow_acts, slow_logits, windowed_mistral
 from tests.tiny import ALWAYS, DEAD, make_sae
 
 TEXT = "The river remembers two letters in the winter of 1912. My neighbour returns it at noon."
-WINDOW = 8
-"""What the tiny model's layers 0 and 2 see."""
-
-MODULES = {
-    "resid_pre": ("model.layers.{}", "input"),
-    "resid_post": ("model.layers.{}", "output"),
-    "mlp_in": ("model.layers.{}.mlp", "input"),
-    "mlp_out": ("model.layers.{}.post_feedforward_layernorm", "output"),
-    "attn_out": ("model.layers.{}.self_attn.o_proj", "input"),
-    "attn_add": ("model.layers.{}.post_attention_layernorm", "output"),
-}
 SITES = [
     "resid_pre/0",
     "resid_pre/2",
@@ -56,75 +44,6 @@ def ids(tiny_tokenizer: Any) -> list[int]:
 def lm(tiny_model: Any, tiny_tokenizer: Any) -> SplicedLM:
     saes = {site: make_sae(tiny_model, tiny_tokenizer, Site.parse(site)) for site in SITES}
     return SplicedLM(tiny_model, tiny_tokenizer, saes)
-
-
-def slow_acts(sae: SAE, x: Tensor) -> Tensor:
-    pre = x @ sae.W_enc + sae.b_enc
-    return torch.where(pre > sae.get_parameter("threshold"), pre, 0.0)
-
-
-def slow_edited(a: Tensor, edit: Edit) -> Tensor:
-    v = edit.value
-    return {"set": 0 * a + v, "scale": a * v, "add": a + v, "ablate": 0 * a, "cap": a.clamp(max=v)}[
-        edit.mode
-    ]
-
-
-def slow_logits(
-    model: Any,
-    ids: Sequence[int],
-    edits: Sequence[tuple[SAE, Edit]],
-    prompt_length: int | None = None,
-    special: Sequence[int] = (0, 1, 2),
-) -> Tensor:
-    """`[pos, vocab]` of the model with a hook of a few lines at each SAE's module."""
-    length = len(ids) if prompt_length is None else prompt_length
-
-    def hook(sae: SAE, own: list[Edit]) -> Any:
-        def change(x: Tensor) -> Tensor:
-            acts = slow_acts(sae, x[0].float())
-            edited = acts.clone()
-            for edit in own:
-                for t, token in enumerate(ids):
-                    place = edit.positions
-                    if isinstance(place, str):
-                        due = {"all": True, "prompt": t < length, "generated": t >= length}[place]
-                    else:
-                        due = t in place
-                    if due and token not in special:
-                        edited[t, edit.feature] = slow_edited(edited[t, edit.feature], edit)
-            return (x.float() + (edited - acts) @ sae.W_dec).to(x.dtype)
-
-        return change
-
-    with torch.no_grad(), ExitStack() as stack:
-        for sae in {id(sae): sae for sae, _ in edits}.values():
-            assert sae.cfg.site is not None
-            name, side = MODULES[sae.cfg.site.kind]
-            module = model.get_submodule(name.format(sae.cfg.site.layer))
-            fn = hook(sae, [edit for other, edit in edits if other is sae])
-            if side == "input":
-                handle = module.register_forward_pre_hook(lambda _m, a, fn=fn: (fn(a[0]), *a[1:]))
-            else:
-                handle = module.register_forward_hook(lambda _m, _a, out, fn=fn: fn(out))
-            stack.callback(handle.remove)
-        return model(input_ids=torch.tensor([list(ids)]), use_cache=False).logits[0]
-
-
-def by_arm(batches: Any) -> dict[int, tuple[ArmBatch, int]]:
-    """For each arm its batch and its row there; every arm comes once."""
-    rows: dict[int, tuple[ArmBatch, int]] = {}
-    for batch in batches:
-        for row, arm in enumerate(batch.arms):
-            assert arm not in rows
-            rows[arm] = (batch, row)
-    return rows
-
-
-def logits_of(batches: Any) -> Tensor:
-    """`[arms, read, vocab]` in the order in which the arms were given."""
-    rows = by_arm(batches)
-    return torch.stack([rows[a][0].logits[rows[a][1]] for a in range(len(rows))])
 
 
 def edits_of_all_kinds(sae: SAE, x: Tensor, name: str, ids: list[int]) -> list[list[Edit]]:
@@ -284,30 +203,12 @@ def test_nothing_runs_twice(lm: SplicedLM, ids: list[int]) -> None:
     assert seen == [(2, (4, len(ids) - 20))]
 
 
-def mistral() -> Any:
-    """A random one whose layers all see a window of 8 tokens, by PyTorch's attention."""
-    config = MistralConfig(
-        vocab_size=tiny.VOCAB_SIZE,
-        hidden_size=tiny.D_MODEL,
-        num_hidden_layers=3,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        intermediate_size=64,
-        sliding_window=WINDOW,
-        initializer_range=0.2,
-        attn_implementation="sdpa",  # pyright: ignore[reportCallIssue]
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return MistralForCausalLM(config).float().eval().requires_grad_(False)
-
-
 @pytest.mark.parametrize("kind", ["eager", attention.CHUNKED, "sdpa"])
 def test_every_attention_sees_the_same_window(
     tiny_tokenizer: Any, ids: list[int], kind: str
 ) -> None:
     """Of edits in the first layer, seen from far beyond the window of those after it."""
-    model = mistral() if kind == "sdpa" else tiny.make_model()
+    model = windowed_mistral() if kind == "sdpa" else tiny.make_model()
     if kind == attention.CHUNKED:
         attention.register()
         model.set_attn_implementation(kind)
