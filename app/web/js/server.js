@@ -33,9 +33,9 @@ let endpoints = null;
 /** @param {string} name */
 function endpoint(name) {
   endpoints ??= JSON.parse(document.getElementById("endpoints")?.textContent ?? "{}");
-  const endpoint = endpoints?.[name];
-  if (!endpoint) throw new Error(`there is no endpoint ${name}`);
-  return endpoint;
+  const listed = endpoints?.[name];
+  if (!listed) throw new Error(`there is no endpoint ${name}`);
+  return listed;
 }
 
 /** The address of a path within the app, wherever a proxy serves it. @param {string} path */
