@@ -78,19 +78,19 @@ class EditRequest(Request):
         return given
 
 
-def _sae() -> Any:
+def sae_parameter() -> Any:
     return parameter("", "SAE", "Name of the SAE; empty is the bundle's first.")
 
 
-def _text() -> Any:
+def text_parameter() -> Any:
     return parameter("", "Text", "The text; it gets a BOS token if the tokenizer has one.")
 
 
-def _feature() -> Any:
+def feature_parameter() -> Any:
     return parameter(..., "Feature", "Number of the feature.", least=0)
 
 
-def _messages() -> Any:
+def messages_parameter() -> Any:
     return parameter(
         None,
         "Conversation",
@@ -104,8 +104,8 @@ def _messages() -> Any:
 class FeatureRequest(Request):
     """One feature."""
 
-    feature: Whole = _feature()
-    sae: str = _sae()
+    feature: Whole = feature_parameter()
+    sae: str = sae_parameter()
 
 
 class SearchRequest(Request):
@@ -118,7 +118,7 @@ class SearchRequest(Request):
         unit="characters",
         most="max_query_chars",
     )
-    sae: str = _sae()
+    sae: str = sae_parameter()
     sort: Sort = parameter(
         "",
         "Sort order",
@@ -151,8 +151,8 @@ class SearchRequest(Request):
 class PromptFeaturesRequest(Request):
     """What fires on a text."""
 
-    text: str = _text()
-    sae: str = _sae()
+    text: str = text_parameter()
+    sae: str = sae_parameter()
     limit: Whole = parameter(
         200,
         "Limit",
@@ -162,30 +162,30 @@ class PromptFeaturesRequest(Request):
         least=0,
         most="max_rows",
     )
-    messages: list[Message] | None = _messages()
+    messages: list[Message] | None = messages_parameter()
 
 
 class DeltaLossRequest(Request):
     """What the splice costs on a text."""
 
-    text: str = _text()
-    sae: str = _sae()
-    messages: list[Message] | None = _messages()
+    text: str = text_parameter()
+    sae: str = sae_parameter()
+    messages: list[Message] | None = messages_parameter()
 
 
 class FeatureOnTextRequest(Request):
     """One feature on a text."""
 
-    text: str = _text()
-    feature: Whole = _feature()
-    sae: str = _sae()
+    text: str = text_parameter()
+    feature: Whole = feature_parameter()
+    sae: str = sae_parameter()
 
 
 class TokensRequest(Request):
     """How the model reads a text."""
 
-    text: str = _text()
-    messages: list[Message] | None = _messages()
+    text: str = text_parameter()
+    messages: list[Message] | None = messages_parameter()
 
 
 class SteerRequest(Request):
@@ -212,13 +212,13 @@ class SteerRequest(Request):
         0.8, "Temperature", "Sampling temperature; 0 is greedy.", least=0, most="max_temperature"
     )
     seed: Whole = parameter(0, "Seed", "Seed of both continuations.", least=0, most=LARGEST_SEED)
-    messages: list[Message] | None = _messages()
+    messages: list[Message] | None = messages_parameter()
 
 
 class CheckRequest(Request):
     """Whether an SAE's numbers can be trusted."""
 
-    sae: str = _sae()
+    sae: str = sae_parameter()
 
 
 class ReproduceRequest(Request):
@@ -238,9 +238,9 @@ class AnalysisNumber(Request):
     """A number of a text's analysis."""
 
     quantity: str = parameter("", "Quantity", "Which number of the text or of a token.")
-    sae: str = _sae()
-    text: str = _text()
-    messages: list[Message] | None = _messages()
+    sae: str = sae_parameter()
+    text: str = text_parameter()
+    messages: list[Message] | None = messages_parameter()
     token: Whole | None = parameter(None, "Token", "Number of the token.", least=0)
     feature: Whole | None = parameter(None, "Feature", "Number of the feature.", least=0)
 
@@ -265,7 +265,7 @@ class RunNumber(Request):
 class ContextNumber(Request):
     """The number at the peak of a context on a feature's page."""
 
-    feature: Whole = _feature()
+    feature: Whole = feature_parameter()
     group: str = parameter("", "Group", "Name of the group of contexts.")
     context: Whole = parameter(..., "Context", "Number of the context in it.", least=0)
-    sae: str = _sae()
+    sae: str = sae_parameter()
