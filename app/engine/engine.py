@@ -155,15 +155,20 @@ class Engine:
         return ids
 
     def prompt(
-        self, text: str, messages: Sequence[Message] | None = None, *, field: str = "text"
+        self,
+        text: str,
+        messages: Sequence[Message] | None = None,
+        *,
+        field: str = "text",
+        name: str = "The prompt",
     ) -> Prompt:
         """What the model is to read: a text or, instead, the messages of a conversation.
 
         RequestError if they are wrong or too long, or if the model has no chat template; `field` is
-        the text's parameter.
+        the text's parameter, and `name` what errors call it.
         """
         if messages is None:
-            return Prompt(ids=self.token_ids(text, field=field), text=text)
+            return Prompt(ids=self.token_ids(text, name, field), text=text)
         if text:
             raise RequestError(
                 "Both a text and a conversation are given: leave one of them out.", field

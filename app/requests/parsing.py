@@ -169,8 +169,9 @@ def _wanted(info: FieldInfo, settings: Settings) -> str:
         words = [word for word in choices_of(info) if word]
         numbers = ", or token numbers" if takes_numbers(info) else ""
         return f"one of {', '.join(words)}{numbers}"
-    if kind is Kind.ITEMS and (item := item_of(info)):
-        return f"one or more {item.noun}s, each with {item.holds}"
+    if kind is Kind.ITEMS:
+        item = item_of(info)
+        return f"one or more {item.noun}s, each with {item.holds}" if item else "whole numbers"
     if kind not in (Kind.WHOLE, Kind.NUMBER):
         return kind
     least, most = bounds_of(info, settings)
@@ -186,9 +187,9 @@ def _check_bounds(request: Request, settings: Settings, path: str = "") -> None:
         least, most = bounds_of(info, settings)
         if isinstance(value, str):
             _check_text(value, subject, most, f"{path}{name}")
-        elif isinstance(value, list) and item_of(info):
+        elif isinstance(value, list):
             _check_count(value, info, most, f"{path}{name}")
-            for number, item in enumerate(value):
+            for number, item in enumerate(value if item_of(info) else ()):
                 _check_bounds(item, settings, f"{path}{name}.{number}.")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             inside = (least is None or value >= least) and (most is None or value <= most)

@@ -129,7 +129,7 @@ def planned_run(workbench: Workbench, request: SteerRequest) -> PlannedRun:
         sae=name,
         prompt=given,
         edits=[
-            _planned_edit(workbench, written, number, name, last_position=length + new - 1)
+            planned_edit(workbench, written, number, name, last_position=length + new - 1)
             for number, written in enumerate(request.edits)
         ],
         max_new_tokens=new,
@@ -138,7 +138,7 @@ def planned_run(workbench: Workbench, request: SteerRequest) -> PlannedRun:
     )
 
 
-def _planned_edit(
+def planned_edit(
     workbench: Workbench, written: EditRequest, number: int, sae: str, *, last_position: int
 ) -> PlannedEdit:
     """The edit of that number, counted from 0."""
