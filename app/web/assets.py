@@ -1,14 +1,14 @@
 """Static files: scripts, style sheets, the icon. Their address changes with their content, so that
-browsers keep them for good.
+browsers keep them for good. They are read once: an address never answers what a file became later.
 """
 
 import hashlib
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 
 FOLDER: Final = Path(__file__).parent
 _KINDS: Final = {
@@ -24,51 +24,49 @@ _FOREVER: Final = "public, max-age=31536000, immutable"
 
 
 @cache
-def _files() -> dict[str, Path]:
-    return {
-        path.relative_to(FOLDER).as_posix(): path
+def _contents() -> dict[str, bytes]:
+    """What is served by name: the folder's files, and those joined from them."""
+    contents = {
+        path.relative_to(FOLDER).as_posix(): path.read_bytes()
         for path in sorted(FOLDER.rglob("*"))
         if path.suffix in _KINDS
     }
+    joined = {
+        name: b"\n".join(contents[f"css/{part}.css"] for part in parts)
+        for name, parts in _JOINED.items()
+    }
+    return contents | joined
 
 
 @cache
 def version() -> str:
     """A hash of all files; modules import each other by relative addresses, so they share one."""
     digest = hashlib.sha256()
-    for name, path in _files().items():
-        digest.update(name.encode() + b"\0" + path.read_bytes())
+    for name, content in _contents().items():
+        digest.update(name.encode() + b"\0" + content)
     return digest.hexdigest()[:12]
 
 
 def address(name: str) -> str:
     """Address of a file relative to the app's root."""
-    assert name in _JOINED or name in _files(), f"no static file {name}"
+    assert name in _contents(), f"no static file {name}"
     return f"static/{version()}/{name}"
 
 
 @cache
 def in_page(name: str) -> str:
     """A small picture as an address that holds it: a request less."""
-    return f"data:image/svg+xml,{quote(_files()[name].read_text(encoding='utf-8').strip())}"
+    return f"data:image/svg+xml,{quote(_contents()[name].decode().strip())}"
 
 
-def answer(version: str, path: str) -> Response:
+async def answer(version: str, path: str) -> Response:
     """A file; one that is asked for by an older address is given, but not to be kept."""
-    headers = {"cache-control": _FOREVER if version == _version() else "no-store"}
-    if path in _JOINED:
-        return Response(_joined(path), media_type="text/css", headers=headers)
-    file = _files().get(path)
-    if file is None:
+    content = _contents().get(path)
+    if content is None:
         return JSONResponse({"detail": "There is no such file."}, 404)
-    kind = f"{_KINDS[file.suffix]}; charset=utf-8"
-    return FileResponse(file, media_type=kind, headers=headers)
-
-
-@cache
-def _joined(path: str) -> str:
-    names = (f"css/{name}.css" for name in _JOINED[path])
-    return "\n".join(_files()[name].read_text(encoding="utf-8") for name in names)
+    headers = {"cache-control": _FOREVER if version == _version() else "no-store"}
+    kind = f"{_KINDS[PurePosixPath(path).suffix]}; charset=utf-8"
+    return Response(content, media_type=kind, headers=headers)
 
 
 _version = version

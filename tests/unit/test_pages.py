@@ -5,6 +5,7 @@ that is asked for again, and static files that may be kept.
 import asyncio
 import json
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -100,8 +101,17 @@ def test_an_older_address_of_a_file_is_answered_and_not_kept(workbench: Workbenc
         assert ask(workbench, f"/static/{assets.version()}/{path}").status_code == 404
 
 
-def test_the_frame_s_sheet_has_each_of_its_parts_once() -> None:
-    whole = bytes(assets.answer(assets.version(), "css/frame.css").body).decode()
+def test_an_address_keeps_its_content_while_files_change(
+    workbench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"/static/{assets.version()}/js/dom.js"
+    served = ask(workbench, address).text
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"of a later version")
+    assert ask(workbench, address).text == served
+
+
+def test_the_frame_s_sheet_has_each_of_its_parts_once(workbench: Workbench) -> None:
+    whole = ask(workbench, f"/static/{assets.version()}/css/frame.css").text
     for name in ("colours", "base", "fields", "parts", "tokens", "overlays"):
         text = (assets.FOLDER / "css" / f"{name}.css").read_text(encoding="utf-8")
         assert whole.count(text) == 1
