@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from sae_core.conditions import conditions_of, resolved, where_met
 from sae_core.config import Site
-from sae_core.edits import Edit, Steering
+from sae_core.edits import Condition, Edit, Steering
 from sae_core.head import head
 from sae_core.placement import in_float64
 from sae_core.resume import BaseForward
@@ -109,6 +110,7 @@ class Arms:
             self.base = BaseForward(
                 lm.model, self.ids, self._after.values(), sorted(sites, key=str)
             )
+        self._met: dict[Condition, Bool[Tensor, "1 pos"]] = {}
 
     def after(self, name: str) -> int:
         """The last block whose output comes before what the SAE called `name` reads."""
@@ -169,13 +171,15 @@ class Arms:
     def _planned(self, arm: int, edits: Sequence[Edit], prompt_length: int, stop: int) -> _Planned:
         """Which of an arm's edits apply to tokens before `stop`."""
         due: list[tuple[str, Edit, int, int]] = []
-        for edit in edits:
-            name = self.lm.edited_sae(edit)
-            if name not in self._after:
-                raise ValueError(
-                    f"SAE {name} is not among those whose features are edited here: "
-                    f"{', '.join(self._after)}."
-                )
+        for given in edits:
+            edit = resolved(self.lm, given)
+            name = edit.sae
+            for each in (name, *(condition.sae for condition in conditions_of([edit]))):
+                if each not in self._after:
+                    raise ValueError(
+                        f"SAE {each} is not among those whose features are edited here: "
+                        f"{', '.join(self._after)}."
+                    )
             tokens = self._edited_tokens(edit, prompt_length, stop)
             if tokens:
                 due.append((name, edit, min(tokens), max(tokens) + 1))
@@ -191,8 +195,17 @@ class Arms:
         if isinstance(edit.positions, str):
             tokens = [t for t, due in enumerate(edit.where(0, stop, prompt_length)) if due]
         else:
-            tokens = [t for t in edit.positions if t < stop]
+            tokens = [t for t in edit.positions if t < stop and edit.where(t, 1, prompt_length)[0]]
+        if edit.condition is not None:
+            met = self._where(edit.condition)[0].tolist()
+            tokens = [t for t in tokens if met[t]]
         return [t for t in tokens if not self.special[t]]
+
+    def _where(self, condition: Condition) -> Bool[Tensor, "1 pos"]:
+        """Where a condition is met."""
+        if condition not in self._met:
+            self._met |= where_met(self.lm, [condition], self.base.sites)
+        return self._met[condition]
 
     def _batch_size(self, rest: list[_Planned], read: list[int], memory: int) -> int:
         """How many of the arms, sorted, run as the next batch."""
@@ -271,13 +284,17 @@ class Arms:
         edits = [[], *([edit for _, edit, *_ in each] for each in due)]
         first = min(first for each in due for *_, first, _ in each)
         last = max(last for each in due for *_, last in each)
-        steering = Steering(self.lm.sae(name), edits, prompt_length)
+        steering = Steering(self.lm.sae(name), edits, prompt_length, counts=False)
+        met = {
+            condition: self._where(condition)[:, first:last].expand(len(edits), -1)
+            for condition in conditions_of(edit for arm in edits for edit in arm)
+        }
         special = [self.special[first:last]] * len(edits)
         here = slice(first - start, last - start)
 
         def edit(x: Tensor, y: Tensor) -> Tensor | None:
             part = y[:, here]
-            new = steering(x[:, here], part, first, special)
+            new = steering(x[:, here], part, first, special, met)
             assert new is not None, "an arm without edits is not run"
             moved = torch.zeros(y.shape[:2], dtype=torch.long, device=y.device)
             moved[:, here] = new.ne(part).any(-1).long()

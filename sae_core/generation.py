@@ -4,7 +4,7 @@ One forward at a time runs under the model's lock with its hooks, so generations
 interleave and none sees another's edits.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.edits import Edit, Steering
+from sae_core.conditions import UneditedReader, resolved
+from sae_core.edits import Edit, EditedTokens, EditSize, Steering
 from sae_core.placement import in_float64
+from sae_core.sae import SAE
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
 
@@ -38,6 +40,35 @@ class GenerationStep:
     tokens: tuple[GeneratedToken | None, ...]
 
 
+class EditRecord:
+    """What the edits of a generation have done so far. `generate` fills one that it is given."""
+
+    def __init__(self) -> None:
+        self._arms: list[list[Edit]] = []
+        self._steering: dict[str, Steering] = {}
+
+    def follow(self, arms: list[list[Edit]], steering: dict[str, Steering]) -> None:
+        """Read from now on what these do for these arms, whose edits name their SAEs."""
+        self._arms, self._steering = arms, steering
+
+    def touched(self) -> list[list[EditedTokens]]:
+        """For each arm and each of its edits: how many tokens it has touched."""
+        counts = {name: each.touched() for name, each in self._steering.items()}
+        rows = []
+        for a, arm in enumerate(self._arms):
+            own = {name: iter(arms[a]) for name, arms in counts.items()}
+            rows.append([next(own[edit.sae]) for edit in arm])
+        return rows
+
+    def sizes(self) -> list[dict[str, EditSize]]:
+        """For each arm and each SAE that it edits: how far the activation has been moved."""
+        sizes = {name: each.sizes() for name, each in self._steering.items()}
+        return [
+            {name: sizes[name][a] for name in dict.fromkeys(edit.sae for edit in arm)}
+            for a, arm in enumerate(self._arms)
+        ]
+
+
 @torch.no_grad()
 def generate(
     lm: SplicedLM,
@@ -46,30 +77,38 @@ def generate(
     *,
     max_new_tokens: int,
     temperature: float = 0.0,
-    seed: int = 0,
+    seed: int | Sequence[int] = 0,
     watch: Sequence[tuple[str, int]] = (),
     eos: frozenset[int] | None = None,
     use_cache: bool = True,
+    record: EditRecord | None = None,
+    steering: Callable[[SAE, Sequence[Sequence[Edit]], int], Steering] = Steering,
 ) -> Generator[GenerationStep]:
     """Continue a prompt once for each arm; an arm is a list of edits, [] the model as it is.
 
-    Arms run as rows of one batch and draw with the same seed, so that only the edits differ.
-    `temperature` 0 is greedy. `watch` lists (SAE name, feature) whose activations each token
-    carries. An arm ends at one of the tokens `eos` (None: the tokenizer's EOS), all end after
-    `max_new_tokens`. Closing the generator stops the work. Without `use_cache` every step runs the
-    whole text again: the slow reference.
+    Arms run as rows of one batch and draw with the same seed, so that only the edits differ, or
+    each with its own of as many seeds as there are arms: what a row draws depends on its seed and
+    its edits alone. `temperature` 0 is greedy. `watch` lists (SAE name, feature) whose activations
+    each token carries. An arm ends at one of the tokens `eos` (None: the tokenizer's EOS), all end
+    after `max_new_tokens`. Closing the generator stops the work. Without `use_cache` every step
+    runs the whole text again: the slow reference. `record` is told what the edits did.
+    `steering` makes what edits one SAE.
     Raises ValueError for an unknown SAE or feature.
     """
-    run = _Run(lm, list(ids), arms, watch)
-    logits = run.forward(torch.tensor([list(ids)] * len(arms)), start=0)
-    ends = frozenset({lm.tokenizer.eos_token_id}) if eos is None else eos
-    sampler = torch.Generator(logits.device).manual_seed(seed)
-    ended = [False] * len(arms)
+    seeds = [seed] * len(arms) if isinstance(seed, int) else list(seed)
+    if len(seeds) != len(arms):
+        raise ValueError(f"{len(seeds)} seeds are given for {len(arms)} arms.")
+    run = _Run(lm, list(ids), arms, watch, steering)
+    if record is not None:
+        record.follow(run.arms, run.steering)
     grown = torch.tensor([list(ids)] * len(arms))
+    logits = run.forward(grown, start=0)
+    ends = frozenset({lm.tokenizer.eos_token_id}) if eos is None else eos
+    sampler = _Sampler(seeds, temperature, logits.device)
     for n in range(max_new_tokens):
-        drawn = _draw(logits, temperature, sampler)
-        ended = [e or token in ends for e, token in zip(ended, drawn, strict=True)]
-        if all(ended):
+        drawn = sampler.draw(logits)
+        run.end(a for a, token in enumerate(drawn) if token in ends)
+        if all(run.ended):
             return
         column = torch.tensor(drawn)[:, None]
         grown = torch.cat([grown, column], dim=1)
@@ -81,28 +120,41 @@ def generate(
         yield GenerationStep(
             tokens=tuple(
                 None
-                if ended[a]
+                if run.ended[a]
                 else GeneratedToken(id=drawn[a], own=run.own[a], after=run.after[a])
                 for a in range(len(arms))
             )
         )
 
 
-def _draw(
-    logits: Float[Tensor, "arms vocab"], temperature: float, sampler: torch.Generator
-) -> list[int]:
-    """A token for every arm, all from the same random numbers.
+class _Sampler:
+    """Draws a token for every arm, arms of one seed from the same random numbers.
 
     Each entry waits an exponential time at the rate of its probability, and the first to come is
     drawn: arms whose distributions are alike then draw the same token where they can.
     """
-    if temperature == 0:
-        return logits.argmax(dim=-1).tolist()
-    # Less the largest first, so that no temperature above 0 overflows.
-    wide = in_float64(logits)
-    rates = ((wide - wide.amax(dim=-1, keepdim=True)) / temperature).exp()
-    times = torch.empty_like(rates[0]).exponential_(generator=sampler)
-    return (rates / times).argmax(dim=-1).tolist()
+
+    def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
+        self._temperature = temperature
+        self._generators = {
+            seed: torch.Generator(device).manual_seed(seed) for seed in dict.fromkeys(seeds)
+        }
+        order = list(self._generators)
+        self._row = [order.index(seed) for seed in seeds]
+
+    def draw(self, logits: Float[Tensor, "arms vocab"]) -> list[int]:
+        """The next token of every arm."""
+        if self._temperature == 0:
+            return logits.argmax(dim=-1).tolist()
+        # Less the largest first, so that no temperature above 0 overflows.
+        wide = in_float64(logits)
+        rates = ((wide - wide.amax(dim=-1, keepdim=True)) / self._temperature).exp()
+        times = [
+            torch.empty_like(rates[0]).exponential_(generator=each)
+            for each in self._generators.values()
+        ]
+        waits = times[0] if len(times) == 1 else torch.stack([times[row] for row in self._row])
+        return (rates / waits).argmax(dim=-1).tolist()
 
 
 class _Run:
@@ -114,16 +166,19 @@ class _Run:
         ids: list[int],
         arms: Sequence[Sequence[Edit]],
         watch: Sequence[tuple[str, int]],
+        steering: Callable[[SAE, Sequence[Sequence[Edit]], int], Steering],
     ) -> None:
         self.lm = lm
-        self.arms = [[(lm.edited_sae(edit), edit) for edit in arm] for arm in arms]
+        self.arms = [[resolved(lm, edit) for edit in arm] for arm in arms]
+        self.reader = UneditedReader(lm, self.arms)
         self.watch = watch
         for name, feature in watch:
             lm.check_features(name, [feature])
-        self.names = sorted({n for n, _ in watch} | {n for arm in self.arms for n, _ in arm})
+        edited = {edit.sae for arm in self.arms for edit in arm}
+        self.names = sorted({name for name, _ in watch} | edited)
         self.steering = {
-            name: Steering(
-                lm.sae(name), [[e for n, e in arm if n == name] for arm in self.arms], len(ids)
+            name: steering(
+                lm.sae(name), [[e for e in arm if e.sae == name] for arm in self.arms], len(ids)
             )
             for name in self.names
         }
@@ -136,13 +191,36 @@ class _Run:
             for name in self.names
         }
         self.cache: Any = None
+        self.length = 0
+        """Tokens that have been read."""
+        self.stops: list[int | None] = [None for _ in arms]
+        """The number of the token that ended an arm."""
         self.own: list[tuple[float, ...]] = [() for _ in arms]
         self.after: list[tuple[float, ...]] = [() for _ in arms]
+
+    @property
+    def ended(self) -> list[bool]:
+        """Which arms have ended."""
+        return [stop is not None for stop in self.stops]
+
+    def end(self, arms: Iterable[int]) -> None:
+        """The token that has just been drawn ends these arms, unless they have ended already."""
+        for a in arms:
+            if self.stops[a] is None:
+                self.stops[a] = self.length
 
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""
         lm = self.lm
-        special = [lm.is_special(row) for row in ids.tolist()]
+        self.length = start + ids.shape[1]
+        if start == 0:
+            for each in self.steering.values():
+                each.forget()
+        # No edit touches special tokens, nor what an arm draws after its end.
+        special = [
+            [s or (stop is not None and t >= stop) for t, s in enumerate(lm.is_special(row), start)]
+            for row, stop in zip(ids.tolist(), self.stops, strict=True)
+        ]
         own: dict[str, Tensor] = {}
         after: dict[str, Tensor] = {}
 
@@ -150,7 +228,7 @@ class _Run:
             sae, steering, columns = lm.sae(name), self.steering[name], self.columns[name]
 
             def edit(x: Tensor, y: Tensor) -> Tensor | None:
-                new = steering(x, y, start, special)
+                new = steering(x, y, start, special, met)
                 if len(columns):
                     own[name] = sae.feature_acts(x[:, -1].float(), columns)
                     after[name] = own[name]
@@ -161,6 +239,7 @@ class _Run:
             return edit
 
         with lm.lock, ExitStack() as stack:
+            met = self.reader.read(ids, start)
             for name in self.names:
                 stack.enter_context(rewrite(lm.model, lm.site(name), lm.target(name), editor(name)))
             output = lm.model(
