@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.commands.shared import shown, table
 from sae_core.placement import Device, DType
+from sae_core.text_options import TextOptions
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -15,6 +16,7 @@ def run_checks(
     names: Sequence[str],
     *,
     text: Sequence[str],
+    text_options: TextOptions,
     tokens: int,
     device: Device,
     dtype: DType,
@@ -22,20 +24,22 @@ def run_checks(
 ) -> dict[str, Any]:
     """Check these SAEs, one after another in memory: name -> the check as JSON values.
 
-    `text` names corpus files, none the text that is shipped. A command in a sentence is as it is
-    typed. ValueError with one sentence.
+    `text` names corpus files, read as `text_options` say; none is the text that is shipped. A
+    command in a sentence is as it is typed. ValueError with one sentence.
     """
     from sae_core.check import check_sae, save_check, with_source
-    from sae_core.corpus import documents
+    from sae_core.corpus import documents, expand
     from sae_core.placement import chosen_device, chosen_dtype
     from sae_core.splice import SplicedLM
 
+    if text:
+        expand(text)  # what is not there is said before the model is loaded
     where = chosen_device(device)
     model, tokenizer = bundle.load_model(chosen_dtype(dtype, where), where)
     lm = SplicedLM(model, tokenizer, {})
     checks = {}
     for name in names:
-        texts = (document.text for document in documents(text)) if text else None
+        texts = documents(text, options=text_options) if text else None
         check = check_sae(lm, bundle.load_sae(name, where), text=texts, tokens=tokens)
         checks[name] = check.as_dict()
         checks[name]["sentence"] = with_source(check.sentence, bundle.sae_source(name))

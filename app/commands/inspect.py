@@ -1,6 +1,6 @@
 """`jumpscope inspect`: what a bundle or an SAE is, from its files; its numbers, if asked for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,6 +9,7 @@ import tyro
 from app.commands.checking import checks_as_text, run_checks
 from app.commands.shared import JSONFlag, chosen_bundle, open_bundle, shown, table, to_json
 from sae_core.placement import Device, DType
+from sae_core.text_options import TextOptions
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -32,7 +33,10 @@ class Inspect:
     sae: str = ""
     """Check this SAE of the bundle alone; with model: hub id of the SAE, or its folder."""
     text: tuple[str, ...] = ()
-    """Corpus files to check on; by default a text that is shipped, of many kinds."""
+    """Parquet, JSONL or text files, folders, globs, URLs, or data sets of the hub to check on; by
+    default a text that is shipped, of many kinds."""
+    text_options: TextOptions = field(default_factory=TextOptions)
+    """How documents are read from the files of text."""
     tokens: int = 4000
     """Tokens to check on."""
     device: Device = "auto"
@@ -51,7 +55,7 @@ class Inspect:
         if self.check:
             checks = self._checks()
             return to_json(checks) if self.json else checks_as_text(checks)
-        if self.save or self.model or self.sae or self.text:
+        if self.save or self.model or self.sae or self.text or self._reads_otherwise:
             raise ValueError("save, model, sae and text belong to a check: add --check.")
         if self.what == "demo" or (Path(self.what) / BUNDLE_FILE).is_file():
             facts = describe(open_bundle(self.what))
@@ -59,7 +63,13 @@ class Inspect:
         facts = describe_sae(self.what)
         return to_json(facts) if self.json else _sae_as_text(facts)
 
+    @property
+    def _reads_otherwise(self) -> bool:
+        return self.text_options != TextOptions()
+
     def _checks(self) -> dict[str, Any]:
+        if self._reads_otherwise and not self.text:
+            raise ValueError("text_column and split say how text is read: name files with --text.")
         if self.model:
             bundle = chosen_bundle("", self.model, [self.sae or self.what])
         else:
@@ -69,6 +79,7 @@ class Inspect:
             bundle,
             chosen,
             text=self.text,
+            text_options=self.text_options,
             tokens=self.tokens,
             device=self.device,
             dtype=self.dtype,

@@ -1,53 +1,45 @@
 """How numbers are written on the pages: few digits, grouped, the same everywhere.
 
-`js/numbers.js` has the same functions and writes every value alike. Both round the exact value of
-the float, and a tie away from zero: 0.125 has two decimals as 0.13. (Python's own formatting rounds
-it to 0.12.) What rounds to zero has no minus sign, and what is undefined, infinite or missing is a
-dash.
+`js/numbers.js` has the same functions and writes every value alike. `number` and `fixed`, and the
+rule by which all of them round, are `sae_core.number_text`'s.
 """
 
 import math
 from collections.abc import Sequence
-from decimal import ROUND_HALF_UP, Context, Decimal
 from typing import Final
 
+from sae_core.number_text import (
+    MOST_DECIMALS,
+    UNDEFINED,
+    fixed,
+    grouped,
+    minus,
+    number,
+    power_of_ten,
+    significant,
+)
+
+__all__ = [
+    "NO_BREAK",
+    "UNDEFINED",
+    "count",
+    "fixed",
+    "gigabytes",
+    "number",
+    "one_in",
+    "percent",
+    "signed",
+]
+
 NO_BREAK: Final = "\N{NO-BREAK SPACE}"
-MINUS: Final = "\N{MINUS SIGN}"
-UNDEFINED: Final = "\N{EN DASH}"
-
-# No number is written with more decimals, however few of its digits that leaves.
-MOST_DECIMALS: Final = 8
-
-# A float's whole part has up to 309 digits; JavaScript writes at most 100 decimals.
-_EXACT: Final = Context(prec=500, rounding=ROUND_HALF_UP)
-
-
-def number(value: float | None, digits: int = 3) -> str:
-    """`value` with `digits` significant digits and no exponent: 14.2, 0.831, 1,240, −0.7.
-
-    The whole part is never shortened, and what rounds to zero at eight decimals is 0.
-    """
-    if value is None or not math.isfinite(value):
-        return UNDEFINED
-    decimals = max(0, digits - 1 - _exponent(value, digits))
-    text = _grouped(value, min(decimals, MOST_DECIMALS))
-    return _minus(value, text) + text if _has_size(text) else "0"
-
-
-def fixed(value: float | None, decimals: int) -> str:
-    """`value` with that many decimals, for columns that are compared: 0.952, −0.10."""
-    if value is None or not math.isfinite(value):
-        return UNDEFINED
-    text = _grouped(value, decimals)
-    return _minus(value, text) + text
 
 
 def signed(value: float | None, decimals: int = 2) -> str:
     """`value` with its sign always shown, zero's as +: +0.23, −0.05, +0.00."""
     if value is None or not math.isfinite(value):
         return UNDEFINED
-    text = _grouped(value, decimals)
-    return (_minus(value, text) or "+") + text
+    text = grouped(value, decimals)
+    return (minus(value, text) or "+") + text
 
 
 def percent(share: float | None) -> str:
@@ -75,9 +67,9 @@ def one_in(share: float | None) -> str:
     odds = 1 / float(share) if share else math.inf
     if math.isinf(odds):
         return "never"
-    if _exponent(odds, 2) > 1:
+    if power_of_ten(odds, 2) > 1:
         odds = _rounded(odds, 2)
-    return f"1 in {_grouped(odds, 0)}"
+    return f"1 in {grouped(odds, 0)}"
 
 
 def gigabytes(size: float | None) -> str:
@@ -93,40 +85,15 @@ def _in_units(value: float, units: Sequence[tuple[int, str]]) -> str:
     `units` are exponents of ten with their names, the largest first; the last takes what is less.
     The choice is made after rounding: 999,999,999 is 1 B.
     """
-    exponent = _exponent(value, 3)
+    exponent = power_of_ten(value, 3)
     power, unit = next((each for each in units if exponent >= each[0]), units[-1])
     decimals = min(max(0, 2 - (exponent - power)), MOST_DECIMALS)
-    text = _grouped(_rounded(value, 3) / 10**power, decimals)
+    text = grouped(_rounded(value, 3) / 10**power, decimals)
     if decimals:
         text = text.rstrip("0").rstrip(".")
-    return f"{_minus(value, text)}{text}{NO_BREAK}{unit}"
+    return f"{minus(value, text)}{text}{NO_BREAK}{unit}"
 
 
 def _rounded(value: float, digits: int) -> float:
     """`value` rounded to `digits` significant digits."""
-    return float(_significant(value, digits))
-
-
-def _exponent(value: float, digits: int) -> int:
-    """That of ten in `value` once it is rounded to `digits` significant digits; 0 has 0."""
-    return _significant(value, digits).adjusted() if value else 0
-
-
-def _significant(value: float, digits: int) -> Decimal:
-    return Context(prec=digits, rounding=ROUND_HALF_UP).create_decimal(Decimal(float(value)))
-
-
-def _grouped(value: float, decimals: int) -> str:
-    """The size of `value`, without its sign, and commas between thousands: 1,234.50."""
-    size = Decimal(abs(float(value))).quantize(Decimal(1).scaleb(-decimals), context=_EXACT)
-    return f"{size:,f}"
-
-
-def _minus(value: float, text: str) -> str:
-    """The sign to write before `text`, which is the size of `value`."""
-    return MINUS if value < 0 and _has_size(text) else ""
-
-
-def _has_size(text: str) -> bool:
-    """Whether there is a digit other than 0."""
-    return any(digit in text for digit in "123456789")
+    return float(significant(value, digits))

@@ -15,6 +15,7 @@ from app.web.numbers import count, fixed, number, one_in, percent, signed
 from app.web.templating import address, part
 from sae_core.definitions import HIGH_FREQUENCY
 from sae_core.index.highlights import RULE
+from sae_core.number_text import fvu_text
 
 Data = Mapping[str, Any]
 
@@ -26,7 +27,7 @@ _ARCHITECTURES: Final = {"jumprelu": "JumpReLU", "gated": "Gated", "topk": "TopK
 
 _MEASURED: Final = (
     ("l0", "features active per token (L0)", number),
-    ("fvu", "variance unexplained (FVU)", lambda value: fixed(value, 3)),
+    ("fvu", "variance unexplained (FVU)", fvu_text),
     ("delta_lm_loss", "delta LM loss, nats per token", lambda value: signed(value, 3)),
     ("kl", "KL divergence, nats per token", lambda value: fixed(value, 3)),
     ("loss_recovered_mean", "loss recovered, of mean ablation", lambda value: fixed(value, 3)),
@@ -39,12 +40,18 @@ _MEASURED: Final = (
 _COLUMNS: Final = (
     ("declared_l0", "L0 by its makers", number),
     ("l0", "L0", number),
-    ("fvu", "FVU", lambda value: fixed(value, 3)),
+    ("fvu", "FVU", fvu_text),
     ("delta_lm_loss", "delta LM loss", signed),
     ("loss_recovered_mean", "loss recovered", lambda value: fixed(value, 3)),
     ("dead", "dead", percent),
 )
 """The same of the table of SAEs."""
+
+_COMPARED: Final = {
+    "fvu": "How much is not reconstructed",
+    "delta_lm_loss": "What that costs the language model",
+}
+"""Title of a plot of the comparison; its axis says what is measured."""
 
 
 def overview(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
@@ -184,13 +191,12 @@ def comparison(data: Data | None, row: Data) -> dict[str, Any] | None:
         return None
     site = row["reads"]
     plots = []
-    for metric, name in list(METRICS.items())[:2]:
+    for metric, title in _COMPARED.items():
         own = None
         if row.get("l0") is not None and row.get(metric) is not None:
             own = Mark("this SAE", (row["l0"], row[metric]))
         lines = lines_of(data, site, metric)
-        title = name[:1].upper() + name[1:]
-        plots.append(plot(lines, title=title, y_name=name, own=own))
+        plots.append(plot(lines, title=title, y_name=METRICS[metric], own=own))
     return {
         "plots": plots,
         "place": row["place"],
@@ -206,7 +212,7 @@ def comparison(data: Data | None, row: Data) -> dict[str, Any] | None:
 
 
 def _pair(values: Data) -> tuple[str, str]:
-    return fixed(values.get("fvu"), 3), fixed(values.get("delta_lm_loss"), 3)
+    return fvu_text(values.get("fvu")), fixed(values.get("delta_lm_loss"), 3)
 
 
 def _loaded(row: Data) -> list[tuple[str, str]]:

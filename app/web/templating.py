@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 from app.web import assets, numbers
 from app.web.token_text import quoted, token_parts, token_text
+from sae_core.number_text import fvu_text
 
 _ENVIRONMENT: Final = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -56,4 +57,5 @@ _ENVIRONMENT.filters |= {
     name: getattr(numbers, name)
     for name in ("number", "fixed", "signed", "percent", "count", "one_in")
 }
+_ENVIRONMENT.filters["fvu"] = fvu_text
 _ENVIRONMENT.filters["signature"] = _signature

@@ -42,6 +42,8 @@ class Numbers:
     """NaN where the sample does not define it."""
     tokens: int
     """Tokens counted."""
+    sink_tokens: int = 0
+    """First tokens that were left out as attention sinks."""
     dead: float = 0.0
     """Share of the features that are active on none of them."""
     divisor: float = 1.0
@@ -164,6 +166,7 @@ def _of_input(
     sae: SAE, sample: _Sample, convention: Convention, same: Sequence[Convention]
 ) -> dict[Convention, Numbers]:
     counted = sample.counted(convention.bos)
+    may_count = int(counted.sum())
     # Left out from the start where their norms tell, for the sake of what the input is divided by.
     counted = counted & ~(sample.first & _outliers(sample, convention.site))
     first = sample.first[counted]
@@ -185,6 +188,8 @@ def _of_input(
             l0=results[c]["l0"],
             fvu=results[c]["fvu"],
             tokens=settled[c].tokens,
+            # Every other token that may count does.
+            sink_tokens=may_count - settled[c].tokens,
             dead=results[c]["dead"],
             divisor=divisor,
             finite=bool(x.isfinite().all() and y[c].isfinite().all()),

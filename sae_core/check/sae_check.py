@@ -62,6 +62,9 @@ class Check:
     declared_fvu: float | None
     tokens: int
     """Tokens counted at the declared site."""
+    sink_tokens: int
+    """First tokens that were left out there, because in this model without BOS they are attention
+    sinks; 0 if they count."""
     convention: str | None
     """Another convention that fits clearly better, as in `tried`."""
     tried: tuple[Tried, ...]
@@ -79,7 +82,7 @@ def check(
     lm: SplicedLM,
     sae_name: str,
     *,
-    text: str | Iterable[str] | None = None,
+    text: str | Iterable[str | Document] | None = None,
     tokens: int = 4000,
     progress: Progress | None = None,
 ) -> Check:
@@ -91,19 +94,19 @@ def check_sae(
     lm: SplicedLM,
     sae: SAE,
     *,
-    text: str | Iterable[str] | None = None,
+    text: str | Iterable[str | Document] | None = None,
     tokens: int = 4000,
     progress: Progress | None = None,
 ) -> Check:
     """The same for an SAE that `lm` need not hold, because it declares no site, say.
 
-    One pass of the model to the declared site over about `tokens` tokens of `text` (one document or
-    several, of which no more are drawn than needed; None takes the text that is shipped). Other
-    conventions are tried, on fewer tokens, if the numbers are off; if no FVU is declared, the most
-    similar ones always. Calls with the same arguments return the same. `progress` is told the
-    tokens that the model has read; None shows a bar on stderr if it takes long. Raises ValueError
-    for a text without a token that counts, and for an SAE without a site that is as wide as no
-    activation of the model.
+    One pass of the model to the declared site over about `tokens` tokens of `text`: one document or
+    several, of which no more are drawn than needed, as their text or as `sae_core.corpus` reads
+    them, conversations included; None takes the text that is shipped. Other conventions are tried,
+    on fewer tokens, if the numbers are off; if no FVU is declared, the most similar ones always.
+    Calls with the same arguments return the same. `progress` is told the tokens that the model has
+    read; None shows a bar on stderr if it takes long. Raises ValueError for a text without a token
+    that counts, and for an SAE without a site that is as wide as no activation of the model.
     """
     cfg = sae.cfg
     rows = _rows(lm, cfg, text, tokens)
@@ -121,6 +124,7 @@ def check_sae(
         declared_l0=search.declared.l0,
         declared_fvu=search.declared.fvu,
         tokens=outcome.numbers.tokens,
+        sink_tokens=outcome.numbers.sink_tokens,
         convention=None if outcome.fitting is None else str(outcome.fitting[0]),
         tried=tuple(
             Tried(
@@ -138,14 +142,17 @@ def check_sae(
 
 
 def _rows(
-    lm: SplicedLM, cfg: SAEConfig, text: str | Iterable[str] | None, tokens: int
+    lm: SplicedLM, cfg: SAEConfig, text: str | Iterable[str | Document] | None, tokens: int
 ) -> list[TokenRow]:
     if not 1 <= tokens <= _MOST_TOKENS:
         raise ValueError(f"tokens is {tokens} but must be between 1 and {_MOST_TOKENS:,}.")
     if text is None:
         text = TEXT.read_text(encoding="utf-8").strip().split("\n%\n")
     texts = [text] if isinstance(text, str) else text
-    documents = (Document(number, part, "", "", "") for number, part in enumerate(texts))
+    documents = (
+        part if isinstance(part, Document) else Document(number, part, "", "", "")
+        for number, part in enumerate(texts)
+    )
     longest = getattr(lm.model.config.get_text_config(), "max_position_embeddings", None)
     size = max(2, min(cfg.context_size or _CONTEXT, longest or _LONGEST, _LONGEST))
     rows = take_tokens(token_rows(documents, lm.tokenizer, size), tokens)

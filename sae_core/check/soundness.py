@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sae_core.check.judge import PLAUSIBLE_FVU, declared_number, densest, recorded
 from sae_core.check.measure import Numbers
-from sae_core.check.numbers_in_words import in_digits
+from sae_core.check.numbers_in_words import fvu_in_digits, in_digits, l0_in_digits
 from sae_core.config import SAEConfig
 
 TARGET_FACTOR = 1.25
@@ -62,7 +62,8 @@ def _of_training(trained: Trained, cfg: SAEConfig) -> Iterator[str]:
     target, l0 = trained.target, trained.l0
     if target and l0 and not target / TARGET_FACTOR <= l0 <= target * TARGET_FACTOR:
         yield (
-            f"its training was to reach an L0 of {in_digits(target)} and ended at {in_digits(l0)}"
+            f"its training was to reach an L0 of {in_digits(target)} and ended at "
+            f"{l0_in_digits(l0)}"
         )
     if trained.dead and trained.dead > MOST_DEAD and _enough(l0, trained.tokens, cfg):
         yield f"{trained.dead:.0%} of its features were dead after training"
@@ -84,7 +85,8 @@ def _of_numbers(cfg: SAEConfig, numbers: Numbers, trained: Trained) -> Iterator[
         )
     if not numbers.fvu <= PLAUSIBLE_FVU:
         yield (
-            f"FVU is {in_digits(numbers.fvu)} where the mean activation in the SAE's place has 1"
+            f"FVU is {fvu_in_digits(numbers.fvu)} where the mean activation in the SAE's place has "
+            "1"
         )
 
 

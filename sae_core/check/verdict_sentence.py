@@ -7,14 +7,18 @@ from torch import nn
 from sae_core.check.conventions import Convention
 from sae_core.check.judge import FEW_TOKENS, Declared, Outcome
 from sae_core.check.measure import Numbers
-from sae_core.check.numbers_in_words import in_digits
+from sae_core.check.numbers_in_words import fvu_in_digits, in_digits, l0_in_digits
 from sae_core.check.recommended_command import converted_to
 from sae_core.config import SAEConfig, Site
 from sae_core.sites import layers, module_path
 
 
 def sentence(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
-    """One or two sentences of plain words that go with the outcome's verdict."""
+    """A few sentences of plain words that go with the outcome's verdict."""
+    return f"{_verdict(model, cfg, outcome)}{_sink(outcome.numbers)}"
+
+
+def _verdict(model: nn.Module, cfg: SAEConfig, outcome: Outcome) -> str:
     if not outcome.numbers.finite:
         return (
             "The model's activations hold values that are not finite numbers: run it in bfloat16 "
@@ -205,12 +209,21 @@ def _module(model: nn.Module, site: Site) -> str:
 
 def _beside(numbers: Numbers, declared: Declared) -> str:
     """The numbers, each with the declared one behind it."""
-    l0, fvu = (
-        "" if value is None else f" (declared: {in_digits(value)})"
-        for value in (declared.l0, declared.fvu)
-    )
-    return f"L0 is {in_digits(numbers.l0)}{l0} and FVU {in_digits(numbers.fvu)}{fvu}"
+    l0 = "" if declared.l0 is None else f" (declared: {l0_in_digits(declared.l0)})"
+    fvu = "" if declared.fvu is None else f" (declared: {fvu_in_digits(declared.fvu)})"
+    return f"L0 is {l0_in_digits(numbers.l0)}{l0} and FVU {fvu_in_digits(numbers.fvu)}{fvu}"
 
 
 def _these(numbers: Numbers) -> str:
-    return f"L0 is {in_digits(numbers.l0)} and FVU {in_digits(numbers.fvu)}"
+    return f"L0 is {l0_in_digits(numbers.l0)} and FVU {fvu_in_digits(numbers.fvu)}"
+
+
+def _sink(numbers: Numbers) -> str:
+    """What was left out of the numbers; empty if nothing was."""
+    if not numbers.sink_tokens:
+        return ""
+    several = "s" if numbers.sink_tokens > 1 else ""
+    return (
+        " The first token of each prompt is an attention sink of this model, which has no BOS, and "
+        f"is left out ({in_digits(numbers.sink_tokens)} token{several})."
+    )

@@ -160,6 +160,10 @@ def test_the_check_leaves_a_sink_out(length: float) -> None:
     assert check.fvu == pytest.approx(expected["fvu"], rel=1e-3)
     assert check.l0 == pytest.approx(expected["l0"], rel=1e-3)
     assert check.tokens == sum(len(row.ids) - start for row in taken)
+    left_out = 0 if length == NONE else len(taken)
+    assert (check.sink_tokens, check.as_dict()["sink_tokens"]) == (left_out, left_out)
+    said = f"an attention sink of this model, which has no BOS, and is left out ({left_out} tokens)"
+    assert (said in check.sentence) == (length != NONE), check.sentence
 
 
 def documents_of(texts: list[str]) -> list[Document]:

@@ -1,10 +1,17 @@
 """The badge, the line of doubt and the panel: words beside colours, nothing unescaped."""
 
+import re
 from typing import Any
 
 import pytest
+from torch import nn
 
 from app.web.templating import part
+from sae_core.check.conventions import Convention
+from sae_core.check.judge import Declared, Outcome
+from sae_core.check.measure import Numbers
+from sae_core.check.verdict_sentence import sentence
+from sae_core.config import SAEConfig, Site
 from sae_core.metrics import DEFINITIONS
 from tests.tiny import HOSTILE
 from tests.unit.render_support import Document
@@ -93,6 +100,40 @@ def test_the_panel_has_the_numbers_beside_the_declared_ones_and_the_conventions(
     assert "declared" not in bare
     assert "<details" not in bare
     assert "It could not be checked: The model is not there." in panel_html(state("failed"))
+
+
+@pytest.mark.parametrize(
+    ("l0", "fvu", "words"),
+    [
+        (36.64, 0.1284, "L0 is 36.6 and FVU 0.128"),
+        (32.0, 0.0625, "L0 is 32.0 and FVU 0.063"),
+        (7.0, 0.99960, "L0 is 7.00 and FVU 1.000"),
+        (1234.5, 12.345, "L0 is 1,235 and FVU 12.3"),
+        (0.25, 0.5, "L0 is 0.250 and FVU 0.500"),
+    ],
+)
+def test_sentence_and_table_have_the_same_digits(l0: float, fvu: float, words: str) -> None:
+    site = Site("resid_post", 4)
+    outcome = Outcome(
+        declared=Declared(l0=None, fvu=None, d_model=8, d_sae=4096),
+        here=Convention(site=site, target=site),
+        numbers=Numbers(l0=l0, fvu=fvu, tokens=4000),
+        fitting=None,
+        nearest=None,
+        others=0,
+    )
+    cfg = SAEConfig(architecture="standard", d_model=8, d_sae=4096)
+    said = sentence(nn.Identity(), cfg, outcome)
+    assert f"At resid_post/4 {words}" in said
+    html = panel_html(state("amber", l0=l0, fvu=fvu, tried=[], sentence=said))
+    cells = re.findall(r'<td class="n">([^<]+)</td>', html)
+    assert words == f"L0 is {cells[0]} and FVU {cells[1]}"
+
+
+def test_the_panel_says_that_a_sink_was_left_out() -> None:
+    assert "attention sink" not in panel_html(state("green", sink_tokens=0))
+    page = Document(panel_html(state("green", sink_tokens=41)))
+    assert "4,144 tokens, without 41 first ones, which are attention sinks." in page.text
 
 
 def test_hostile_words_of_a_check_are_escaped() -> None:

@@ -3,23 +3,18 @@
 import copy
 import json
 import math
-import re
-import shutil
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from app.cli import main
 from sae_core.bundle import Bundle
 from sae_core.check import CHECK_FILE, Check, check, check_sae, save_check, saved_check
 from sae_core.check.sae_check import TEXT
 from sae_core.config import SAEConfig
-from sae_core.formats import write_sae
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from tests import tiny
@@ -191,12 +186,6 @@ def test_an_sae_of_another_width_fits_nowhere(lm: SplicedLM) -> None:
 
 
 @pytest.fixture
-def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy of the tiny bundle, to write into."""
-    return Bundle.open(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
-
-
-@pytest.fixture
 def result(lm: SplicedLM, bundle: Bundle) -> Check:
     actual = check(lm, "tiny", text=TEXTS, tokens=100)
     return replace(actual, content_hash=bundle.content_hash(tiny.SAE_NAME))
@@ -236,58 +225,3 @@ def test_a_check_of_somebody_else_s_files_lies_beside_them(bundle: Bundle, resul
     file.write_text("{")
     with pytest.raises(ValueError, match=r"check.json is damaged"):
         saved_check(elsewhere, tiny.SAE_NAME)
-
-
-def test_inspect_checks_and_keeps(
-    bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    text = tmp_path / "text.txt"
-    text.write_text("\n".join(TEXTS))
-    argv = ["inspect", str(bundle.path), "--check", "--text", str(text), "--tokens", "600"]
-    assert main([*argv, "--json"]) == 0
-    actual = json.loads(capsys.readouterr().out)[tiny.SAE_NAME]
-    assert actual["verdict"] == "amber"
-    assert actual["tokens"] >= 600
-    assert main([*argv, "--save"]) == 0
-    shown = capsys.readouterr().out
-    assert shown.startswith(f"{tiny.SAE_NAME}: amber\nAt resid_post/1 L0 is ")
-    assert re.search(r"^\w+/\d.* \d+\.\d+ +\d\.\d+ +\d+$", shown, re.MULTILINE), "others tried"
-    assert shown.endswith("cfg.json\n")
-    assert main(["inspect", str(bundle.path)]) == 0
-    assert f"amber, {saved_check(bundle, tiny.SAE_NAME)['date']}" in capsys.readouterr().out  # pyright: ignore[reportOptionalSubscript]
-    assert main(["inspect", str(bundle.path), "--json"]) == 0
-    (sae,) = json.loads(capsys.readouterr().out)["saes"]
-    assert sae["check"]["sentence"] == actual["sentence"]
-
-
-def test_an_sae_in_no_bundle_is_checked_with_its_model(
-    bundle: Bundle,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
-    folder = tmp_path / "gemma-scope-2b-pt-res" / "layer_1" / "width_16k" / "average_l0_6"
-    write_sae(bundle.load_sae(tiny.SAE_NAME), folder, "gemma_scope")
-    model = ["--model", str(bundle.path / "model"), "--tokens", "600", "--json"]
-    assert main(["inspect", str(folder), "--check", "--save", *model]) == 0
-    (actual,) = json.loads(capsys.readouterr().out).values()
-    assert (actual["site"], actual["declared_l0"]) == ("resid_post/1", 6.0)
-    assert actual["saved"].startswith(str(tmp_path / "data"))
-    assert actual["saved"].endswith(CHECK_FILE)
-    by_option = ["inspect", "--check", "--sae", str(folder), *model]
-    assert main(by_option) == 0
-    (again,) = json.loads(capsys.readouterr().out).values()
-    assert again["sentence"] == actual["sentence"]
-
-
-def test_a_red_badge_is_a_result(bundle: Bundle, capsys: pytest.CaptureFixture[str]) -> None:
-    cfg = bundle.sae_path(tiny.SAE_NAME) / "cfg.json"
-    cfg.write_text(cfg.read_text().replace("resid_post/1", "mlp_in/1"))
-    assert main(["inspect", str(bundle.path), "--check", "--tokens", "600"]) == 0
-    assert capsys.readouterr().out.startswith(f"{tiny.SAE_NAME}: red\n")
-
-
-def test_options_of_a_check_need_a_check(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["inspect", "demo", "--save"]) == 2
-    assert "add --check" in capsys.readouterr().err

@@ -34,8 +34,8 @@ def with_measured(**changes: Any) -> dict[str, Any]:
         (sae(d_sae=2**20, d_model=2304), measured(60, 0.2, dead=0.93), ""),
         (sae(), measured(12.8, 0.5), ""),
         # A target of 32 that ended at 64, or the same below it.
-        (sae(**with_measured(l0=64.0)), measured(66, 0.07), "reach an L0 of 32 and ended at 64"),
-        (sae(**with_measured(l0=20.0)), measured(21, 0.2), "reach an L0 of 32 and ended at 20"),
+        (sae(**with_measured(l0=64.0)), measured(66, 0.07), "reach an L0 of 32 and ended at 64.0"),
+        (sae(**with_measured(l0=20.0)), measured(21, 0.2), "reach an L0 of 32 and ended at 20.0"),
         (sae(**with_measured(l0=36.0)), measured(37, 0.1), ""),
         # What training measured of dead features; on few tokens that says nothing.
         (sae(**with_measured(dead=0.6)), measured(35, 0.13), "60% of its features were dead"),
@@ -47,7 +47,7 @@ def with_measured(**changes: Any) -> dict[str, Any]:
         # 61 active of 128, whatever the FVU; or as many as half of the activation's width.
         (sae(d_sae=128), measured(61, 0.34, dead=0.0), "61 of 128 features are active"),
         (sae(), measured(140, 0.02), "which is not sparse"),
-        (sae(), measured(35, 0.85), "FVU is 0.85 where the mean activation in the SAE's place"),
+        (sae(), measured(35, 0.85), "FVU is 0.850 where the mean activation in the SAE's place"),
     ],
 )
 def test_flaws(cfg: SAEConfig, numbers: Numbers, word: str) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import shlex
-import shutil
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -35,12 +34,6 @@ def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy of the tiny bundle, to be changed."""
-    return Bundle.open(shutil.copytree(tiny_bundle.path, tmp_path / "tiny"))
-
-
-@pytest.fixture
 def serve(tiny_corpus: Path) -> Callable[..., Api]:
     """A service that checks on the tiny corpus, which the tiny SAE was made for."""
 
@@ -69,6 +62,7 @@ def a_check(verdict: Any = "green", content_hash: str | None = None) -> Check:
         declared_l0=None,
         declared_fvu=None,
         tokens=TOKENS,
+        sink_tokens=0,
         convention=None,
         tried=(),
         content_hash=content_hash,

@@ -2,6 +2,7 @@
 cannot be read.
 """
 
+import re
 from typing import Any
 
 import pytest
@@ -86,6 +87,15 @@ def test_architectures_are_compared_only_where_the_sae_reads() -> None:
     assert len(page.all("svg", **{"class": "pareto"})) == 2
     elsewhere = overview_document(comparison=compared("mlp_out/1"))
     assert "Architectures compared" not in elsewhere.text
+
+
+def test_a_plot_is_not_titled_by_what_stands_at_its_axis() -> None:
+    html = overview_html(overview(comparison=compared("resid_post/4")))
+    titles = re.findall(r'<text class="name"[^>]*y="14">([^<]+)</text>', html)
+    axes = re.findall(r"<text transform=[^>]*rotate[^>]*>([^<]+)</text>", html)
+    assert len(titles) == len(axes) == 2
+    for title, axis in zip(titles, axes, strict=True):
+        assert title.casefold() != axis.casefold()
 
 
 def test_the_sae_itself_is_marked_among_them() -> None:
