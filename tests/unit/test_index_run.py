@@ -40,13 +40,6 @@ def test_something_to_index_must_be_named(tiny_corpus: Path) -> None:
         run_index(IndexConfig(corpus=(str(tiny_corpus),)))
 
 
-@pytest.fixture
-def bundle(tiny_bundle: Bundle, tmp_path: Path) -> Bundle:
-    """A copy of the tiny bundle that may be written to."""
-    shutil.copytree(tiny_bundle.path, tmp_path / "bundle")
-    return Bundle.open(tmp_path / "bundle")
-
-
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [

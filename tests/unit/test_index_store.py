@@ -21,21 +21,8 @@ DEMO = Path(__file__).parents[2] / "app" / "demo"
 
 
 @pytest.fixture(scope="module")
-def path(
-    tiny_model: Any,
-    tiny_tokenizer: Any,
-    tiny_sae: SAE,
-    tiny_corpus: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    path = tmp_path_factory.mktemp("index") / "index.duckdb"
-    build_index(tiny_model, tiny_tokenizer, tiny_sae, IndexConfig(corpus=(str(tiny_corpus),)), path)
-    return path
-
-
-@pytest.fixture(scope="module")
-def index(path: Path) -> Index:
-    return Index.open(path)
+def index(tiny_index: Path) -> Index:
+    return Index.open(tiny_index)
 
 
 def test_everything_is_json_with_finite_numbers(index: Index) -> None:
@@ -62,14 +49,14 @@ def first_schema(l0: float, fvu: float, dead: int) -> Callable[[Path], None]:
     return change
 
 
-def test_schema_1_counted_dead_features(path: Path, tmp_path: Path) -> None:
-    index = Index.open(damage(first_schema(3.5, 0.25, 16), path, tmp_path))
+def test_schema_1_counted_dead_features(tiny_index: Path, tmp_path: Path) -> None:
+    index = Index.open(damage(first_schema(3.5, 0.25, 16), tiny_index, tmp_path))
     assert index.meta["totals"] == {"l0": 3.5, "fvu": 0.25, "dead": 16 / tiny.D_SAE}
     assert index.feature(3)["feature"] == 3
 
 
-def test_schema_1_had_0_for_an_undefined_fvu(path: Path, tmp_path: Path) -> None:
-    index = Index.open(damage(first_schema(1.0, 0.0, 0), path, tmp_path))
+def test_schema_1_had_0_for_an_undefined_fvu(tiny_index: Path, tmp_path: Path) -> None:
+    index = Index.open(damage(first_schema(1.0, 0.0, 0), tiny_index, tmp_path))
     assert np.isnan(index.meta["totals"]["fvu"])
     assert index.meta["totals"]["dead"] == 0
 
@@ -214,12 +201,12 @@ def test_highlights(index: Index) -> None:
         assert item["frequency"] > 0
 
 
-def test_many_threads_get_what_one_gets(path: Path) -> None:
+def test_many_threads_get_what_one_gets(tiny_index: Path) -> None:
     """A connection shared by threads mixes up their rows; each call must have its own cursor."""
-    alone = Index.open(path)
+    alone = Index.open(tiny_index)
     expected = [alone.feature(i) for i in range(tiny.D_SAE)]
     searches = [alone.search(word, limit=5) for word in ("a", "the", "r", "12")]
-    fresh = Index.open(path)  # its cache of blocks is empty, so that threads fill it together
+    fresh = Index.open(tiny_index)  # its cache of blocks is empty, so that threads fill it together
     ready = threading.Barrier(8)
 
     def work(seed: int) -> None:
@@ -248,8 +235,8 @@ def test_nothing_but_the_file_can_be_reached(index: Index) -> None:
             index._rows(statement)
 
 
-def test_two_readers_at_once(path: Path, index: Index) -> None:
-    assert Index.open(path).feature(1) == index.feature(1)
+def test_two_readers_at_once(tiny_index: Path, index: Index) -> None:
+    assert Index.open(tiny_index).feature(1) == index.feature(1)
 
 
 def damage(change: Callable[[Path], None], path: Path, tmp_path: Path) -> Path:
@@ -301,28 +288,28 @@ def no_arrays(path: Path) -> None:
     ],
 )
 def test_a_file_that_cannot_be_used_is_named(
-    change: Callable[[Path], None], sentence: str, path: Path, tmp_path: Path
+    change: Callable[[Path], None], sentence: str, tiny_index: Path, tmp_path: Path
 ) -> None:
-    copy = damage(change, path, tmp_path)
+    copy = damage(change, tiny_index, tmp_path)
     with pytest.raises(ValueError, match=sentence) as caught:
         Index.open(copy)
     assert "\n" not in str(caught.value)
     assert str(copy) in str(caught.value)
 
 
-def test_a_page_that_is_damaged_is_named(path: Path, tmp_path: Path) -> None:
+def test_a_page_that_is_damaged_is_named(tiny_index: Path, tmp_path: Path) -> None:
     def change(copy: Path) -> None:
         with duckdb.connect(str(copy)) as connection:
             connection.execute("UPDATE pages SET data = 'abc'::BLOB WHERE page = 0")
 
-    index = Index.open(damage(change, path, tmp_path))
+    index = Index.open(damage(change, tiny_index, tmp_path))
     with pytest.raises(ValueError, match="is damaged: build it again with jumpscope index"):
         index.feature(0)
     assert index.summaries([40])[40]["feature"] == 40
 
 
-def test_a_writer_that_fails_leaves_the_old_index(path: Path, tmp_path: Path) -> None:
-    copy = damage(lambda _: None, path, tmp_path)
+def test_a_writer_that_fails_leaves_the_old_index(tiny_index: Path, tmp_path: Path) -> None:
+    copy = damage(lambda _: None, tiny_index, tmp_path)
 
     def fail() -> None:
         with create(copy) as writer:
@@ -336,14 +323,14 @@ def test_a_writer_that_fails_leaves_the_old_index(path: Path, tmp_path: Path) ->
 
 
 def test_an_open_index_survives_its_replacement(
-    path: Path,
+    tiny_index: Path,
     tmp_path: Path,
     tiny_model: Any,
     tiny_tokenizer: Any,
     tiny_sae: SAE,
     tiny_corpus: Path,
 ) -> None:
-    copy = damage(lambda _: None, path, tmp_path)
+    copy = damage(lambda _: None, tiny_index, tmp_path)
     reader = Index.open(copy)
     before = reader.feature(7)
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=300)

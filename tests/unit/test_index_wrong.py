@@ -13,27 +13,13 @@ import duckdb
 import numpy as np
 import pytest
 
-from sae_core.index import Index, IndexConfig, build_index
+from sae_core.index import Index
 from sae_core.index.arrays import pack, unpack
 from sae_core.index.feature_pages import Page
 from sae_core.index.index_checks import page_shape
 from sae_core.index.schema import ARRAYS, IndexBusyError, connect
-from sae_core.sae import SAE
 
 Change = Callable[[duckdb.DuckDBPyConnection], object]
-
-
-@pytest.fixture(scope="module")
-def path(
-    tiny_model: Any,
-    tiny_tokenizer: Any,
-    tiny_sae: SAE,
-    tiny_corpus: Path,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Path:
-    path = tmp_path_factory.mktemp("index") / "index.duckdb"
-    build_index(tiny_model, tiny_tokenizer, tiny_sae, IndexConfig(corpus=(str(tiny_corpus),)), path)
-    return path
 
 
 def sql(statement: str) -> Change:
@@ -167,9 +153,9 @@ def read_all(path: Path) -> None:
 
 @pytest.mark.parametrize("change", WRONG.values(), ids=list(WRONG))
 def test_a_wrong_index_is_refused_with_one_sentence(
-    change: Change, path: Path, tmp_path: Path
+    change: Change, tiny_index: Path, tmp_path: Path
 ) -> None:
-    copy = Path(shutil.copy(path, tmp_path / "copy.duckdb"))
+    copy = Path(shutil.copy(tiny_index, tmp_path / "copy.duckdb"))
     with duckdb.connect(str(copy)) as connection:
         change(connection)
     with pytest.raises(ValueError, match="is damaged: build it again with jumpscope index") as said:
@@ -180,13 +166,13 @@ def test_a_wrong_index_is_refused_with_one_sentence(
     assert len(str(said.value)) < len(str(copy)) + 160
 
 
-def test_what_was_not_changed_is_read(path: Path) -> None:
+def test_what_was_not_changed_is_read(tiny_index: Path) -> None:
     """Or the test above says nothing."""
-    read_all(path)
+    read_all(tiny_index)
 
 
-def test_an_index_in_use_is_not_damaged(path: Path, tmp_path: Path) -> None:
-    copy = shutil.copy(path, tmp_path / "copy.duckdb")
+def test_an_index_in_use_is_not_damaged(tiny_index: Path, tmp_path: Path) -> None:
+    copy = shutil.copy(tiny_index, tmp_path / "copy.duckdb")
     program = (
         "import sys, duckdb; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
     )
@@ -216,11 +202,11 @@ def test_an_index_in_use_is_not_damaged(path: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_duckdb_says_is_told_apart(
-    said: str, sentence: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    said: str, sentence: str, tiny_index: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise duckdb.IOException(said)
 
     monkeypatch.setattr(duckdb, "connect", refuse)
     with pytest.raises(ValueError, match=sentence):
-        connect(path)
+        connect(tiny_index)
