@@ -17,6 +17,7 @@ from app.engine.workbench import Workbench
 from app.requests import (
     CheckRequest,
     DeltaLossRequest,
+    EffectsRequest,
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
@@ -29,7 +30,7 @@ from app.requests import (
     parameters_of,
     parsed,
 )
-from app.service import analyse, features, provenance, steer, trust
+from app.service import analyse, features, next_token, provenance, steer, trust
 from app.settings import Settings
 
 Answer = dict[str, Any]
@@ -150,6 +151,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         returns="tokens with number, id, text and whether each is special, and in a conversation "
         "turn and template.",
         example={"text": _TEXT},
+    ),
+    Endpoint(
+        name="effects",
+        request=EffectsRequest,
+        answer=next_token.effects,
+        work=Work.ANALYSE,
+        returns="token, target with log-probability, base (the likeliest next tokens with "
+        "probabilities, p and p_spliced), effects with position, feature, activation, kl, dlogp, "
+        "estimate and exact, rank_correlation, joint, uniformity, definitions.",
+        example={"text": "The old man walked into the", "limit": 10},
     ),
     Endpoint(
         name="steer",

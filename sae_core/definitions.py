@@ -51,3 +51,36 @@ DEFINITIONS: dict[str, str] = {
         "token's mean-centred logit, over their number."
     ),
 }
+
+EFFECT_DEFINITIONS: dict[str, str] = {
+    "p": "Probability of a next token, by the model as it is.",
+    "p_spliced": (
+        "Probability of a next token with the SAE's reconstruction in place of every activation "
+        "that counts."
+    ),
+    "effect_kl": (
+        "KL in nats from the model's next-token distribution to the one with this activation alone "
+        "set to 0, the SAE's error kept."
+    ),
+    "effect_dlogp": (
+        "Change of the followed next token's log-probability, nats, when this activation alone is "
+        "set to 0: below 0, the feature speaks for that token."
+    ),
+    "effect_estimate": (
+        "Estimate of that change, not a measurement: minus the activation times the gradient."
+    ),
+    "rank_correlation": (
+        "Spearman's rank correlation of the estimates with the measured changes, over the pairs "
+        "that have both: 1 if the estimates order them alike."
+    ),
+    "share": "The activation over the feature's largest in the index.",
+    "lift": (
+        "The activation over the feature's mean activation on all tokens of the index, also those "
+        "on which it is 0: how many times more than usual."
+    ),
+    "joint": (
+        "All ticked activations set to 0 at once; beyond the sum is what that does in excess of "
+        "the sum of what each does alone."
+    ),
+}
+"""Numbers of a prediction: `sae_core.effects` computes them."""

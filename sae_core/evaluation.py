@@ -16,7 +16,13 @@ from torch import Tensor
 from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_first
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.head import head, hidden_states
-from sae_core.metrics import ReconstructionStats, affected, token_comparison, token_losses
+from sae_core.metrics import (
+    ReconstructionStats,
+    affected,
+    token_comparison,
+    token_losses,
+    uniformity_by_token,
+)
 from sae_core.placement import in_float64
 from sae_core.progress_bar import Progress, reported
 from sae_core.sae import SAE
@@ -246,11 +252,9 @@ def uniformity(
             correct = logits[every, ids[every, chosen + 1]] - logits.mean(-1)
             (gradient,) = torch.autograd.grad(correct.sum(), leaf[0])
         acts = sae.encode(read[0][every, chosen].float())
-        effect = (acts * (gradient[every, chosen].float() @ sae.W_dec.T)).abs()
-        matters = effect.sum(-1) > 0
-        share = effect[matters] / effect[matters].sum(-1, keepdim=True)
-        entropy = -torch.special.xlogy(share, share).sum(-1)
-        values.append(entropy.exp() / acts[matters].ne(0).sum(-1))
+        effects = acts * (gradient[every, chosen].float() @ sae.W_dec.T)
+        of_tokens = uniformity_by_token(effects, acts)
+        values.append(of_tokens[~of_tokens.isnan()])
     if not values:
         raise ValueError("the text holds no token with a next one: give more text.")
-    return float(in_float64(torch.cat(values)).mean())
+    return float(torch.cat(values).mean())

@@ -49,6 +49,20 @@ def affected(replaced: Bool[Tensor, "*rows pos"]) -> Bool[Tensor, "*rows pos"]:
     return replaced & (before > 0)
 
 
+def uniformity_by_token(
+    effects: Float[Tensor, "tokens d_sae"], acts: Float[Tensor, "tokens d_sae"]
+) -> Float[Tensor, " tokens"]:
+    """Of the features that are active, from their effects: exp(entropy(|e| / sum |e|)) over their
+    number, float64; NaN where none is active or none matters.
+    """
+    size = in_float64(effects).abs()
+    total = size.sum(-1, keepdim=True)
+    share = size / total.clamp(min=torch.finfo(torch.float64).tiny)
+    effective = (-torch.special.xlogy(share, share).sum(-1)).exp()
+    uniformity = effective / acts.ne(0).sum(-1).to(effective.device)
+    return torch.where(total[:, 0] > 0, uniformity, float("nan"))
+
+
 class ReconstructionStats:
     """L0, FVU and frequencies of a stream of activations; sums in float64, exact in any order."""
 

@@ -100,6 +100,12 @@ class Engine:
         with self.sae_cache.leased(names):
             yield self.lm
 
+    @contextmanager
+    def reading(self, ids: list[int], names: Iterable[str]) -> Iterator[SplicedLM]:
+        """`spliced`, for work on a text; RequestError where that needs more memory than is free."""
+        with self._room_for(ids), self.spliced(names) as lm:
+            yield lm
+
     def memory(self) -> dict[str, Any]:
         """Bytes on the devices: free, all, the model's, each loaded SAE's, and the SAEs' limit."""
         free, total = free_and_total(self.devices)
@@ -221,7 +227,7 @@ class Engine:
             if key in self._analyses:
                 self._analyses.move_to_end(key)
                 return self._analyses[key]
-        with self._room_for(ids), self.spliced([sae]) as lm:
+        with self.reading(ids, [sae]) as lm:
             analysis = lm.analyse(ids, sae, None if mean is None else torch.tensor(mean))
         with self._analyses_lock:
             self._analyses[key] = analysis
@@ -231,6 +237,13 @@ class Engine:
                 give_back_free_pages()
                 self._given_back = time.monotonic()
         return analysis
+
+    def uniformity(self, ids: list[int], sae: str) -> float:
+        """`sae_core.text_uniformity.uniformity_of_text`, of as many tokens as it takes."""
+        from sae_core.text_uniformity import uniformity_of_text
+
+        with self.reading(ids, [sae]) as lm:
+            return uniformity_of_text(lm, ids, sae)[0]
 
     def _keeps_too_much(self) -> bool:
         """Whether there are more analyses than may be kept, or larger ones."""
@@ -243,7 +256,7 @@ class Engine:
         self, ids: list[int], sae: str, feature: int
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Pre-activations and activations `[T]` of one feature, and its threshold."""
-        with self._room_for(ids), self.spliced([sae]) as lm:
+        with self.reading(ids, [sae]) as lm:
             pre_acts, acts = lm.pre_activations(ids, sae, [feature])
             threshold = float(lm.sae(sae).effective_threshold()[feature])
         return pre_acts[:, 0], acts[:, 0], threshold

@@ -1,5 +1,6 @@
 """What can be asked of the app: one pydantic model a request, and how values become one."""
 
+from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
 from app.requests.models import (
     AnalysisNumber,
     CheckRequest,
@@ -25,10 +26,13 @@ __all__ = [
     "ContextNumber",
     "DeltaLossRequest",
     "EditRequest",
+    "EffectNumber",
+    "EffectsRequest",
     "FeatureOnTextRequest",
     "FeatureRequest",
     "Kind",
     "Message",
+    "PairRequest",
     "Parameter",
     "PromptFeaturesRequest",
     "ReproduceRequest",

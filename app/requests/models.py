@@ -163,6 +163,11 @@ class PromptFeaturesRequest(Request):
         most="max_rows",
     )
     messages: list[Message] | None = messages_parameter()
+    uniformity: bool = parameter(
+        False,
+        "Uniformity",
+        "Whether the totals tell the uniformity of effects too, which takes several times as long.",
+    )
 
 
 class DeltaLossRequest(Request):

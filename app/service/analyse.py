@@ -34,11 +34,15 @@ def prompt_features(workbench: Workbench, request: PromptFeaturesRequest) -> dic
         row["active_features"] = active
     chosen, total = token_rows.strongest(analysis, request.limit or None)
     summaries = workbench.sources.features(name).summaries(chosen.tolist())
+    totals = token_rows.totals(analysis)
+    if request.uniformity:
+        uniformity = workbench.load().uniformity(prompt.ids, name)
+        totals["uniformity"] = token_rows.finite(uniformity)
     return {
         "sae": name,
         **prompt.as_answered("text"),
         "tokens": prompt.marked(rows),
-        "totals": token_rows.totals(analysis),
+        "totals": totals,
         "definitions": _definitions(workbench, name),
         "missing": missing(workbench, name),
         "features": token_rows.feature_rows(analysis, summaries, chosen),

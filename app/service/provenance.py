@@ -14,7 +14,12 @@ feature's page:
 
     {"sae", "feature", "group", "context"}
 
-with the group's name and the number of the context in it (from 0), as `/feature` answers.
+with the group's name and the number of the context in it (from 0), as `/feature` answers; a number
+of a feature's effect on a prediction:
+
+    {"effect", "sae", "text" or "messages", "token", "position", "feature", "target"}
+
+with `kl`, `dlogp` or `estimate` as the effect, as `/effects` answers.
 """
 
 from pathlib import Path
@@ -24,6 +29,7 @@ from app.engine.workbench import Workbench
 from app.requests import (
     AnalysisNumber,
     ContextNumber,
+    EffectNumber,
     ReproduceRequest,
     RequestError,
     RunNumber,
@@ -32,7 +38,15 @@ from app.requests import (
     shown,
 )
 from app.service import scripts, token_rows
-from app.service.scripts import QUANTITIES, TOTAL_QUANTITIES, SAESource, Setup
+from app.service.next_token import NamedTokens, check_target, token_number
+from app.service.scripts import (
+    EFFECTS,
+    QUANTITIES,
+    TOTAL_QUANTITIES,
+    UNIFORMITY,
+    SAESource,
+    Setup,
+)
 from app.service.steer import planned_run
 from sae_core.bundle import Bundle
 from sae_core.text_options import TextOptions
@@ -50,17 +64,27 @@ def reproduce(workbench: Workbench, request: ReproduceRequest) -> dict[str, Any]
         return _of_run(workbench, parsed(RunNumber, given, settings))
     if "group" in given:
         return _of_context(workbench, parsed(ContextNumber, given, settings))
+    if "effect" in given:
+        return _of_effect(workbench, parsed(EffectNumber, given, settings))
     return _of_analysis(workbench, parsed(AnalysisNumber, given, settings))
 
 
 def _of_analysis(workbench: Workbench, number: AnalysisNumber) -> dict[str, Any]:
     name, quantity = workbench.sae_name(number.sae), number.quantity
-    if quantity not in QUANTITIES:
+    names = (*QUANTITIES, UNIFORMITY)
+    if quantity not in names:
         raise RequestError(
-            f"Quantity must be one of {', '.join(QUANTITIES)}, not {shown(quantity)}.", "quantity"
+            f"Quantity must be one of {', '.join(names)}, not {shown(quantity)}.", "quantity"
         )
     engine = workbench.load()
     prompt = engine.prompt(number.text, number.messages)
+    if quantity == UNIFORMITY:
+        return scripts.uniformity_card(
+            setup_of(engine, workbench.bundle),
+            source_of(engine, workbench.bundle, name),
+            prompt.ids,
+            token_rows.finite(engine.uniformity(prompt.ids, name)),
+        )
     analysis = engine.analyse(prompt.ids, name, workbench.sources.mean(name))
     token = feature = 0
     if quantity not in TOTAL_QUANTITIES:
@@ -81,24 +105,52 @@ def _of_analysis(workbench: Workbench, number: AnalysisNumber) -> dict[str, Any]
     )
 
 
+def _of_effect(workbench: Workbench, number: EffectNumber) -> dict[str, Any]:
+    from sae_core.effects import effects
+
+    name = workbench.sae_name(number.sae)
+    workbench.feature_number(name, number.feature)
+    if number.effect not in EFFECTS:
+        raise RequestError(
+            f"Effect must be one of {', '.join(EFFECTS)}, not {shown(number.effect)}.", "effect"
+        )
+    engine = workbench.load()
+    prompt = engine.prompt(number.text, number.messages)
+    token = token_number(number.token, len(prompt.ids))
+    check_target(number.target, len(engine.lm.vocabulary))
+    position = _within(number.position, 0, token, "Position", "position")
+    if engine.lm.is_special(prompt.ids)[position]:
+        raise RequestError(f"Token {position} is special and keeps its activation.", "position")
+    with engine.reading(prompt.ids, [name]) as lm:
+        result = effects(lm, prompt.ids, name, position, read_at=token, target=number.target)
+    if number.feature not in result.feature:
+        raise RequestError(
+            f"Feature {number.feature} is not active on token {position}.", "feature"
+        )
+    row = result.feature.tolist().index(number.feature)
+    card = scripts.effect_card(
+        setup_of(engine, workbench.bundle),
+        source_of(engine, workbench.bundle, name),
+        prompt.ids,
+        number.effect,
+        token_rows.finite(float(getattr(result, number.effect)[row])),
+        token=token,
+        position=position,
+        feature=number.feature,
+        target=number.target,
+    )
+    return card | {"target_text": NamedTokens(engine.lm.vocabulary)(number.target)["text"]}
+
+
 def _of_run(workbench: Workbench, number: RunNumber) -> dict[str, Any]:
     planned = planned_run(workbench, parsed(SteerRequest, number.settings, workbench.settings))
-    edits = [
-        {
-            "feature": plan.feature,
-            "mode": plan.mode,
-            "value": plan.edit.value,
-            "positions": plan.positions,
-            "sae": plan.sae,
-        }
-        for plan in planned.edits
-    ]
+    edits = [plan.as_run() for plan in planned.edits]
     engine = workbench.load()
     return scripts.generation_card(
         setup_of(engine, workbench.bundle),
         [
             source_of(engine, workbench.bundle, name)
-            for name in dict.fromkeys(plan.sae for plan in planned.edits)
+            for name in dict.fromkeys(name for plan in planned.edits for name in plan.sae_names)
         ],
         planned.prompt.ids,
         edits,

@@ -19,6 +19,10 @@ TOKEN_QUANTITIES = ("loss", "spliced_loss", "delta", "kl")
 TOTAL_QUANTITIES = ("l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl_mean")
 """What it knows of the whole text; `kl_mean` is the mean of the tokens' `kl`."""
 QUANTITIES = ("activation", *TOKEN_QUANTITIES, *TOTAL_QUANTITIES)
+UNIFORMITY = "uniformity"
+"""A number of the whole text that an analysis does not know."""
+EFFECTS = ("kl", "dlogp", "estimate")
+"""Numbers of one feature's effect on a prediction, as `sae_core.effects` names them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +113,54 @@ def analysis_card(
     return _card(setup, [sae], ids, what, script)
 
 
+def uniformity_card(
+    setup: Setup, sae: SAESource, ids: Sequence[int], value: float | None
+) -> dict[str, Any]:
+    """The card of the uniformity of a text."""
+    script = _script(
+        setup,
+        [sae],
+        ["from sae_core.text_uniformity import uniformity_of_text"],
+        [f"ids = {list(ids)}", f"print(uniformity_of_text(lm, ids, {sae.name!r})[0])"],
+    )
+    return _card(setup, [sae], ids, {"quantity": UNIFORMITY, "value": value}, script)
+
+
+def effect_card(
+    setup: Setup,
+    sae: SAESource,
+    ids: Sequence[int],
+    effect: str,
+    value: float | None,
+    *,
+    token: int,
+    position: int,
+    feature: int,
+    target: int,
+) -> dict[str, Any]:
+    """The card of a number of a feature's effect on a prediction; `effect` is one of `EFFECTS`."""
+    script = _script(
+        setup,
+        [sae],
+        ["from sae_core.effects import effects"],
+        [
+            f"ids = {list(ids)}",
+            f"result = effects(lm, ids, {sae.name!r}, {position}, read_at={token}, "
+            f"target={target})",
+            f"print(float(result.{effect}[result.feature.tolist().index({feature})]))",
+        ],
+    )
+    what = {
+        "quantity": f"effect_{effect}",
+        "value": value,
+        "token": token,
+        "position": position,
+        "feature": feature,
+        "target": target,
+    }
+    return _card(setup, [sae], ids, what, script)
+
+
 def generation_card(
     setup: Setup,
     saes: Sequence[SAESource],
@@ -123,28 +175,24 @@ def generation_card(
 ) -> dict[str, Any]:
     """The card of an activation on a generated token, without its value, which is on the page.
 
-    `edits` have `feature`, `mode`, `value` (raw), `positions`, `sae`; `run` has `max_new_tokens`,
-    `temperature`, `seed`. The number is that of the feature of the `edit`-th edit on new token
-    `step` (from 0) of `arm` (0 as it is, 1 steered); `when`: `own` (before the edit) or `after`.
+    `edits` have `feature`, `mode`, `value` (raw), `positions`, `sae`, and what else an edit of a
+    request has; `run` has `max_new_tokens`, `temperature`, `seed`. The number is that of the
+    feature of the `edit`-th edit on new token `step` (from 0) of `arm` (0 as it is, 1 steered);
+    `when`: `own` (before the edit) or `after`.
     """
     watch = list(dict.fromkeys((e["sae"], e["feature"]) for e in edits))
     column = watch.index((edits[edit]["sae"], edits[edit]["feature"]))
-    made = ", ".join(
-        "Edit("
-        + ", ".join(
-            f"{name}={_positions(e[name])!r}"
-            for name in ("feature", "mode", "value", "positions", "sae")
-        )
-        + ")"
-        for e in edits
-    )
+    made = ", ".join(map(_edit, edits))
     options = ", ".join(
         f"{name}={run[name]!r}" for name in ("max_new_tokens", "temperature", "seed")
     )
     script = _script(
         setup,
         saes,
-        ["from sae_core.edits import Edit", "from sae_core.generation import generate"],
+        [
+            f"from sae_core.edits import {'Condition, ' if 'Condition(' in made else ''}Edit",
+            "from sae_core.generation import generate",
+        ],
         [
             f"ids = {list(ids)}",
             f"edits = [{made}]",
@@ -211,6 +259,20 @@ def context_card(
         "context_size": context_size,
     }
     return _card(setup, [sae], None, what, script)
+
+
+def _edit(edit: Mapping[str, Any]) -> str:
+    """An edit as Python makes it."""
+    given = {name: edit[name] for name in ("feature", "mode", "value", "positions", "sae")}
+    written = [f"{name}={_positions(value)!r}" for name, value in given.items()]
+    if "condition_feature" in edit:
+        parts = ", ".join(
+            f"{name}={edit[f'condition_{name}']!r}" for name in ("feature", "above", "sae")
+        )
+        written.append(f"condition=Condition({parts})")
+    if "fade" in edit:
+        written.append(f"fade={edit['fade']!r}")
+    return f"Edit({', '.join(written)})"
 
 
 def _positions(value: Any) -> Any:

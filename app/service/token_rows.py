@@ -18,6 +18,8 @@ TOTALS = ("tokens", "l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl")
 PROMPT_DEFINITIONS: dict[str, str] = {
     **{name: DEFINITIONS[name] for name in (*TOTALS, "frequency")},
     "fvu": DEFINITIONS["fvu"] + " On a prompt the mean is that of the index's corpus.",
+    "uniformity": DEFINITIONS["uniformity"] + " Of a prompt: on at most 64 of its tokens, evenly "
+    "spread.",
     "loss": "Nats for predicting this token from those before it; the first token has none.",
     "spliced_loss": "The same with the SAE's reconstruction in place of the activation.",
     "delta": "Spliced loss minus loss, nats: above 0 the splice made this token harder to predict.",

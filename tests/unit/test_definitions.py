@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from app.service.token_rows import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
-from sae_core.metrics import DEFINITIONS
+from sae_core.definitions import DEFINITIONS, EFFECT_DEFINITIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -25,6 +25,10 @@ def test_the_page_defines_every_number_of_a_prompt_in_the_code_s_words() -> None
     defined = _defined("Of a prompt")
     shared = {name for name, text in PROMPT_DEFINITIONS.items() if DEFINITIONS.get(name) == text}
     assert defined == {k: v for k, v in PROMPT_DEFINITIONS.items() if k not in shared}
+
+
+def test_the_page_defines_every_number_of_a_prediction_in_the_code_s_words() -> None:
+    assert _defined("Of a prediction") == EFFECT_DEFINITIONS
 
 
 def test_the_page_says_what_differs_without_an_index() -> None:

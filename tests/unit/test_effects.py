@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Site
-from sae_core.effects import Effects, effects, effects_of_all_tokens
+from sae_core.effects import Effects, effects, effects_of_all_tokens, joint_effect
+from sae_core.prediction import Prediction
 from sae_core.sae import SAE
 from sae_core.sites import activations
 from sae_core.splice import SplicedLM
@@ -42,6 +43,20 @@ def slow_log_probs(model: Any, ids: list[int], layer: int, at: int, change: Tens
 
     blocks = model.model.layers if hasattr(model, "model") else model.transformer.h
     handle = blocks[layer].register_forward_hook(hook)
+    try:
+        logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+    finally:
+        handle.remove()
+    return logits.double().log_softmax(-1)
+
+
+def slow_arm(model: Any, ids: list[int], change: Tensor) -> Tensor:
+    """`slow_log_probs` with a change of what block 0 returns at every token, `[pos, d_model]`."""
+
+    def hook(_module: Any, _args: Any, output: Any) -> Any:
+        return (output[0] + change, *output[1:]) if isinstance(output, tuple) else output + change
+
+    handle = model.model.layers[0].register_forward_hook(hook)
     try:
         logits = model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
     finally:
@@ -84,6 +99,8 @@ def test_every_active_feature_is_truly_set_to_0(
         assert result.kl[n] == pytest.approx(kl, abs=1e-6, rel=1e-3)
         assert result.change[n] == pytest.approx((arm - base)[result.tokens].numpy(), abs=1e-5)
         assert result.dlogp[n] == pytest.approx(float((arm - base)[target]), abs=1e-5)
+        assert result.becomes[n] == int(arm.argmax())
+        assert result.becomes_logp[n] == pytest.approx(float(arm.max()), abs=1e-5)
     assert result.kl.max() > 1e-4
 
 
@@ -115,6 +132,8 @@ def test_all_tokens_are_estimated_and_the_largest_measured(lm: SplicedLM, ids: l
     assert (np.diff(size[7:]) <= 0).all()
     assert np.isnan(result.kl[7:]).all()
     assert np.isnan(result.dlogp[7:]).all()
+    assert (result.becomes[7:] == -1).all()
+    assert np.isnan(result.becomes_logp[7:]).all()
     assert len({position for position, _ in pairs[:7]}) > 1
     for n, (position, feature) in enumerate(pairs[:7]):
         alone = effects(lm, ids, "tiny", position, read_at=last)
@@ -126,11 +145,53 @@ def test_all_tokens_are_estimated_and_the_largest_measured(lm: SplicedLM, ids: l
     assert result.rank_correlation() == pytest.approx(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
+def test_several_are_set_to_0_at_once_and_each_alone(lm: SplicedLM, ids: list[int]) -> None:
+    sae, last, target = lm.sae("tiny"), 16, 17
+    acts = slow_acts(lm.model, sae, ids)
+    pairs = [(t, int(acts[t].argmax())) for t in (9, 12, 16)]
+    pairs.append((16, int(acts[16].topk(2).indices[1])))
+    result = joint_effect(lm, ids, "tiny", pairs, last, target=target, tokens=5)
+    with torch.no_grad():
+        whole = torch.zeros(len(ids), tiny.D_MODEL)
+        base = slow_arm(lm.model, ids, whole)[last]
+        for n, (position, feature) in enumerate(pairs):
+            one = torch.zeros(len(ids), tiny.D_MODEL)
+            one[position] = -acts[position, feature] * sae.W_dec[feature]
+            whole += one
+            arm = slow_arm(lm.model, ids, one)[last]
+            kl = float((base.exp() * (base - arm)).sum())
+            assert result.kl_alone[n] == pytest.approx(kl, abs=1e-6, rel=1e-3)
+            expected = (arm - base)[result.tokens].numpy()
+            assert result.change_alone[n] == pytest.approx(expected, abs=1e-5)
+        arm = slow_arm(lm.model, ids, whole)[last]
+    assert result.pairs == tuple(pairs)
+    assert result.tokens[-1] == target
+    kl = float((base.exp() * (base - arm)).sum())
+    assert result.kl == pytest.approx(kl, abs=1e-6, rel=1e-3)
+    assert result.kl != pytest.approx(result.kl_alone.sum(), rel=1e-3), "effects do not add up"
+    assert result.change == pytest.approx((arm - base)[result.tokens].numpy(), abs=1e-5)
+    assert result.becomes == int(arm.argmax())
+    assert result.becomes_logp == pytest.approx(float(arm.max()), abs=1e-5)
+
+
+def test_the_splice_is_the_analysis_s(lm: SplicedLM, ids: list[int]) -> None:
+    analysis = lm.analyse(ids, "tiny")
+    for read_at in (4, 20):
+        following = ids[read_at + 1]
+        prediction = Prediction(lm, ids, "tiny", read_at, target=following)
+        logp, kl = prediction.spliced()
+        assert -logp[prediction.tokens.index(following)] == pytest.approx(
+            float(analysis.spliced_loss[read_at + 1]), abs=1e-4
+        )
+        assert kl == pytest.approx(float(analysis.kl[read_at + 1]), abs=1e-4)
+        assert kl > 1e-3
+
+
 def test_wide_saes_are_encoded_in_parts(
     lm: SplicedLM, ids: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = effects_of_all_tokens(lm, ids, "tiny", 16, exact=0)
-    monkeypatch.setattr("sae_core.effects._ENCODED", 3 * tiny.D_SAE)
+    monkeypatch.setattr("sae_core.prediction._ENCODED", 3 * tiny.D_SAE)
     parts = effects_of_all_tokens(lm, ids, "tiny", 16, exact=0)
     assert parts.position.tolist() == whole.position.tolist()
     assert parts.feature.tolist() == whole.feature.tolist()
@@ -198,6 +259,8 @@ def test_ranks_are_shared_by_equal_values() -> None:
         activation=np.ones(5),
         kl=np.array([0.4, 0.3, 0.2, 0.1, np.nan]),
         change=change,
+        becomes=np.array([4, 4, 4, 4, -1]),
+        becomes_logp=np.array([-1.0, -1.0, -1.0, -1.0, np.nan]),
         estimate=estimate,
         exact=np.array([True, True, True, True, False]),
     )
@@ -221,6 +284,16 @@ def test_mistakes_are_named(lm: SplicedLM, ids: list[int]) -> None:
             effects_of_all_tokens(lm, ids, "tiny", position)
     with pytest.raises(ValueError, match="unknown SAE 'other'"):
         effects(lm, ids, "other", 3)
+    with pytest.raises(ValueError, match="no features are named"):
+        joint_effect(lm, ids, "tiny", [], 5)
+    with pytest.raises(ValueError, match="token 6 has no effect on the prediction after token 5"):
+        joint_effect(lm, ids, "tiny", [(6, 1)], 5)
+    with pytest.raises(ValueError, match="feature 64 does not exist"):
+        joint_effect(lm, ids, "tiny", [(3, tiny.D_SAE)], 5)
+    with pytest.raises(ValueError, match="no prediction after token 99"):
+        Prediction(lm, ids, "tiny", 99)
+    with pytest.raises(ValueError, match="token 7 has no effect on the prediction after token 5"):
+        Prediction(lm, ids, "tiny", 5).at(7)
     with pytest.raises(ValueError, match="target 384 is not a token's id: give 0 to 383"):
         effects(lm, ids, "tiny", 3, target=tiny.VOCAB_SIZE)
 

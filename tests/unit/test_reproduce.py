@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from app.endpoints import Api
-from app.service.scripts import QUANTITIES, TOTAL_QUANTITIES
+from app.service.scripts import EFFECTS, QUANTITIES, TOTAL_QUANTITIES
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from tests.tiny import ALWAYS, DEAD
@@ -17,6 +17,8 @@ from tests.unit.service_support import FIRING, api_of, one_sentence
 
 RUN = {"arm": "base", "step": 0, "edit": 0}
 TEXT = "The river remembers two letters in the winter of 1912."
+
+EFFECT = {"effect": "kl", "text": TEXT, "token": 3, "position": 1, "feature": 1, "target": 9}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,25 @@ def test_a_number_of_a_prompt(api: Api, quantity: str) -> None:
         expected = row[quantity]
     card = api.reproduce({"quantity": quantity, "text": TEXT, "token": token, "feature": feature})
     assert card["value"] == pytest.approx(expected, rel=1e-6)
+    assert printed(card["script"]) == card["value"]
+
+
+@pytest.mark.parametrize("effect", EFFECTS)
+def test_a_number_of_an_effect(api: Api, effect: str) -> None:
+    answer = api.effects(TEXT, token=7, earlier=True, target=17)
+    row = next(row for row in answer["effects"] if row["position"] < 7 and row["exact"])
+    pair = {"position": row["position"], "feature": row["feature"]}
+    card = api.reproduce({"effect": effect, "text": TEXT, "token": 7, "target": 17, **pair})
+    assert card["value"] == pytest.approx(row[effect], rel=1e-3, abs=1e-6)
+    assert card["quantity"] == f"effect_{effect}"
+    assert card["target_text"] == answer["target"]["text"]
+    assert printed(card["script"]) == card["value"]
+
+
+def test_the_uniformity_of_a_prompt(api: Api) -> None:
+    card = api.reproduce({"quantity": "uniformity", "text": TEXT})
+    totals = api.prompt_features(TEXT, uniformity=True)["totals"]
+    assert card["value"] == pytest.approx(totals["uniformity"])
     assert printed(card["script"]) == card["value"]
 
 
@@ -79,6 +100,7 @@ def test_an_activation_on_a_generated_token(api: Api, arm: str, when: str) -> No
     edits = [
         {"feature": ALWAYS, "mode": "set", "strength": 2.0, "positions": "generated"},
         {"feature": 3, "mode": "add", "value": 1.5, "positions": [2, 4]},
+        {"feature": 4, "mode": "add", "value": 9, "condition_feature": ALWAYS, "fade": 7},
     ]
     run = api.steer(TEXT, edits, max_new_tokens=5, temperature=0.7, seed=3)
     # A token on which the feature is active: 0 would prove little.
@@ -137,6 +159,11 @@ def test_a_script_refuses_another_corpus(
         ),
         ({"feature": FIRING, "group": "top", "context": 99}, "Context must be a whole number"),
         ({"feature": DEAD, "group": "top", "context": 0}, "Group must be one of near_miss"),
+        ({**EFFECT, "effect": "size"}, "Effect must be one of kl, dlogp, estimate"),
+        ({**EFFECT, "position": 4}, "Position must be a whole number from 0 to 3"),
+        ({**EFFECT, "position": 0}, "Token 0 is special"),
+        ({**EFFECT, "feature": DEAD}, "is not active on token 1"),
+        ({**EFFECT, "token": 99}, "Token must be a whole number from 0 to"),
         ({"settings": 3}, "Give the settings"),
         ({"settings": {"prompt": TEXT, "edits": [], "colour": 1}, **RUN}, "no parameter “colour”"),
     ],

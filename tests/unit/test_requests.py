@@ -12,10 +12,13 @@ from app.requests import (
     ContextNumber,
     DeltaLossRequest,
     EditRequest,
+    EffectNumber,
+    EffectsRequest,
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
     Message,
+    PairRequest,
     Parameter,
     PromptFeaturesRequest,
     ReproduceRequest,
@@ -45,10 +48,12 @@ RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
     DeltaLossRequest: {"text": "The river"},
     FeatureOnTextRequest: {"text": "The river", "feature": 5},
     TokensRequest: {"text": "The river"},
+    EffectsRequest: {"text": "The river"},
     SteerRequest: {"prompt": "The river", "edits": [EDIT]},
     CheckRequest: {},
     ReproduceRequest: {"asked": {"quantity": "l0", "text": "The river"}},
     AnalysisNumber: {"quantity": "l0", "text": "The river"},
+    EffectNumber: {"effect": "kl", "token": 2, "position": 1, "feature": 5, "target": 3},
     RunNumber: {"settings": {"prompt": "x"}, "arm": "base", "step": 0, "edit": 0},
     ContextNumber: {"feature": 5, "group": "top", "context": 0},
 }
@@ -57,6 +62,7 @@ RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
 NESTED: Final[dict[type[Request], tuple[type[Request], str, dict[str, Any]]]] = {
     EditRequest: (SteerRequest, "edits", EDIT),
     Message: (DeltaLossRequest, "messages", SAID),
+    PairRequest: (EffectsRequest, "joint", {"position": 1, "feature": 5}),
 }
 """Requests within others: in which, under which name, and one that is right."""
 
