@@ -21,6 +21,7 @@ from app.requests import (
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
+    LadderRequest,
     PromptFeaturesRequest,
     ReproduceRequest,
     Request,
@@ -30,7 +31,7 @@ from app.requests import (
     parameters_of,
     parsed,
 )
-from app.service import analyse, features, next_token, provenance, steer, trust
+from app.service import analyse, features, ladder, next_token, provenance, steer, trust
 from app.settings import Settings
 
 Answer = dict[str, Any]
@@ -168,11 +169,27 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=steer.steer,
         work=Work.GENERATE,
         returns="base and steered tokens with the edited features' activations, the edits in raw "
-        "units, and the settings that repeat the run.",
+        "units, edited (tokens that each applied to and changed), sizes, warnings, and the "
+        "settings that repeat the run.",
         example={
             "prompt": "The old man walked into the",
             "edits": [{"feature": 12, "mode": "set", "value": 4.0}],
             "max_new_tokens": 20,
+        },
+    ),
+    Endpoint(
+        name="ladder",
+        request=LadderRequest,
+        answer=ladder.ladder,
+        work=Work.GENERATE,
+        returns="rows, the first without edits, with strength, value, texts, tokens, fires, nll, "
+        "distinct, size and usable; band (low, high, best, size; empty if no strength is usable), "
+        "sentence, and the settings that repeat it.",
+        example={
+            "prompt": "The old man walked into the",
+            "edits": [{"feature": 12, "mode": "set", "value": 4.0}],
+            "max_new_tokens": 10,
+            "strengths": [0.5, 1.0],
         },
     ),
     Endpoint(

@@ -1,6 +1,7 @@
 """What can be asked of the app: one pydantic model a request, and how values become one."""
 
 from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
+from app.requests.ladder_models import LadderRequest
 from app.requests.models import (
     AnalysisNumber,
     CheckRequest,
@@ -31,6 +32,7 @@ __all__ = [
     "FeatureOnTextRequest",
     "FeatureRequest",
     "Kind",
+    "LadderRequest",
     "Message",
     "PairRequest",
     "Parameter",

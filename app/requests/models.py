@@ -15,6 +15,7 @@ Role = Literal["user", "model", "assistant", "system"]
 
 LARGEST_SEED: Final = 2**32 - 1
 LARGEST_OFFSET: Final = 2**31
+LONGEST_FADE: Final = 10_000
 
 
 class Message(Request):
@@ -59,12 +60,41 @@ class EditRequest(Request):
         least="-max_value",
         most="max_value",
     )
-    positions: Literal["all", "prompt", "generated"] | list[Whole] = parameter(
-        "all",
-        "Positions",
-        "Tokens to change: all, prompt, generated, or token numbers, where BOS is 0.",
+    positions: Literal["continuation", "all", "prompt", "generated"] | list[Whole] | None = (
+        parameter(
+            None,
+            "Positions",
+            "Tokens to change: continuation (the prompt's last token, which predicts the first new "
+            "one, and the new ones), all, prompt, generated (the new ones), or token numbers, "
+            "where BOS is 0. Where nothing is said, continuation if the model generates, else all.",
+        )
     )
     sae: str | None = parameter(None, "SAE", "Name of its SAE; empty is the run's.")
+    condition_feature: Whole | None = parameter(
+        None,
+        "Condition",
+        "Number of a feature that must fire on a token for it to be edited, as the unedited model "
+        "reads the text.",
+        least=0,
+    )
+    condition_above: float = parameter(
+        0.0,
+        "Value of the condition",
+        "What that feature's activation must exceed, in its own units.",
+        least=0,
+        most="max_value",
+    )
+    condition_sae: str | None = parameter(
+        None, "SAE of the condition", "Name of that feature's SAE; empty is the edit's."
+    )
+    fade: Whole | None = parameter(
+        None,
+        "Fading",
+        "New tokens over which the change falls evenly to nothing; empty is a constant strength.",
+        unit="tokens",
+        least=1,
+        most=LONGEST_FADE,
+    )
     # Answers carry these beside an edit, and a run repeats an answer's edits as they stand.
     max_act: float | None = parameter(None, "Largest activation", "An answer's.", unread=True)
     signature: str | None = parameter(None, "Signature", "An answer's.", unread=True)

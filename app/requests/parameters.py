@@ -172,6 +172,11 @@ def takes_numbers(info: FieldInfo) -> bool:
     return any(get_origin(each) is list for each in _alternatives(info.annotation))
 
 
+def holds_fractions(info: FieldInfo) -> bool:
+    """Whether a parameter is a list of numbers that need not be whole."""
+    return any(get_args(each) == (float,) for each in _alternatives(info.annotation))
+
+
 def item_of(info: FieldInfo) -> type[Request] | None:
     """The request that each item of a parameter is; None if its items are none."""
     for each in _alternatives(info.annotation):

@@ -22,6 +22,7 @@ from app.requests.parameters import (
     description_of,
     figure,
     given_values,
+    holds_fractions,
     item_of,
     kind_of,
     parameters_of,
@@ -32,6 +33,9 @@ from app.settings import Settings
 
 LONGEST_SHOWN: Final = 36
 """Characters of a text that a sentence repeats."""
+
+LONGEST_LIST: Final = 90
+"""Characters of the names that a sentence lists."""
 
 HALF: Final = "holds half of a surrogate pair, which is no character"
 
@@ -104,7 +108,7 @@ def _complaint(model: type[Request], error: ValidationError, settings: Settings)
     if first["type"] == "extra_forbidden":
         holder = f"{_item(owner, path)} has" if path else "There is"
         unknown = str(first["loc"][-1])
-        usable = ", ".join(each.name for each in parameters_of(owner, settings))
+        usable = _listed([each.name for each in parameters_of(owner, settings)])
         return RequestError(
             f"{holder} no parameter {shown(unknown)}: use {usable}.", f"{path}{_safe(unknown)}"
         )
@@ -121,6 +125,16 @@ def _complaint(model: type[Request], error: ValidationError, settings: Settings)
     if kind_of(info) is Kind.GROUP and told:
         return RequestError(told, field)
     return RequestError(f"{subject} must be {wanted}, not {shown(first['input'])}.", field)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in a sentence, as many as fit it."""
+    shown_names: list[str] = []
+    for name in names:
+        if len(", ".join([*shown_names, name])) > LONGEST_LIST:
+            return ", ".join([*shown_names, "…"])
+        shown_names.append(name)
+    return ", ".join(shown_names)
 
 
 def _safe(text: str) -> str:
@@ -171,7 +185,9 @@ def _wanted(info: FieldInfo, settings: Settings) -> str:
         return f"one of {', '.join(words)}{numbers}"
     if kind is Kind.ITEMS:
         item = item_of(info)
-        return f"one or more {item.noun}s, each with {item.holds}" if item else "whole numbers"
+        if item is None:
+            return "numbers" if holds_fractions(info) else "whole numbers"
+        return f"one or more {item.noun}s, each with {item.holds}"
     if kind not in (Kind.WHOLE, Kind.NUMBER):
         return kind
     least, most = bounds_of(info, settings)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from sae_core.edits import Steering
 from sae_core.formats import FORMATS, registry
 from sae_core.formats.layouts import LAYOUTS, layout_of
 from sae_core.hub import ids
@@ -193,7 +194,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "context_size": None,
         "k": None,
     },
-    "edits.Edit": {"value": 0.0, "positions": "all", "sae": ""},
+    "edits.Edit": {"value": 0.0, "positions": "all", "sae": "", "condition": None, "fade": None},
+    "edits.Condition": {"above": 0.0, "sae": ""},
     "index.index_config.IndexConfig": {
         "bundle": "",
         "model": "",
@@ -230,6 +232,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "watch": (),
         "eos": None,
         "use_cache": True,
+        "record": None,
+        "steering": Steering,
     },
     "splice.SplicedLM.analyse": {"mean": None},
     "evaluation.evaluate": {"batch_rows": 16, "progress": None},

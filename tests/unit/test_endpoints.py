@@ -51,6 +51,25 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "limit": 200,
         "messages": None,
     },
+    "compare": {
+        "text": "",
+        "other_text": "",
+        "sae": "",
+        "token": None,
+        "limit": 200,
+        "messages": None,
+        "other_messages": None,
+    },
+    "patch": {
+        "text": "",
+        "other_text": "",
+        "features": None,
+        "sae": "",
+        "token": None,
+        "messages": None,
+        "other_messages": None,
+    },
+    "splice": {"text": "", "states": None, "edits": None, "messages": None},
     "steer": {
         "prompt": "",
         "edits": None,
@@ -59,6 +78,19 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "temperature": 0.8,
         "seed": 0,
         "messages": None,
+    },
+    "ladder": {
+        "prompt": "",
+        "edits": None,
+        "sae": "",
+        "max_new_tokens": 40,
+        "temperature": 0.8,
+        "seed": 0,
+        "messages": None,
+        "edit": 0,
+        "strengths": None,
+        "seeds": 2,
+        "margin": 1.0,
     },
     "check": {"sae": ""},
     "reproduce": {"asked": None},
@@ -81,7 +113,7 @@ def test_names_order_and_defaults_are_what_callers_know(workbench: Workbench) ->
 
 def test_an_edit_s_defaults_are_what_callers_know() -> None:
     edit = EditRequest(feature=5)
-    assert (edit.mode, edit.strength, edit.value, edit.positions) == ("set", None, None, "all")
+    assert (edit.mode, edit.strength, edit.value, edit.positions) == ("set", None, None, None)
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
@@ -106,7 +138,7 @@ def test_examples_are_requests(endpoint: Endpoint) -> None:
 
 
 def test_what_streams_and_what_waits() -> None:
-    assert [endpoint.name for endpoint in ENDPOINTS if endpoint.streams] == ["steer"]
+    assert [endpoint.name for endpoint in ENDPOINTS if endpoint.streams] == ["steer", "ladder"]
     assert [endpoint.name for endpoint in ENDPOINTS if endpoint.waits] == ["check"]
 
 

@@ -9,6 +9,7 @@ from app.endpoints import ENDPOINTS
 from app.requests import (
     AnalysisNumber,
     CheckRequest,
+    CompareRequest,
     ContextNumber,
     DeltaLossRequest,
     EditRequest,
@@ -17,16 +18,20 @@ from app.requests import (
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
+    LadderRequest,
     Message,
     PairRequest,
     Parameter,
+    PatchRequest,
     PromptFeaturesRequest,
     ReproduceRequest,
     Request,
     RequestError,
     RunNumber,
     SearchRequest,
+    SpliceRequest,
     SteerRequest,
+    SwitchRequest,
     TokensRequest,
     parameters_of,
     parsed,
@@ -49,7 +54,11 @@ RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
     FeatureOnTextRequest: {"text": "The river", "feature": 5},
     TokensRequest: {"text": "The river"},
     EffectsRequest: {"text": "The river"},
+    CompareRequest: {"text": "The river", "other_text": "The ship"},
+    PatchRequest: {"text": "The river", "other_text": "The ship", "features": [5]},
+    SpliceRequest: {"text": "The river"},
     SteerRequest: {"prompt": "The river", "edits": [EDIT]},
+    LadderRequest: {"prompt": "The river", "edits": [EDIT]},
     CheckRequest: {},
     ReproduceRequest: {"asked": {"quantity": "l0", "text": "The river"}},
     AnalysisNumber: {"quantity": "l0", "text": "The river"},
@@ -63,6 +72,7 @@ NESTED: Final[dict[type[Request], tuple[type[Request], str, dict[str, Any]]]] = 
     EditRequest: (SteerRequest, "edits", EDIT),
     Message: (DeltaLossRequest, "messages", SAID),
     PairRequest: (EffectsRequest, "joint", {"position": 1, "feature": 5}),
+    SwitchRequest: (SpliceRequest, "states", {"sae": "tiny"}),
 }
 """Requests within others: in which, under which name, and one that is right."""
 
@@ -118,7 +128,8 @@ def fits(value: Any, parameter: Parameter) -> bool:
             numbers = parameter.name == "positions" and value in ([], [1])
             return numbers or value in parameter.choices
         case Kind.ITEMS:
-            return False
+            numbers = {"strengths": ([], [1]), "features": ([1],)}
+            return value in numbers.get(parameter.name, ())
         case Kind.GROUP:
             return isinstance(value, dict)
 
@@ -243,7 +254,7 @@ def test_answers_edits_may_come_back() -> None:
         (
             SteerRequest,
             {"edits": [{**EDIT, "positions": [1, "a"]}]},
-            "one of all, prompt, generated, or token numbers, not “a”.",
+            "one of continuation, all, prompt, generated, or token numbers, not “a”.",
             "edits.0.positions",
         ),
         (DeltaLossRequest, {"messages": []}, "Add at least one message", "messages"),
@@ -297,7 +308,7 @@ def test_every_parameter_is_described_in_plain_words(
     assert parameter.sentence.endswith(".")
     assert not NO_PLAIN_WORDS.search(f"{parameter.title} {parameter.sentence} {parameter.limits}")
     if parameter.kind is Kind.ITEMS:
-        assert parameter.items
+        assert parameter.items or parameter.or_numbers
 
 
 def test_values_as_they_stand_in_a_sentence() -> None:

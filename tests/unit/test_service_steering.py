@@ -53,7 +53,7 @@ def test_strength_is_in_multiples_of_the_largest_activation(api: Api) -> None:
     values = [edit["value"] for edit in result["edits"]]
     assert values == pytest.approx([2.5 * largest, 3.0, 0.0])
     assert result["edits"][0]["max_act"] == largest
-    assert result["edits"][0]["positions"] == "all"
+    assert result["edits"][0]["positions"] == "continuation"
     for row in result["base"]:
         assert row["own"] == row["after"]
         assert len(row["own"]) == 3
