@@ -16,22 +16,35 @@ from typing import Any, Final
 from app.engine.workbench import Workbench
 from app.requests import (
     CheckRequest,
+    CompareRequest,
     DeltaLossRequest,
     EffectsRequest,
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
     LadderRequest,
+    PatchRequest,
     PromptFeaturesRequest,
     ReproduceRequest,
     Request,
     SearchRequest,
+    SpliceRequest,
     SteerRequest,
     TokensRequest,
     parameters_of,
     parsed,
 )
-from app.service import analyse, features, ladder, next_token, provenance, steer, trust
+from app.service import (
+    analyse,
+    features,
+    ladder,
+    next_token,
+    provenance,
+    steer,
+    switch,
+    trust,
+    two_texts,
+)
 from app.settings import Settings
 
 Answer = dict[str, Any]
@@ -98,6 +111,7 @@ class Endpoint:
 
 
 _TEXT: Final = "The old man walked into the room."
+_OTHER: Final = "The young man walked into the garden."
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
@@ -162,6 +176,33 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "probabilities, p and p_spliced), effects with position, feature, activation, kl, dlogp, "
         "estimate and exact, rank_correlation, joint, uniformity, definitions.",
         example={"text": "The old man walked into the", "limit": 10},
+    ),
+    Endpoint(
+        name="compare",
+        request=CompareRequest,
+        answer=two_texts.compare,
+        work=Work.ANALYSE,
+        returns="a and b with their tokens, pairs of aligned ones with kl, predictions after them "
+        "and at the ends, features with a, b, difference and fires_in, definitions.",
+        example={"text": _TEXT, "other_text": _OTHER, "limit": 20},
+    ),
+    Endpoint(
+        name="patch",
+        request=PatchRequest,
+        answer=two_texts.patch,
+        work=Work.ANALYSE,
+        returns="patched features with a, b, moved and kl_patched, pairs, predictions with the "
+        "likeliest next tokens by A, B and the patched B, kl, kl_patched and moved, definitions.",
+        example={"text": _TEXT, "other_text": _OTHER, "features": [5, 12]},
+    ),
+    Endpoint(
+        name="splice",
+        request=SpliceRequest,
+        answer=switch.splice,
+        work=Work.ANALYSE,
+        returns="loss, delta and kl of none, each and all, what all cost beyond the sum of each, "
+        "tokens, states, edits, definitions.",
+        example={"text": _TEXT},
     ),
     Endpoint(
         name="steer",

@@ -1,5 +1,11 @@
 """What can be asked of the app: one pydantic model a request, and how values become one."""
 
+from app.requests.compare_models import (
+    CompareRequest,
+    PatchRequest,
+    SpliceRequest,
+    SwitchRequest,
+)
 from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
 from app.requests.ladder_models import LadderRequest
 from app.requests.models import (
@@ -24,6 +30,7 @@ from app.requests.parsing import RequestError, parsed, shown
 __all__ = [
     "AnalysisNumber",
     "CheckRequest",
+    "CompareRequest",
     "ContextNumber",
     "DeltaLossRequest",
     "EditRequest",
@@ -36,13 +43,16 @@ __all__ = [
     "Message",
     "PairRequest",
     "Parameter",
+    "PatchRequest",
     "PromptFeaturesRequest",
     "ReproduceRequest",
     "Request",
     "RequestError",
     "RunNumber",
     "SearchRequest",
+    "SpliceRequest",
     "SteerRequest",
+    "SwitchRequest",
     "TokensRequest",
     "parameters_of",
     "parsed",

@@ -11,7 +11,7 @@ from app.engine.workbench import Workbench
 from app.requests import Kind, Parameter, parameters_of
 from app.settings import Settings
 
-LONG_TEXTS = ("text", "prompt")
+LONG_TEXTS = ("text", "other_text", "prompt")
 """Parameters whose values are more than a line."""
 
 
