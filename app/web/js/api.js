@@ -53,14 +53,20 @@ async function ask(form, signal) {
   problems.replaceChildren();
   for (const each of controls(form)) each.removeAttribute("aria-invalid");
   status.textContent = "Asked.";
+  let unfolded = false; // once for each run: who folds a growing answer keeps it folded
+  const show = (/** @type {unknown} */ value) => {
+    draw(answer, value);
+    if (!unfolded) answer.open = true;
+    unfolded = true;
+  };
   try {
     const value = await call(form.dataset.endpoint ?? "", given(form), {
       signal,
       onQueue: (place) => (status.textContent = placeWords(place)),
       onStart: () => (status.textContent = "Running."),
-      onProgress: (growing) => draw(answer, growing),
+      onProgress: show,
     });
-    draw(answer, value);
+    show(value);
     status.textContent = "Answered.";
   } catch (error) {
     if (error instanceof DOMException && error.name === "AbortError") {
