@@ -1,11 +1,13 @@
 """SAEs in training for tests of the step: made away from their symmetric start, on sparse data."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from types import ModuleType
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -207,3 +209,34 @@ def distance(a: Tensor, b: Tensor, scale: Tensor | None = None) -> float:
     """||a - b|| over ||scale||, which is b unless given; both 0: 0."""
     difference = float((a.double() - b.double()).norm())
     return difference and difference / float((b if scale is None else scale).double().norm())
+
+
+def apart(result: Toy, expected: Toy) -> dict[str, float]:
+    """Distance of parameters, relative to how far they moved, and of statistics."""
+    distances = {
+        name: distance(result.state.plain[name], p, p - expected.start[name])
+        for name, p in expected.state.plain.items()
+    }
+    for name in ("scalars", "active"):
+        distances[name] = distance(result.state.totals[name], expected.state.totals[name])
+    return distances
+
+
+def assert_dense_from_here_on(
+    dense: Toy,
+    sparse: Toy,
+    step: SparseStep | ListedStep,
+    shape: Shape,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where too much is active `step`, of `sparse`, takes the dense steps bit for bit, and says so
+    once.
+    """
+    with caplog.at_level(logging.INFO, "training.sparse_step"):
+        for i in range(5):
+            dense.dense(raw(shape, i), control(i))
+            step(raw(shape, i), control(i))
+    for name, tensor in dense.state.tensors.items():
+        assert torch.equal(sparse.state.tensors[name], tensor), name
+    (record,) = caplog.records
+    assert "dense steps from here on" in record.message

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from sae_core.jumprelu import KERNELS, Kernel
-from tests.steps import ODD, Shape, Toy, control, distance, raw, settled
+from tests.steps import ODD, Shape, Toy, apart, control, distance, raw, settled
 from training.kernels import plain
 from training.kernels.entries import Entries, Objective, room
 from training.losses import JumpReLULoss
@@ -124,23 +124,12 @@ def _hundred_steps(dtype: torch.dtype, beta1: float, *, sparse: bool) -> Toy:
     return toy
 
 
-def _apart(result: Toy, expected: Toy) -> dict[str, float]:
-    """Distance of parameters, relative to how far they moved, and of statistics."""
-    apart = {
-        name: distance(result.state.plain[name], p, p - expected.start[name])
-        for name, p in expected.state.plain.items()
-    }
-    for name in ("scalars", "active"):
-        apart[name] = distance(result.state.totals[name], expected.state.totals[name])
-    return apart
-
-
 @pytest.mark.parametrize("beta1", BETAS)
 def test_a_hundred_steps_in_float32(cuda: torch.device, beta1: float) -> None:
     dense, sparse = (
         _hundred_steps(torch.float32, beta1, sparse=sparse) for sparse in (False, True)
     )
-    for name, error in _apart(sparse, dense).items():
+    for name, error in apart(sparse, dense).items():
         assert error < (1e-3 if name in ("scalars", "active") else 1e-2), name
 
 
@@ -155,7 +144,7 @@ def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(
     """
     exact = _hundred_steps(torch.float32, beta1, sparse=False)
     dense, sparse = (
-        _apart(_hundred_steps(torch.bfloat16, beta1, sparse=sparse), exact)
+        apart(_hundred_steps(torch.bfloat16, beta1, sparse=sparse), exact)
         for sparse in (False, True)
     )
     for name, error in sparse.items():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sae_core.config import Architecture
-from tests.steps import ODD, Shape, Toy, control, distance, raw
+from tests.steps import ODD, Shape, Toy, apart, control, distance, raw
 from training.kernels import plain_lists
 from training.kernels.entries import Lists, room
 from training.kernels.largest import largest
@@ -151,23 +151,12 @@ def _hundred_steps(architecture: Architecture, dtype: torch.dtype, *, sparse: bo
     return toy
 
 
-def _apart(result: Toy, expected: Toy) -> dict[str, float]:
-    """Distance of parameters, relative to how far they moved, and of statistics."""
-    apart = {
-        name: distance(result.state.plain[name], p, p - expected.start[name])
-        for name, p in expected.state.plain.items()
-    }
-    for name in ("scalars", "active"):
-        apart[name] = distance(result.state.totals[name], expected.state.totals[name])
-    return apart
-
-
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_hundred_steps_in_float32(cuda: torch.device, architecture: Architecture) -> None:
     dense, sparse = (
         _hundred_steps(architecture, torch.float32, sparse=sparse) for sparse in (False, True)
     )
-    for name, error in _apart(sparse, dense).items():
+    for name, error in apart(sparse, dense).items():
         # Of parameters: of how far they moved. Gated SAEs end 0.011 apart.
         assert error < (1e-3 if name in ("scalars", "active") else 2e-2), name
 
@@ -179,7 +168,7 @@ def test_a_hundred_steps_in_bfloat16_are_as_good_as_the_dense_ones(
     """As in test_kernels: both are to be as near to the run in float32."""
     exact = _hundred_steps(architecture, torch.float32, sparse=False)
     dense, sparse = (
-        _apart(_hundred_steps(architecture, torch.bfloat16, sparse=sparse), exact)
+        apart(_hundred_steps(architecture, torch.bfloat16, sparse=sparse), exact)
         for sparse in (False, True)
     )
     for name, error in sparse.items():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sae_core.jumprelu import KERNELS, Kernel
-from tests.steps import ODD, Shape, Toy, control, distance, raw, settled
+from tests.steps import ODD, Shape, Toy, assert_dense_from_here_on, control, distance, raw, settled
 from training.kernels import plain
 from training.sparse_step import feature_rows
 from training.step import State
@@ -110,14 +110,7 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit(
 ) -> None:
     dense, sparse = (Toy(SMALL, beta1=beta1) for _ in range(2))
     step = sparse.sparse(plain, most=1e-3)
-    with caplog.at_level(logging.INFO, "training.sparse_step"):
-        for i in range(5):
-            dense.dense(raw(SMALL, i), control(i))
-            step(raw(SMALL, i), control(i))
-    for name, tensor in dense.state.tensors.items():
-        assert torch.equal(sparse.state.tensors[name], tensor), name
-    (record,) = caplog.records  # once, not every step
-    assert "dense steps from here on" in record.message
+    assert_dense_from_here_on(dense, sparse, step, SMALL, caplog)
 
 
 @pytest.mark.parametrize("beta1", [0.0, 0.9])

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from sae_core.config import Architecture
-from tests.steps import ODD, TOP, Shape, Toy, control, distance, raw
+from tests.steps import ODD, TOP, Shape, Toy, assert_dense_from_here_on, control, distance, raw
 from training.kernels import plain_lists
 from training.kernels.entries import Lists
 from training.kernels.largest import largest, lists_of
@@ -89,14 +89,7 @@ def test_too_many_entries_are_the_dense_steps_bit_for_bit(
 ) -> None:
     dense, sparse = _pair(SMALL, architecture)
     step = sparse.listed(plain_lists, most=1e-3)
-    with caplog.at_level(logging.INFO, "training.sparse_step"):
-        for i in range(5):
-            dense.dense(raw(SMALL, i), control(i))
-            step(raw(SMALL, i), control(i))
-    for name, tensor in dense.state.tensors.items():
-        assert torch.equal(sparse.state.tensors[name], tensor), name
-    (record,) = caplog.records  # once, not every step
-    assert "dense steps from here on" in record.message
+    assert_dense_from_here_on(dense, sparse, step, SMALL, caplog)
 
 
 @pytest.mark.parametrize("architecture", STEERED)
