@@ -20,6 +20,8 @@ SHOWN: Final = 10
 REAL_SHARE: Final = 0.1
 """Share of a feature's firing from which on a source may be named in its heading."""
 
+_NEAR_DIGITS: Final = (4, 5, 6, 7, 8)
+"""Of near misses: they lie so close to the threshold that three digits would round them to it."""
 _ROUNDING: Final = 1e-6
 """Part of a bin that is a rounding of float32, not a cut."""
 _WHITESPACE: Final = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
@@ -70,15 +72,19 @@ def _facts(data: Data, dead: bool) -> list[str]:
     threshold = f"threshold {number(data['threshold'])}"
     if dead:
         # Its signature, in the heading, says that it never fires.
-        return [threshold, *(f"at most {number(value)} before it" for value in _closest(data))]
+        digits = _near_digits(data)
+        nearest = (f"comes no closer than {number(value, digits)}" for value in _closest(data))
+        return [f"threshold {number(data['threshold'], digits)}", *nearest]
     facts = [
         f"fires on {percent(data['frequency'])} of tokens",
         f"largest {number(data['max_act'])}",
         threshold,
     ]
     if source := telling_source(data["fires_on"]["sources"]):
-        lift = f" ({number(source['lift'], 2)}x its share)" if source["lift"] else ""
-        facts.append(f"{percent(source['share'])} of its firing is in {source['source']}{lift}")
+        lift = number(source["lift"], 2)
+        facts.append(
+            f"{percent(source['share'])} of its firing is in {source['source']} ({lift}x its share)"
+        )
     return facts
 
 
@@ -88,13 +94,22 @@ def _closest(data: Data) -> list[float]:
     return sorted(values)[-1:]
 
 
+def _near_digits(data: Data) -> int:
+    """The digits that tell the threshold from what came closest to it."""
+    near, threshold = _closest(data), data["threshold"]
+    fine = (d for d in _NEAR_DIGITS if near and number(near[0], d) != number(threshold, d))
+    return next(fine, _NEAR_DIGITS[0])
+
+
 def telling_source(sources: Sequence[Data]) -> Data | None:
     """The source that says most about a feature: the highest lift among those with a real share.
 
-    The commonest source of a corpus is the commonest one of most features, and says nothing.
+    The commonest source of a corpus is the commonest one of most features, and says nothing; so
+    there is none where no source has more of the firing than of the corpus.
     """
     real = [row for row in sources if row["share"] >= REAL_SHARE] or sources
-    return max(real, key=lambda row: row["lift"], default=None)
+    telling = max(real, key=lambda row: row["lift"], default=None)
+    return telling if telling and telling["lift"] > 1 else None
 
 
 def _steps(data: Data, in_address: str, text: str) -> dict[str, str | None]:
@@ -176,13 +191,14 @@ def _logits(logits: Data) -> list[dict[str, Any]]:
 def _group(group: Data, data: Data) -> dict[str, Any]:
     """A group of contexts with a heading of numbers; `said` is what stands beside it."""
     near_miss, strongest = group["name"] == "near_miss", group["name"] == "top"
-    # Near misses lie so close to the threshold that three digits would round them to it.
-    digits = 4 if near_miss else 3
+    digits = _near_digits(data) if near_miss else 3
     values = [context["value"] for context in group["contexts"]]
     low, high = (min(values), max(values)) if near_miss else (group["low"], group["high"])
-    bounds = f"{number(low, digits)} to {number(high, digits)}"
+    ends = dict.fromkeys((number(low, digits), number(high, digits)))
+    bounds = " to ".join(ends)
     if near_miss:
-        title, said = "Near misses", f"{bounds}, below the threshold: it does not fire"
+        below = f"below the threshold of {number(data['threshold'], digits)}"
+        title, said = "Near misses", f"{bounds}, {below}: it does not fire"
     elif strongest:
         title, said = "Strongest", bounds
     else:
@@ -235,7 +251,7 @@ def _context(context: Data, digits: int, near_miss: bool) -> dict[str, Any]:
         **context,
         "written": written,
         "label": f"{context['title'] or 'No title'}, {written} at {word}",
-        "peak_value": context["value"] if near_miss else None,
+        "peak_value": written if near_miss else None,
         "terms": [part for part in (context["title"], context["license"]) if part],
     }
 

@@ -9,7 +9,7 @@ from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.web.feature_view import feature_page
-from app.web.numbers import number, percent
+from app.web.numbers import number, one_in, percent
 from app.web.query import share, whole
 from app.web.templating import address
 
@@ -30,6 +30,9 @@ COLUMNS: Final = (
 
 _LEAST: Final = 6
 """Decades of the bar of frequencies: it is empty at one token in a million."""
+BARS: Final = (
+    f"Bars are logarithmic: from {one_in(10.0**-_LEAST)} tokens, empty, to every token, full."
+)
 
 
 def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
@@ -110,6 +113,7 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "most": _choices(wanted["max"], 1.0),
         "heads": [_head(*each, wanted, indexed) for each in (("id", "feature"), *columns)],
         "rows": [_row(feature, columns, wanted["sae"]) for feature in matches["features"]],
+        "bars": BARS if indexed else "",
         "total": matches["total"],
         "first": (wanted["page"] - 1) * PAGE_SIZE + 1,
         "paging": _paging(matches["total"], wanted, indexed),

@@ -41,7 +41,7 @@ _COLUMNS: Final = (
     ("declared_l0", "L0 by its makers", number),
     ("l0", "L0", number),
     ("fvu", "FVU", fvu_text),
-    ("delta_lm_loss", "delta LM loss", signed),
+    ("delta_lm_loss", "delta LM loss", lambda value: signed(value, 3)),
     ("loss_recovered_mean", "loss recovered", lambda value: fixed(value, 3)),
     ("dead", "dead", percent),
 )

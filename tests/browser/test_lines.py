@@ -1,7 +1,9 @@
 """Where lines and rows of a page end: what belongs together stands together."""
 
+import re
 from collections.abc import Callable
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Site
@@ -44,3 +46,31 @@ def test_the_fields_of_sampling_stand_in_one_line_on_a_small_phone(
     page.set_viewport_size({"width": 320, "height": 640})
     boxes = [each.bounding_box() for each in page.locator(".sampling input").all()]
     assert len({box["y"] for box in boxes if box}) == 1
+
+
+def test_no_line_of_a_card_holds_a_mark_alone(site: Site, opened: Opened) -> None:
+    """Also where the word after it is too long for what is left of the line."""
+    page = opened(site.url + "/")
+    text = page.locator(".card .tokens:has(.far.before)").first
+    word = text.locator(".far.before + span")
+    for width in (1440, 320):
+        page.set_viewport_size({"width": width, "height": 900})
+        for length in (4, 60):
+            word.evaluate("(span, n) => (span.textContent = 'w'.repeat(n))", length)
+            below = word.evaluate(
+                "(e) => e.getClientRects()[0].top - e.parentElement.getBoundingClientRect().top"
+            )
+            assert below < 12, (width, length)
+
+
+@pytest.mark.parametrize("width", [1440, 320])
+def test_no_argument_of_a_command_is_cut_that_fits_a_line(
+    site: Site, opened: Opened, width: int
+) -> None:
+    """`--sae` has a hyphen, after which a line may end."""
+    page = opened(site.url + "/catalog")
+    page.set_viewport_size({"width": width, "height": 900})
+    short = page.locator("pre .argument", has_text=re.compile(r"^\S{1,12}$"))
+    heights = short.evaluate_all("(all) => all.map((e) => e.getBoundingClientRect().height)")
+    assert len(heights) > 100
+    assert max(heights) < 24

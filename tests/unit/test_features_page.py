@@ -116,7 +116,7 @@ def test_intervals_are_named_by_their_numbers_with_how_often_it_fires() -> None:
     # The histogram's bins end where the intervals do.
     assert "4.00 to 8.00 300 firings" in text
     assert "0.831 to 4.00 18,000 firings" in text
-    assert "Near misses 0.8123 to 0.8123, below the threshold: it does not fire" in text
+    assert "Near misses 0.8123, below the threshold of 0.8310: it does not fire" in text
     groups[1]["low"] = groups[2]["high"] = 6.0
     text = re.sub(r"\s+", " ", Document(feature_html(groups=groups)).text)
     assert "6.00 to 8.00 about 150 firings" in text
@@ -148,12 +148,34 @@ def test_the_telling_source_is_the_one_with_the_highest_lift() -> None:
     assert telling_source([common, telling, rare]) == telling
     assert telling_source([common | {"share": 0.09}, rare]) == rare
     assert telling_source([]) is None
+    # What has less of the firing than of the corpus tells nothing.
+    assert telling_source([common, rare]) is None
     page = feature_html(fires_on={"tokens": [], "sources": [common, telling]})
     assert f"12{NB}% of its firing is in physics (23x its share)" in page
 
 
 def test_a_near_miss_shows_its_pre_activation_uncoloured() -> None:
-    assert ' <span class="peak" data-v="0.8000">no</span>' in feature_html()
+    assert '<span class="peak" data-v="0.8000">no</span>' in feature_html()
+
+
+@pytest.mark.parametrize(
+    ("threshold", "value", "said"),
+    [
+        (2.2601, 2.2519, "2.252, below the threshold of 2.260"),
+        (2.2523, 2.2519, "2.2519, below the threshold of 2.2523"),
+        (2.25231, 2.25229, "2.25229, below the threshold of 2.25231"),
+        (0.831, 0.831, "0.8310, below the threshold of 0.8310"),  # it must be above it to fire
+    ],
+)
+def test_a_near_miss_is_told_from_the_threshold(threshold: float, value: float, said: str) -> None:
+    near = context(value=value, activations=[0.0] * 5)
+    misses = group("near_miss", value, threshold, near)
+    html = feature_html(threshold=threshold, groups=[misses])
+    assert f"{said}: it does not fire" in html
+    assert f'data-v="{said.partition(",")[0]}"' in html
+    dead = feature_html(**dead_feature(threshold=threshold, groups=[misses]))
+    value_said, threshold_said = said.split(", below the threshold of ")
+    assert f"threshold {threshold_said} · comes no closer than {value_said}" in dead
 
 
 def test_contexts_are_one_stop_of_the_tab_key() -> None:
@@ -219,7 +241,7 @@ def test_a_dead_feature_says_so_once_and_offers_no_steering() -> None:
     page = Document(feature_html(**dead_feature()))
     text = page.text[page.text.index("#12", 20) :]
     assert text.count("never") == 1
-    assert "threshold 0.831 · at most 0.800 before it" in text
+    assert "threshold 0.8310 · comes no closer than 0.8000" in text
     assert "Where it comes closest" in text
     assert "What it would do to the next token" in text
     assert not page.all("a", href="steer?edits")
@@ -268,6 +290,9 @@ def test_how_often_a_feature_fires_is_a_number_beside_a_bar() -> None:
     html = drawn(list_page(result(), QUERY))
     assert f'<span class="value">1.0{NB}%</span>' in html
     assert 'style="width:66.7%"' in html
+    # That two bars of which one is twice as long are not twice as often is said beside them.
+    assert "Bars are logarithmic: from 1 in 1,000,000 tokens, empty, to every token, full." in html
+    assert "Bars are" not in listed(unindexed_list(), sort="", page=1).text
 
 
 def test_an_empty_list_says_so() -> None:
