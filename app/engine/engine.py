@@ -38,7 +38,7 @@ from sae_core.tokens import encode_text
 
 log = logging.getLogger(__name__)
 
-GIVE_BACK_SECONDS = 5.0
+GIVE_BACK_SECONDS = 1.0
 """Least time between two times that free pages are given back; analyses leave many."""
 _NOWHERE = torch.device("meta")  # where accelerate keeps weights that it has put on a disk
 
