@@ -66,3 +66,20 @@ def assert_same_function(read: SAE, written: SAE) -> None:
     assert 0 < int(acts.count_nonzero()) < acts.numel()
     torch.testing.assert_close(read.encode(x), acts, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(read(x), written(x), atol=1e-5, rtol=1e-5)
+
+
+def assert_agree(encode: Any, decode: Any, ours: SAE) -> None:
+    """Their functions and our SAE give the same activations and, from these, the same output."""
+    x = inputs()
+    acts = ours.encode(x)
+    assert 0 < int(acts.count_nonzero()) < acts.numel()
+    torch.testing.assert_close(encode(x), acts, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(decode(acts), ours.decode(acts), atol=1e-5, rtol=1e-5)
+
+
+def randomise(module: torch.nn.Module) -> None:
+    """Random parameters; thresholds above 0."""
+    generator = torch.Generator().manual_seed(3)
+    for name, parameter in module.named_parameters():
+        drawn = torch.randn(parameter.shape, generator=generator) / 3
+        parameter.data = drawn.abs() if name == "threshold" else drawn
