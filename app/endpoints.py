@@ -25,6 +25,7 @@ from app.requests import (
     LadderRequest,
     PatchRequest,
     PromptFeaturesRequest,
+    ProveRequest,
     ReproduceRequest,
     Request,
     SearchRequest,
@@ -39,6 +40,7 @@ from app.service import (
     features,
     ladder,
     next_token,
+    prove,
     provenance,
     steer,
     switch,
@@ -231,6 +233,21 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
             "edits": [{"feature": 12, "mode": "set", "value": 4.0}],
             "max_new_tokens": 10,
             "strengths": [0.5, 1.0],
+        },
+    ),
+    Endpoint(
+        name="prove",
+        request=ProveRequest,
+        answer=prove.prove,
+        work=Work.GENERATE,
+        returns="separates, sentence, rule, cost, controls (how they were chosen), arms with kind, "
+        "feature, passed, low, high and runs (seed, share, nll, passed, tokens), and the settings "
+        "and setup that repeat it.",
+        example={
+            "prompt": "The old man walked into the",
+            "edits": [{"feature": 12, "mode": "set", "value": 4.0}],
+            "max_new_tokens": 10,
+            "seeds": 3,
         },
     ),
     Endpoint(

@@ -2,7 +2,7 @@
 
 One feature is pushed at several strengths. All texts are rows of one batch (`sae_core.generation`),
 each strength with the same seeds, beside texts without any edit. When they have grown, the model
-reads them without edits (`sae_core.readback`), and each strength has
+reads them without edits (`sae_core.unedited`), and each strength has
 
 - **fires**: the share of new tokens on which the feature fires then: whether the text came to be
   about it, not whether the edit set it;
@@ -24,8 +24,8 @@ import numpy as np
 
 from sae_core.edits import Edit, EditSize
 from sae_core.generation import EditRecord, GenerationStep, generate
-from sae_core.readback import Reading, readback
 from sae_core.splice import SplicedLM
+from sae_core.unedited import Reading, readback
 
 STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 """Multiples of the feature's largest activation that are tried unless others are given."""
@@ -164,10 +164,15 @@ def taken_up(rung: Rung, plain: Rung) -> bool:
     return rung.fires - plain.fires >= MORE_FIRES - 1e-9
 
 
+def repeats(rung: Rung, plain: Rung) -> bool:
+    """Whether a rung's texts repeat themselves more than those without edits may."""
+    return rung.distinct < LEAST_DISTINCT * plain.distinct
+
+
 def usable(rung: Rung, plain: Rung, *, margin: float = MARGIN) -> bool:
     """Whether a rung's texts took the feature up without falling apart; `plain` has no edits."""
-    holds = rung.nll <= plain.nll + margin and rung.distinct >= LEAST_DISTINCT * plain.distinct
-    return taken_up(rung, plain) and holds
+    likely = rung.nll <= plain.nll + margin
+    return taken_up(rung, plain) and likely and not repeats(rung, plain)
 
 
 def band(rungs: Sequence[Rung], *, margin: float = MARGIN) -> Band | None:

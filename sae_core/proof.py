@@ -3,7 +3,7 @@
 The same prompt is continued with each of n seeds: without the edit, with it, and with each of its
 controls, pushed by the same norm (`sae_core.pushes`) along another direction: five features of like
 frequency, one random direction, the wrong sign. The unedited model then reads every text afresh
-(`sae_core.readback`). What counts is the share of new tokens on which the target feature fires.
+(`sae_core.unedited`). What counts is the share of new tokens on which the target feature fires.
 
 - A run passes when its share is at least `MARGIN` above that of the run without the edit of the
   same seed; at least as much below it, where the edit lowers the activation.
@@ -22,14 +22,14 @@ from typing import Literal
 import numpy as np
 
 from sae_core.edits import EditSize
-from sae_core.readback import Reading
+from sae_core.unedited import Reading
 from sae_core.wilson import wilson
 
 Kind = Literal["without", "target", "feature", "random", "opposite"]
 
 FEATURES = 5
 """Features of like frequency among the controls."""
-MARGIN = 0.1
+MARGIN = 0.05
 """By how much of a text's new tokens the target must fire more often than without steering."""
 _ROUNDING = 1e-9
 
@@ -157,11 +157,12 @@ class Proof:
         rate, closest = self.rate(self.target), self.rate(self.closest)
         passed = sum(self.rate(arm).passed for arm in self.controls)
         runs = sum(len(arm.runs) for arm in self.controls)
-        verdict = (
-            "it separates from every control"
-            if self.separates
-            else f"it does not separate from {self.closest.words}"
-        )
+        if self.separates:
+            verdict = "it separates from every control"
+        elif closest.passed:
+            verdict = f"it does not separate from {self.closest.words}"
+        else:
+            verdict = "it passes too few to separate from them"
         least = fewest_runs()
         few = f" With fewer than {least} runs nothing could." if rate.runs < least else ""
         return (

@@ -12,9 +12,9 @@ from sae_core.edits import Edit, Steering
 from sae_core.generation import EditRecord, generate
 from sae_core.proof import Arm, Kind, Proof, Run
 from sae_core.pushes import PushedSteering
-from sae_core.readback import readback
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
+from sae_core.unedited import readback
 
 
 class Proving:

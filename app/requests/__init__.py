@@ -26,6 +26,7 @@ from app.requests.models import (
 )
 from app.requests.parameters import Kind, Parameter, Request, parameters_of
 from app.requests.parsing import RequestError, parsed, shown
+from app.requests.prove_models import ProveRequest
 
 __all__ = [
     "AnalysisNumber",
@@ -45,6 +46,7 @@ __all__ = [
     "Parameter",
     "PatchRequest",
     "PromptFeaturesRequest",
+    "ProveRequest",
     "ReproduceRequest",
     "Request",
     "RequestError",

@@ -86,6 +86,8 @@ def test_the_tools_are_the_endpoints_with_their_bounds_and_sentences(app: Runnin
     assert edit["properties"]["strength"]["maximum"] == 100
     assert edit["properties"]["mode"]["enum"] == ["set", "scale", "add", "ablate", "cap"]
     assert "max_act" not in edit["properties"]
+    ladder = next(tool for tool in tools if tool.name == "ladder").inputSchema["properties"]
+    assert ladder["strengths"]["items"] == {"type": "number"}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,12 @@ def test_the_tools_are_the_endpoints_with_their_bounds_and_sentences(app: Runnin
         ("feature", {"feature": 5}),
         ("search_features", {"query": "#7"}),
         ("prompt_features", {"text": "The old clock 🙂"}),
+        ("compare", {"text": "The old clock", "other_text": "The ship", "limit": 5}),
+        ("patch", {"text": "The old clock", "other_text": "The ship", "features": [5, 6]}),
+        ("splice", {"text": "The old clock"}),
         ("steer", STEER),
+        ("ladder", {**STEER, "strengths": [0.5, 2], "seeds": 1}),
+        ("prove", {**STEER, "seeds": 3}),
         ("check", {}),
     ],
 )

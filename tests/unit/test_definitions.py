@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from app.service.prove import DEFINITIONS as PROOF_DEFINITIONS
 from app.service.token_rows import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
 from sae_core.definitions import DEFINITIONS, EFFECT_DEFINITIONS
 
@@ -29,6 +30,10 @@ def test_the_page_defines_every_number_of_a_prompt_in_the_code_s_words() -> None
 
 def test_the_page_defines_every_number_of_a_prediction_in_the_code_s_words() -> None:
     assert _defined("Of a prediction") == EFFECT_DEFINITIONS
+
+
+def test_the_page_defines_every_number_of_a_proof_in_the_code_s_words() -> None:
+    assert _defined("Of a proof") == PROOF_DEFINITIONS
 
 
 def test_the_page_says_what_differs_without_an_index() -> None:

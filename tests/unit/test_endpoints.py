@@ -89,8 +89,19 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "messages": None,
         "edit": 0,
         "strengths": None,
-        "seeds": 2,
+        "seeds": 3,
         "margin": 1.0,
+    },
+    "prove": {
+        "prompt": "",
+        "edits": None,
+        "sae": "",
+        "max_new_tokens": 60,
+        "temperature": 0.8,
+        "seed": 0,
+        "messages": None,
+        "edit": 0,
+        "seeds": 6,
     },
     "check": {"sae": ""},
     "reproduce": {"asked": None},
@@ -138,7 +149,8 @@ def test_examples_are_requests(endpoint: Endpoint) -> None:
 
 
 def test_what_streams_and_what_waits() -> None:
-    assert [endpoint.name for endpoint in ENDPOINTS if endpoint.streams] == ["steer", "ladder"]
+    streaming = [endpoint.name for endpoint in ENDPOINTS if endpoint.streams]
+    assert streaming == ["steer", "ladder", "prove"]
     assert [endpoint.name for endpoint in ENDPOINTS if endpoint.waits] == ["check"]
 
 

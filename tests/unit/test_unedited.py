@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from sae_core import readback as module
+from sae_core import unedited as module
 from sae_core.config import Site
 from sae_core.edits import Edit
 from sae_core.generation import generate
-from sae_core.readback import Reading, readback
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
+from sae_core.unedited import Reading, readback
 from tests import tiny, tiny_sink
 from tests.arms_reference import MODULES, WINDOW, slow_acts, windowed_mistral
 from tests.tiny import ALWAYS, make_sae
