@@ -38,7 +38,7 @@ from app.requests import (
 from app.service import (
     analyse,
     features,
-    ladder,
+    find_strength,
     next_token,
     prove,
     provenance,
@@ -223,7 +223,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
     Endpoint(
         name="ladder",
         request=LadderRequest,
-        answer=ladder.ladder,
+        answer=find_strength.ladder,
         work=Work.GENERATE,
         returns="rows, the first without edits, with strength, value, texts, tokens, fires, nll, "
         "distinct, size and usable; band (low, high, best, size; empty if no strength is usable), "

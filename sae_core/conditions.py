@@ -69,18 +69,23 @@ class UneditedReader:
         """
         if not self._conditions:
             return {}
-        lm = self._lm
+        from sae_core.prefix_cache import keeps_keys
+
+        lm, rows = self._lm, ids[self._rows]
+        alike = not start and bool((rows == rows[:1]).all()) and keeps_keys(lm.model)
         sites = {lm.site(condition.sae) for condition in self._conditions}
         with capture(lm.model, sorted(sites, key=str)) as captured:
             output = lm.model(
-                input_ids=ids[self._rows].to(lm.device),
+                input_ids=(rows[:1] if alike else rows).to(lm.device),
                 past_key_values=self._cache if start else None,
                 use_cache=True,
                 logits_to_keep=1,
             )
         self._cache = output.past_key_values
+        if alike:  # as of a prompt
+            self._cache.batch_repeat_interleave(len(rows))
         met = {}
-        for condition, rows in where_met(lm, self._conditions, captured).items():
-            met[condition] = torch.zeros(self._count, rows.shape[1], device=rows.device) > 0
-            met[condition][self._rows] = rows
+        for condition, fires in where_met(lm, self._conditions, captured).items():
+            met[condition] = torch.zeros(self._count, fires.shape[1], device=fires.device) > 0
+            met[condition][self._rows] = fires
         return met

@@ -20,6 +20,9 @@ from sae_core.sae import SAE
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
 
+SHARED_TOKENS = 32
+"""Tokens that must be saved for a prompt's unedited beginning to be run by itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedToken:
@@ -102,7 +105,7 @@ def generate(
     if record is not None:
         record.follow(run.arms, run.steering)
     grown = torch.tensor([list(ids)] * len(arms))
-    logits = run.forward(grown, start=0)
+    logits = run.begin(grown) if use_cache else run.forward(grown, start=0)
     ends = frozenset({lm.tokenizer.eos_token_id}) if eos is None else eos
     sampler = _Sampler(seeds, temperature, logits.device)
     for n in range(max_new_tokens):
@@ -208,6 +211,30 @@ class _Run:
         for a in arms:
             if self.stops[a] is None:
                 self.stops[a] = self.length
+
+    def begin(self, ids: Tensor) -> Tensor:
+        """Logits `[arms, vocab]` after the prompt, of which all rows are: what no arm edits is run
+        once for all of them.
+        """
+        from sae_core.prefix_cache import keeps_keys
+
+        model, first = self.lm.model, self._first_edited(ids[0].tolist())
+        if (len(ids) - 1) * first < SHARED_TOKENS or not keeps_keys(model):
+            return self.forward(ids, start=0)
+        with self.lm.lock:
+            self.reader.read(ids[:, :first], start=0)
+            shared = ids[:1, :first].to(self.lm.device)
+            output = model(input_ids=shared, use_cache=True, logits_to_keep=1)
+        self.cache = output.past_key_values
+        self.cache.batch_repeat_interleave(len(ids))
+        return self.forward(ids[:, first:], start=first)
+
+    def _first_edited(self, ids: list[int]) -> int:
+        """The first of a prompt's tokens that an arm edits, at the latest the last one."""
+        special, length = self.lm.is_special(ids), len(ids)
+        places = [edit.where(0, length, length) for arm in self.arms for edit in arm]
+        due = (t for t in range(length) if not special[t] and any(where[t] for where in places))
+        return next(due, length - 1)
 
     def forward(self, ids: Tensor, start: int) -> Tensor:
         """Logits `[arms, vocab]` after `ids [arms, n]`, which begin at token `start`."""

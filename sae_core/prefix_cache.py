@@ -12,13 +12,18 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 
+def keeps_keys(model: Any) -> bool:
+    """Whether a model's cache is one of keys and values, a pair for every layer."""
+    layers = DynamicCache(config=model.config).layers
+    return all(type(layer) in (DynamicLayer, DynamicSlidingWindowLayer) for layer in layers)
+
+
 def whole_cache(model: Any) -> DynamicCache:
     """An empty cache that will keep all keys and values, those of layers with a sliding window,
     too. ValueError for a model whose own cache holds other things (states of linear attention) or
     shares them between layers.
     """
-    own = DynamicCache(config=model.config)
-    if any(type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer) for layer in own.layers):
+    if not keeps_keys(model):
         raise ValueError(
             f"{type(model).__name__} does not keep keys and values of every layer, without which "
             "no arms can be run."

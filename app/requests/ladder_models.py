@@ -30,7 +30,7 @@ class LadderRequest(SteerRequest):
         most=MOST_STRENGTHS,
     )
     seeds: Whole = parameter(
-        2,
+        3,
         "Seeds",
         "Texts at each strength, of seeds that follow one another.",
         unit="texts",

@@ -216,8 +216,10 @@ class Parameter:
     choices: tuple[str, ...]
     or_numbers: bool
     """Whether it may be several whole numbers instead of one of its choices."""
+    fractions: bool
+    """Whether it is a list of numbers that need not be whole."""
     items: tuple["Parameter", ...]
-    """Those of each item of a list."""
+    """Those of each item of a list; none of a list of numbers."""
 
     @property
     def limits(self) -> str:
@@ -248,6 +250,7 @@ def parameters_of(model: type[Request], settings: Settings) -> tuple[Parameter, 
                 most=most,
                 choices=choices_of(info),
                 or_numbers=takes_numbers(info),
+                fractions=holds_fractions(info),
                 items=() if item is None else parameters_of(item, settings),
             )
         )

@@ -61,7 +61,7 @@ def in_a_shell(command: str) -> Any:
 # docs/
 
 EXAMPLES = [
-    *(("steering.md", number) for number in range(5)),
+    *(("steering.md", number) for number in range(6)),
     *(("api.md", number) for number in range(2)),
     ("reproduce.md", 0),
     ("effects.md", 0),
@@ -70,7 +70,7 @@ EXAMPLES = [
 
 def test_the_docs_have_the_examples_that_are_tested_here() -> None:
     pages = ("steering.md", "api.md", "reproduce.md", "effects.md")
-    assert [len(blocks(page, "python")) for page in pages] == [5, 2, 1, 1]
+    assert [len(blocks(page, "python")) for page in pages] == [6, 2, 1, 1]
     assert [len(blocks("steering.md", "json")), len(blocks("api.md", "sh"))] == [1, 1]
 
 

@@ -14,8 +14,9 @@ from sae_core.edits import Condition, Edit, Steering
 from sae_core.generation import EditRecord, generate
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
-from tests.arms_reference import MODULES, logits_of, slow_acts, slow_edited
+from tests.arms_reference import MODULES, WINDOW, logits_of, slow_acts, slow_edited
 from tests.tiny import ALWAYS, DEAD, make_sae
+from tests.unit.service_support import counted_forwards
 
 TEXT = "The river remembers two letters in the winter of 1912. My neighbour returns it"
 SITES = ["resid_post/1", "mlp_out/0", "mlp_out/2"]
@@ -70,12 +71,13 @@ def slow_shares(lm: SplicedLM, ids: list[int], edit: Edit, prompt: int) -> list[
     shares = []
     for t, token in enumerate(ids):
         first_new = t - prompt + 1  # 0 at the prompt's last token, which predicts the first new one
-        due = {
+        named = {
             "all": True,
             "prompt": t < prompt,
             "generated": t >= prompt,
             "continuation": t >= prompt - 1,
-        }[str(edit.positions)]
+        }
+        due = named[edit.positions] if isinstance(edit.positions, str) else t in edit.positions
         left = 1.0
         if edit.fade is not None and first_new > 0:
             left = max(0.0, (edit.fade - first_new) / edit.fade)
@@ -193,6 +195,34 @@ def test_generation_equals_whole_forwards_with_hooks(
         assert size[EDITED].realised == pytest.approx(asked, rel=1e-3)
         assert size[EDITED].deviation < 1e-4
     assert len({tuple(text) for text in texts}) > len(texts) / 2, "edits that do nothing test none"
+
+
+def test_what_no_arm_edits_is_run_once(
+    lm: SplicedLM, ids: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Longer than a window; the rest goes on from it as several tokens or as one."""
+    condition = Condition(feature=ALWAYS, above=0.1, sae=SITES[2])
+    late: list[list[Edit]] = [
+        [set_to(20.0, positions="continuation")],
+        [set_to(30.0, positions="continuation", condition=condition)],
+    ]
+    middle = [*late, [set_to(20.0, positions=(WINDOW + 4, len(ids) - 3))]]
+    for arms, first in ((late, len(ids) - 1), (middle, WINDOW + 4)):
+        texts = {}
+        for tokens in (1, 10**6):
+            monkeypatch.setattr("sae_core.generation.SHARED_TOKENS", tokens)
+            with counted_forwards(lm.model) as forwards:
+                options = {"max_new_tokens": NEW, "eos": frozenset()}
+                steps = list(generate(lm, ids, [[], *arms], **options))
+            texts[tokens] = [
+                [t.id for s in steps if (t := s.tokens[a])] for a in range(len(steps[0].tokens))
+            ]
+            rows = len(arms) + 1
+            # The reader of the condition runs the prompt once, whichever way.
+            prompt = first + rows * (len(ids) - first) if tokens == 1 else rows * len(ids)
+            assert sum(forwards) == len(ids) + prompt + NEW * (rows + 1)
+        assert texts[1] == texts[10**6]
+        assert texts[1] == [slow_continuation(lm, ids, arm) for arm in [[], *arms]]
 
 
 def test_from_the_last_prompt_token_on_steers_the_first_new_token(

@@ -9,7 +9,7 @@ import torch
 
 from app.endpoints import Api
 from app.requests import LadderRequest, parsed
-from app.service import ladder as service
+from app.service import find_strength
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit
 from sae_core.generation import generate
@@ -130,8 +130,8 @@ def test_the_band_is_the_longest_run_of_usable_strengths() -> None:
 
 def stream(api: Api, **given: Any) -> list[dict[str, Any]]:
     request = parsed(LadderRequest, given, api.workbench.settings)
-    planned = service.planned_ladder(api.workbench, request)
-    return list(service.stream(api.workbench, planned))
+    planned = find_strength.planned_ladder(api.workbench, request)
+    return list(find_strength.stream(api.workbench, planned))
 
 
 GIVEN: dict[str, Any] = {

@@ -261,7 +261,7 @@ def _measured(
 
 def _sentence(rungs: Sequence["Rung"], result: "Band | None", planned: PlannedLadder) -> str:
     """What the ladder came to."""
-    from sae_core.ladder import MORE_FIRES, taken_up
+    from sae_core.ladder import MORE_FIRES, repeats, taken_up
 
     plain, name = rungs[0], f"#{planned.varied.feature}"
     times = "× max" if planned.varied.max_act else "times its value"
@@ -271,7 +271,8 @@ def _sentence(rungs: Sequence["Rung"], result: "Band | None", planned: PlannedLa
         span = f"At {low:g}" if low == high else f"From {low:g} to {high:g}"
         return (
             f"{span} {times} {name} fires on at least {more} more than without edits, and the text "
-            f"is less likely by {planned.margin:g} nats a token at most, and no loop."
+            f"loses {planned.margin:g} nat{'' if planned.margin == 1 else 's'} of likelihood a "
+            "token at most without repeating itself."
         )
     firing = [rung for rung in rungs[1:] if taken_up(rung, plain)]
     if not firing:
@@ -279,10 +280,10 @@ def _sentence(rungs: Sequence["Rung"], result: "Band | None", planned: PlannedLa
             f"No strength is usable: at none of them {name} fires on at least {more} more than "
             "without edits."
         )
-    nearest = min(rung.nll for rung in firing) - plain.nll
-    if nearest <= planned.margin:
+    varied = [rung.nll - plain.nll for rung in firing if not repeats(rung, plain)]
+    if not varied:
         return f"No strength is usable: wherever {name} fires, the text repeats itself."
     return (
-        f"No strength is usable: wherever {name} fires, the text is less likely than without edits "
-        f"by {number(nearest)} nats a token or more."
+        f"No strength is usable: wherever {name} fires, the text loses {number(min(varied))} nats "
+        "of likelihood a token or more, or repeats itself."
     )
