@@ -38,6 +38,11 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("app.commands.report:Report", "write a training run as one HTML page"),
     "eval": ("app.commands.evaluate:Evaluate", "measure what an SAE costs the language model"),
     "index": ("app.commands.index:BuildIndex", "index what every feature of an SAE fires on"),
+    "effects": (
+        "app.commands.effects_command:EffectsOfFeatures",
+        "say which features carry a prediction",
+    ),
+    "prove": ("app.commands.prove_command:Prove", "say whether it is this feature that steers"),
     "convert": ("app.commands.convert:Convert", "write an SAE in another on-disk format"),
     "inspect": ("app.commands.inspect:Inspect", "list what a bundle holds"),
     "list": ("app.commands.list:ListSAEs", "list the SAEs of a repository on the hub"),
@@ -68,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of what is said on the way has gone, and the work is not done.
         _silence(sys.stdout, sys.stderr)
         return 141
-    except Exception as error:
+    except Exception as error:  # of any library; bugs go on with their traceback
         sentence = _sentence(error)
         if sentence is None or os.environ.get("JUMPSCOPE_DEBUG"):
             raise

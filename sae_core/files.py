@@ -44,16 +44,13 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        # For writing, since Windows flushes nothing else.
-        with open(temporary, "r+b") as written:
-            os.fsync(written.fileno())
-        _replace(temporary, path)
-    except Exception as error:
-        if isinstance(error, ValueError) or (sentence := disk_failure(error, path)) is None:
-            raise
-        raise ValueError(sentence) from error
+        with _disk_failures_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            # For writing, since Windows flushes nothing else.
+            with open(temporary, "r+b") as written:
+                os.fsync(written.fileno())
+            _replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,28 +64,39 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     """
     temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        yield temporary
-        temporary.chmod(0o755)
-        if not path.exists():
-            os.replace(temporary, path)
-        else:
-            old = path.with_name(f".{path.name}.{os.getpid()}.old")
-            _replace(path, old)
-            try:
+        with _disk_failures_told(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+            yield temporary
+            temporary.chmod(0o755)
+            if not path.exists():
                 os.replace(temporary, path)
-            except OSError:
-                os.replace(old, path)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
+            else:
+                old = path.with_name(f".{path.name}.{os.getpid()}.old")
+                _replace(path, old)
+                try:
+                    os.replace(temporary, path)
+                except OSError:
+                    os.replace(old, path)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _disk_failures_told(path: Path) -> Iterator[None]:
+    """What the disk refuses in the block is a ValueError with one sentence; all else stays.
+
+    Every kind of error is looked at: of torch.save a full disk is a RuntimeError.
+    """
+    try:
+        yield
     except Exception as error:
         if isinstance(error, ValueError) or (sentence := disk_failure(error, path)) is None:
             raise
         raise ValueError(sentence) from error
-    finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(source: Path, target: Path) -> None:

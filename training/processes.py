@@ -58,7 +58,7 @@ def together(device: Device) -> Iterator[Shard]:
             if rank:
                 raise SystemExit(130) from None
             raise
-        except Exception as error:
+        except Exception as error:  # whatever it is, one process alone tells it
             first = _first_to_fail(store)
             lost = _is_lost(error)
             if (lost or isinstance(error, ValueError)) and not first:

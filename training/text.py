@@ -125,7 +125,7 @@ class Ahead:
                     )
                 if not self._put(prompts):
                     return
-        except Exception as error:
+        except Exception as error:  # raised again where the next prompts are asked for
             self._put(error)
 
     def _put(self, item: Prompts | Exception) -> bool:

@@ -70,7 +70,7 @@ class Workbench:
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)
-            except Exception:
+            except Exception:  # a bug, in a thread that nobody waits for
                 log.exception("the model cannot be loaded")
 
         thread = threading.Thread(target=load, name="load the model", daemon=True)

@@ -18,7 +18,7 @@ from posixpath import dirname
 
 from huggingface_hub import hf_hub_download
 
-from sae_core.hub.failures import explained
+from sae_core.hub.failures import errors_explained
 from sae_core.hub.listing import Listing, look
 
 SCHEME = "hf://datasets/"
@@ -122,13 +122,9 @@ def fetch_file(url: str) -> Path:
     """
     data_set = parse_data_set(url)
     assert data_set is not None, url
-    try:
+    with errors_explained(f"{data_set.repo}/{data_set.inside}", kind="dataset"):
         return Path(
             hf_hub_download(
                 data_set.repo, data_set.inside, repo_type="dataset", revision=data_set.revision
             )
         )
-    except Exception as error:
-        if sentence := explained(error, f"{data_set.repo}/{data_set.inside}", kind="dataset"):
-            raise sentence from error
-        raise

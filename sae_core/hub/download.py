@@ -10,7 +10,7 @@ from sae_core.formats.layouts import LAYOUTS, layout_of
 from sae_core.formats.origin import Origin
 from sae_core.hub.catalog import catalog_of
 from sae_core.hub.choice import choose, sae_places, twins
-from sae_core.hub.failures import explained
+from sae_core.hub.failures import errors_explained
 from sae_core.hub.ids import CANONICAL, SAEId, is_gemma_scope, origin
 from sae_core.hub.listing import Listing, look
 
@@ -65,12 +65,8 @@ def _local(weights: Path, path: str, place: str) -> Path:
 
 
 def _download(sae_id: SAEId, path: str, commit: str) -> Path:
-    try:
+    with errors_explained(str(sae_id)):
         return Path(hf_hub_download(sae_id.repo, path, revision=commit))
-    except Exception as error:
-        if sentence := explained(error, str(sae_id)):
-            raise sentence from error
-        raise
 
 
 def _cached(sae_id: SAEId, commit: str) -> tuple[Path, Origin]:

@@ -8,6 +8,7 @@ huggingface_hub: transport errors are told by the names of their classes, which 
 import difflib
 import errno
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 from huggingface_hub import constants
@@ -46,6 +47,21 @@ def explained(
     if any(isinstance(cause, _NOT_CACHED) for cause in chain):
         return ValueError(f"{what} is not among the files downloaded before: go online to get it.")
     return None
+
+
+@contextmanager
+def errors_explained(what: str, *, kind: Literal["model", "dataset"] = "model") -> Iterator[None]:
+    """Errors of the hub's client in the block become `explained` ones; all others stay as they are.
+
+    Every kind is looked at, since the client's have no class in common: two HTTP libraries raise
+    them, the system, and a library that fetches large files in chunks.
+    """
+    try:
+        yield
+    except Exception as error:
+        if sentence := explained(error, what, kind=kind):
+            raise sentence from error
+        raise
 
 
 def unreachable(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from huggingface_hub import DatasetInfo, HfApi, ModelInfo, cached_assets_path, c
 from huggingface_hub.errors import RevisionResolutionError
 
 from sae_core.files import atomic_write
-from sae_core.hub.failures import explained, not_a_hub, unreachable
+from sae_core.hub.failures import errors_explained, not_a_hub, unreachable
 
 log = logging.getLogger(__name__)
 
@@ -46,23 +46,20 @@ def look(repo: str, revision: str | None = None, *, kind: RepoKind = "model") ->
     repository or the revision does not exist, or if it never answered and cannot be reached.
     """
     what = f"{repo}@{revision}" if revision else repo
-    try:
-        commit = _commit(repo, revision, kind)
-        files = _files(repo, commit, kind)
-        if files is None:
-            return Listing(repo=repo, commit=commit, files=None)
-        return Listing(
-            repo=repo,
-            commit=commit,
-            files={path: size for path, (size, _) in files.items()},
-            hashes={path: sha256 for path, (_, sha256) in files.items() if sha256},
-        )
-    except json.JSONDecodeError as error:
-        raise not_a_hub() from error
-    except Exception as error:
-        if sentence := explained(error, what, kind=kind):
-            raise sentence from error
-        raise
+    with errors_explained(what, kind=kind):
+        try:
+            commit = _commit(repo, revision, kind)
+            files = _files(repo, commit, kind)
+        except json.JSONDecodeError as error:
+            raise not_a_hub() from error
+    if files is None:
+        return Listing(repo=repo, commit=commit, files=None)
+    return Listing(
+        repo=repo,
+        commit=commit,
+        files={path: size for path, (size, _) in files.items()},
+        hashes={path: sha256 for path, (_, sha256) in files.items() if sha256},
+    )
 
 
 def _commit(repo: str, revision: str | None, kind: RepoKind) -> str:
@@ -71,7 +68,7 @@ def _commit(repo: str, revision: str | None, kind: RepoKind) -> str:
     try:
         # Requested here, for resolve_revision would wait for ever for a hub that does not answer.
         commit = _info(repo, revision, kind).sha
-    except Exception as error:
+    except Exception as error:  # of no class in common: `unreachable` tells them apart
         if not unreachable(error):
             raise
         try:
@@ -107,7 +104,7 @@ def _files(repo: str, commit: str, kind: RepoKind) -> dict[str, tuple[int, str]]
             return {str(name): (int(size), str(sha256)) for name, (size, sha256) in held}
     try:
         info = _info(repo, commit, kind, sizes=True)
-    except Exception as error:
+    except Exception as error:  # as above; the caller says what is missing
         if unreachable(error):
             return None
         raise

@@ -14,7 +14,7 @@ from sae_core.formats.config_json import read_json
 from sae_core.formats.config_yaml import read_yaml
 from sae_core.formats.hooks import site_of_hook
 from sae_core.formats.layouts import layout_of
-from sae_core.hub.failures import explained, unreachable
+from sae_core.hub.failures import errors_explained, unreachable
 from sae_core.hub.listing import Listing
 
 log = logging.getLogger(__name__)
@@ -45,16 +45,19 @@ def described(listing: Listing, weights: Sequence[str]) -> dict[str, Described]:
     if not files:
         return {}
     wanted = sorted({file for some in files.values() for file in some})
-    try:
-        folder = Path(
-            snapshot_download(listing.repo, revision=listing.commit, allow_patterns=wanted)
-        )
-    except Exception as error:
-        if unreachable(error):
+    with errors_explained(listing.repo):
+        try:
+            folder = Path(
+                snapshot_download(listing.repo, revision=listing.commit, allow_patterns=wanted)
+            )
+        except Exception as error:  # of no class in common: `unreachable` tells them apart
+            if not unreachable(error):
+                raise
+            log.warning(
+                "The hub cannot be reached: what the settings files of %s say is left out.",
+                listing.repo,
+            )
             return {}
-        if sentence := explained(error, listing.repo):
-            raise sentence from error
-        raise
     return {
         path: _described([folder / file for file in some], path) for path, some in files.items()
     }

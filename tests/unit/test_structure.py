@@ -1,4 +1,6 @@
-"""Which module imports which: no circle, and arrows that point to the library alone."""
+"""Which module imports which, no circle, and arrows that point to the library alone; and no error
+of any kind is swallowed in silence.
+"""
 
 import ast
 from collections import Counter
@@ -137,3 +139,50 @@ def test_an_arrow_the_wrong_way_is_seen(
         (tmp_path / name).write_text("")
     (tmp_path / room / "one.py").write_text(line + "\n")
     assert strays(import_graph(tmp_path)) == expected
+
+
+def silent(code: str) -> list[int]:
+    """Lines of handlers that take errors of every kind and neither raise, log, nor use them."""
+    lines = []
+    for node in ast.walk(ast.parse(code)):
+        if not isinstance(node, ast.ExceptHandler):
+            continue
+        kinds = {
+            each.id for each in ast.walk(node.type or ast.Name("")) if isinstance(each, ast.Name)
+        }
+        if node.type is not None and not kinds & {"Exception", "BaseException"}:
+            continue
+        body = [each for statement in node.body for each in ast.walk(statement)]
+        told = any(
+            isinstance(each, ast.Raise)
+            or (isinstance(each, ast.Name) and each.id in ("log", node.name))
+            for each in body
+        )
+        if not told:
+            lines.append(node.lineno)
+    return lines
+
+
+def test_no_error_of_any_kind_is_swallowed_in_silence() -> None:
+    for root in (*ROOMS, "benchmarks", "tests"):
+        for path in (ROOT / root).rglob("*.py"):
+            if "node_modules" in path.parts:
+                continue
+            assert silent(path.read_text(encoding="utf-8")) == [], path
+
+
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        ("except: pass", [3]),
+        ("except Exception: pass", [3]),
+        ("except (OSError, BaseException): x = 1", [3]),
+        ("except Exception as error: return None", [3]),
+        ("except Exception as error: told(error)", []),
+        ("except Exception: log.exception('so')", []),
+        ("except Exception:\n  if not x: raise", []),
+        ("except OSError: pass", []),
+    ],
+)
+def test_a_swallowed_error_is_seen(handler: str, expected: list[int]) -> None:
+    assert silent(f"def f():\n try: x()\n {handler}") == expected
