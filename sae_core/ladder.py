@@ -16,7 +16,7 @@ tokens by `MORE_FIRES`, nll is no more than a margin larger, and distinct is not
 the longest run of neighbouring strengths that are.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -99,7 +99,7 @@ class Ladder:
         self.texts: list[list[list[int]]] = [[[] for _ in seeds] for _ in self._rungs]
         """New tokens' ids so far: for each rung, for each seed."""
 
-    def grow(self) -> Iterator[None]:
+    def grow(self) -> Generator[None]:
         """Add a token to every text that has not ended, step after step."""
         try:
             for step in self._steps:

@@ -18,8 +18,10 @@ _KINDS: Final = {
 }
 _JOINED: Final = {
     "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays"),
+    "css/steer.css": ("steer", "ladder"),
 }
-"""Sheets that every page loads, as one file: each is a request less."""
+"""Sheets that are served as one file, those that every page loads and a page's own: each is a
+request less."""
 _FOREVER: Final = "public, max-age=31536000, immutable"
 
 

@@ -128,9 +128,8 @@ def _steps(data: Data, in_address: str, text: str) -> dict[str, str | None]:
 
 
 def _steer(data: Data, in_address: str) -> str:
-    # Without an index the page begins with a value of its own.
-    strength = {"strength": 1} if data["missing"] is None else {}
-    edit = {"feature": data["feature"], "mode": "set", **strength, "positions": "all"}
+    # The page knows a strength to begin with, and where the edit applies.
+    edit = {"feature": data["feature"], "mode": "set"}
     return address("steer", sae=in_address, edits=json.dumps([edit], separators=(",", ":")))
 
 

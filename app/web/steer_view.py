@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.engine.workbench import Workbench
-from app.requests import EditRequest, SteerRequest, parameters_of
+from app.requests import EditRequest, LadderRequest, SteerRequest, parameters_of
 from app.service import overview
 
 DEFAULT_PROMPT: Final = "The old man walked into the"
@@ -22,6 +22,7 @@ def steer(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         "prompt": prompts[0] if prompts else DEFAULT_PROMPT,
         "question": DEFAULT_QUESTION,
         "parameters": {each.name: each for each in parameters_of(SteerRequest, settings)},
+        "ladder_parameters": {each.name: each for each in parameters_of(LadderRequest, settings)},
         "edit": {each.name: each for each in parameters_of(EditRequest, settings)},
         "ideas": runs or _from_features(workbench, query.get("sae", "")),
     }

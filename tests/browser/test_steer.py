@@ -46,7 +46,7 @@ def test_two_continuations_stream_side_by_side(site: Site, opened: Opened, featu
     page.get_by_role("button", name="Generate").click()
     status = page.locator("#run-status")
     expect(status).to_contain_text("Done: 25 tokens")
-    edit = {"feature": feature, "mode": "set", "strength": 2, "positions": "all"}
+    edit = {"feature": feature, "mode": "set", "strength": 2, "positions": "continuation"}
     run = site.api.steer(PROMPT, [edit], max_new_tokens=25, temperature=0.8, seed=0)
     for box, arm in (("#base", "base"), ("#with-edits", "steered")):
         shown = "".join(row["text"] for row in run[arm]).replace("\n", "↵")

@@ -116,7 +116,7 @@ def test_from_a_number_to_a_feature_and_on_to_steering(
     expect(page.locator("#run-status")).to_contain_text("Done: 5 tokens")
     expect(page.locator("#edit-summary")).to_contain_text(f"#{FEATURE} set to 7.50")
     (edit,) = json.loads(query(page)["edits"])
-    assert edit == {"feature": FEATURE, "mode": "set", "value": 7.5, "positions": "all"}
+    assert edit == {"feature": FEATURE, "mode": "set", "value": 7.5, "positions": "continuation"}
     page.reload()
     expect(page.locator("#run-status")).to_contain_text("Done: 5 tokens")
     expect(page.get_by_label("Strength")).to_have_value("7.5")

@@ -101,6 +101,13 @@ def run_steering(page: Page) -> None:
     expect(generate).to_be_enabled(timeout=60_000)
 
 
+def climb_ladder(page: Page) -> None:
+    """Wait until the ladder that the address asks for is done."""
+    expect(page.locator("#ladder-sentence")).not_to_be_empty(timeout=60_000)
+    page.locator(".restricted summary").first.click()
+    settle(page)
+
+
 def tested(page: Page) -> None:
     """Wait until the text in the address was tested."""
     expect(page.locator(".result .tokens")).to_be_visible(timeout=60_000)
@@ -127,6 +134,7 @@ MIXED: Final = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd \U0001f600\nA 
 
 EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
 STEERING: Final = urlencode({"prompt": "The old man walked into the", "tokens": 12, "edits": EDITS})
+LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 12, "ladder_seeds": 1})
 
 STATES: Final = (
     State(name="overview", address="/"),
@@ -148,6 +156,7 @@ STATES: Final = (
     State(name="prompt refused", address=prompt(text="long " * 600)),
     State(name="steer", address="/steer"),
     State(name="steer after a run", address=f"/steer?{STEERING}", act=run_steering),
+    State(name="steer with a ladder", address=f"/steer?{STEERING}&{LADDER}", act=climb_ladder),
     State(name="api", address="/api"),
     State(name="catalog", address="/catalog"),
     State(name="no such page", address="/nowhere"),

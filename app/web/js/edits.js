@@ -8,7 +8,7 @@ import { hasSae, sae as pageSae, saeInAddress, saes } from "./frame.js";
 import { markProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { call } from "./server.js";
-import { MODES, featureNumber, positionsOf, ranked } from "./steer-settings.js";
+import { MODES, USUAL_PLACE, featureNumber, positionsOf, ranked, restrictionOf } from "./steer-settings.js";
 
 /**
  * @typedef {import("./steer-settings.js").Edit} Edit
@@ -19,6 +19,7 @@ import { MODES, featureNumber, positionsOf, ranked } from "./steer-settings.js";
 
 /** @type {Record<string, string>} */
 const WHERE = {
+  continuation: "the continuation",
   all: "all tokens",
   prompt: "the prompt",
   generated: "new tokens",
@@ -40,7 +41,7 @@ const options = (names, chosen) =>
 /** The fields of an edit, without anything that listens. @param {Edit} edit */
 function rowOf(edit) {
   const id = `edit-${Math.random().toString(36).slice(2, 8)}`;
-  const { strength, value, positions = "all" } = edit;
+  const { strength, value, positions = USUAL_PLACE } = edit;
   const listed = Array.isArray(positions);
   const feature = el("input", {
     class: "feature",
@@ -76,6 +77,8 @@ function rowOf(edit) {
     "aria-label": "Tokens of the prompt; choose those to edit",
     "data-steps": "[role=button]",
   });
+  const sliding = el("div", {});
+  const more = el("div", { class: "more-of-edit" });
   const remove = el(
     "button",
     { type: "button", class: "close", "aria-label": "Remove this edit" },
@@ -89,11 +92,14 @@ function rowOf(edit) {
     whose,
     words,
     el("div", { class: "line" }, mode, amount, raw),
+    sliding,
     el("label", { class: "line" }, "on ", where),
     list,
     tokens,
+    more,
   );
   return {
+    id,
     sae: edit.sae || pageSae(),
     // In the activation's own units; of a new edit the feature decides.
     own: (strength === undefined || strength === null) && value !== undefined && value !== null,
@@ -105,6 +111,16 @@ function rowOf(edit) {
     tokens,
     remove,
     node,
+    sliding,
+    more,
+    // A condition and a fading, as the edit has them, and their fields.
+    extra: restrictionOf(edit),
+    /** @type {Record<string, HTMLElement>} */
+    others: {},
+    /** @type {Summary | null | undefined} */
+    summary: undefined,
+    /** @type {(summary: Summary | null | undefined) => void} */
+    refresh: () => {},
     /** @type {Summary[]} */
     suggestions: [],
     /** @type {AbortController | null} */
@@ -114,16 +130,17 @@ function rowOf(edit) {
 
 /**
  * @param {HTMLElement} box holds the forms
- * @param {{most: number, add: HTMLButtonElement, changed: () => void,
- *   promptTokens: () => Promise<Token[]>}} how `changed` is called after every change;
- * `promptTokens` gives the tokens of what stands in the prompt's fields
+ * @param {{most: number, add: HTMLButtonElement, changed: () => void, find: (edit: number) => void,
+ *   promptTokens: () => Promise<Token[]>}} how `changed` is called after every change; `find` looks
+ * for the strength of an edit; `promptTokens` gives the tokens of what stands in the prompt's fields
  */
-export function editList(box, { most, add, changed, promptTokens }) {
+export function editList(box, { most, add, changed, find, promptTokens }) {
   /** @type {Row[]} */
   let rows = [];
   /** "sae/feature" -> summary, or null if there is no such feature @type {Map<string, Summary | null>} */
   const summaries = new Map();
 
+  const filled = () => rows.filter((row) => row.fields.feature.value.trim());
   /** @param {Row} row */
   const chosen = (row) => featureNumber(row.fields.feature.value);
   /** @param {Row} row @returns {Summary | null | undefined} undefined as long as it is not known */
@@ -188,6 +205,8 @@ export function editList(box, { most, add, changed, promptTokens }) {
     strength.step = row.own ? "any" : "0.1";
     if (row.own && summary?.max_act === null) row.raw.dataset.tip = NO_LARGEST;
     else delete row.raw.dataset.tip;
+    row.summary = summary;
+    row.refresh(summary);
     row.raw.textContent = unit(row, summary, Number(strength.value));
     const byNumber = where.value === "list";
     list.hidden = !byNumber;
@@ -223,13 +242,8 @@ export function editList(box, { most, add, changed, promptTokens }) {
 
   /** The prompt's tokens, of which some are chosen by number. @param {Row} row */
   async function drawTokens(row) {
-    const { drawPositions } = await import("./positions.js");
-    try {
-      drawPositions(row.tokens, await promptTokens(), positionsOf(row.fields.list.value));
-    } catch {
-      // The prompt is empty or too long, which Generate says; numbers can be typed in any case.
-      row.tokens.replaceChildren();
-    }
+    const { offerPositions } = await import("./positions.js");
+    await offerPositions(row.tokens, row.fields.list, { promptTokens, changed });
     row.tokens.hidden = row.fields.where.value !== "list" || !row.tokens.children.length;
   }
 
@@ -287,15 +301,6 @@ export function editList(box, { most, add, changed, promptTokens }) {
         changed();
       });
     }
-    row.tokens.addEventListener("click", async (event) => {
-      const span = event.target instanceof Element && event.target.closest("[data-i]");
-      if (!(span instanceof HTMLElement)) return;
-      const { toggled, press } = await import("./positions.js");
-      const positions = toggled(positionsOf(list.value), Number(span.dataset.i));
-      list.value = positions.join(", ");
-      press(row.tokens, positions);
-      changed();
-    });
   }
 
   function limit() {
@@ -303,7 +308,7 @@ export function editList(box, { most, add, changed, promptTokens }) {
   }
 
   /** @param {Edit} edit @param {{focus?: boolean}} [how] */
-  function append(edit, { focus = false } = {}) {
+  async function append(edit, { focus = false } = {}) {
     const row = rowOf(edit);
     rows.push(row);
     box.append(row.node);
@@ -312,14 +317,16 @@ export function editList(box, { most, add, changed, promptTokens }) {
     if (row.fields.feature.value) look(row);
     if (focus) row.fields.feature.focus();
     limit();
+    const part = await import("./edit-more.js").catch(() => null); // the fields above do without
+    if (!part) return;
+    row.refresh = part.drawMore(row, { changed, saes: saes(), find: () => find(filled().indexOf(row)) });
+    row.refresh(row.summary);
   }
 
   add.addEventListener("click", () => {
     append({}, { focus: true });
     changed();
   });
-
-  const filled = () => rows.filter((row) => row.fields.feature.value.trim());
 
   return {
     /** @param {Edit[]} edits */
@@ -342,8 +349,25 @@ export function editList(box, { most, add, changed, promptTokens }) {
           {edit[row.own ? "value" : "strength"] = strength.value === "" ? null : Number(strength.value);}
         edit.positions = where.value === "list" ? positionsOf(list.value) : where.value;
         if (row.sae !== pageSae()) edit.sae = row.sae;
-        return edit;
+        return { ...edit, ...row.extra };
       });
+    },
+
+    /** Give an edit another strength, or another value in the activation's own units.
+     * @param {number} place @param {{strength?: number, value?: number}} much */
+    adopt(place, { strength, value }) {
+      const row = filled()[place];
+      if (!row) return;
+      row.own = strength === undefined;
+      row.fresh = false;
+      row.fields.strength.value = String(strength ?? value);
+      describe(row);
+      changed();
+    },
+
+    /** What is known of the features' usable strengths has changed. */
+    bandsChanged() {
+      for (const row of rows) row.refresh(row.summary);
     },
 
     /** The prompt is another one: its tokens are drawn anew where they are asked for. */
@@ -364,7 +388,8 @@ export function editList(box, { most, add, changed, promptTokens }) {
       /** @type {Record<string, HTMLElement>} */
       const fields = { sae: whose, mode, strength, value: strength };
       fields.positions = where.value === "list" ? list : where;
-      const control = fields[part] ?? feature;
+      const control = fields[part] ?? row.others[part] ?? feature;
+      control.closest("details")?.setAttribute("open", "");
       if (control.hidden) return null;
       markProblem(control, message, control.closest(".line") ?? control);
       return control;

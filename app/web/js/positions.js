@@ -2,6 +2,7 @@
 /* The tokens of a prompt, numbered, to choose positions among. */
 
 import { el, tokenNodes } from "./dom.js";
+import { positionsOf } from "./steer-settings.js";
 import { oneStop } from "./steps.js";
 
 /** @typedef {{i: number, text: string, special: boolean, bytes?: string}} Token */
@@ -49,4 +50,32 @@ export function press(group, positions) {
     span.setAttribute("aria-pressed", String(chosen.has(Number(span.dataset.i))));
   }
   oneStop(group);
+}
+
+const offered = new WeakSet();
+
+/**
+ * Offer the prompt's tokens beside the field that lists their numbers.
+ * @param {HTMLElement} group
+ * @param {HTMLInputElement} field
+ * @param {{promptTokens: () => Promise<Token[]>, changed: () => void}} how
+ */
+export async function offerPositions(group, field, { promptTokens, changed }) {
+  if (!offered.has(group)) {
+    offered.add(group);
+    group.addEventListener("click", (event) => {
+      const span = event.target instanceof Element && event.target.closest("[data-i]");
+      if (!(span instanceof HTMLElement)) return;
+      const positions = toggled(positionsOf(field.value), Number(span.dataset.i));
+      field.value = positions.join(", ");
+      press(group, positions);
+      changed();
+    });
+  }
+  try {
+    drawPositions(group, await promptTokens(), positionsOf(field.value));
+  } catch {
+    // The prompt is empty or too long, which Generate says; numbers can be typed in any case.
+    group.replaceChildren();
+  }
 }

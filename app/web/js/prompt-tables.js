@@ -5,6 +5,7 @@
    data-more; prompt.js listens. */
 
 import { openCard, reproduceButton } from "./card.js";
+import { knownBand } from "./bands.js";
 import { address, el, quoted, unbroken } from "./dom.js";
 import { sae, saeInAddress } from "./frame.js";
 import { fixed, number, percent } from "./numbers.js";
@@ -300,9 +301,10 @@ export function featurePanel({ data }, feature, all) {
 function links(data, feature, tokens) {
   const { feature: id, max_act: largest, peak } = feature;
   const inAddress = saeInAddress(sae());
-  // As strong as it ever was in the index, or as it is here.
-  const much = largest === null ? { value: Number(peak.toPrecision(3)) } : { strength: 1 };
-  const edits = JSON.stringify([{ feature: id, mode: "set", ...much, positions: "all" }]);
+  // As strong as is known to be usable, as it ever was in the index, or as it is here.
+  const best = knownBand(sae(), id, "set", largest)?.best ?? 1;
+  const much = largest === null ? { value: Number(peak.toPrecision(3)) } : { strength: best };
+  const edits = JSON.stringify([{ feature: id, mode: "set", ...much }]);
   const short = (/** @type {string} */ text) => (text.length < LONGEST ? text : "");
   const given = data.messages
     ? { messages: short(JSON.stringify(data.messages)) }

@@ -2,30 +2,40 @@
 /* A steering run on the page: the conversation if there is one, the two continuations side by side,
    each token coloured by a feature's own activation, and the numbers of the chosen token. */
 
+import { knownBand } from "./bands.js";
 import { el, quoted, tokenNodes, tokenText } from "./dom.js";
 import { saeLabel } from "./frame.js";
 import { ROLES } from "./given.js";
 import { number } from "./numbers.js";
 import { sheet } from "./sheet.js";
+import { restriction } from "./steer-settings.js";
 import { oneStop, setValue } from "./steps.js";
 
 /**
  * @typedef {{i: number, id: number, text: string, bytes?: string, own: number[], after: number[]}} NewToken
  * @typedef {{i: number, text: string, special: boolean, bytes?: string, turn?: number, template?: boolean}} PromptToken
  * @typedef {{feature: number, mode: string, value: number, positions: string | number[], sae: string,
- *   max_act: number | null, signature: string}} Edit
+ *   max_act: number | null, signature: string} & import("./steer-settings.js").Restriction} Edit
+ * @typedef {{sae: string, tokens: number, asked: number | null, realised: number | null,
+ *   deviation: number | null}} Size
  * @typedef {{prompt?: string, turns?: string[], prompt_tokens: PromptToken[], base: NewToken[],
- *   steered: NewToken[], edits: Edit[], settings: any, done: boolean, note: string | null}} Run
+ *   steered: NewToken[], edits: Edit[], settings: any, done: boolean, note: string | null,
+ *   edited: {applied: number, changed: number, sentence: string | null}[], sizes: Size[],
+ *   warnings: {about: string, sentence: string}[]}} Run
  * @typedef {"base" | "steered"} Arm
  */
 
 /** @type {Record<string, string>} */
-const WHERE = { all: "all tokens", prompt: "the prompt", generated: "new tokens" };
+const WHERE = { continuation: "the continuation", all: "all tokens", prompt: "the prompt", generated: "new tokens" };
 /** @type {Record<Arm, string>} */
 const BOXES = { base: "base", steered: "with-edits" };
 /** @type {Record<Arm, string>} */
 const ARM_NAMES = { base: "as it is", steered: "steered" };
 const ARMS = /** @type {Arm[]} */ (["base", "steered"]);
+
+/* Deviation beyond which the realised change is shown beside the asked one: float32's is less. */
+const ROUNDED = 1e-4;
+const ROOM = 1.05; // by which a size may exceed a limit that was measured on other texts
 
 /** Whether two activations are one but for rounding. @param {number} own @param {number} after */
 export const isSame = (own, after) => Math.abs(own - after) < 1e-6 * Math.max(1, Math.abs(own));
@@ -47,7 +57,35 @@ export function summary(edit, name) {
   };
   const positions = [edit.positions].flat();
   const where = WHERE[String(edit.positions)] ?? `tokens ${positions.join(", ")}`;
-  return `${done[edit.mode]} on ${where}`;
+  return [`${done[edit.mode]} on ${where}`, restriction(edit)].filter(Boolean).join(", ");
+}
+
+/** How far the edits moved the activation, together; a low precision may keep less of it.
+ * @param {Size[]} sizes @param {(sae: string) => string} label */
+export function sizeWords(sizes, label) {
+  const moved = sizes.filter((size) => size.tokens && size.asked !== null);
+  const words = moved.map(({ sae, asked, realised, deviation }) => {
+    const kept = (deviation ?? 0) > ROUNDED ? `, ${number(realised)} as the model's precision keeps it` : "";
+    return `${number(asked)} times ${moved.length > 1 ? `that of ${label(sae)}` : "its norm"}${kept}`;
+  });
+  return words.length ? `Together they change the activation by ${words.join(", ")}.` : "";
+}
+
+/** The warnings of a run; where a feature's usable strengths are known, their size is the limit.
+ * @param {Run} run @returns {string[]} */
+export function warningsOf({ edits, edited, sizes, warnings }) {
+  const bands = edits.flatMap((edit) => knownBand(edit.sae, edit.feature, edit.mode, edit.max_act) ?? []);
+  const limit = Math.max(...bands.map((band) => band.size));
+  const largest = Math.max(...sizes.map((size) => size.asked ?? 0));
+  const beyond =
+    bands.length > 0 &&
+    largest > limit * ROOM &&
+    `The edits together are ${number(largest)} times as large as the activation that they change: the usable strengths end at ${number(limit)}.`;
+  return [
+    ...edited.flatMap(({ sentence }) => sentence ?? []),
+    ...(beyond ? [beyond] : []),
+    ...warnings.filter(({ about }) => about !== "size" || !bands.length).map(({ sentence }) => sentence),
+  ];
 }
 
 /** @param {{carryOn: (answer: string) => void}} how `carryOn` continues with an arm's answer */
@@ -243,7 +281,11 @@ export function runView({ carryOn }) {
     const k = Number(watch.value) || 0;
     for (const arm of ARMS) drawArm(run, arm, k);
     drawChosen();
-    at("edit-summary").textContent = run.edits.map((edit) => summary(edit, name(edit))).join("; ");
+    const { edits, edited, sizes } = run;
+    const counts = edited.map(({ changed }) => ` (${changed} token${changed === 1 ? "" : "s"})`);
+    at("edit-summary").textContent = edits.map((edit, i) => summary(edit, name(edit)) + counts[i]).join("; ");
+    at("edit-size").textContent = sizeWords(sizes, saeLabel);
+    if (run.done) at("run-warnings").replaceChildren(...warningsOf(run).map((words) => el("p", {}, words)));
   }
 
   watch.addEventListener("change", draw);
@@ -263,6 +305,7 @@ export function runView({ carryOn }) {
       run = null;
       chosen = null;
       panel.close();
+      at("run-warnings").replaceChildren();
       key += 1;
       offer(false);
     },

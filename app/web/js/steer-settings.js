@@ -3,8 +3,10 @@
    touches the page. */
 
 /**
+ * @typedef {{condition_feature?: number | string, condition_above?: number, condition_sae?: string,
+ *   fade?: number}} Restriction
  * @typedef {{feature?: number | string, mode?: string, strength?: number | null, value?: number | null,
- *   positions?: string | (number | string)[], sae?: string}} Edit
+ *   positions?: string | (number | string)[], sae?: string} & Restriction} Edit
  * @typedef {import("./given.js").Message} Message
  * @typedef {{sae?: string, prompt?: string, messages?: Message[], edits?: Edit[],
  *   max_new_tokens?: number | null, temperature?: number | null, seed?: number | null}} Settings
@@ -18,6 +20,10 @@ export const MODES = {
   cap: "cap at",
   ablate: "switch off",
 };
+export const PLACES = ["continuation", "all", "prompt", "generated"];
+/** Where an edit applies that does not say. */
+export const USUAL_PLACE = PLACES[0];
+
 /**
  * Why a value cannot be a list of edits, as the end of a sentence; "" if it can. Numbers are the
  * server's to judge.
@@ -29,11 +35,11 @@ export function editProblem(edits) {
   for (const [i, edit] of edits.entries()) {
     const name = `edit ${i + 1}`;
     if (edit === null || typeof edit !== "object" || Array.isArray(edit)) return `${name} names no feature`;
-    const { mode = "set", positions = "all" } = edit;
+    const { mode = "set", positions = USUAL_PLACE } = edit;
     if (!Object.hasOwn(MODES, mode))
       {return `${name} is to “${String(mode)}”, which is none of ${Object.keys(MODES).join(", ")}`;}
-    if (!Array.isArray(positions) && !["all", "prompt", "generated"].includes(positions))
-      {return `${name} is on “${String(positions)}”, which is none of all, prompt, generated, and no list of token numbers`;}
+    if (!Array.isArray(positions) && !PLACES.includes(positions))
+      {return `${name} is on “${String(positions)}”, which is none of ${PLACES.join(", ")}, and no list of token numbers`;}
   }
   return "";
 }
@@ -66,6 +72,20 @@ export function ranked(matches, text) {
     return whole < 0 ? words.length + 100 : whole;
   };
   return [...matches].sort((a, b) => rank(a) - rank(b));
+}
+
+/** The condition and the fading of an edit, where it has them. @param {Edit} edit @returns {Restriction} */
+export function restrictionOf({ condition_feature, condition_above, condition_sae, fade }) {
+  const all = Object.entries({ condition_feature, condition_above, condition_sae, fade });
+  return Object.fromEntries(all.filter(([, value]) => value !== undefined && value !== null && value !== ""));
+}
+
+/** The same in words. @param {Restriction} restriction */
+export function restriction({ condition_feature: feature, condition_above: above, fade }) {
+  const words = [];
+  if (feature !== undefined) words.push(`only where #${feature} fires${above ? ` above ${above}` : ""}`);
+  if (fade !== undefined) words.push(`fading over ${fade} new token${fade === 1 ? "" : "s"}`);
+  return words.join(", ");
 }
 
 /** What an edit does, in words. @param {Edit} edit */
@@ -129,6 +149,27 @@ export function numbersOf(query) {
     if (query[written] !== undefined) settings[name] = Number(query[written]);
   }
   return settings;
+}
+
+const TITLES = { max_new_tokens: "New tokens", temperature: "Temperature", seed: "Seed" };
+
+/**
+ * The settings of an address, with the sentence about what in it cannot be read.
+ * @param {Record<string, string>} query
+ * @param {{value?: any, problem?: string}} messages
+ * @param {{value?: any, problem?: string}} edits
+ * @returns {Settings & {problem?: string}}
+ */
+export function addressSettings(query, messages, edits) {
+  const wrong = entries(NUMBERS).find(([, written]) => Number.isNaN(Number(query[written] ?? 0)));
+  const number = wrong && `${TITLES[wrong[0]]} in this link must be a number, not “${query[wrong[1]]}”.`;
+  return {
+    ...numbersOf(query),
+    prompt: query.prompt,
+    messages: messages.value,
+    edits: edits.value ?? [],
+    problem: messages.problem ?? edits.problem ?? number,
+  };
 }
 
 /**

@@ -7,11 +7,16 @@ import { copy, onState, placeWords, problem, query, sae, saeInAddress, setQuery,
 import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { ServerError, call } from "./server.js";
-import { NUMBERS, editProblem, numbersOf, queryOf, settingsOf, wish } from "./steer-settings.js";
+import { NUMBERS, addressSettings, editProblem, queryOf, settingsOf, wish } from "./steer-settings.js";
 
 /**
  * @typedef {import("./steer-settings.js").Settings} Settings
  * @typedef {Settings & {title?: string}} Idea
+ * @typedef {{settings: () => Settings, edits: ReturnType<typeof editList>,
+ *   complain: (refusal: {message: string, field: string}) => void,
+ *   keep: (values: Record<string, string>) => void}} SteeringPage
+ * @typedef {{open: (edit: number, address?: Record<string, string>) => unknown, close: () => void,
+ *   changed: () => void}} Part
  */
 
 /** @param {string} id */
@@ -34,6 +39,7 @@ const edits = editList(at("edits"), {
   most: Number(main.dataset.mostEdits),
   add: buttonAt("add-edit"),
   changed,
+  find: (edit) => openPart("ladder", edit),
   promptTokens,
 });
 const given = givenFields(main, {
@@ -48,6 +54,14 @@ const given = givenFields(main, {
 /** The two texts; what draws them is fetched at the first run.
  * @type {ReturnType<typeof import("./steer-run.js").runView> | null} */
 let view = null;
+/* Parts of this page that are fetched when they are asked for; values of the address that begin with
+   a part's name are its own. */
+/** @type {Record<string, () => Promise<{view: (page: SteeringPage) => Part}>>} */
+const PARTS = { ladder: () => import("./steer-ladder.js") };
+/** @type {Record<string, Part>} */
+const parts = {};
+/** What they keep in the address. @type {Record<string, Record<string, string>>} */
+const kept = {};
 let turnEnd = ""; // the token that ends a turn of the model
 /** The settings of the run on the page. @type {Settings | null} */
 let ran = null;
@@ -76,34 +90,24 @@ function fill(wanted) {
 
 /** @param {boolean} push */
 function write(push) {
-  setQuery({ sae: saeInAddress(sae()), ...queryOf(settings(), usual) }, { push });
+  const own = Object.assign({}, ...Object.values(kept));
+  setQuery({ sae: saeInAddress(sae()), ...queryOf(settings(), usual), ...own }, { push });
 }
 
 function changed() {
   write(false);
   json.value = JSON.stringify(settings(), null, 2);
   drawStale();
+  for (const part of Object.values(parts)) part.changed();
 }
 
-/** The sentence about a number of the address that is none. */
-function wrongNumber() {
-  const wrong = names.find((name) => Number.isNaN(Number(query()[NUMBERS[name]] ?? 0)));
-  const titles = { max_new_tokens: "New tokens", temperature: "Temperature", seed: "Seed" };
-  return wrong && `${titles[wrong]} in this link must be a number, not “${query()[NUMBERS[wrong]]}”.`;
-}
-
-/** What the address says; `problem` if its edits or conversation cannot be read. */
-function read() {
-  const messages = listInAddress("messages", "conversation", messagesProblem);
-  const listed = listInAddress("edits", "edits", editProblem);
-  return {
-    ...numbersOf(query()),
-    prompt: query().prompt,
-    messages: /** @type {Settings["messages"]} */ (messages.value),
-    edits: /** @type {Settings["edits"]} */ (listed.value ?? []),
-    problem: messages.problem ?? listed.problem ?? wrongNumber(),
-  };
-}
+/** What the address says; `problem` if its edits, conversation or a number cannot be read. */
+const read = () =>
+  addressSettings(
+    query(),
+    listInAddress("messages", "conversation", messagesProblem),
+    listInAddress("edits", "edits", editProblem),
+  );
 
 /** The tokens of what stands in the prompt's fields. */
 async function promptTokens() {
@@ -177,6 +181,23 @@ async function fetchView() {
   view.endsWith(turnEnd);
 }
 
+/** @param {string} name @param {number} edit @param {Record<string, string>} [address] */
+async function openPart(name, edit, address) {
+  const fetched = await PARTS[name]().catch(() => null);
+  if (!fetched) return complain(new ServerError("A part of this page could not be fetched: try again."));
+  parts[name] ??= fetched.view({
+    settings,
+    edits,
+    complain,
+    keep(values) {
+      kept[name] = values;
+      write(false);
+    },
+  });
+  at("ideas").hidden = true;
+  return parts[name].open(edit, address);
+}
+
 function hideRun() {
   view?.hide();
   at("run").hidden = true;
@@ -206,9 +227,7 @@ function carryOn(answer) {
   given.focusLast();
 }
 
-function stop() {
-  running?.abort();
-}
+const stop = () => running?.abort();
 
 /** @param {string} text */
 function status(text) {
@@ -219,17 +238,7 @@ function status(text) {
 function drawStale() {
   const stale = ran !== null && !running && JSON.stringify(settings()) !== JSON.stringify(ran);
   at("run").classList.toggle("stale", stale);
-  const note = at("stale");
-  if (note.hidden === !stale) return;
-  note.hidden = !stale;
-  note.replaceChildren(
-    ...(stale
-      ? [
-          "These texts are of other settings than the form's. ",
-          el("button", { type: "button", class: "plain", "data-take-back": true }, "Take theirs back"),
-        ]
-      : []),
-  );
+  at("stale").hidden = !stale;
 }
 
 /** A sentence at the field that it is about, else above the texts. @param {{message: string, field: string}} [refusal] */
@@ -314,33 +323,29 @@ at("json-copy").addEventListener("click", () => copy(json.value, buttonAt("json-
 at("json-apply").addEventListener("click", () => {
   clearProblems(at("json"));
   const { settings: wanted, problem: why } = settingsOf(json.value, messagesProblem);
-  if (!wanted) {
-    markProblem(json, `These settings cannot be used: ${why}.`);
-    return;
-  }
+  if (wanted) take(wanted);
+  else markProblem(json, `These settings cannot be used: ${why}.`);
+});
+/** Settings for the form, with their SAE. @param {Settings} wanted */
+function take(wanted) {
   if (wanted.sae) setQuery({ ...query(), sae: saeInAddress(String(wanted.sae)) });
   fill(wanted);
   write(true);
   drawStale();
-});
+}
 main.addEventListener("click", (event) => {
   const target = /** @type {Element} */ (event.target);
   const idea = target.closest("[data-idea]");
   if (idea instanceof HTMLElement) use(tried(ideaOf(idea)));
-  if (target.closest("[data-take-back]") && ran) {
-    if (ran.sae) setQuery({ ...query(), sae: saeInAddress(ran.sae) });
-    fill(ran);
-    write(true);
-    drawStale();
-  }
+  if (target.closest("[data-take-back]") && ran) take(ran);
 });
 
 /** Another SAE: the edits stay those of the one before. @param {string} name */
 function onSae(name) {
   const before = sae();
-  const kept = edits.get().map((edit) => ({ sae: before, ...edit }));
+  const same = edits.get().map((edit) => ({ sae: before, ...edit }));
   setQuery({ ...query(), sae: saeInAddress(name) });
-  edits.set(kept);
+  edits.set(same);
   changed();
 }
 
@@ -357,7 +362,18 @@ function restore() {
   at("ideas").hidden = false;
   drawIdeas();
   complain(wanted.problem ? { message: wanted.problem, field: "" } : undefined);
-  if (complete && wanted.edits?.length && !wanted.problem) setTimeout(() => generate({ push: false }));
+  const asked = query();
+  for (const part of Object.values(parts)) part.close();
+  for (const name of Object.keys(PARTS)) {
+    kept[name] = Object.fromEntries(Object.entries(asked).filter(([each]) => each.startsWith(name)));
+  }
+  if (!complete || !wanted.edits?.length || wanted.problem) return;
+  setTimeout(async () => {
+    await generate({ push: false });
+    for (const name of Object.keys(PARTS)) {
+      if (asked[name] !== undefined) await openPart(name, Number(asked[name]), asked);
+    }
+  });
 }
 
 /* The model is there and says whether it chats; one that does begins so, unless somebody has begun
