@@ -222,7 +222,7 @@ def uniformity(
     From each row one counted token that has a next one is drawn: y = acts * (W_dec @ grad), where
     grad is the gradient of that token's correct next-token logit, centred over the vocabulary, with
     respect to the activation at the token; the result is exp(entropy(|y| / sum |y|)) / L0, averaged
-    over tokens with an active feature that matters.
+    over tokens with an active feature that matters; NaN where there is none.
     """
     sae, site, target = lm.sae(sae_name), lm.site(sae_name), lm.target(sae_name)
     generator = torch.Generator().manual_seed(seed)
@@ -256,5 +256,5 @@ def uniformity(
         of_tokens = uniformity_by_token(effects, acts)
         values.append(of_tokens[~of_tokens.isnan()])
     if not values:
-        raise ValueError("the text holds no token with a next one: give more text.")
+        return float("nan")
     return float(torch.cat(values).mean())

@@ -6,10 +6,15 @@ from app.commands.shared import JSONFlag, chosen_bundle, shown, table, to_json
 from sae_core.placement import Device, DType
 from sae_core.text_options import TextOptions
 
+UNIFORMITY_ROWS = 256
+"""Rows of which one token each is taken for the uniformity, which scatters by about 0.1 a token."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
-    """Measure an SAE: L0, FVU, delta LM loss, KL, loss recovered, dead and frequent features."""
+    """Measure an SAE: L0, FVU, delta LM loss, KL, loss recovered, dead and frequent features, and
+    the uniformity of features' effects.
+    """
 
     text: tuple[str, ...]
     """Parquet, JSONL or text files, folders, globs, URLs, or data sets of the hub (user/name, maybe
@@ -30,9 +35,9 @@ class Evaluate:
     text_options: TextOptions = field(default_factory=TextOptions)
     """How documents are read from the files of text."""
     device: Device = "auto"
-    """Where the model runs; `auto` is CUDA if there is a device, else the processor."""
+    """Where the model runs; `auto` is CUDA if there is a device, else the CPU."""
     dtype: DType = "auto"
-    """The model's number format; `auto` is float32 on the processor, bfloat16 on CUDA."""
+    """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
     json: JSONFlag = False
     """Print JSON, with every number's definition."""
 
@@ -51,7 +56,7 @@ class Evaluate:
 
         from sae_core.corpus import documents, expand, token_rows
         from sae_core.definitions import DEFINITIONS
-        from sae_core.evaluation import evaluate, take_tokens
+        from sae_core.evaluation import evaluate, take_tokens, uniformity
         from sae_core.language_model import check_context
         from sae_core.placement import chosen_device, chosen_dtype
         from sae_core.splice import SplicedLM
@@ -77,7 +82,8 @@ class Evaluate:
         total = sum(len(row.ids) - 1 for row in rows)
         with tqdm(total=total, unit="token", unit_scale=True, desc="measuring") as bar:
             evaluation = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)
-        numbers = evaluation.as_dict()
+        of_effects = uniformity(lm, name, rows[:UNIFORMITY_ROWS], batch_rows=self.batch_rows)
+        numbers = evaluation.as_dict() | {"uniformity": of_effects}
         definitions = {key: DEFINITIONS[key] for key in numbers}
         if self.json:
             return to_json(

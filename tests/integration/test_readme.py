@@ -119,6 +119,13 @@ def test_eval_on_few_tokens(command, tmp_path, tiny_corpus):
     assert set(result["definitions"]) <= set(result)
 
 
+@pytest.mark.parametrize("command", starting("jumpscope", "effects"))
+def test_effects(command, tmp_path):
+    out = run(command, tmp_path)
+    assert re.search(r"^\d+ +#\d+ ", out, re.MULTILINE)
+    assert "' were'" in out
+
+
 def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
     """The road from a model and text to the app, with smaller numbers than the README's."""
     monkeypatch.chdir(tmp_path)

@@ -273,6 +273,7 @@ def test_eval_prints_json_alone(tiny_bundle, tiny_corpus, capsys):
     assert result["delta_lm_loss"] == pytest.approx(result["ce_spliced"] - result["ce_base"])
     assert {"l0", "fvu", "kl", "dead", "high_frequency"} <= set(result)
     assert {"loss_recovered_mean", "loss_recovered_zero"} <= set(result)
+    assert 0 < result["uniformity"] <= 1
     assert set(result["definitions"]) == set(result) - {
         "bundle",
         "sae",
