@@ -1,6 +1,6 @@
 """The runs of a proof (`sae_core.proof`): generated as rows of one batch, then read afresh."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,7 +79,7 @@ class Proving:
         """Direction and seed of every row of the batch."""
         return [(direction, seed) for direction in self.directions for seed in self.seeds]
 
-    def generated(self) -> Iterator[int]:
+    def generated(self) -> Generator[int]:
         """Generate, once; after each step the number of tokens of the longest text. Whoever stops
         early gets a proof of the texts so far.
         """

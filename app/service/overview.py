@@ -71,6 +71,13 @@ def example_runs(workbench: Workbench) -> list[dict[str, Any]]:
     return [run for run in runs if not _needs_an_index(workbench, run)]
 
 
+def example_proofs(workbench: Workbench) -> list[dict[str, Any]]:
+    """Proofs that the bundle offers, as `/prove` takes them, with a title; likewise."""
+    written = workbench.bundle.examples.get("proofs", [])
+    proofs = [dict(proof) for proof in written if isinstance(proof, Mapping) and "prompt" in proof]
+    return [proof for proof in proofs if not _needs_an_index(workbench, proof)]
+
+
 def _needs_an_index(workbench: Workbench, run: Mapping[str, Any]) -> bool:
     """Whether an edit counts in multiples of a largest activation that no index knows."""
     first, *_ = workbench.bundle.sae_names

@@ -2,7 +2,7 @@
 
 import platform
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from importlib.metadata import version
@@ -45,7 +45,7 @@ DEFINITIONS: Final = {
 }
 
 
-def prove(workbench: Workbench, request: ProveRequest) -> Iterator[dict[str, Any]]:
+def prove(workbench: Workbench, request: ProveRequest) -> Generator[dict[str, Any]]:
     """Run an edit against its controls, pushed by the same norm, and say whether it separates.
 
     Answers are those of docs/steering.md: while texts grow, how far they are; the last one holds
@@ -73,7 +73,7 @@ def prove(workbench: Workbench, request: ProveRequest) -> Iterator[dict[str, Any
 
 def _stream(
     workbench: Workbench, request: ProveRequest, run: PlannedRun
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any]]:
     engine, settings = workbench.load(), workbench.settings
     target = run.edits[request.edit]
     # Only here: pages need no PyTorch, whose import takes seconds.

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.engine.workbench import Workbench
-from app.requests import EditRequest, LadderRequest, SteerRequest, parameters_of
+from app.requests import EditRequest, LadderRequest, ProveRequest, SteerRequest, parameters_of
 from app.service import overview
+from app.web.ready_proofs import ready_proofs
 
 DEFAULT_PROMPT: Final = "The old man walked into the"
 DEFAULT_QUESTION: Final = "What is the best way to spend a Sunday?"
@@ -23,6 +24,8 @@ def steer(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         "question": DEFAULT_QUESTION,
         "parameters": {each.name: each for each in parameters_of(SteerRequest, settings)},
         "ladder_parameters": {each.name: each for each in parameters_of(LadderRequest, settings)},
+        "proof_parameters": {each.name: each for each in parameters_of(ProveRequest, settings)},
+        "proofs": ready_proofs(workbench),
         "edit": {each.name: each for each in parameters_of(EditRequest, settings)},
         "ideas": runs or _from_features(workbench, query.get("sae", "")),
     }

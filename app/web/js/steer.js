@@ -57,7 +57,7 @@ let view = null;
 /* Parts of this page that are fetched when they are asked for; values of the address that begin with
    a part's name are its own. */
 /** @type {Record<string, () => Promise<{view: (page: SteeringPage) => Part}>>} */
-const PARTS = { ladder: () => import("./steer-ladder.js") };
+const PARTS = { ladder: () => import("./steer-ladder.js"), proof: () => import("./steer-proof.js") };
 /** @type {Record<string, Part>} */
 const parts = {};
 /** What they keep in the address. @type {Record<string, Record<string, string>>} */
@@ -338,6 +338,7 @@ main.addEventListener("click", (event) => {
   const idea = target.closest("[data-idea]");
   if (idea instanceof HTMLElement) use(tried(ideaOf(idea)));
   if (target.closest("[data-take-back]") && ran) take(ran);
+  if (target.closest("[data-prove]")) openPart("proof", 0);
 });
 
 /** Another SAE: the edits stay those of the one before. @param {string} name */
