@@ -18,6 +18,7 @@ _KINDS: Final = {
 }
 _JOINED: Final = {
     "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays"),
+    "css/prompt.css": ("prompt", "compare", "next"),
     "css/steer.css": ("steer", "ladder", "proof"),
 }
 """Sheets that are served as one file, those that every page loads and a page's own: each is a

@@ -77,7 +77,7 @@ PAGES: Final = (
         title="Prompt",
         path="prompt",
         script="prompt",
-        modules=(*_SHARED, "given"),
+        modules=(*_SHARED, "given", "prompt-beside"),
         needs_model=True,
         view=prompt,
     ),

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from app.engine.workbench import Workbench
 from app.service.overview import example_prompts
+from app.web.ready_predictions import ready_predictions
 
 VIEWS: Final = (
     ("cost", "Cost of the SAE"),
@@ -28,8 +29,10 @@ def prompt(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
     text = query.get("text", "")
     return {
         "text": text,
+        "other": query.get("other"),
         "asked": bool(text or query.get("messages")),
         "examples": example_prompts(workbench),
+        "predictions": ready_predictions(workbench),
         "limit": workbench.settings.max_prompt_tokens,
         "views": VIEWS,
         "sorts": SORTS,

@@ -20,6 +20,7 @@ PROMPT = (
     "The captain looked at the dark water, and the ship turned slowly towards the harbour "
     "before the storm."
 )
+SAILORS = "The captain looked at the dark water, while the sailors"
 FEATURE = 3954  # sea, ship, boat
 
 
@@ -41,6 +42,14 @@ def prompt(page: Page, home: str) -> None:
     expect(page.locator("#selection table").first).to_be_visible()
 
 
+def what_comes_next(page: Page, home: str) -> None:
+    """What comes next after a token, and without the two features that carry it."""
+    chosen = {"token": 12, "next": "12.439", "off": "12-12.2851-12.3743"}
+    page.goto(f"{home}/prompt?{urlencode({'text': SAILORS, **chosen})}")
+    expect(page.locator(".joint tbody tr")).to_have_count(3)
+    page.locator("#selection").evaluate("node => { node.scrollTop = 150; }")
+
+
 def steer(page: Page, home: str) -> None:
     """The first of the demo's steering examples, run to its end."""
     page.goto(f"{home}/steer")
@@ -54,6 +63,7 @@ PICTURES = {
     "overview": (overview, DESKTOP, "light"),
     "feature": (feature, DESKTOP, "light"),
     "prompt": (prompt, DESKTOP, "light"),
+    "next": (what_comes_next, DESKTOP, "light"),
     "steer": (steer, DESKTOP, "light"),
     "steer-dark": (steer, DESKTOP, "dark"),
     "prompt-phone": (prompt, PHONE, "light"),

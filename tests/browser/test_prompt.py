@@ -39,6 +39,11 @@ def token_panel(page: Page) -> Locator:
     return page.get_by_role("region", name="Selected token")
 
 
+def read_here(page: Page) -> Locator:
+    """The part of the token's panel with what fires on it."""
+    return token_panel(page).get_by_role("region", name="Read here")
+
+
 def feature_panel(page: Page) -> Locator:
     return page.get_by_role("region", name="Selected feature")
 
@@ -79,7 +84,7 @@ def test_a_text_is_analysed_and_read_token_by_token(site: Site, opened: Opened) 
 
     chosen = answer["tokens"][5]
     tokens.nth(5).click()
-    panel = token_panel(page)
+    panel = read_here(page)
     expect(panel.locator("tbody tr")).to_have_count(chosen["active"])
     strongest = chosen["active_features"][0][0]
     expect(panel.locator("tbody .pick").first).to_have_text(f"#{strongest}")
@@ -143,7 +148,7 @@ def test_what_was_chosen_last_is_on_top_and_in_sight(
     last.click()
     assert is_in_sight(page, token_panel(page).get_by_role("heading", level=2))
     assert is_in_sight(page, last)
-    token_panel(page).locator("tbody .pick").nth(1).click()
+    read_here(page).locator("tbody .pick").nth(1).click()
     panels = page.locator("#selection-body > section")
     expect(panels.first).to_have_attribute("aria-label", "Selected feature")
     expect(panels).to_have_count(2)

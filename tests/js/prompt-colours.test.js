@@ -65,6 +65,8 @@ const DATA = {
 const STATE = {
   text: "t",
   messages: null,
+  other: null,
+  parts: {},
   view: "cost",
   token: null,
   feature: null,

@@ -4,7 +4,7 @@
    The endpoint `reproduce` answers what a card shows; app/service/provenance.py says how a number is
    asked for. `openCard` shows the card of one of several numbers. */
 
-import { el } from "./dom.js";
+import { el, quoted } from "./dom.js";
 import { copy, problem } from "./frame.js";
 import { fixed, number } from "./numbers.js";
 import { ServerError, call } from "./server.js";
@@ -26,6 +26,7 @@ const OF_TEXT = {
   ce_spliced: "cross-entropy with the SAE spliced in, nats per token",
   delta_lm_loss: "delta LM loss, nats per token",
   kl_mean: "KL divergence, nats per token",
+  uniformity: "uniformity of active features' effects",
 };
 /** @type {Record<string, string>} */
 const POSITIONS = { all: "all tokens", prompt: "the prompt", generated: "new tokens" };
@@ -176,6 +177,8 @@ export function exact(value) {
 /** What the number is. @param {any} card @returns {string} */
 export function wordsOf(card) {
   const { quantity, token, feature } = card;
+  const without = `the prediction after token ${token} without feature #${feature} on token ${card.position}`;
+  const followed = `log-probability of ${quoted(card.target_text ?? "")} in ${without}`;
   if (quantity in OF_TEXT) return OF_TEXT[quantity];
   /** @type {Record<string, string>} */
   const ofToken = {
@@ -184,6 +187,9 @@ export function wordsOf(card) {
     delta: `spliced loss minus loss of token ${token}, nats`,
     kl: `KL divergence at token ${token}, nats`,
     activation: `activation of feature #${feature} on token ${token}`,
+    effect_kl: `KL divergence, nats, from the prediction to ${without}`,
+    effect_dlogp: `change, nats, of the ${followed}`,
+    effect_estimate: `estimated change, nats, of the ${followed}`,
     "pre-activation": `pre-activation of feature #${feature} on token ${token}`,
     "activation after the edit": `activation of feature #${feature} on token ${token}, after the edit`,
   };

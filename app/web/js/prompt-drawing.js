@@ -2,7 +2,7 @@
 /* How an analysis stands on the prompt page: its numbers, its tokens, what is chosen, its features. */
 
 import { el, tokenNodes } from "./dom.js";
-import { missingIndex } from "./frame.js";
+import { missingIndex, problem } from "./frame.js";
 import { fixed, percent } from "./numbers.js";
 import { colours } from "./prompt-colours.js";
 import {
@@ -12,10 +12,12 @@ import {
   tokenPanel,
   totalsNodes,
 } from "./prompt-tables.js";
+import { ServerError, call } from "./server.js";
 import { sheet } from "./sheet.js";
 import { oneStop, setValue } from "./steps.js";
 
 /** @typedef {import("./prompt-colours.js").Analysis} Analysis */
+/** @typedef {import("./prompt-colours.js").Token} Token */
 /** @typedef {import("./prompt-tables.js").Reading} Reading */
 
 /* Rows of the long table at first. */
@@ -24,15 +26,18 @@ const FEW = 40;
 /**
  * @param {HTMLElement} main
  * @param {() => void} onClose nothing is to be chosen any more
+ * @param {import("./prompt-compare.js").Address} place for what a part of it keeps in the address
  * @returns {{begin: (data: Analysis) => void, draw: (reading: Reading) => void}} `begin` with a new
  * analysis, `draw` after every change of what is shown of it
  */
-export function drawing(main, onClose) {
+export function drawing(main, onClose, place) {
   /** @param {string} id */
   const at = (id) => /** @type {HTMLElement} */ (main.querySelector(`#${id}`));
   /** @param {string} id */
   const field = (id) => /** @type {HTMLInputElement} */ (main.querySelector(`#${id}`));
   const panel = sheet(at("selection"), { onClose });
+  /** @type {ReturnType<typeof import("./prompt-next.js").nextPart> | null} */
+  let next = null;
   /** @type {HTMLElement[]} */
   let spans = [];
   /** @type {Reading | null} */
@@ -44,6 +49,8 @@ export function drawing(main, onClose) {
   main.addEventListener("click", ({ target }) => {
     if (!(target instanceof Element) || !shown) return;
     if (target.closest("#reproduce-totals")) reproduceTotals(shown.data);
+    const measure = target.closest("[data-measure]");
+    if (measure instanceof HTMLButtonElement) void measureUniformity(shown.data, measure);
     if (target.closest("[data-all]")) {
       most = Infinity;
       drawFeatures(shown);
@@ -69,6 +76,40 @@ export function drawing(main, onClose) {
       return tokenNodes(span, text, bytes);
     });
     at("tokens").replaceChildren(...nodes);
+  }
+
+  /* What comes next after a token; what draws it is fetched once a token is chosen. */
+  /** @param {Reading} reading @param {Token} token */
+  function nextOf(reading, token) {
+    if (next) return next(reading, token);
+    const words = "What comes next";
+    const node = el("section", { class: "part next", "aria-label": words, "aria-busy": "true" });
+    node.append(el("h3", {}, words), el("p", { class: "quiet" }, "Measuring…"));
+    import("./prompt-next.js").then(
+      ({ nextPart }) => {
+        next ??= nextPart(place);
+        if (node.isConnected) node.replaceWith(next(reading, token));
+      },
+      () => node.replaceWith(problem("A part of this page could not be fetched: try again.")),
+    );
+    return node;
+  }
+
+  /* It takes longer than the analysis, so it waits until it is asked for. */
+  /** @param {Analysis} data @param {HTMLButtonElement} button */
+  async function measureUniformity(data, button) {
+    if (button.ariaBusy === "true") return;
+    button.ariaBusy = "true";
+    const given = data.messages ? { messages: data.messages } : { text: data.text };
+    try {
+      const asked = { ...given, sae: data.sae, limit: 1, uniformity: true };
+      const { totals } = await call("prompt_features", asked);
+      data.totals.uniformity = totals.uniformity;
+      if (shown?.data === data) at("totals").replaceChildren(...totalsNodes(data));
+    } catch (error) {
+      if (!(error instanceof ServerError)) throw error;
+      button.replaceWith(el("span", { class: "quiet", role: "alert" }, error.message));
+    }
   }
 
   /** @param {Reading} reading */
@@ -117,7 +158,7 @@ export function drawing(main, onClose) {
     const feature = state.feature === null ? undefined : features.get(state.feature);
     const token = state.token === null ? undefined : data.tokens[state.token];
     const panels = [
-      ...(token ? [tokenPanel(reading, token)] : []),
+      ...(token ? [tokenPanel(reading, token, nextOf(reading, token))] : []),
       ...(feature ? [featurePanel(reading, feature, unfolded === feature.feature)] : []),
     ];
     if (state.last === "feature") panels.reverse();

@@ -36,11 +36,11 @@ const LONGEST = 2000;
 
 /** @param {string} kind @param {Record<string, string | number | boolean | null>} attributes
  * @param {string} words */
-const button = (kind, attributes, words) =>
+export const button = (kind, attributes, words) =>
   el("button", { type: "button", class: kind, ...attributes }, words);
 
 /** @param {string} words @param {string} [definition] */
-const term = (words, definition = "") =>
+export const term = (words, definition = "") =>
   definition
     ? el(
         "button",
@@ -50,7 +50,7 @@ const term = (words, definition = "") =>
     : words;
 
 /** @param {number} part */
-const bar = (part) =>
+export const bar = (part) =>
   el(
     "span",
     { class: "mini", "aria-hidden": "true" },
@@ -58,10 +58,10 @@ const bar = (part) =>
   );
 
 /** @param {string} words @param {string} [kind] */
-const head = (words, kind) => el("th", { scope: "col", class: kind }, words);
+export const head = (words, kind) => el("th", { scope: "col", class: kind }, words);
 
 /** @param {Token} token */
-const name = (token) => el("bdi", { class: "mono" }, quoted(token.text, token.bytes));
+export const name = (token) => el("bdi", { class: "mono" }, quoted(token.text, token.bytes));
 
 /**
  * A table of features, and how many it leaves out.
@@ -121,7 +121,7 @@ function featureTable({ data, state }, pairs, { caption, where, most = Infinity 
 }
 
 /** @param {State} state @param {number} hidden */
-function hiddenNote({ hide }, hidden) {
+export function hiddenNote({ hide }, hidden) {
   if (!hidden) return null;
   const words = `Hidden: ${featuresWords(hidden)} firing on more than ${percent(hide)} of tokens. `;
   return el("p", { class: "quiet" }, words, button("plain", { "data-unhide": true }, "Show"));
@@ -148,9 +148,17 @@ export function featuresOfText(reading, most) {
   return { passing, nodes: nodes.filter((each) => each instanceof Node) };
 }
 
-/** The strip of numbers above the text. @param {Analysis} data */
-export const totalsNodes = (data) =>
-  totalsOf(data).map(([key, words, value]) =>
+/**
+ * The strip of numbers above the text; the last is measured when it is asked for.
+ * @param {Analysis} data
+ */
+export function totalsNodes(data) {
+  const { uniformity } = data.totals;
+  const ask = { "data-measure": true, "aria-label": "Measure the uniformity of effects" };
+  const last = uniformity === undefined ? button("plain", ask, "Measure") : fixed(uniformity, 2);
+  /** @type {[string, string, string | HTMLElement][]} */
+  const stats = [...totalsOf(data), ["uniformity", "uniformity of effects", last]];
+  return stats.map(([key, words, value]) =>
     el(
       "div",
       { class: "stat" },
@@ -158,6 +166,7 @@ export const totalsNodes = (data) =>
       el("dd", {}, value),
     ),
   );
+}
 
 /** @param {string} label @param {Parameters<typeof el>[2][]} content */
 const panel = (label, ...content) =>
@@ -173,14 +182,15 @@ const heading = (what, ...content) =>
   );
 
 /**
- * What belongs to a token: how well it is predicted, and what fires on it, which acts on what comes
- * after it; one apart from the other.
+ * What belongs to a token: how well it is predicted, what comes next, and what fires on it, which acts
+ * on what comes after it; one apart from the other.
  * @param {Reading} reading
  * @param {Token} token
+ * @param {HTMLElement} next what comes next
  */
-export function tokenPanel(reading, token) {
+export function tokenPanel(reading, token, next) {
   const title = heading("token", name(token), ` token ${token.i}`);
-  return panel("Selected token", title, predicted(reading, token), read(reading, token));
+  return panel("Selected token", title, predicted(reading, token), next, read(reading, token));
 }
 
 /** @param {Reading} reading @param {Token} token */
@@ -241,7 +251,7 @@ function read(reading, token) {
 }
 
 /** @param {Token} token */
-function tokenButton(token) {
+export function tokenButton(token) {
   const node = button("pick", { "data-token": token.i }, "");
   node.append(name(token));
   return node;
@@ -337,6 +347,7 @@ export const reproduceTotals = (data) =>
       ["ce_spliced", "cross-entropy, spliced"],
       ["delta_lm_loss", "delta LM loss"],
       ["kl_mean", "KL divergence"],
+      ["uniformity", "uniformity of effects"],
     ].map(([quantity, words]) => choice(data, words, { quantity })),
   );
 

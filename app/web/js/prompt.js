@@ -4,6 +4,7 @@
 
 import * as frame from "./frame.js";
 import { given as fields, listInAddress, messagesProblem } from "./given.js";
+import { saeSwitch, secondText } from "./prompt-beside.js";
 import { ServerError, call } from "./server.js";
 
 /** @typedef {import("./prompt-colours.js").Analysis} Analysis */
@@ -33,11 +34,41 @@ const fetchDrawing = () =>
 /** @type {ReturnType<typeof import("./prompt-drawing.js").drawing> | null} */
 let page = null;
 
+/* Values of the address that parts of the page read and write themselves. */
+const PARTS = ["pair", "only", "patch", "at", "switch", "next", "by", "earlier", "off"];
+
 let state = stateOfAddress();
 /** @type {(Reading & {of: string}) | null} */
 let reading = null;
+let compared = ""; // the texts and the SAE of the comparison that is shown
 /** @type {AbortController | null} */
 let asking = null;
+
+/* All that the model reads, to compare. */
+const read = () => JSON.stringify([state.messages ?? state.text, state.other]);
+const said = () => (state.messages?.at(-1)?.content ?? state.text).trim();
+const isEmpty = () => !state.messages && !state.text;
+const asked = () => ({ text: state.text, messages: state.messages, sae: frame.sae() });
+
+/* Whether the page shows what its address says. */
+const isShown = () =>
+  compared === `${read()} ${frame.sae()}` ||
+  (reading?.of === read() && reading.data.sae === frame.sae());
+
+const parts = {
+  get: (/** @type {string} */ name) => state.parts[name] ?? "",
+  /** @param {Record<string, string>} values @param {{push?: boolean}} [how] */
+  set(values, { push = false } = {}) {
+    Object.assign(state.parts, values);
+    write(push);
+  },
+};
+const second = secondText(main, parts);
+const switches = saeSwitch(
+  /** @type {HTMLDetailsElement} */ (at("switch")),
+  parts,
+  () => reading && asked(),
+);
 
 /* State and address */
 
@@ -51,6 +82,8 @@ function stateOfAddress() {
   return {
     text: query.text ?? "",
     messages: conversation().value ?? null,
+    other: query.other ?? null,
+    parts: Object.fromEntries(PARTS.map((name) => [name, query[name] ?? ""])),
     view: oneOf("view", query.view, "cost"),
     token: whole(query.token),
     feature: whole(query.feature),
@@ -79,8 +112,6 @@ function conversation() {
   return listInAddress("messages", "conversation", messagesProblem);
 }
 
-/* All that the model reads, to compare. */
-const read = () => (state.messages ? JSON.stringify(state.messages) : state.text);
 
 /** @param {boolean} push */
 function write(push) {
@@ -95,6 +126,8 @@ function write(push) {
       ...(last === "feature" ? { token, feature } : { feature, token }),
       sort: state.sort === "activation" ? "" : state.sort,
       hide: state.hide < 1 ? String(Number(state.hide.toPrecision(3))) : "",
+      other: state.other,
+      ...state.parts,
     },
     { push },
   );
@@ -122,36 +155,59 @@ const withoutFeature = () => ({
 /** @param {{push: boolean, focus?: boolean}} how `focus`: a field that is refused gets the focus */
 async function analyse({ push, focus = false }) {
   const messages = given.messages();
-  Object.assign(state, { text: messages ? "" : given.text(), messages });
+  const other = second.text();
+  Object.assign(state, { text: messages ? "" : given.text(), messages, other });
   write(push);
   complain("");
   asking?.abort();
   const mine = (asking = new AbortController());
-  const asked = { text: state.text, messages, sae: frame.sae(), limit: 0 };
-  fetched ??= fetchDrawing();
+  const options = {
+    signal: mine.signal,
+    onQueue: (/** @type {import("./server.js").Place} */ place) => wait(frame.placeWords(place)),
+    onStart: () => wait("Analysing…"),
+  };
   wait("Analysing…");
   at("start").hidden = true;
   try {
-    const [answer, { drawing }] = await frame.busy(
-      Promise.all([
-        call("prompt_features", asked, {
-          signal: mine.signal,
-          onQueue: (place) => wait(frame.placeWords(place)),
-          onStart: () => wait("Analysing…"),
-        }),
-        fetched,
-      ]),
+    const show = await frame.busy(
+      other === null ? alone(options) : beside(other, options),
     );
     if (asking !== mine) return;
-    page ??= drawing(main, () => set({ token: null, ...withoutFeature() }));
     wait("");
-    take(answer, page);
+    show();
   } catch (error) {
     if (asking !== mine) return;
     if (mine.signal.aborted) stopped();
     else if (error instanceof ServerError) refuse(error, focus);
     else throw error;
   }
+}
+
+/** @typedef {Parameters<typeof call>[2]} Options */
+
+/** What fires on this text, as a function that shows it. @param {Options} options */
+async function alone(options) {
+  fetched ??= fetchDrawing();
+  const [answer, { drawing }] = await Promise.all([
+    call("prompt_features", { ...asked(), limit: 0 }, options),
+    fetched,
+  ]);
+  page ??= drawing(main, () => set({ token: null, ...withoutFeature() }), parts);
+  const shown = page;
+  return () => take(answer, shown);
+}
+
+/** What another text has beside this one, the same. @param {string} other @param {Options} options */
+async function beside(other, options) {
+  const show = await second.compare(asked(), other, options);
+  return () => {
+    forget();
+    compared = `${read()} ${frame.sae()}`;
+    at("start").hidden = true;
+    at("comparison").hidden = false;
+    frame.title(`Prompt: ${said().slice(0, 24)} / ${other.trim().slice(0, 24)}`);
+    show();
+  };
 }
 
 /** Say what the page waits for; "" for nothing. @param {string} words */
@@ -164,14 +220,15 @@ function wait(words) {
 /* What is on the page is of another text, unless it is of this one. */
 function stopped() {
   wait("");
-  if (reading?.of === read() && reading.data.sae === frame.sae()) return;
+  if (isShown()) return;
   forget();
   at("status").textContent = "Stopped; this text was not analysed.";
 }
 
 function forget() {
-  reading = null;
+  [reading, compared] = [null, ""];
   at("result").hidden = true;
+  at("comparison").hidden = true;
   at("start").hidden = false;
   frame.title("Prompt");
 }
@@ -180,7 +237,7 @@ function forget() {
 function refuse(error, focus) {
   wait("");
   forget();
-  const refused = given.complain(error);
+  const refused = given.complain(error) ?? second.complain(error);
   if (!refused) complain(error.message);
   else if (focus) refused.focus();
 }
@@ -193,6 +250,7 @@ function complain(sentence) {
 
 /** @param {Analysis} data @param {NonNullable<typeof page>} shown */
 function take(data, shown) {
+  compared = "";
   const features = new Map(data.features.map((row) => [row.feature, row]));
   if (state.token !== null && state.token >= data.tokens.length) state.token = null;
   // How often features fire, and their largest activations, only an index knows.
@@ -200,10 +258,11 @@ function take(data, shown) {
   if (state.feature === null || !features.has(state.feature)) Object.assign(state, withoutFeature());
   reading = { data, features, state, of: read() };
   shown.begin(data);
+  switches.update();
   at("start").hidden = true;
   at("result").hidden = false;
-  const said = state.messages?.at(-1)?.content ?? state.text;
-  frame.title(`Prompt: ${said.trim().slice(0, 40)}`);
+  at("comparison").hidden = true;
+  frame.title(`Prompt: ${said().slice(0, 40)}`);
   draw();
 }
 
@@ -234,6 +293,16 @@ const CLICKS = {
     form.requestSubmit();
   },
   "#stop": () => asking?.abort(),
+  "#open-other": () => {
+    const first = given.messages()?.at(-1)?.content ?? given.text();
+    set({ other: first });
+    second.open(first);
+  },
+  "#close-other": () => {
+    second.close();
+    if (given.isChat() || given.text().trim()) analyse({ push: true });
+    else set({ other: null });
+  },
   "#tokens [data-i]": (node) => chooseToken(Number(node.dataset.i)),
   "[data-feature]": chooseFeature,
   "[data-token]": (node) => set({ token: Number(node.dataset.token), last: "token" }),
@@ -251,9 +320,10 @@ main.addEventListener("click", (event) => {
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   Object.assign(state, withoutFeature(), { token: null });
+  Object.assign(state.parts, { pair: "", patch: "", at: "", next: "", off: "" });
   analyse({ push: true, focus: true });
 });
-at("prompt-fields").addEventListener("keydown", (event) => {
+form.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 main.addEventListener("change", ({ target }) => {
@@ -268,6 +338,7 @@ at("hide").addEventListener("input", () => {
 /** Another SAE, for the text that is there. @param {string} name */
 function onSae(name) {
   Object.assign(state, withoutFeature());
+  Object.assign(state.parts, { pair: "", patch: "", at: "", next: "", off: "" });
   frame.setQuery({ ...frame.query(), sae: frame.saeInAddress(name) }, { push: true });
   if (given.isChat() || given.text().trim()) analyse({ push: false });
   else write(false);
@@ -279,13 +350,16 @@ function restore() {
   state = stateOfAddress();
   const { problem = "" } = conversation();
   given.set(state.messages, state.text);
-  if (!read()) {
+  second.set(state.other);
+  if (isEmpty()) {
     asking?.abort();
     wait("");
     forget();
     complain(problem);
-  } else if (reading?.of === read() && reading.data.sae === frame.sae()) {
+  } else if (isShown()) {
     draw();
+    switches.update();
+    second.update();
   } else {
     analyse({ push: false });
   }
