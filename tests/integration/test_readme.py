@@ -126,6 +126,13 @@ def test_effects(command, tmp_path):
     assert "' were'" in out
 
 
+def test_a_proof_and_the_same_again(tmp_path):
+    first, again = starting("jumpscope", "prove")
+    out = run(f"{first} --seeds 4 --max-new-tokens 8", tmp_path)
+    assert re.search(r"^Steering #3083 passes \d of 4 runs", out)
+    assert "digit for digit" in run(again, tmp_path)
+
+
 def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus, monkeypatch):
     """The road from a model and text to the app, with smaller numbers than the README's."""
     monkeypatch.chdir(tmp_path)
