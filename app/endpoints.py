@@ -121,8 +121,8 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=FeatureRequest,
         answer=features.feature,
         work=Work.INDEX,
-        returns="Frequency, largest activation, threshold, histograms, contexts, logits, tokens, "
-        "sources and neighbours.",
+        returns="Frequency, largest activation, threshold, output score, side effect, histograms, "
+        "contexts, logits, tokens, sources and neighbours.",
         example={"feature": 12},
     ),
     Endpoint(
@@ -131,7 +131,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=features.search_features,
         work=Work.INDEX,
         returns="total, and features with number, signature, frequency, max_act, mean_act, "
-        "threshold.",
+        "threshold, output_score, side_effect; scored, whether the index has the last two.",
         example={"sort": "threshold", "limit": 5},
     ),
     Endpoint(

@@ -84,3 +84,17 @@ EFFECT_DEFINITIONS: dict[str, str] = {
     ),
 }
 """Numbers of a prediction: `sae_core.effects` computes them."""
+
+SCORE_DEFINITIONS: dict[str, str] = {
+    "output_score": (
+        "Output score, from 0 to 1: the highest probability among the 20 tokens that the feature "
+        "raises most, times 1 minus that token's rank over the vocabulary, after its activation is "
+        "raised by 10 times the largest one at the end of a neutral prompt."
+    ),
+    "side_effect": (
+        "Side effect: KL in nats from the model's next-token distribution to the one after a push "
+        "along the feature's direction at the end of a neutral prompt, for all features by half "
+        "the activation's norm."
+    ),
+}
+"""Numbers of what a feature writes: `sae_core.index.output_scores` computes them."""

@@ -79,11 +79,19 @@ def no_site(bundle: Bundle, sae: str) -> Missing:
 
 def index_command(bundle: Bundle, sae: str) -> str:
     """The command that builds the index of an SAE, as it is typed."""
-    if is_workspace(bundle):
-        what = ["--model", bundle.model, "--sae", bundle.sae_source(sae)]
-    else:
-        what = ["--bundle", str(bundle.path), "--sae", sae]
-    words = shlex.join(["jumpscope", "index", *what])
+    words = shlex.join(["jumpscope", "index", *_named(bundle, sae)])
     # Of an SAE that does not say how long its training prompts were, people choose.
     context = "" if bundle.sae_config(sae).context_size else f" --context-size {CONTEXT_SIZE}"
     return f"{words} --corpus {CORPUS}{context}"
+
+
+def scores_command(bundle: Bundle, sae: str) -> str:
+    """The command that adds output scores to the index of an SAE, as it is typed."""
+    return shlex.join(["jumpscope", "index", *_named(bundle, sae), "--add-output-scores"])
+
+
+def _named(bundle: Bundle, sae: str) -> list[str]:
+    """An SAE as commands name it."""
+    if is_workspace(bundle):
+        return ["--model", bundle.model, "--sae", bundle.sae_source(sae)]
+    return ["--bundle", str(bundle.path), "--sae", sae]

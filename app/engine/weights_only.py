@@ -100,6 +100,7 @@ class WeightsOnlyFeatures:
             "activation_histogram": None,
             "pre_activation_histogram": None,
             "groups": [],
+            "writes": None,
             "logits": {
                 "raises": self._tokens(top.raises[0], top.raises_logit[0]),
                 "lowers": self._tokens(top.lowers[0], top.lowers_logit[0]),
@@ -154,4 +155,6 @@ def _summary(feature: int, signature: str, threshold: float) -> dict[str, Any]:
         "max_act": None,
         "mean_act": None,
         "threshold": threshold,
+        "output_score": None,
+        "side_effect": None,
     }

@@ -10,7 +10,17 @@ from pydantic import model_validator
 from app.requests.parameters import Request, Whole, parameter
 
 Mode = Literal["set", "scale", "add", "ablate", "cap"]
-Sort = Literal["", "id", "frequency", "max_act", "mean_act", "threshold", "concentration"]
+Sort = Literal[
+    "",
+    "id",
+    "frequency",
+    "max_act",
+    "mean_act",
+    "threshold",
+    "concentration",
+    "output_score",
+    "side_effect",
+]
 Role = Literal["user", "model", "assistant", "system"]
 
 LARGEST_SEED: Final = 2**32 - 1
@@ -152,8 +162,8 @@ class SearchRequest(Request):
     sort: Sort = parameter(
         "",
         "Sort order",
-        "What to sort by: id, frequency, max_act, mean_act, threshold or concentration; empty is "
-        "frequency, and the id where the SAE has no index.",
+        "What to sort by: id, frequency, max_act, mean_act, threshold, concentration, output_score "
+        "or side_effect; empty is frequency, and the id where the SAE has no index.",
     )
     descending: bool = parameter(True, "Descending", "Whether the largest come first.")
     min_frequency: float = parameter(
@@ -175,6 +185,12 @@ class SearchRequest(Request):
     )
     offset: Whole = parameter(
         0, "Offset", "Features to skip.", unit="features", least=0, most=LARGEST_OFFSET
+    )
+    min_output_score: float = parameter(
+        0.0, "Lowest output score", "Lowest output score, from 0 to 1.", least=0, most=1
+    )
+    max_side_effect: float | None = parameter(
+        None, "Highest side effect", "Highest side effect; empty is any.", unit="nats", least=0
     )
 
 

@@ -1,13 +1,16 @@
 """Features of an SAE: one, a list, any."""
 
+import math
 import random
 from dataclasses import asdict
 from typing import Any
 
 from app.engine.feature_sources import UNINDEXED_SORTS
+from app.engine.indexes import scores_command
 from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, RequestError, SearchRequest
 from sae_core.index import Index
+from sae_core.index.schema import SCORES
 
 
 def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
@@ -22,6 +25,7 @@ def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
         **workbench.sources.features(name).feature(number),
         "sae": name,
         "missing": missing(workbench, name),
+        "unscored": None if scored(workbench, name) else scores_command(workbench.bundle, name),
         "previous": number - 1 if number > 0 else None,
         "next": number + 1 if number < last else None,
     }
@@ -38,17 +42,34 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
         )
     source = workbench.sources.features(name)
     down, most, skip = request.descending, request.limit, request.offset
+    score, effect = request.min_output_score, request.max_side_effect
+    filtered = score > 0 or effect is not None
     if isinstance(source, Index):
         order = request.sort or "frequency"
-        matches = source.search(request.query, order, down, low, high, most, skip)
+        if (filtered or order in SCORES) and not source.has_output_scores:
+            command = scores_command(workbench.bundle, name)
+            raise RequestError(f"This index has no output scores: {command} adds them.", "sort")
+        bound = math.inf if effect is None else effect
+        matches = source.search(request.query, order, down, low, high, most, skip, score, bound)
     else:
-        if request.sort not in ("", *UNINDEXED_SORTS) or (low, high) != (0.0, 1.0):
+        if request.sort not in ("", *UNINDEXED_SORTS) or (low, high) != (0.0, 1.0) or filtered:
             raise RequestError(
                 f"How often features fire is not known. {source.missing.sentence}", "sort"
             )
         order = request.sort or "id"
         matches = source.search(request.query, order, down and request.sort != "", most, skip)
-    return {"sae": name, "missing": missing(workbench, name), **matches}
+    return {
+        "sae": name,
+        "missing": missing(workbench, name),
+        "scored": scored(workbench, name),
+        **matches,
+    }
+
+
+def scored(workbench: Workbench, sae: str) -> bool:
+    """Whether there is an index that has output scores."""
+    source = workbench.sources.features(sae)
+    return isinstance(source, Index) and source.has_output_scores
 
 
 def random_feature(workbench: Workbench, sae: str) -> int:

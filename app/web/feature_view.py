@@ -8,8 +8,9 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from app.web.charts import histogram, linear_ticks
-from app.web.numbers import count, number, percent
+from app.web.numbers import NO_BREAK, count, number, percent
 from app.web.templating import address
+from sae_core.definitions import SCORE_DEFINITIONS
 
 Data = Mapping[str, Any]
 
@@ -37,6 +38,8 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "text": text,
         "dead": dead,
         "facts": _facts(data, dead),
+        "writes": _writes(data),
+        "unscored": data["unscored"] if data["missing"] is None else None,
         "steps": _steps(data, in_address, text),
         "steer": None if dead else _steer(data, in_address),
         "missing": data["missing"],
@@ -86,6 +89,28 @@ def _facts(data: Data, dead: bool) -> list[str]:
             f"{percent(source['share'])} of its firing is in {source['source']} ({lift}x its share)"
         )
     return facts
+
+
+def _writes(data: Data) -> list[dict[str, str]]:
+    """Output score and side effect with their ranks among the SAE's features; empty where neither
+    is known.
+    """
+    if data["writes"] is None:
+        return []
+    units = {"output_score": "", "side_effect": f"{NO_BREAK}nats"}
+    return [
+        {
+            "name": key.replace("_", " "),
+            "definition": SCORE_DEFINITIONS[key],
+            "value": f"{number(data[key])}{unit}",
+            "rank": _rank(data["writes"].get(key)),
+        }
+        for key, unit in units.items()
+    ]
+
+
+def _rank(place: Data | None) -> str:
+    return f"rank {count(place['rank'])} of {count(place['of'])}" if place else ""
 
 
 def _closest(data: Data) -> list[float]:

@@ -1,7 +1,7 @@
 """What the Features page shows: the searchable list, or one feature where the address names it."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from app.engine.feature_sources import UNINDEXED_SORTS
@@ -9,9 +9,10 @@ from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.web.feature_view import feature_page
-from app.web.numbers import number, one_in, percent
-from app.web.query import share, whole
+from app.web.numbers import NO_BREAK, number, one_in, percent
+from app.web.query import positive, share, whole
 from app.web.templating import address
+from sae_core.definitions import SCORE_DEFINITIONS
 
 Data = Mapping[str, Any]
 
@@ -20,13 +21,22 @@ PAGE_SIZE: Final = 50
 FREQUENCIES: Final = (0.00001, 0.0001, 0.001, 0.01, 0.1)
 """Choices of the frequency filter."""
 
+SCORES: Final = (0.01, 0.05, 0.2, 0.5, 0.9)
+"""Choices of the filter by output score."""
+
+SIDE_EFFECTS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Choices of the filter by side effect, nats."""
+
 COLUMNS: Final = (
     ("frequency", "fires on"),
     ("max_act", "largest"),
     ("mean_act", "mean"),
     ("threshold", "threshold"),
+    ("output_score", "writes"),
+    ("side_effect", "side effect"),
 )
-"""(sort key, head) of the columns of numbers; without an index there is the threshold alone."""
+"""(sort key, head) of the columns of numbers; without an index there is the threshold alone, and
+the last two are of indexes that have them."""
 
 _LEAST: Final = 6
 """Decades of the bar of frequencies: it is empty at one token in a million."""
@@ -61,13 +71,15 @@ def _list(
         "desc": query.get("desc") != "0",
         "min": share(dict(query), "min", 0.0),
         "max": share(dict(query), "max", 1.0),
+        "score": share(dict(query), "score", 0.0),
+        "effect": positive(dict(query), "effect"),
         "page": whole(dict(query), "page", 1),
     }
     if not indexed and wanted["sort"] not in ("", *UNINDEXED_SORTS):
         # From the list of another SAE, which has them; this one says what is missing.
         wanted |= {"sort": "", "desc": True}
     if not indexed:
-        wanted |= {"min": 0.0, "max": 1.0}
+        wanted |= {"min": 0.0, "max": 1.0, "score": 0.0, "effect": None}
     if wanted["page"] < 1:
         raise ValueError("Pages are counted from 1.")
     request = {
@@ -79,6 +91,8 @@ def _list(
         "max_frequency": wanted["max"],
         "limit": PAGE_SIZE,
         "offset": (wanted["page"] - 1) * PAGE_SIZE,
+        "min_output_score": wanted["score"],
+        "max_side_effect": wanted["effect"],
     }
     try:
         matches = service.search_features(
@@ -87,7 +101,8 @@ def _list(
     except ValueError as error:
         # The form stays, so that what was typed can be corrected.
         missing = service.missing(workbench, sae)
-        matches = {"sae": sae, "missing": missing, "total": 0, "features": []}
+        scored = service.scored(workbench, sae)
+        matches = {"sae": sae, "missing": missing, "scored": scored, "total": 0, "features": []}
         return list_page(matches, wanted) | {"refused": str(error)}
     last = max(1, math.ceil(matches["total"] / PAGE_SIZE))
     if wanted["page"] > last:
@@ -102,6 +117,8 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
     if not wanted["sort"]:
         wanted |= {"sort": "frequency"} if indexed else {"sort": "id", "desc": False}
     columns = [each for each in COLUMNS if indexed or each[0] in UNINDEXED_SORTS]
+    if not matches["scored"]:
+        columns = [each for each in columns if each[0] not in SCORE_DEFINITIONS]
     return {
         "view": "list",
         "indexed": indexed,
@@ -109,8 +126,12 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "refused": "",
         "wanted": wanted,
         "order": _written(wanted["sort"], wanted["desc"], indexed),
-        "least": _choices(wanted["min"], 0.0),
-        "most": _choices(wanted["max"], 1.0),
+        "least": _choices(FREQUENCIES, wanted["min"], 0.0, percent),
+        "most": _choices(FREQUENCIES, wanted["max"], 1.0, percent),
+        "scored": matches["scored"],
+        "scores": _choices(SCORES, wanted["score"], 0.0, "{:g}".format),
+        "side_effects": _choices(SIDE_EFFECTS, wanted["effect"], None, _nats),
+        "definitions": SCORE_DEFINITIONS,
         "heads": [_head(*each, wanted, indexed) for each in (("id", "feature"), *columns)],
         "rows": [_row(feature, columns, wanted["sae"]) for feature in matches["features"]],
         "bars": BARS if indexed else "",
@@ -120,12 +141,21 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _choices(chosen: float, bound: float) -> list[dict[str, Any]]:
-    """The options of a frequency filter; one that a link names is among them."""
-    others = [chosen] if chosen != bound else []
-    values: list[float] = sorted({*FREQUENCIES, *others})
+def _nats(value: float) -> str:
+    return f"{value:g}{NO_BREAK}nats"
+
+
+def _choices(
+    offered: Sequence[float],
+    chosen: float | None,
+    bound: float | None,
+    written: Callable[[float], str],
+) -> list[dict[str, Any]]:
+    """The options of a filter; one that a link names is among them."""
+    others = [chosen] if chosen is not None and chosen != bound else []
+    values: list[float] = sorted({*offered, *others})
     return [
-        {"value": f"{value:.6g}", "words": percent(value), "chosen": value == chosen}
+        {"value": f"{value:.6g}", "words": written(value), "chosen": value == chosen}
         for value in values
     ]
 
@@ -187,6 +217,8 @@ def _address(wanted: Data, indexed: bool, **changed: object) -> str:
         **_written(wanted["sort"], wanted["desc"], indexed),
         "min": f"{wanted['min']:.6g}" if wanted["min"] > 0 else "",
         "max": f"{wanted['max']:.6g}" if wanted["max"] < 1 else "",
+        "score": f"{wanted['score']:.6g}" if wanted["score"] > 0 else "",
+        "effect": "" if wanted["effect"] is None else f"{wanted['effect']:.6g}",
         "page": "" if wanted["page"] == 1 else wanted["page"],
     }
     return address("features", **(kept | changed))

@@ -14,6 +14,22 @@ def whole(query: dict[str, str], name: str, default: int) -> int:
         raise ValueError(f"{name} in this link is {text[:40]!r}, not a whole number.") from None
 
 
+def positive(query: dict[str, str], name: str) -> float | None:
+    """A number of 0 or more of the query, None if it is left out; ValueError naming it if it is
+    something else.
+    """
+    text = query.get(name, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{name} in this link is {text[:40]!r}, not a number of 0 or more.")
+    return value
+
+
 def share(query: dict[str, str], name: str, default: float) -> float:
     """A share from 0 to 1 of the query; ValueError naming it if it is something else."""
     text = query.get(name, "")

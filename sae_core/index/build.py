@@ -14,6 +14,7 @@ from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index import index_checkpoint
 from sae_core.index.corpus_spool import Spool, corpus_rows, until
 from sae_core.index.index_config import IndexConfig
+from sae_core.index.output_scores import OutputScores, are_due, arms_of, output_scores
 from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
 from sae_core.index.write import write_index
 from sae_core.language_model import check_context
@@ -21,6 +22,7 @@ from sae_core.progress_bar import Progress, reported
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths
+from sae_core.splice import SplicedLM
 
 log = logging.getLogger(__name__)
 
@@ -64,10 +66,10 @@ def build_indexes(
 
     Model and SAEs stay on the device that they are on. Work in progress is kept beside the first
     index, so that a run that was killed goes on from its last checkpoint when it is started again;
-    the result is the same. `progress` is told the number of tokens read; None shows a bar on
-    stderr if it takes long. Raises ValueError with one sentence if the SAEs do not fit the model,
-    the corpus cannot be read or is empty, a checkpoint belongs to another run, another process is
-    building one of these indexes, or the disk is full.
+    the result is the same. `progress` is told the number of tokens read, and then of those run for
+    output scores; None shows a bar on stderr if it takes long. Raises ValueError with one sentence
+    if the SAEs do not fit the model, the corpus cannot be read or is empty, a checkpoint belongs to
+    another run, another process is building one of these indexes, or the disk is full.
     """
     with index_checkpoint.only_build([target.out_path for target in targets]):
         return _build(model, tokenizer, targets, cfg, model_name, progress)
@@ -99,11 +101,13 @@ def _build(
         else:
             run.resume(state)
             log.info("going on from %s tokens", f"{run.tokens:,}")
-        with reported(progress, "indexing", cfg.tokens) as report:
+        with reported(progress, "indexing", tokens_to_run(saes, cfg)) as report:
             report(run.tokens)
             run.read(lambda: index_checkpoint.save(folder, marks, run.state()), report)
-        name = model_name or saes[0].cfg.model_name
-        entries = [run.write(n, target.out_path, name) for n, target in enumerate(targets)]
+            name = model_name or saes[0].cfg.model_name
+            entries = [
+                run.write(n, target.out_path, name, report) for n, target in enumerate(targets)
+            ]
     except KeyboardInterrupt as stop:
         if not index_checkpoint.exists(folder):
             raise
@@ -117,6 +121,12 @@ def _build(
             index_checkpoint.remove(folder)
     index_checkpoint.remove(folder)
     return entries
+
+
+def tokens_to_run(saes: Sequence[SAE], cfg: IndexConfig) -> int:
+    """Tokens to read, and those to run for output scores, if the corpus holds as many."""
+    arms = sum(arms_of(sae.cfg.d_sae) for sae in saes)
+    return cfg.tokens + (arms if are_due(cfg.output_scores, arms, cfg.tokens) else 0)
 
 
 def _context_size(saes: Sequence[SAE], cfg: IndexConfig) -> int:
@@ -271,8 +281,9 @@ class _Run:
                 )
             )
 
-    def write(self, n: int, path: Path, model_name: str) -> dict[str, Any]:
+    def write(self, n: int, path: Path, model_name: str, progress: Progress) -> dict[str, Any]:
         """Write the index of the n-th SAE."""
+        scores = self._output_scores(n, progress)
         return write_index(
             path,
             model=self._model,
@@ -285,7 +296,25 @@ class _Run:
             source_tokens=self._source_tokens,
             cfg=self._cfg,
             sink=self._sink,
+            scores=scores,
         )
+
+    def _output_scores(self, n: int, progress: Progress) -> OutputScores | None:
+        """Those of the n-th SAE's features, None where they are not to be measured."""
+        arms = sum(arms_of(sae.cfg.d_sae) for sae in self._saes)
+        if not are_due(self._cfg.output_scores, arms, self.tokens):
+            return None
+        sae, name = self._saes[n], str(n)
+        home = sae.W_dec.device
+        try:
+            lm = SplicedLM(self._model, self._tokenizer, {name: sae})
+            return output_scores(lm, name, progress=progress)
+        except ValueError as error:
+            # A model whose forwards cannot be gone on from. What was read is worth more.
+            log.warning("the index has no output scores: %s", error)
+            return None
+        finally:
+            sae.to(home)  # where its statistics are
 
     def state(self) -> dict[str, Any]:
         """All that `resume` needs."""

@@ -25,7 +25,7 @@ _VERSION = 2
 # What may change between a run and its continuation.
 _FREE = (
     "bundle", "sae", "model", "corpus", "rows_per_batch", "checkpoint_tokens",
-    "fresh", "device", "dtype",
+    "fresh", "device", "dtype", "output_scores",
 )  # fmt: skip
 
 

@@ -110,6 +110,27 @@ def check_features(
         raise ValueError("a feature's mean_act is above its max_act")
 
 
+def check_score_settings(settings: Any) -> None:
+    """ValueError unless they say what output scores were measured with."""
+    numbers = ("lens_tokens", "factor", "size")
+    if not (
+        isinstance(settings, dict)
+        and all(_is_number(settings.get(name)) for name in numbers)
+        and isinstance(settings.get("prompts"), list)
+        and all(isinstance(prompt, str) for prompt in settings["prompts"])
+    ):
+        raise ValueError("its output_scores are no settings")
+
+
+def check_scores(score: Sequence[float | None], effect: Sequence[float | None]) -> None:
+    """ValueError unless output scores are shares, and side effects numbers of nats."""
+    # What is no number is between no bounds.
+    if not all(value is None or 0 <= value <= 1 for value in score):
+        raise ValueError("a feature's output_score is not between 0 and 1")
+    if not all(value is None or 0 <= value < math.inf for value in effect):
+        raise ValueError("a feature's side_effect is not 0 or more")
+
+
 def check_arrays(
     arrays: Mapping[str, np.ndarray], meta: Mapping[str, Any], documents: int, vocabulary: int
 ) -> None:

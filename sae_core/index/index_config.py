@@ -1,6 +1,7 @@
 """What to index and how: `IndexConfig`."""
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from sae_core.placement import Device, DType
 from sae_core.text_options import TextOptions
@@ -47,6 +48,9 @@ class IndexConfig:
     """Decides which contexts are sampled from the intervals."""
     checkpoint_tokens: int = 1_000_000
     """Tokens between checkpoints, from which an interrupted run goes on."""
+    output_scores: Literal["auto", "on", "off"] = "auto"
+    """Whether to measure what each feature writes (8 tokens run for a feature); `auto` does where
+    that is at most a tenth of the tokens read."""
     fresh: bool = False
     """Start again even if there is a checkpoint."""
     device: Device = "auto"
@@ -56,8 +60,7 @@ class IndexConfig:
     """The model's dtype; `auto` is bfloat16 on CUDA, float32 elsewhere."""
 
     def __post_init__(self) -> None:
-        if not self.corpus:
-            raise ValueError("corpus is empty: name at least one file.")
+        self._check_corpus()
         if self.bundle and self.model:
             raise ValueError("give either bundle or model, not both.")
         if self.sae and not (self.bundle or self.model):
@@ -70,6 +73,10 @@ class IndexConfig:
                 raise ValueError(f"{name} is {value} but must be between {low} and {high}.")
         if self.context_size == 1:
             raise ValueError("context_size is 1 but must be 0, or 2 or more.")
+
+    def _check_corpus(self) -> None:
+        if not self.corpus:
+            raise ValueError("corpus is empty: name at least one file.")
 
 
 _BOUNDS = (

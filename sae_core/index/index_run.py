@@ -5,7 +5,7 @@ from typing import Any
 
 from sae_core.bundle import Bundle
 from sae_core.corpus import expand
-from sae_core.index.build import Target, build_indexes
+from sae_core.index.build import Target, build_indexes, tokens_to_run
 from sae_core.index.index_checkpoint import only_build
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.schema import check_name
@@ -46,7 +46,11 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
     ]
     model, tokenizer = bundle.load_model(dtype, device)
     with tqdm(
-        total=cfg.tokens, unit="token", unit_scale=True, desc="indexing", dynamic_ncols=True
+        total=tokens_to_run([target.sae for target in targets], cfg),
+        unit="token",
+        unit_scale=True,
+        desc="indexing",
+        dynamic_ncols=True,
     ) as bar:
         metas = build_indexes(
             model, tokenizer, targets, cfg, model_name=cfg.model or bundle.name, progress=bar.update

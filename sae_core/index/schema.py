@@ -3,9 +3,11 @@
 docs/format.md specifies the file. All SQL that makes or opens one is here; `store.py` reads it.
 """
 
+import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,11 @@ import duckdb
 
 from sae_core.files import atomic_write, disk_failure
 
-SCHEMA_VERSION = 2
-READ_VERSIONS = (1, 2)
+SCHEMA_VERSION = 3
+READ_VERSIONS = (1, 2, 3)
 """Schemas that are read; `store.py` turns what the first has in another unit into today's."""
+SCORES = ("output_score", "side_effect")
+"""Columns of `features` that schemas before 3 do not have."""
 
 TABLES = {
     "meta": "key VARCHAR, value VARCHAR",
@@ -25,7 +29,8 @@ TABLES = {
     "vocabulary": "token INTEGER, text VARCHAR, bytes BLOB",
     "features": (
         "feature INTEGER, signature VARCHAR, active_tokens BIGINT, max_act FLOAT, mean_act FLOAT,"
-        " threshold FLOAT, concentration FLOAT, early_share FLOAT, tokens INTEGER[]"
+        " threshold FLOAT, concentration FLOAT, early_share FLOAT, tokens INTEGER[],"
+        " output_score FLOAT, side_effect FLOAT"
     ),
     "pages": "page INTEGER, data BLOB",
     "token_blocks": "block INTEGER, data BLOB",
@@ -107,6 +112,41 @@ def create(path: Path) -> Iterator[IndexWriter]:
             temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
 
 
+def put_scores(
+    path: Path,
+    score: Sequence[float | None],
+    side_effect: Sequence[float | None],
+    entries: Mapping[str, Any],
+) -> None:
+    """Give the index at `path`, of any schema that is read, these numbers of its features 0, 1, ...
+    and meta entries; everything else stays, and readers see the old file or the new one.
+    """
+    changed = {**entries, "schema_version": SCHEMA_VERSION}
+    values = [json.dumps(value, allow_nan=False) for value in changed.values()]
+    with atomic_write(path) as temporary:
+        shutil.copyfile(path, temporary)
+        try:
+            with duckdb.connect(str(temporary)) as connection:
+                for column in SCORES:
+                    connection.execute(
+                        f"ALTER TABLE features ADD COLUMN IF NOT EXISTS {column} FLOAT"
+                    )
+                connection.execute(
+                    "UPDATE features SET output_score = given.score, side_effect = given.effect"
+                    " FROM (SELECT unnest(?::INTEGER[]) AS id, unnest(?::FLOAT[]) AS score,"
+                    " unnest(?::FLOAT[]) AS effect) AS given WHERE features.feature = given.id",
+                    [list(range(len(score))), list(score), list(side_effect)],
+                )
+                connection.execute("DELETE FROM meta WHERE list_contains(?, key)", [list(changed)])
+                connection.execute(
+                    "INSERT INTO meta SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
+                    [list(changed), values],
+                )
+                connection.execute("CHECKPOINT")
+        finally:
+            temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
 class IndexBusyError(ValueError):
     """Another program has the index open for writing; nothing is wrong with it."""
 
@@ -177,6 +217,8 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         for table, definitions in TABLES.items()
         for definition in _split(definitions)
     }
+    if int(version[0]) < 3:
+        columns -= {("features", column) for column in SCORES}
     if not columns <= set(rows):
         raise ValueError(f"{path} is no index: {_REBUILD}")
     # A copy that broke off opens all the same: what is missing would be missed on some page later.

@@ -24,10 +24,12 @@ from sae_core.index.index_checks import (
     check_ids,
     check_meta,
     check_page,
+    check_score_settings,
+    check_scores,
     page_shape,
     pages_of,
 )
-from sae_core.index.schema import ARRAYS, connect
+from sae_core.index.schema import ARRAYS, SCORES, connect
 
 SORTS: dict[str, str] = {
     "id": "feature",
@@ -36,6 +38,8 @@ SORTS: dict[str, str] = {
     "mean_act": "mean_act",
     "threshold": "threshold",
     "concentration": "concentration",
+    "output_score": "output_score",
+    "side_effect": "side_effect",
 }
 """Sort order of `Index.search` -> the column it sorts by."""
 
@@ -90,6 +94,7 @@ class Index:
         self._mean_act = np.array(mean_act, np.float64)
         self._threshold = np.array(threshold, np.float64)
         check_features(self._active, self._max_act, self._mean_act, self._threshold, self._tokens)
+        self._scores = self._read_scores(d_sae)
         words = self._rows("SELECT text, bytes, token FROM vocabulary ORDER BY token")
         check_ids("tokens in its vocabulary", [token for *_, token in words], len(words))
         vocab = [text.encode() if raw is None else raw for text, raw, _ in words]
@@ -124,6 +129,16 @@ class Index:
             f"Index({str(self._path)!r}: {len(self._active):,} features at {meta['site']} of "
             f"{meta['model_name']}, {meta['tokens']:,} tokens)"
         )
+
+    def _read_scores(self, d_sae: int) -> dict[str, list[float | None]]:
+        """Output scores and side effects, all None in an index without."""
+        if not self.has_output_scores:
+            return {name: [None] * d_sae for name in SCORES}
+        check_score_settings(self._meta["output_scores"])
+        rows = self._rows(f"SELECT {', '.join(SCORES)} FROM features ORDER BY feature")
+        score, effect = map(list, zip(*rows, strict=True))
+        check_scores(score, effect)
+        return {"output_score": score, "side_effect": effect}
 
     def _check_tables(self) -> None:
         """ValueError unless the tables that are read piece by piece are whole."""
@@ -167,6 +182,11 @@ class Index:
         """
         return dict(self._meta)
 
+    @property
+    def has_output_scores(self) -> bool:
+        """Whether what features write was measured."""
+        return self._meta["schema_version"] >= 3 and "output_scores" in self._meta
+
     def frequencies(self) -> np.ndarray:
         """Share of tokens on which each feature is active, float64 `[d_sae]`."""
         return self._active / self._tokens
@@ -188,21 +208,35 @@ class Index:
         max_frequency: float = 1.0,
         limit: int = 50,
         offset: int = 0,
+        min_output_score: float = 0.0,
+        max_side_effect: float = math.inf,
     ) -> dict[str, Any]:
         """One page of the features that match: `{"total", "features": [summary]}`.
 
         `query` is an id (`12`, `#12`) or text that stands in the signature or in a token that the
-        feature fires on most, whatever the case. Ties keep the order of ids. Raises ValueError for
-        an unknown `sort`.
+        feature fires on most, whatever the case. Ties keep the order of ids; features without the
+        number that is sorted by come last, and are not in a list that is filtered by it. Raises
+        ValueError for an unknown `sort`, and for output scores that the index does not have.
         """
         if sort not in SORTS:
             raise ValueError(f"unknown sort order {sort!r}: use one of {', '.join(SORTS)}.")
+        by_score = min_output_score > 0, max_side_effect < math.inf
+        if (sort in SCORES or any(by_score)) and not self.has_output_scores:
+            raise ValueError(
+                "this index has no output scores: jumpscope index --add-output-scores adds them."
+            )
         where = ["active_tokens BETWEEN $low AND $high"]
         # The bounds as counts, widened so that a feature's own frequency as a bound includes it.
         arguments: dict[str, Any] = {
             "low": float(min_frequency) * self._tokens - 1e-6,
             "high": float(max_frequency) * self._tokens + 1e-6,
         }
+        if by_score[0]:
+            where.append("output_score >= $score")
+            arguments["score"] = float(min_output_score)
+        if by_score[1]:
+            where.append("side_effect <= $effect")
+            arguments["effect"] = float(max_side_effect)
         query = query.strip()
         number = query.removeprefix("#")
         if number.isascii() and number.isdigit() and int(number) < len(self._active):
@@ -220,7 +254,7 @@ class Index:
         direction = "DESC" if descending else "ASC"
         matches = self._rows(
             f"SELECT feature FROM features WHERE {' AND '.join(where)}"
-            f" ORDER BY {SORTS[sort]} {direction}, feature",
+            f" ORDER BY {SORTS[sort]} {direction} NULLS LAST, feature",
             arguments,
         )
         first = max(int(offset), 0)
@@ -242,6 +276,7 @@ class Index:
                 "activation_histogram": read.activation_histogram(page, at, i, threshold),
                 "pre_activation_histogram": read.pre_activation_histogram(page, at, i, threshold),
                 "groups": read.groups(page, at, threshold, float(self._max_act[i])),
+                "writes": self._ranks(i),
                 "logits": {"raises": read.raises(page, at), "lowers": read.lowers(page, at)},
                 "fires_on": {
                     "tokens": read.tokens(page, at, tokens, active),
@@ -283,7 +318,19 @@ class Index:
             "max_act": float(self._max_act[i]),
             "mean_act": float(self._mean_act[i]),
             "threshold": float(self._threshold[i]),
+            **{name: column[i] for name, column in self._scores.items()},
         }
+
+    def _ranks(self, i: int) -> dict[str, dict[str, int]] | None:
+        """For each of a feature's scores its rank, 1 for the largest, of the features that have it;
+        None where it has none.
+        """
+        ranks: dict[str, dict[str, int]] = {}
+        for name, column in self._scores.items():
+            own, known = column[i], [value for value in column if value is not None]
+            if own is not None:
+                ranks[name] = {"rank": 1 + sum(value > own for value in known), "of": len(known)}
+        return ranks or None
 
     def _checked(self, feature: int) -> int:
         i = int(feature)

@@ -19,6 +19,7 @@ from sae_core.index.corpus_spool import Spool
 from sae_core.index.highlights import META_KEY, rank_highlights
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.logits import neighbours, top_logits
+from sae_core.index.output_scores import OutputScores, settings
 from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, IndexWriter, create
 from sae_core.index.signature import Signature
 from sae_core.index.statistics import FeatureStatistics
@@ -46,11 +47,12 @@ def write_index(
     source_tokens: np.ndarray,
     cfg: IndexConfig,
     sink: bool,
+    scores: OutputScores | None = None,
 ) -> dict[str, Any]:
     """Write the index of one SAE; returns its meta entries.
 
     `token_counts [vocabulary]` and `source_tokens [sources]` count the tokens read; `sink` says
-    that the first of each row, an attention sink, was left out.
+    that the first of each row, an attention sink, was left out; `scores` is of all features.
     """
     sae = statistics.sae
     site = sae.cfg.site
@@ -111,6 +113,7 @@ def write_index(
         "at_least": AT_LEAST,
         "seed": cfg.seed,
         **({"attention_sink": True} if sink else {}),
+        **({"output_scores": settings()} if scores else {}),
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
         "stored_tokens": len(stored.tokens),
@@ -121,7 +124,7 @@ def write_index(
         writer.insert("meta", keys, values)
         _write_vocabulary(writer, vocab, texts)
         _write_tokens(writer, spool, stored, token_counts)
-        _write_features(writer, statistics, signatures, tokens)
+        _write_features(writer, statistics, signatures, tokens, scores)
         writer.insert("pages", range(len(pages)), pages)
         arrays = {
             "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
@@ -168,6 +171,7 @@ def _write_features(
     statistics: FeatureStatistics,
     signatures: list[Signature],
     tokens: TopTokens,
+    scores: OutputScores | None,
 ) -> None:
     active = statistics.active.cpu().numpy()
     often = np.maximum(active, 1)
@@ -183,4 +187,5 @@ def _write_features(
         [signature.share for signature in signatures],
         (statistics.early.cpu().numpy() / often).tolist(),
         [tokens.value[a:b].tolist() for a, b in itertools.pairwise(bounds)],
+        *(scores.columns() if scores else [[None] * len(active)] * 2),
     )

@@ -272,7 +272,7 @@ def test_on_a_phone_what_matters_comes_first_and_contexts_are_folded(
     # Every number of the list has its place.
     page.goto(f"{site.url}/features")
     row = page.locator("table.features tbody tr").first
-    expect(row.locator("td.n")).to_have_count(4)
+    expect(row.locator("td.n")).to_have_count(6)
     for cell in row.locator("td.n .value").all():
         box = cell.bounding_box()
         assert box is not None

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from app.commands.shared import DEMO
 from app.endpoints import Api
@@ -15,6 +16,8 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.feature_pages import FEATURES, WINDOW_BINS
+from sae_core.index.output_scores import output_scores
+from sae_core.splice import SplicedLM
 
 EXAMPLES: dict[str, Any] = json.loads((DEMO / "bundle.json").read_text())["examples"]
 NAMES: list[str] = json.loads((DEMO / "bundle.json").read_text())["saes"]
@@ -87,6 +90,21 @@ def test_features_fire_on_the_contexts_that_the_index_shows(demo: Api, name: str
         shares.append(max(result["activations"]) / page["max_act"])
     # A context is an excerpt: what came before it is missing, so the activations are lower.
     assert np.median(shares) > 0.7
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_features_write_is_what_the_model_does_when_they_are_pushed(name: str) -> None:
+    bundle = Bundle.open(DEMO)
+    model, tokenizer = bundle.load_model(torch.float32)
+    lm = SplicedLM(model, tokenizer, {name: bundle.load_sae(name)})
+    index = Index.open(bundle.index_path(name))
+    best = [row["feature"] for row in index.search(sort="output_score", limit=3)["features"]]
+    features = [*best, 12, 2851]
+    measured = output_scores(lm, name, features)
+    rows = index.summaries(features)
+    stored = np.array([[rows[i]["output_score"], rows[i]["side_effect"]] for i in features])
+    np.testing.assert_allclose(measured.score, stored[:, 0], rtol=1e-3)
+    np.testing.assert_allclose(measured.side_effect, stored[:, 1], rtol=1e-3)
 
 
 @pytest.mark.parametrize("name", NAMES)

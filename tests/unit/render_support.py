@@ -72,6 +72,13 @@ def feature(**changed: Any) -> dict[str, Any]:
         "max_act": 8.0,
         "mean_act": 2.5,
         "threshold": 0.831,
+        "output_score": 0.0425,
+        "side_effect": 0.31,
+        "writes": {
+            "output_score": {"rank": 5, "of": 4096},
+            "side_effect": {"rank": 2000, "of": 4096},
+        },
+        "unscored": None,
         "activation_histogram": {"edges": [0.831, 4.0, 8.0], "counts": [18_000, 300]},
         "pre_activation_histogram": {
             "edges": [-1.169, -0.169, 0.831, 1.831],
@@ -166,5 +173,8 @@ def result(**changed: Any) -> dict[str, Any]:
         "max_act": 8.0,
         "mean_act": 2.0,
         "threshold": 0.5,
+        "output_score": 0.0425,
+        "side_effect": 0.31,
     }
-    return {"sae": "first", "missing": None, "total": 120, "features": [row]} | changed
+    rows = {"total": 120, "features": [row]}
+    return {"sae": "first", "missing": None, "scored": True, **rows} | changed

@@ -6,7 +6,7 @@ Other tests take them from the code, and hold for any value.
 from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from inspect import Parameter, signature
-from math import sqrt
+from math import inf, sqrt
 from typing import Any
 
 import pytest
@@ -63,13 +63,25 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "PROBE_TOLERANCE": {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 2e-2},
     },
     # What an index file is read by.
-    "index.schema": {"SCHEMA_VERSION": 2, "READ_VERSIONS": (1, 2)},
+    "index.schema": {"SCHEMA_VERSION": 3, "READ_VERSIONS": (1, 2, 3)},
     "index.tokencodec": {"BLOCK": 4096, "_ONE": 192},
     "index.feature_pages": {"FEATURES": 64},
     "index.corpus_spool": {"MAX_SOURCES": 256},
     # What an index holds of a feature.
     "index.index_config": {"EARLY": 4},
     "index.write": {"LISTED": 10},
+    "index.output_scores": {
+        "PROMPTS": (
+            "From my experience,",
+            "I once heard that",
+            "The news mentioned",
+            "Then the man said:",
+        ),
+        "LENS_TOKENS": 20,
+        "FACTOR": 10.0,
+        "SIZE": 0.5,
+        "_PUSHES": 2,
+    },
     "index.top_tokens": {"AT_LEAST": 3},
     "index.selection": {"BINS": 32, "SLOTS": 6},
     "index.statistics": {"_WINDOW_SD": 6.0},
@@ -209,6 +221,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "intervals": 5,
         "per_interval": 5,
         "near_misses": 5,
+        "output_scores": "auto",
         "seed": 0,
         "checkpoint_tokens": 1_000_000,
         "fresh": False,
@@ -267,6 +280,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "max_frequency": 1.0,
         "limit": 50,
         "offset": 0,
+        "min_output_score": 0.0,
+        "max_side_effect": inf,
     },
     "index.store.Index.highlights": {"n": 12},
 }

@@ -28,6 +28,8 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "max_frequency": 1.0,
         "limit": 50,
         "offset": 0,
+        "min_output_score": 0.0,
+        "max_side_effect": None,
     },
     "prompt_features": {
         "text": "",

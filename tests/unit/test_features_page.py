@@ -12,6 +12,7 @@ from app.web.feature_view import feature_page, firings_between, telling_source
 from app.web.features_view import PAGE_SIZE, list_page
 from app.web.pages import PAGES
 from app.web.templating import address, render
+from sae_core.definitions import SCORE_DEFINITIONS
 from tests.tiny import HOSTILE
 from tests.unit.page_support import assert_plain, frame
 from tests.unit.render_support import Document, context, feature, result
@@ -22,7 +23,16 @@ MISSING = {
     "command": "jumpscope index --sae 'a b'",
     "does": "builds it from text of yours",
 }
-QUERY = {"sae": "", "q": "", "sort": "frequency", "desc": True, "min": 0.0, "max": 1.0, "page": 2}
+QUERY: dict[str, Any] = {
+    "sae": "",
+    "q": "",
+    "sort": "frequency",
+    "desc": True,
+    "min": 0.0,
+    "max": 1.0,
+    "page": 2,
+}
+QUERY |= {"score": 0.0, "effect": None}
 [FEATURES] = [page for page in PAGES if page.name == "features"]
 
 
@@ -39,7 +49,7 @@ def listed(data: dict[str, Any] | None = None, **changed: Any) -> Document:
 
 
 def unindexed_feature(**changed: Any) -> dict[str, Any]:
-    unknown = ("frequency", "max_act", "mean_act", "active_tokens", "tokens")
+    unknown = ("frequency", "max_act", "mean_act", "active_tokens", "tokens", "writes")
     return {
         **dict.fromkeys((*unknown, "activation_histogram", "pre_activation_histogram")),
         "missing": MISSING,
@@ -52,7 +62,7 @@ def unindexed_feature(**changed: Any) -> dict[str, Any]:
 
 def unindexed_list(**changed: Any) -> dict[str, Any]:
     row = result()["features"][0] | {"frequency": None, "max_act": None, "mean_act": None}
-    return result(features=[row], missing=MISSING) | changed
+    return result(features=[row], missing=MISSING, scored=False) | changed
 
 
 def group(name: str, low: float, high: float, *contexts: dict[str, Any]) -> dict[str, Any]:
@@ -329,6 +339,58 @@ def test_what_was_searched_for_stays_where_the_search_is_refused() -> None:
     assert field["value"] == "river"
     assert page.all("p", role="alert")
     assert "found by number alone" in page.text
+
+
+# What it writes
+
+
+def test_what_a_feature_reads_and_writes_stands_in_its_heading() -> None:
+    page = Document(feature_html())
+    text = re.sub(r"\s+", " ", page.text)
+    assert "Reads: fires on 0.61 % of tokens" in text
+    assert (
+        "Writes: output score 0.0425 (rank 5 of 4,096) · "
+        "side effect 0.310 nats (rank 2,000 of 4,096)"
+    ) in text
+    definitions = [button["data-tip"] for button in page.all("button", **{"class": "term"})]
+    assert definitions == list(SCORE_DEFINITIONS.values())
+    assert "--add-output-scores" not in text
+
+
+def test_a_score_that_is_not_defined_is_a_dash_without_a_standing() -> None:
+    html = feature_html(output_score=None, writes={"side_effect": {"rank": 1, "of": 9}})
+    text = re.sub(r"\s+", " ", Document(html).text)
+    assert "output score – · side effect 0.310" in text.replace("—", "–")
+    assert "None" not in text
+
+
+def test_an_index_without_scores_says_what_adds_them() -> None:
+    command = "jumpscope index --bundle b --add-output-scores"
+    changed = {"writes": None, "unscored": command, "output_score": None, "side_effect": None}
+    page = Document(feature_html(**changed))
+    assert "Writes:" not in page.text
+    assert "Reads:" not in page.text
+    assert command in page.text
+    assert page.all("button", **{"data-copy": command})
+    listed_page = listed(result(scored=False))
+    assert not listed_page.all("a", id="sort-output_score")
+    assert not listed_page.all("select", name="score")
+
+
+def test_the_list_sorts_and_filters_by_what_features_write() -> None:
+    page = listed(score=0.1, effect=0.42)
+    assert page.all("a", href="features?sort=output_score&score=0.1&effect=0.42")
+    assert page.all("a", href="features?sort=side_effect&score=0.1&effect=0.42")
+    chosen = [o["value"] for o in page.all("option") if "selected" in o]
+    assert chosen[-2:] == ["0.1", "0.42"]
+    for words in ("writes", "side effect", "0.0425", "0.310"):
+        assert words in page.text
+    assert len(page.all("button", **{"class": "term"})) == 2
+    assert query.positive({"effect": "0.42"}, "effect") == 0.42
+    assert query.positive({}, "effect") is None
+    for text in ("much", "nan", "-1", "inf"):
+        with pytest.raises(ValueError, match=r"effect in this link is .*, not a number of 0 or"):
+            query.positive({"effect": text}, "effect")
 
 
 # Whatever comes from a model, a corpus or a user stays text

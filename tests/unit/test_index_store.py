@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from sae_core.index import SORTS, Index, IndexConfig, build_index
-from sae_core.index.schema import create
+from sae_core.index.schema import SCORES, create
 from sae_core.sae import SAE
 from tests import tiny
 
@@ -33,7 +33,7 @@ def test_everything_is_json_with_finite_numbers(index: Index) -> None:
     meta = index.meta
     assert meta.pop("mean_activation").shape == (tiny.D_MODEL,)
     json.dumps(meta, allow_nan=False)
-    assert meta["schema_version"] == 2
+    assert meta["schema_version"] == 3
     assert meta["site"] == "resid_post/1"
 
 
@@ -105,10 +105,11 @@ def test_summaries(index: Index) -> None:
     assert all(page[key] == value for key, value in actual[5].items())
     assert set(actual[5]) == {
         "feature", "signature", "frequency", "max_act", "mean_act", "threshold",
+        "output_score", "side_effect",
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("sort", list(SORTS))
+@pytest.mark.parametrize("sort", [sort for sort in SORTS if sort not in SCORES])
 @pytest.mark.parametrize("descending", [True, False])
 def test_sorting_is_complete_and_ties_keep_the_order_of_ids(
     index: Index, sort: str, descending: bool
@@ -282,7 +283,7 @@ def no_arrays(path: Path) -> None:
         (no_index, "is no index: build it again"),
         (
             other_version,
-            "has index schema 99 but this version reads 1 and 2: install a newer Jumpscope, or",
+            "has index schema 99 but this version reads 1 and 2 and 3: install a newer",
         ),
         (no_arrays, "is damaged: build it again"),
     ],

@@ -31,7 +31,7 @@ const TYPING = 220; // ms without a key after which a text is tested
 function fillSearch(main) {
   const form = main.querySelector("form[data-search]");
   if (!(form instanceof HTMLFormElement)) return;
-  for (const name of ["q", "min", "max"]) {
+  for (const name of ["q", "min", "max", "score", "effect"]) {
     const field = form.elements.namedItem(name);
     if (!(field instanceof HTMLInputElement || field instanceof HTMLSelectElement)) continue;
     if (field !== document.activeElement) field.value = query()[name] ?? "";
