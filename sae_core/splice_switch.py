@@ -103,7 +103,7 @@ def splice_costs(
                 f"there is an edit of SAE {name}, which is {states.get(name, 'off')}: let it be "
                 "edited."
             )
-    on = {name: state for name, state in states.items() if state != "off"}
+    on: dict[str, State] = {name: state for name, state in states.items() if state != "off"}
     met = _met(lm, ids, [edit for each in own.values() for edit in each])
 
     def cost(which: Mapping[str, State]) -> SpliceCost:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sae_core.config import Site
 from sae_core.head import chunks, head
+from sae_core.placement import in_float64
 from sae_core.resume import BaseForward
 from sae_core.sae import SAE
 from sae_core.sites import capture
@@ -159,7 +160,8 @@ class _Study:
         for part in chunks(self.lm.model, len(states)):
             logits = head(self.lm.model, states[part]).float()
             wanted = targets[part, None].to(logits.device)
-            parts.append(logits.log_softmax(-1).gather(-1, wanted)[:, 0].double().cpu().numpy())
+            logp = logits.log_softmax(-1).gather(-1, wanted)[:, 0]
+            parts.append(in_float64(logp).cpu().numpy())
         return np.concatenate(parts).reshape(ids.shape)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor
 from sae_core.arms import ArmBatch, Arms
 from sae_core.edits import Edit
 from sae_core.index.logits import top_logits
+from sae_core.placement import in_float64
 from sae_core.progress_bar import Progress, silent
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text, special_ids
@@ -173,14 +174,14 @@ class _Prompt:
     def _each(self, ids: Tensor, pushes: Tensor, due: Tensor, measured: _Measured) -> Tensor:
         """`measured` of the arms in which features are raised by `pushes`, NaN where not `due`."""
         rows = due.nonzero()[:, 0]
-        values = torch.full(ids.shape, torch.nan, dtype=torch.float64)
+        values = in_float64(torch.full(ids.shape, torch.nan))
         arms = [
             [Edit(feature=f, mode="add", value=v, positions=(self._last,), sae=self._name)]
             for f, v in zip(ids[rows].tolist(), pushes[rows].tolist(), strict=True)
         ]
         for batch in self._arms.run(arms, memory=self._memory):
             some = rows[list(batch.arms)]
-            values[some] = measured(batch, some).double().cpu()
+            values[some] = in_float64(measured(batch, some)).cpu()
             self._progress(len(some))
         self._progress(len(ids) - len(rows))
         return values

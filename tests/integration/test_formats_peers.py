@@ -54,6 +54,8 @@ def dictionary_learning() -> Iterator[types.SimpleNamespace]:
     package.__path__ = list(spec.submodule_search_locations or ())
     stand_ins = {name: types.ModuleType(name) for name in ABSENT}
     vars(stand_ins["nnsight"])["LanguageModel"] = object
+    # It looks for zstandard as well, which is not to be found where a stand-in has its name.
+    importlib.import_module("datasets")
     with pytest.MonkeyPatch.context() as patch:
         for name, module in ({"dictionary_learning": package} | stand_ins).items():
             patch.setitem(sys.modules, name, module)

@@ -22,6 +22,7 @@ from sae_core.bundle import Bundle
 from tests.serving import answer, join, listening, running
 
 TEXT = "The river follows the harbour."
+OTHER = "The river leaves the harbour."
 RUN = {"prompt": TEXT, "edits": [{"feature": 5, "strength": 1.0}], "max_new_tokens": 3}
 GIVEN: dict[str, dict[str, Any]] = {
     "feature": {"feature": 5},
@@ -30,7 +31,13 @@ GIVEN: dict[str, dict[str, Any]] = {
     "delta_loss": {"text": TEXT},
     "test_text": {"text": TEXT, "feature": 5},
     "tokens": {"text": TEXT},
+    "effects": {"text": TEXT},
+    "compare": {"text": TEXT, "other_text": OTHER},
+    "patch": {"text": TEXT, "other_text": OTHER, "features": [5]},
+    "splice": {"text": TEXT},
     "steer": RUN,
+    "ladder": {**RUN, "strengths": [1.0], "seeds": 1},
+    "prove": {**RUN, "seeds": 3},
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }

@@ -209,12 +209,13 @@ def test_hooks_are_removed_even_after_a_mistake(
 
 def test_mistakes_are_named(lm: SplicedLM, ids: list[int]) -> None:
     edit = Edit(feature=3, mode="ablate", sae=SITES[0])
-    for states, edits, words in (
+    mistakes: tuple[tuple[dict[str, State], list[Edit], str], ...] = (
         ({SITES[0]: "edited"}, [], "there is no edit of it"),
         ({SITES[0]: "spliced"}, [edit], "which is spliced"),
         ({SITES[1]: "spliced"}, [edit], "which is off"),
         ({"other": "spliced"}, [], "unknown SAE 'other'"),
-    ):
+    )
+    for states, edits, words in mistakes:
         with pytest.raises(ValueError, match=words):
             splice_costs(lm, ids, states, edits)
     with pytest.raises(ValueError, match="without tokens"):
