@@ -1,6 +1,7 @@
 """Find the strength: rows that grow, curves, the band on the slider, what edits say they did."""
 
 import json
+import re
 from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, quote, urlparse
@@ -159,6 +160,7 @@ def test_places_say_which_tokens_they_are(site: Site, opened: Opened) -> None:
     page = opened(link(site, [EDIT], tokens=3))
     where = page.get_by_label("Where")
     expect(where).to_have_value("continuation")
+    expect(where).to_have_attribute("aria-describedby", re.compile(".+"))
     note = page.locator(f"#{where.get_attribute('aria-describedby')}")
     expect(note).to_contain_text("The prompt's last token, which predicts the first new one")
     where.select_option("generated")

@@ -59,7 +59,7 @@ export function spliceSwitch(box, place) {
   let text = null;
   /** @type {AbortController | null} */
   let asking = null;
-  let answered = ""; // what the numbers are of
+  let asked = ""; // what the numbers are of, or will be
   /** @type {Switch[]} */
   let switches = [];
   const [list, wrong] = [el("div", { class: "switches" }), el("div")];
@@ -105,19 +105,19 @@ export function spliceSwitch(box, place) {
     const edits = on.flatMap((each) => (each.state === "edited" ? editsOf(each) : []));
     const question = { ...text, states, edits: edits.length ? edits : null };
     const key = JSON.stringify(question);
-    if (key === answered) return;
+    if (key === asked) return;
+    asked = key;
     asking?.abort();
     const mine = (asking = new AbortController());
     table.setAttribute("aria-busy", "true");
     try {
       const answer = await busy(call("splice", question, { signal: mine.signal }));
       if (asking !== mine) return;
-      answered = key;
       table.replaceChildren(costTable(answer));
     } catch (error) {
       if (mine.signal.aborted) return;
       if (!(error instanceof ServerError)) throw error;
-      answered = "";
+      asked = "";
       table.replaceChildren();
       wrong.replaceChildren(problem(error.message));
     }
