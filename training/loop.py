@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
 from sae_core.attention_sink import sink_at
 from sae_core.bundle import BUNDLE_FILE
 from sae_core.corpus import documents, expand, token_rows
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, only_one
 from sae_core.language_model import check_context, load_language_model
 from sae_core.placement import chosen_device, chosen_dtype
 from sae_core.residual_stream import check_stream
@@ -76,7 +75,11 @@ def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any
     """
     model, tokenizer = load_checked(cfg, shard)
     if shard.first:
-        held.enter_context(_only_run(Path(cfg.out)))
+        busy = (
+            f"another run is at work in {cfg.out}: wait until it has ended, or choose another out "
+            "folder."
+        )
+        held.enter_context(only_one(Path(cfg.out) / LOCK_FILE, busy))
         _claim(cfg)
     shard.barrier()
     return model, tokenizer
@@ -157,26 +160,6 @@ def _place(cfg: TrainConfig) -> tuple[torch.device, torch.dtype]:
     if cfg.run.compile == "cuda-graph" and device.type != "cuda":
         raise ValueError("compile is cuda-graph but the run is not on CUDA: use auto.")
     return device, chosen_dtype(cfg.precision, device)
-
-
-@contextmanager
-def _only_run(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, until the block or the process ends; ValueError if one is at
-    work there.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(out / LOCK_FILE)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise ValueError(
-            f"another run is at work in {out}: wait until it has ended, or choose another out "
-            "folder."
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _claim(cfg: TrainConfig) -> None:

@@ -31,11 +31,11 @@ def add_output_scores(
     from tqdm import tqdm
 
     names = list(dict.fromkeys(saes)) or list(bundle.sae_names)
-    # Mistakes are said before the model is read.
-    totals = {name: _totals(bundle, name) for name in names}
     place = chosen_device(device)
     started = time.monotonic()
     with only_build([bundle.index_path(name) for name in names]):
+        # Mistakes are said before the model is read, and no build changes an index meanwhile.
+        totals = {name: _totals(bundle, name) for name in names}
         model, tokenizer = bundle.load_model(chosen_dtype(dtype, place), place)
         arms = sum(arms_of(bundle.sae_config(name).d_sae) for name in names)
         with tqdm(

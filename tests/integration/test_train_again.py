@@ -109,6 +109,7 @@ def test_a_folder_in_which_a_run_is_at_work_is_refused(base: TrainConfig, tmp_pa
     assert not (tmp_path / "run" / "config.json").exists()
     train(cfg)
     assert (tmp_path / "run" / "config.json").exists()
+    assert not (tmp_path / "run" / "run.lock").exists()
 
 
 def test_out_folder_with_the_bundle_of_another_run_is_refused(

@@ -16,6 +16,7 @@ from app.cli import main
 from sae_core.bundle import Bundle
 from sae_core.config import Site
 from sae_core.index import Index, IndexConfig, build, run_index
+from sae_core.index.index_checkpoint import only_build
 from sae_core.index.output_scores import PROMPTS, are_due, arms_of, output_scores
 from sae_core.index.schema import SCHEMA_VERSION, SCORES, TABLES
 from sae_core.sites import activations
@@ -296,6 +297,19 @@ def test_what_scores_cannot_be_added_to_is_said_before_the_model_is_read(
         change(bundle.index_path(tiny.SAE_NAME))
         assert main(given) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_scores_are_not_added_while_an_index_is_built(
+    bundle: Bundle, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(bundle.path / "model")
+    path = bundle.index_path(tiny.SAE_NAME)
+    before = path.read_bytes()
+    with only_build([path]):
+        given = ["index", "--bundle", str(bundle.path), "--add-output-scores", "--device", "cpu"]
+        assert main(given) == 2
+    assert "another jumpscope index is at work on" in capsys.readouterr().err
+    assert path.read_bytes() == before
 
 
 def _with_hash(path: Path) -> None:
