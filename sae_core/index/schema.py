@@ -51,14 +51,20 @@ ARRAYS = {
 # Read by every DuckDB from 1.2 on; small blocks waste less in small files.
 _STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
 _ROWS_AT_ONCE = 10_000
-_HARDENED: dict[str, Any] = {
-    "enable_external_access": "false",
+_LIMITS: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
     "threads": "1",
     "memory_limit": "512MB",
-    "lock_configuration": "true",
+    "temp_directory": "",
 }
+_HARDENED = (
+    "USE index_file",
+    "DETACH memory",
+    "SET enable_external_access = false",
+    "SET lock_configuration = true",
+)
+"""What leaves a connection nothing but the file that it has attached as `index_file`."""
 _REBUILD = "build it again with jumpscope index."
 # DuckDB's words: it has one class of errors for all that a file can be.
 _HOLDER = re.compile(r"held in (\S+) \(PID (\d+)\)")
@@ -154,6 +160,7 @@ class IndexBusyError(ValueError):
 def connect(path: Path) -> duckdb.DuckDBPyConnection:
     """Open an index for reading alone: no other file, no network, no extension, no settings.
 
+    It is the file that stands at `path` now: who has opened an earlier one goes on with that.
     Raises IndexBusyError if a program has it open for writing, and else ValueError with one
     sentence if the file is missing, damaged, no index, or an index of another schema.
     """
@@ -161,7 +168,7 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         raise ValueError(f"there is no index at {path}: build one with jumpscope index.")
     check_name(path)
     try:
-        connection = duckdb.connect(str(path), read_only=True, config=_HARDENED)
+        connection = _attached(path)
     except duckdb.Error as error:
         raise _not_opened(path, error) from error
     try:
@@ -170,6 +177,24 @@ def connect(path: Path) -> duckdb.DuckDBPyConnection:
         connection.close()
         raise ValueError(f"{path} is damaged or no index: {_REBUILD}") from error
     except ValueError:
+        connection.close()
+        raise
+    return connection
+
+
+def _attached(path: Path) -> duckdb.DuckDBPyConnection:
+    """A connection whose only database is the file.
+
+    Within a process, `duckdb.connect(path)` gives whoever comes later the file that was first
+    opened under that path, also where another one has taken its place; attaching does not.
+    """
+    connection = duckdb.connect(config=_LIMITS)
+    try:
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS index_file (READ_ONLY)")
+        for statement in _HARDENED:
+            connection.execute(statement)
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -228,3 +253,25 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     assert row is not None
     if os.path.getsize(path) < row[0] * row[1]:
         raise ValueError(f"{path} is cut off: copy it again, or {_REBUILD}")
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str, arguments: Any = None
+) -> list[tuple[Any, ...]]:
+    """All rows of a query, on a cursor of its own: a connection is not safe across threads."""
+    with connection.cursor() as cursor:
+        try:
+            return cursor.execute(statement, arguments).fetchall()
+        except duckdb.ConnectionException:
+            raise  # the index was closed: a bug, not a damaged file
+        except duckdb.Error as error:
+            raise ValueError(damaged(path)) from error
+
+
+def damaged(path: Path, error: Exception | None = None) -> str:
+    """The sentence for a file that cannot be read or cannot be true, with what is wrong with it."""
+    if str(error).startswith(str(path)):
+        return str(error)  # it is that sentence
+    # Of the errors that damaged bytes make, only our own checks' can be understood.
+    reason = f" ({error})" if type(error) is ValueError else ""
+    return f"{path} is damaged: build it again with jumpscope index{reason}."

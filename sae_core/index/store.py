@@ -5,6 +5,7 @@ import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from sae_core.index.index_checks import (
     page_shape,
     pages_of,
 )
-from sae_core.index.schema import ARRAYS, SCORES, connect
+from sae_core.index.schema import ARRAYS, SCORES, connect, damaged, rows_of
 
 SORTS: dict[str, str] = {
     "id": "feature",
@@ -64,7 +65,7 @@ class Index:
             return cls(path, connection)
         except _WRONG as error:
             connection.close()
-            raise ValueError(_damaged(path, error)) from error
+            raise ValueError(damaged(path, error)) from error
         except BaseException:
             connection.close()
             raise
@@ -106,7 +107,7 @@ class Index:
         check_arrays(arrays, self._meta, len(documents), len(vocab))
         self._check_tables()
         contexts = ContextReader(
-            read_blocks=self._read_blocks,
+            read_blocks=partial(_blocks, connection, path),
             arrays=arrays,
             vocab=vocab,
             documents=[facts[:-1] for facts in documents],
@@ -354,30 +355,20 @@ class Index:
         try:
             yield
         except _WRONG as error:
-            raise ValueError(_damaged(self._path, error)) from error
-
-    def _read_blocks(self, blocks: Sequence[int]) -> list[tuple[int, bytes]]:
-        statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
-        return [(block, data) for block, data in self._rows(statement, [list(blocks)])]
+            raise ValueError(damaged(self._path, error)) from error
 
     def _rows(self, statement: str, arguments: Any = None) -> list[tuple[Any, ...]]:
-        """All rows of a query, on a cursor of its own: a connection is not safe across threads."""
-        with self._connection.cursor() as cursor:
-            try:
-                return cursor.execute(statement, arguments).fetchall()
-            except duckdb.ConnectionException:
-                raise  # the index was closed: a bug, not a damaged file
-            except duckdb.Error as error:
-                raise ValueError(_damaged(self._path)) from error
+        return rows_of(self._connection, self._path, statement, arguments)
 
 
-def _damaged(path: Path, error: Exception | None = None) -> str:
-    """The sentence for a file that cannot be read or cannot be true, with what is wrong with it."""
-    if str(error).startswith(str(path)):
-        return str(error)  # it is that sentence
-    # Of the errors that damaged bytes make, only our own checks' can be understood.
-    reason = f" ({error})" if type(error) is ValueError else ""
-    return f"{path} is damaged: build it again with jumpscope index{reason}."
+def _blocks(
+    connection: duckdb.DuckDBPyConnection, path: Path, blocks: Sequence[int]
+) -> list[tuple[int, bytes]]:
+    """Blocks of stored tokens. No method: an index that nobody holds any more is closed at once,
+    which no part of it that refers back to it may delay.
+    """
+    statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
+    return [(i, data) for i, data in rows_of(connection, path, statement, [list(blocks)])]
 
 
 def _totals(meta: Mapping[str, Any]) -> dict[str, float]:

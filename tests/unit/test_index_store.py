@@ -1,8 +1,10 @@
 """Reading an index: search, threads, hardening, damaged files."""
 
+import gc
 import json
 import shutil
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -336,6 +338,23 @@ def test_an_open_index_survives_its_replacement(
     before = reader.feature(7)
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=300)
     build_index(tiny_model, tiny_tokenizer, tiny_sae, cfg, copy)
+    # Both are open in one process, each with the file that stood there when it was opened.
+    again = Index.open(copy)
+    assert again.meta["tokens"] < 400
+    assert again.feature(7) != before
     assert reader.feature(7) == before
     reader.close()
-    assert Index.open(copy).meta["tokens"] < 400
+    assert again.feature(7) != before
+
+
+def test_an_index_that_nobody_holds_is_closed_at_once(tiny_index: Path) -> None:
+    index = Index.open(tiny_index)
+    index.feature(3)
+    held, connection = weakref.ref(index), weakref.ref(index._connection)
+    gc.disable()
+    try:
+        del index
+        assert held() is None
+        assert connection() is None
+    finally:
+        gc.enable()
