@@ -1,7 +1,7 @@
 """`jumpscope prove`: a steering against its controls, and a written proof run again."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,6 +10,9 @@ from sae_core.placement import Device, DType
 
 LONGEST_SECONDS = 1e9
 """Of a run that nobody else waits for."""
+
+LONGEST_TEXT = 8192
+"""Tokens of the prompt, and new ones; the model's own context may set less."""
 
 _KINDS = {
     "without": "without the edit",
@@ -20,13 +23,29 @@ _KINDS = {
 }
 
 
+_WRITTEN = (
+    "prompt",
+    "feature",
+    "mode",
+    "strength",
+    "value",
+    "positions",
+    "seeds",
+    "seed",
+    "max_new_tokens",
+    "temperature",
+)
+"""Options that a proof's file has already."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Prove:
     """Say whether it is this feature that steers: run it against controls of the same norm.
 
     The prompt is continued with each seed without the edit, with it, and pushed by the same norm
     along five features of like frequency, a random direction and the wrong sign. The unedited model
-    reads the texts; a run passes when the feature fires on at least 5 % more of them.
+    reads the texts; a run passes when the feature fires on at least 5 % of the new tokens more
+    than without the edit.
     """
 
     prompt: str = ""
@@ -70,10 +89,19 @@ class Prove:
     """Print JSON: the whole proof."""
 
     def __post_init__(self) -> None:
-        if self.again and (self.prompt or self.feature is not None):
-            raise ValueError("again repeats its file's settings: leave prompt and feature out.")
-        if not self.again and self.feature is None:
+        if self.again:
+            if given := [name for name in _WRITTEN if getattr(self, name) != _default(name)]:
+                raise ValueError(
+                    f"again repeats its file's settings: leave {' and '.join(given)} out."
+                )
+        elif self.feature is None or not self.prompt.strip():
             raise ValueError("give feature and prompt, or again and the file of a proof.")
+        if self.strength is not None and self.value is not None:
+            raise ValueError("strength and value are two ways to say how much: give one of them.")
+        if self.out and Path(self.out).is_dir():
+            raise ValueError(f"out {self.out} is a folder: name a file.")
+        if self.out and Path(self.out).resolve() == Path(self.again).resolve():
+            raise ValueError("out would overwrite the proof that runs again: name another file.")
 
     def execute(self) -> str:
         """The proof as JSON or text; ValueError where one that is run again has other digits."""
@@ -81,14 +109,14 @@ class Prove:
 
         before = self._read() if self.again else None
         bundle = chosen_bundle(self.bundle, self.model, [self.sae] if self.sae else [], "demo")
+        if before and (wrong := other_weights(before, bundle)):
+            raise ValueError(f"{self.again} was made with other weights of SAE {wrong[0]}.")
         name = "" if self.model else self.sae
         answer = self._run(bundle, name, before)
         if self.out:
             _write(Path(self.out), answer)
         said = ""
         if before:
-            if wrong := other_weights(before, answer):
-                raise ValueError(f"{self.again} was made with other weights of SAE {wrong[0]}.")
             same, said = compared(before, answer)
             if not same:
                 raise ValueError(f"{self.again}: {said}")
@@ -111,7 +139,11 @@ class Prove:
         from app.service.prove_again import checked
 
         try:
-            return checked(json.loads(Path(self.again).read_text(encoding="utf-8")))
+            written = json.loads(Path(self.again).read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{self.again} is no proof: it is not JSON.") from error
+        try:
+            return checked(written)
         except ValueError as error:
             raise ValueError(f"{self.again} is no proof: {error}") from error
 
@@ -126,14 +158,14 @@ class Prove:
         from app.service.prove import prove
         from app.settings import Settings
 
-        new = max(Settings.max_new_tokens, int(settings.get("max_new_tokens") or 0))
         chosen = Settings(
             device=self.device,
             # Another dtype, or another number of threads, rounds otherwise.
             dtype=setup.get("dtype", "auto") if self.dtype == "auto" else self.dtype,
             threads=setup.get("threads", 0),
             max_seconds=LONGEST_SECONDS,
-            max_new_tokens=new,
+            max_prompt_tokens=LONGEST_TEXT,
+            max_new_tokens=LONGEST_TEXT,
         )
         request = parsed(ProveRequest, settings, chosen)
         answer: dict[str, Any] = {}
@@ -141,6 +173,10 @@ class Prove:
             for answer in prove(Workbench(chosen, bundle), request):
                 bar.update(answer["progress"]["tokens"] - bar.n)
         return answer
+
+
+def _default(option: str) -> Any:
+    return next(each.default for each in fields(Prove) if each.name == option)
 
 
 def _write(path: Path, answer: dict[str, Any]) -> None:

@@ -51,15 +51,15 @@ def prove(workbench: Workbench, request: ProveRequest) -> Generator[dict[str, An
     Answers are those of docs/steering.md: while texts grow, how far they are; the last one holds
     all. Mistakes raise before the first; closing the iterator ends the generation within a token.
     """
-    run = planned_run(workbench, request)
-    if request.edit >= len(run.edits):
-        raise RequestError(
-            f"There is no edit {request.edit}: this run has 0 to {len(run.edits) - 1}.", "edit"
-        )
     if request.temperature == 0:
         raise RequestError(
             "A proof needs a temperature above 0: at 0 every seed gives the same text.",
             "temperature",
+        )
+    run = planned_run(workbench, request)
+    if request.edit >= len(run.edits):
+        raise RequestError(
+            f"There is no edit {request.edit}: this run has 0 to {len(run.edits) - 1}.", "edit"
         )
     target = run.edits[request.edit]
     for number, edit in enumerate(run.edits):

@@ -62,6 +62,10 @@ def steer(workbench: Workbench, request: SteerRequest) -> Iterator[dict[str, Any
 def planned_run(workbench: Workbench, request: SteerRequest) -> PlannedRun:
     """A steering run, checked against the model, its SAEs and their indexes."""
     name = workbench.sae_name(request.sae)
+    # What names tell is said before a model is loaded.
+    for number, edit in enumerate(request.edits):
+        sae = workbench.sae_name(edit.sae or name, f"edits.{number}.sae")
+        workbench.feature_number(sae, edit.feature, f"edits.{number}.feature")
     engine = workbench.load()
     given = engine.prompt(request.prompt, request.messages, field="prompt")
     if not given.is_open:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from app.cli import main
+from app.engine.workbench import Workbench
 from app.service.prove_again import compared
 from sae_core.bundle import Bundle
 from tests.unit.service_support import FIRING
@@ -66,6 +67,7 @@ def test_what_differs_is_said(proof: Path) -> None:
     same, said = compared(before, changed(before, nll=run["nll"] + 0.1))
     assert not same
     assert "a number differs" in said
+    assert "arms.1.runs.2.nll" in said
     same, said = compared(before, changed(before, share=None))
     assert not same
     tokens = [{**token, "id": token["id"] + 1} for token in run["tokens"]]
@@ -103,15 +105,135 @@ def test_a_changed_file_is_refused(
     refused(json.dumps({"settings": {}}), "it is not finished")
 
 
+def test_every_number_of_a_file_is_compared(proof: Path) -> None:
+    before = json.loads(proof.read_text())
+
+    def edited(value: Any) -> Any:
+        """Some other value of the same kind."""
+        if isinstance(value, bool):
+            return not value
+        if isinstance(value, int | float):
+            return value + 1
+        return "another" if isinstance(value, str) else 1
+
+    places = [
+        ("separates",),
+        ("sentence",),
+        ("target", "edit", "value"),
+        *(("arms", 3, key) for key in ("kind", "feature", "cosine", "passed", "low", "high")),
+        *(("arms", 1, "runs", 2, key) for key in ("seed", "share", "nll", "passed", "size")),
+        ("arms", 1, "runs", 2, "edited_tokens"),
+        ("arms", 1, "runs", 2, "tokens", 0, "act"),
+        ("arms", 1, "runs", 2, "tokens", 0, "text"),
+    ]
+    for *path, last in places:
+        other = copy.deepcopy(before)
+        part = other
+        for key in path:
+            part = part[key]
+        part[last] = edited(part[last])
+        same, said = compared(other, before)
+        assert not same, (path, last)
+        assert ".".join(map(str, [*path, last])) in said
+    fewer = {**before, "arms": before["arms"][:-1]}
+    assert compared(fewer, before) == (False, "Its texts are the same, but not arms.")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"setup": {}},
+        {"setup": 5},
+        {"setup.threads": "two"},
+        {"setup.threads": 10**12},
+        {"setup.dtype": 5},
+        {"setup.saes": [{}]},
+        {"setup.saes": {}},
+        {"arms": 5},
+        {"arms": [5]},
+        {"arms": [{"kind": "without", "feature": None, "runs": [{"seed": 0}]}]},
+        {
+            "arms": [
+                {"kind": "without", "feature": None, "runs": [{"seed": 0, "tokens": [1]}]},
+            ]
+        },
+        {"settings": {"prompt": "The river", "edits": 5}},
+        {"settings": {"max_new_tokens": "many"}},
+    ],
+)
+def test_a_file_of_another_form_is_one_line(
+    tiny_bundle: Bundle,
+    proof: Path,
+    broken: dict[str, Any],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    written = json.loads(proof.read_text())
+    for place, value in broken.items():
+        *path, last = place.split(".")
+        part = written
+        for key in path:
+            part = part[key]
+        part[last] = value
+    path = tmp_path / "broken.json"
+    path.write_text(json.dumps(written))
+    argv = ["prove", "--bundle", str(tiny_bundle.path), "--again", str(path), "--device", "cpu"]
+    assert main(argv) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith("jumpscope prove: ")
+    assert said.endswith(".")
+
+
+@pytest.mark.parametrize("written", [b"\xff\xfe{", b"[" * 100_000])
+def test_a_file_that_is_no_json_is_said_without_a_library_s_words(
+    written: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.json"
+    path.write_bytes(written)
+    assert main(["prove", "--again", str(path)]) == 2
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said == f"jumpscope prove: {path} is no proof: it is not JSON."
+
+
+def test_what_names_tell_is_said_before_a_model_is_loaded(
+    tiny_bundle: Bundle,
+    proof: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def load(_: Workbench) -> None:
+        raise AssertionError("nothing is to be loaded")
+
+    monkeypatch.setattr(Workbench, "load", load)
+    other = json.loads(proof.read_text())
+    other["setup"]["saes"][0]["content_hash"] = "0"
+    changed_file = tmp_path / "other.json"
+    changed_file.write_text(json.dumps(other))
+    for argv, sentence in (
+        (["--again", str(changed_file)], "was made with other weights of SAE tiny."),
+        ([*ASKED, "--sae", "none"], "There is no SAE “none”"),
+        ([*ASKED, "--feature", "99999"], "There is no feature 99999"),
+        ([*ASKED, "--temperature", "0"], "temperature above 0"),
+        ([*ASKED, "--out", str(tmp_path)], "is a folder"),
+        (["--again", str(proof), "--out", str(proof)], "out would overwrite the proof"),
+    ):
+        assert main(["prove", "--bundle", str(tiny_bundle.path), *argv]) == 2
+        assert sentence in capsys.readouterr().err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("argv", "sentence"),
     [
         ([], "give feature and prompt, or again and the file of a proof."),
-        (["--again", "a.json", "--feature", "5"], "leave prompt and feature out"),
+        (["--again", "a.json", "--feature", "5"], "leave feature out"),
+        (["--again", "a.json", "--seeds", "9", "--mode", "add"], "leave mode and seeds out"),
+        ([*ASKED, "--value", "5"], "give one of them"),
         (["--again", "no-such.json"], "no-such.json"),
         ([*ASKED, "--temperature", "0"], "temperature above 0"),
         ([*ASKED[:-1], "2"], "3 to 20"),
-        (["--feature", "5"], "empty"),
+        (["--feature", "5"], "give feature and prompt"),
+        (["--feature", "5", "--prompt", "  "], "give feature and prompt"),
     ],
 )
 def test_a_mistake_is_one_line(
