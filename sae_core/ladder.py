@@ -114,6 +114,13 @@ class Ladder:
                 rung, seed = divmod(row, self._seeds)
                 self.texts[rung][seed].append(token.id)
 
+    def touched(self, edit: int) -> tuple[int, int]:
+        """To how many tokens the edit of that number applied so far, and at how many it changed an
+        activation, over all texts of all rungs.
+        """
+        counts = [arm[edit] for arm in self._record.touched()[self._seeds :]]
+        return sum(each.applied for each in counts), sum(each.changed for each in counts)
+
     def rungs(self) -> list[Rung]:
         """What each rung did so far: one forward of all texts without edits."""
         rows = [text for rung in self.texts for text in rung]

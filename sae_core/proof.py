@@ -45,6 +45,8 @@ class Run:
     """What the unedited model makes of them: the activation of the target, and likelihoods."""
     size: EditSize | None
     """How far the edits of the target's SAE moved the activation, together; None without any."""
+    changed: int
+    """At how many tokens the proven edit changed an activation; 0 without it."""
 
     @property
     def share(self) -> float:
@@ -154,6 +156,11 @@ class Proof:
     @property
     def sentence(self) -> str:
         """What came out, with rates, controls and Wilson intervals."""
+        if not any(run.changed for run in self.target.runs):
+            return (
+                f"Steering {self.target.words} changed no token in any run: there is nothing to "
+                "tell from the controls."
+            )
         rate, closest = self.rate(self.target), self.rate(self.closest)
         passed = sum(self.rate(arm).passed for arm in self.controls)
         runs = sum(len(arm.runs) for arm in self.controls)

@@ -57,7 +57,7 @@ class Proving:
                     f"feature {edit.feature} is edited twice: a proof is of one edit of it."
                 )
         lm.check_features(self.sae_name, controls)
-        self.edits, self.seeds = list(edits), list(seeds)
+        self.edits, self.seeds, self._target = list(edits), list(seeds), target
         self.max_new_tokens, self.temperature, self.eos = max_new_tokens, temperature, eos
         self.directions = _directions(lm.sae(self.sae_name), self.edit.feature, controls, seeds[0])
         self._texts: list[list[int]] = [[] for _ in self._rows()]
@@ -111,7 +111,8 @@ class Proving:
         """The texts, read by the model without edits."""
         watch = [(self.sae_name, self.edit.feature)]
         readings = readback(self.lm, self.ids, self._texts, watch)
-        rows = zip(self._rows(), self._texts, readings, self._record.sizes(), strict=True)
+        touched, sizes = self._record.touched(), self._record.sizes()
+        rows = zip(self._rows(), self._texts, readings, touched, sizes, strict=True)
         runs = [
             (
                 direction,
@@ -119,10 +120,11 @@ class Proving:
                     seed=seed,
                     ids=tuple(text),
                     reading=reading,
-                    size=sizes.get(self.sae_name),
+                    size=size.get(self.sae_name),
+                    changed=0 if direction.kind == "without" else edits[self._target].changed,
                 ),
             )
-            for (direction, seed), text, reading, sizes in rows
+            for (direction, seed), text, reading, edits, size in rows
         ]
         arms = tuple(
             Arm(

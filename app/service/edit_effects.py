@@ -47,7 +47,7 @@ def outcome(
                 "sentence": None
                 if count.changed or not done
                 else f"Edit {k} changed no token: "
-                f"{_why_untouched(edit, count.applied, special, prompt_length)}.",
+                f"{why_untouched(edit, count.applied, special, prompt_length)}.",
             }
             for k, (edit, count) in enumerate(zip(edits, counts, strict=True), start=1)
         ],
@@ -65,7 +65,7 @@ def outcome(
     }
 
 
-def _why_untouched(
+def why_untouched(
     plan: PlannedEdit, applied: int, special: Sequence[bool], prompt_length: int
 ) -> str:
     """Why an edit changed nothing, as the end of a sentence."""

@@ -10,6 +10,7 @@ from app.engine.memory import refused_when_full
 from app.engine.workbench import Workbench
 from app.requests import LadderRequest, RequestError
 from app.requests.models import LARGEST_SEED
+from app.service.edit_effects import why_untouched
 from app.service.edit_plans import PlannedEdit
 from app.service.steer import FRAME_SECONDS, PlannedRun, planned_run, text_after
 from app.service.token_rows import finite, named_tokens
@@ -92,7 +93,7 @@ def planned_ladder(workbench: Workbench, request: LadderRequest) -> PlannedLadde
             "looked for.",
             f"edits.{request.edit}.mode",
         )
-    unit = varied.max_act if varied.max_act else abs(varied.value)
+    unit = varied.max_act or varied.value
     if not unit:
         raise RequestError(
             f"Edit {request.edit + 1} has the value 0, of which every multiple is 0.",
@@ -102,7 +103,7 @@ def planned_ladder(workbench: Workbench, request: LadderRequest) -> PlannedLadde
     if last > LARGEST_SEED:
         raise RequestError(
             f"Seed must leave room for {request.seeds} that follow one another: use at most "
-            f"{LARGEST_SEED - request.seeds + 1}.",
+            f"{LARGEST_SEED - request.seeds + 1:,}.",
             "seed",
         )
     return PlannedLadder(
@@ -119,9 +120,9 @@ def _strengths(given: Sequence[float] | None, settings: Settings) -> list[float]
     """In their order from the lowest, each once."""
     from sae_core.ladder import STRENGTHS
 
-    if not given:
-        return [min(each, settings.max_strength) for each in STRENGTHS]
     most = settings.max_strength
+    if not given:
+        return sorted({min(each, most) for each in STRENGTHS})
     if not all(-most <= each <= most for each in given):
         raise RequestError(f"Strengths must be numbers from {-most:,g} to {most:,g}.", "strengths")
     return sorted(set(given))
@@ -187,7 +188,13 @@ def stream(workbench: Workbench, planned: PlannedLadder) -> Generator[dict[str, 
                         "one run."
                     )
                     break
-        measured = _measured(rows.so_far(), climbed.rungs(), planned)
+        applied, changed = climbed.touched(planned.edit)
+        why = None
+        if not changed:
+            special = lm.is_special([*ids, *climbed.texts[-1][0]])
+            reason = why_untouched(planned.varied, applied, special, len(ids))
+            why = f"edit {planned.edit + 1} changed no token at any of them: {reason}"
+        measured = _measured(rows.so_far(), climbed.rungs(), planned, why)
         last = {**frame, **measured, "note": note}
     yield last
 
@@ -227,9 +234,12 @@ class _Rows:
 
 
 def _measured(
-    rows: list[dict[str, Any]], rungs: Sequence["Rung"], planned: PlannedLadder
+    rows: list[dict[str, Any]],
+    rungs: Sequence["Rung"],
+    planned: PlannedLadder,
+    untouched: str | None,
 ) -> dict[str, Any]:
-    """The rows with their numbers, and the band."""
+    """The rows with their numbers, and the band; `untouched` says why no token was changed."""
     from sae_core.ladder import band, usable
 
     for row, rung in zip(rows, rungs, strict=True):
@@ -254,7 +264,9 @@ def _measured(
     return {
         "rows": rows,
         "band": usable_ones,
-        "sentence": _sentence(rungs, result, planned),
+        "sentence": f"No strength is usable: {untouched}."
+        if untouched
+        else _sentence(rungs, result, planned),
         "done": True,
     }
 

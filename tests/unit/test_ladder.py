@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,7 +20,7 @@ from sae_core.sites import activations
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
 from tests import tiny
-from tests.unit.service_support import FIRING, OTHER, api_of, as_json, one_sentence
+from tests.unit.service_support import FIRING, OTHER, SETTINGS, api_of, as_json, one_sentence
 
 PROMPT = "The river remembers two letters"
 SEEDS = [4, 5]
@@ -221,3 +222,35 @@ def test_a_feature_without_a_largest_activation_is_tried_at_multiples_of_its_val
     answer = stream(api, prompt=PROMPT, edits=edits, strengths=[0.5, 2], max_new_tokens=2)[-1]
     assert answer["unit"] == {"of": "value", "value": 3.0}
     assert [row["value"] for row in answer["rows"]] == [None, 1.5, 6.0]
+    edits = [{"feature": tiny.DEAD, "value": -3.0}]
+    answer = stream(api, prompt=PROMPT, edits=edits, strengths=[0.5, 2], max_new_tokens=2)[-1]
+    assert [row["value"] for row in answer["rows"]] == [None, -1.5, -6.0]
+
+
+def test_each_strength_is_tried_once_where_the_largest_is_small(tiny_bundle: Bundle) -> None:
+    narrow = api_of(tiny_bundle, replace(SETTINGS, max_strength=0.6))
+    answer = narrow.ladder(PROMPT, [{"feature": FIRING, "strength": 0.5}], max_new_tokens=1)
+    assert [row["strength"] for row in answer["rows"]] == [None, 0.25, 0.5, 0.6]
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        ({"positions": [0]}, "token 0 is special, and special tokens keep their activation"),
+        (
+            {"condition_feature": OTHER, "condition_above": 1e5},
+            f"#{OTHER}, its condition, fires above 100000 on none of those it names",
+        ),
+    ],
+)
+def test_an_edit_that_touches_no_token_is_no_weak_one(
+    api: Api, edit: dict[str, Any], reason: str
+) -> None:
+    edits = [{"feature": OTHER, "strength": 1}, {"feature": FIRING, **edit}]
+    answer = api.ladder(PROMPT, edits, edit=1, max_new_tokens=3, seeds=1, strengths=[1, 2])
+    assert answer["sentence"] == (
+        f"No strength is usable: edit 2 changed no token at any of them: {reason}."
+    )
+    proof = api.prove(PROMPT, edits, edit=1, max_new_tokens=3, seeds=4)
+    assert not proof["separates"]
+    assert proof["sentence"].startswith(f"Steering #{FIRING} changed no token in any run")

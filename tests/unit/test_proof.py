@@ -53,6 +53,7 @@ def run_of(share: float, seed: int, tokens: int = 20) -> Run:
             special=np.zeros(tokens, dtype=bool),
         ),
         size=None,
+        changed=tokens,
     )
 
 
