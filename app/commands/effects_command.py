@@ -52,6 +52,8 @@ class EffectsOfFeatures:
     def __post_init__(self) -> None:
         if self.token < -1:
             raise ValueError(f"token is {self.token} but must be -1 or more.")
+        if not self.text.strip():
+            raise ValueError("the text is empty: give one.")
         if self.rows < 0:
             raise ValueError(f"rows is {self.rows} but must be 0 or more.")
         for pair in self.together:
@@ -73,8 +75,13 @@ class EffectsOfFeatures:
             max_prompt_tokens=LONGEST_PROMPT,
             max_rows=max(self.rows, Settings.max_rows),
         )
-        api = Api(Workbench(settings, bundle))
-        lm = api.workbench.load().lm
+        workbench = Workbench(settings, bundle)
+        # What names tell is said before a model is loaded.
+        name = workbench.sae_name(name)
+        for pair in self.together:
+            workbench.feature_number(name, _pair(pair, 0)["feature"], "together")
+        api = Api(workbench)
+        lm = workbench.load().lm
         tokens = api.tokens(self.text)["tokens"]
         token = len(tokens) - 1 if self.token == -1 else self.token
         answer = api.effects(

@@ -8,6 +8,7 @@ import pytest
 
 from app.cli import main
 from app.endpoints import Api
+from app.engine.workbench import Workbench
 from sae_core.bundle import Bundle
 from tests import tiny
 from tests.unit.service_support import api_of, as_json
@@ -90,3 +91,19 @@ def test_a_mistake_is_one_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert sentence in err.splitlines()[-1]
+
+
+def test_what_names_tell_is_said_before_a_model_is_loaded(
+    capsys: pytest.CaptureFixture[str], tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: Workbench) -> None:
+        raise AssertionError("nothing is to be loaded")
+
+    monkeypatch.setattr(Workbench, "load", load)
+    for argv, sentence in (
+        ([TEXT, "--sae", "other"], "There is no SAE “other”"),
+        ([TEXT, "--together", f"{tiny.D_SAE}@1"], f"no feature {tiny.D_SAE}"),
+        (["  "], "the text is empty"),
+    ):
+        assert main(["effects", *argv, "--bundle", str(tiny_bundle.path)]) == 2
+        assert sentence in capsys.readouterr().err.splitlines()[-1]
