@@ -187,7 +187,8 @@ def _wanted(info: FieldInfo, settings: Settings) -> str:
         item = item_of(info)
         if item is None:
             return "numbers" if holds_fractions(info) else "whole numbers"
-        return f"one or more {item.noun}s, each with {item.holds}"
+        nouns = item.noun + ("es" if item.noun.endswith("ch") else "s")
+        return f"one or more {nouns}, each with {item.holds}"
     if kind not in (Kind.WHOLE, Kind.NUMBER):
         return kind
     least, most = bounds_of(info, settings)

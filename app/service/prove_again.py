@@ -1,7 +1,7 @@
 """A written proof beside the same one made anew: whether they have the same digits."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from sae_core.bundle import Bundle
 
@@ -128,7 +128,7 @@ def _differences(place: str, one: Any, other: Any) -> Iterator[tuple[str, float 
         yield place, None
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 

@@ -259,6 +259,7 @@ def test_answers_edits_may_come_back() -> None:
             "one of continuation, all, prompt, generated, or token numbers, not “a”.",
             "edits.0.positions",
         ),
+        (SpliceRequest, {"text": "a", "states": 5}, "one or more switches, each with", "states"),
         (DeltaLossRequest, {"messages": []}, "Add at least one message", "messages"),
         (
             DeltaLossRequest,
