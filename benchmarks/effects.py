@@ -12,11 +12,12 @@ Gemma 2's shape on a GPU, in bfloat16, with an SAE that has about 70 active feat
 | every feature at one token, Gemma 2 2B, prompt of 512 | 2 forwards of the prompt |
 | all tokens: one backward and 30 exact ones, the same | 6 forwards of the prompt |
 
-Three works run in turns in one process, so that a change of the machine's speed meets all alike:
+Four works run in turns in one process, so that a change of the machine's speed meets all alike:
 `forward` is a plain forward of the prompt, `effects` the arms of every feature that is active at a
-token on the prediction after it, and `one_by_one` the same arms as one hooked forward of the prompt
-each. `all_tokens` is compared with the forward. That `effects` and `one_by_one` agree is asserted
-first. The machine's load is told as it was before and after.
+token on the prediction after it, `estimated` the same with the estimates beside them, and
+`one_by_one` the same arms as one hooked forward of the prompt each. `all_tokens` is compared with
+the forward. That `effects` and `one_by_one` agree is asserted first. The machine's load is told as
+it was before and after.
 """
 
 import argparse
@@ -33,13 +34,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.gemma_shapes import L0, Sizes, machine
 from benchmarks.gemma_shapes import Bench as Shape
-from benchmarks.gemma_shapes import Sizes, machine
 from benchmarks.measuring import Run, ratios, spread
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit, Steering
 from sae_core.effects import Effects, effects, effects_of_all_tokens
-from sae_core.sites import rewrite
+from sae_core.sites import activations, rewrite
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
 
@@ -51,13 +52,18 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 rounds otherwise."""
 
 
+def position_of(share: float, tokens: int) -> int:
+    """The number of the token that lies at this share of a prompt."""
+    return max(1, round(share * tokens) - 1)
+
+
 class Bench:
     """One model with one SAE and one prompt."""
 
     def __init__(self, run: Run, lm: SplicedLM, sae_name: str, ids: list[int], exact: int) -> None:
         self.run, self.lm, self.name, self.ids, self.exact = run, lm, sae_name, ids, exact
         self.row = torch.tensor([ids], device=lm.device)
-        self.positions = [max(1, round(share * len(ids)) - 1) for share in POSITIONS]
+        self.positions = [position_of(share, len(ids)) for share in POSITIONS]
 
     def everything(self) -> None:
         """Record all of it."""
@@ -71,9 +77,9 @@ class Bench:
         """A plain forward; the logits after each token are not all made."""
         return self.lm.model(input_ids=self.row, use_cache=False, logits_to_keep=1).logits
 
-    def exactly(self, position: int) -> Effects:
+    def exactly(self, position: int, *, estimates: bool = False) -> Effects:
         """Every feature at a token, on the prediction after it."""
-        return effects(self.lm, self.ids, self.name, position)
+        return effects(self.lm, self.ids, self.name, position, estimates=estimates)
 
     @torch.no_grad()
     def one_by_one(self, position: int, features: Sequence[int]) -> Tensor:
@@ -108,7 +114,7 @@ class Bench:
 
     def one_token(self) -> dict[str, Any]:
         """Milliseconds of all features at one token, of the same one by one, of one forward."""
-        at = {name: cycle(self.positions) for name in ("effects", "one_by_one")}
+        at = {name: cycle(self.positions) for name in ("effects", "estimated", "one_by_one")}
         features = {p: self.exactly(p).feature.tolist() for p in self.positions}
 
         def slow() -> None:
@@ -119,9 +125,10 @@ class Bench:
             {
                 "forward": self.forward,
                 "effects": lambda: self.exactly(next(at["effects"])),
+                "estimated": lambda: self.exactly(next(at["estimated"]), estimates=True),
                 "one_by_one": slow,
             },
-            over={"effects": "forward", "one_by_one": "effects"},
+            over={"effects": "forward", "estimated": "forward", "one_by_one": "effects"},
         )
 
     def all_tokens(self) -> dict[str, Any]:
@@ -179,7 +186,15 @@ def shape(run: Run, given: argparse.Namespace, folder: str) -> tuple[SplicedLM, 
         widths=[given.d_sae], prompt_tokens=given.tokens, long_tokens=given.tokens, new_tokens=1
     )
     made = Shape(run, given.shape, sizes, Path(folder))
-    made.lm.add("sae", made.random_sae(given.d_sae))
+    sae = made.random_sae(given.d_sae)
+    made.lm.add("sae", sae)
+    # Tokens differ in how many features pass one threshold: the middle ones of those we measure
+    # shall have as many as are meant.
+    site = made.lm.site("sae")
+    read = [position_of(share, len(made.ids)) for share in POSITIONS]
+    x = activations(made.lm.model, made.row, [site])[site][0, read].float()
+    least = sae.pre_acts(x).topk(min(L0, given.d_sae // 4)).values[:, -1]
+    sae.get_parameter("threshold").data.fill_(float(least.median()))
     return made.lm, "sae", made.ids
 
 

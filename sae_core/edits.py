@@ -9,11 +9,11 @@ activation y that it reconstructs in the same way.
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_core.sae import SAE
@@ -171,6 +171,7 @@ class Steering:
         self._features = sorted({edit.feature for arm in arms for edit in arm})
         self._index = torch.tensor(self._features, device=sae.W_dec.device, dtype=torch.long)
         self._rows = sae.W_dec[self._index]
+        self._places: dict[tuple[tuple[int, int], ...], Tensor] = {}
         self.forget()
 
     def forget(self) -> None:
@@ -216,30 +217,26 @@ class Steering:
         `met` where the conditions of edits are met. Arithmetic is in float32, the result in y's
         dtype; what no edit changes is returned bit for bit.
         """
-        due: list[tuple[int, int, Edit, list[float]]] = []
-        for a, arm in enumerate(self._arms):
-            for number, edit in enumerate(arm):
-                shares = edit.shares(start, x.shape[1], self._prompt_length)
-                here = [0.0 if s else e for e, s in zip(shares, special[a], strict=True)]
-                if any(here):
-                    due.append((a, number, edit, here))
+        due = self._due(start, x.shape[1], special)
         if not due:
             return None
         acts = self._sae.feature_acts(x.float(), self._index)
         edited = acts.clone()
-        for a, number, edit, here in due:
-            column = edited[a, :, self._features.index(edit.feature)]
-            new = _changed(column, edit, here)
+        # An arm's edits act in their order; those of different arms that do the same, at once.
+        for (number, edit, here), arms in due.items():
+            rows, columns = self._placed(tuple(arms))
+            before = edited[rows, :, columns]
+            new = _changed(before, edit, here)
             applied: int | Tensor = sum(share > 0 for share in here)
             if edit.condition is not None:
                 assert met is not None, "conditions are read before edits are made"
-                fires = met[edit.condition][a].to(new.device)
-                new = torch.where(fires, new, column)
-                applied = (torch.tensor(here, device=new.device) > 0).logical_and(fires).sum()
+                fires = met[edit.condition].to(new.device)[rows]
+                new = torch.where(fires, new, before)
+                applied = (torch.tensor(here, device=new.device) > 0).logical_and(fires).sum(-1)
             if self._counts:
-                self._applied[a, number] += applied
-                self._changed[a, number] += new.ne(column).sum()
-            column.copy_(new)
+                self._applied[rows, number] += applied
+                self._changed[rows, number] += new.ne(before).sum(-1)
+            edited[rows, :, columns] = new
         change = edited - acts
         delta = self._written(change)
         touched = change.ne(0).any(dim=-1, keepdim=True)
@@ -247,6 +244,30 @@ class Steering:
         if self._counts:
             self._measure(delta, y.float(), new_y.float(), touched)
         return new_y
+
+    def _due(
+        self, start: int, length: int, special: Sequence[Sequence[bool]]
+    ) -> dict[tuple[int, Edit, tuple[float, ...]], list[tuple[int, int]]]:
+        """What is done at these tokens, in its order: by its number in the arm, the edit with no
+        regard to the feature, and how much of it is made at each token, the arms and their
+        features' columns.
+        """
+        due: dict[tuple[int, Edit, tuple[float, ...]], list[tuple[int, int]]] = {}
+        for a, arm in enumerate(self._arms):
+            for number, edit in enumerate(arm):
+                shares = edit.shares(start, length, self._prompt_length)
+                here = tuple(0.0 if s else e for e, s in zip(shares, special[a], strict=True))
+                if any(here):
+                    column = self._features.index(edit.feature)
+                    key = (number, replace(edit, feature=0), here)
+                    due.setdefault(key, []).append((a, column))
+        return dict(sorted(due.items(), key=lambda item: item[0][0]))
+
+    def _placed(self, arms: tuple[tuple[int, int], ...]) -> Int[Tensor, "2 arms"]:
+        """Rows and columns on the device; they come again with each token that is generated."""
+        if arms not in self._places:
+            self._places[arms] = torch.tensor(arms, device=self._rows.device).T
+        return self._places[arms]
 
     def _written(self, change: Float[Tensor, "arms pos edited"]) -> Float[Tensor, "arms pos d_out"]:
         """What changes of the edited features' activations add to the model's, float32."""

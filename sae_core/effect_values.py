@@ -32,7 +32,7 @@ class Effects:
     becomes_logp: np.ndarray
     """Its log-probability then, nats; NaN likewise."""
     estimate: np.ndarray
-    """Estimate of the target's change, nats."""
+    """Estimate of the target's change, nats; NaN where none was asked for."""
     exact: np.ndarray
     """Whether the pair was truly set to 0."""
 
@@ -43,7 +43,7 @@ class Effects:
 
     def rank_correlation(self) -> float:
         """Spearman's, of estimates and exact changes of the target over the exact pairs: how far
-        estimates can be believed. NaN for fewer than two pairs, or where all are alike.
+        estimates can be believed. NaN for fewer than two pairs, or all alike, or not there.
         """
         ranks = [_ranks(values[self.exact]) for values in (self.estimate, self.dlogp)]
         a, b = (each - each.mean() if len(each) else each for each in ranks)

@@ -29,19 +29,21 @@ def effects(
     read_at: int | None = None,
     target: int | None = None,
     tokens: int = 8,
+    estimates: bool = True,
     memory: int | None = None,
 ) -> Effects:
     """The exact effect of each feature that is active at token `position`.
 
     On the prediction after token `read_at` (None: that token itself). `target` is the id of the
     next token whose change is estimated as well (None: the model's likeliest); `tokens` is of how
-    many of the likeliest the change is told. `memory` is that of `Arms.run`. Raises ValueError for
-    tokens that do not exist or keep their activation, and for an unknown SAE.
+    many of the likeliest the change is told. Without `estimates` those are NaN and take no time.
+    `memory` is that of `Arms.run`. Raises ValueError for tokens that do not exist or keep their
+    activation, and for an unknown SAE.
     """
     last = position if read_at is None else read_at
     _check(ids, position, last)
     prediction = Prediction(lm, ids, sae_name, last, target=target, tokens=tokens)
-    return prediction.at(position, memory=memory)
+    return prediction.at(position, estimates=estimates, memory=memory)
 
 
 def effects_of_all_tokens(

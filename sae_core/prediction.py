@@ -70,9 +70,11 @@ class Prediction:
         """The model's own log-probabilities of these, nats."""
         self._all_logp = logp
 
-    def at(self, position: int, *, memory: int | None = None) -> Effects:
+    def at(self, position: int, *, estimates: bool = True, memory: int | None = None) -> Effects:
         """The exact effect of each feature that is active at token `position`; ValueError if there
         is none such up to `read_at`, or it keeps its activation.
+
+        Without `estimates` those are NaN, which saves a forward of the later blocks and a backward.
         """
         if not 0 <= position <= self.read_at:
             raise ValueError(
@@ -84,14 +86,14 @@ class Prediction:
                 f"token {position} is a special token or an attention sink, which keeps its "
                 "activation: choose another."
             )
-        pairs = self._estimated(position, position + 1)
+        pairs = self._pairs(position, position + 1, estimates=estimates)
         return self._measured(pairs, np.arange(len(pairs.feature)), memory)
 
     def of_all_tokens(self, exact: int = 30, *, memory: int | None = None) -> Effects:
         """Estimates for each feature that is active at any token up to `read_at`, and the exact
         effects of the `exact` pairs with the largest ones.
         """
-        pairs = self._estimated(0, self.read_at + 1)
+        pairs = self._pairs(0, self.read_at + 1)
         largest = np.argsort(-np.abs(pairs.estimate), kind="stable")[: max(0, exact)]
         return self._measured(pairs, largest, memory)
 
@@ -152,15 +154,18 @@ class Prediction:
         kl = float(torch.linalg.vecdot(log_p.exp(), log_p - log_q))
         return log_q[self.tokens].cpu().numpy(), max(0.0, kl)
 
-    def _estimated(self, start: int, stop: int) -> "_Pairs":
+    def _pairs(self, start: int, stop: int, *, estimates: bool = True) -> "_Pairs":
         """The pairs of tokens start to stop - 1, by token, then feature."""
-        gradient = gradient_of(
-            self.arms,
-            self.name,
-            start,
-            self.read_at,
-            lambda logits: logits.log_softmax(-1)[self.target],
-        )
+        if estimates:
+            gradient = gradient_of(
+                self.arms,
+                self.name,
+                start,
+                self.read_at,
+                lambda logits: logits.log_softmax(-1)[self.target],
+            )
+        else:
+            gradient = None
         parts: list[tuple[Tensor, ...]] = []
         size = self._rows()
         with torch.no_grad():
@@ -169,9 +174,12 @@ class Prediction:
                 acts = self.sae.encode(self.x[here].float())
                 acts = acts * self.counted[here, None].to(acts.device)
                 token, feature = acts.nonzero(as_tuple=True)
-                slopes = gradient[here.start - start : here.stop - start] @ self.sae.W_dec.T
                 activation = acts[token, feature]
-                estimate = -activation * slopes[token, feature]
+                if gradient is None:
+                    estimate = torch.full_like(activation, torch.nan)
+                else:
+                    slopes = gradient[here.start - start : here.stop - start] @ self.sae.W_dec.T
+                    estimate = -activation * slopes[token, feature]
                 parts.append((token + first, feature, activation, estimate))
         columns = (torch.cat(column).cpu().numpy() for column in zip(*parts, strict=True))
         position, feature, activation, estimate = columns
@@ -229,7 +237,7 @@ class Prediction:
 
 @dataclass(frozen=True, kw_only=True)
 class _Pairs:
-    """Active features of some tokens, with the estimated change of the target."""
+    """Active features of some tokens, with the estimated change of the target or NaN."""
 
     position: np.ndarray
     feature: np.ndarray

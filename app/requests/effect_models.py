@@ -52,6 +52,12 @@ class EffectsRequest(Request):
         "Whether features of earlier tokens are told as well: estimates of all, of which the "
         "largest are measured.",
     )
+    estimates: bool = parameter(
+        True,
+        "Estimates",
+        "Whether a token's own features are estimated as well, beside being measured; earlier "
+        "tokens' always are.",
+    )
     exact: Whole = parameter(
         30,
         "Measured",

@@ -44,7 +44,7 @@ def effects(workbench: Workbench, request: EffectsRequest) -> dict[str, Any]:
         if request.earlier:
             result = prediction.of_all_tokens(request.exact)
         elif counts:
-            result = prediction.at(token)
+            result = prediction.at(token, estimates=request.estimates)
         joint = _joint(request, token)
         together = prediction.together(joint) if joint else None
         logp_spliced, kl_spliced = prediction.spliced()

@@ -116,6 +116,16 @@ def test_the_estimate_is_gradient_times_activation(lm: SplicedLM, ids: list[int]
     assert not np.allclose(result.estimate, result.dlogp, rtol=1e-3), "no estimate is exact"
 
 
+def test_without_estimates_all_else_is_the_same(lm: SplicedLM, ids: list[int]) -> None:
+    result = effects(lm, ids, "tiny", 11, read_at=19, estimates=False)
+    other = effects(lm, ids, "tiny", 11, read_at=19)
+    assert np.isnan(result.estimate).all()
+    assert np.isfinite(other.estimate).all()
+    assert np.isnan(result.rank_correlation())
+    for name in ("position", "feature", "activation", "kl", "change", "becomes", "exact"):
+        assert np.array_equal(getattr(result, name), getattr(other, name)), name
+
+
 def test_all_tokens_are_estimated_and_the_largest_measured(lm: SplicedLM, ids: list[int]) -> None:
     last = 16
     result = effects_of_all_tokens(lm, ids, "tiny", last, exact=7)

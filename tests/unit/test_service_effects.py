@@ -60,6 +60,15 @@ def test_the_answer_is_the_library_s(api: Api, lm: SplicedLM, ids: list[int]) ->
     assert answer["text"] == TEXT
 
 
+def test_estimates_can_be_left_out(api: Api) -> None:
+    answer = as_json(api.effects(TEXT, token=TOKEN, estimates=False))
+    whole = as_json(api.effects(TEXT, token=TOKEN))
+    assert {row.pop("estimate") for row in answer["effects"]} == {None}
+    assert None not in {row.pop("estimate") for row in whole["effects"]}
+    assert answer["rank_correlation"] is None
+    assert answer["effects"] == whole["effects"]
+
+
 def test_the_last_token_is_meant_where_none_is_named(api: Api, ids: list[int]) -> None:
     answer = api.effects(TEXT)
     assert answer["token"]["i"] == len(ids) - 1
