@@ -73,7 +73,7 @@ export function nextPart(place) {
     // One alone is in the table already.
     const joint = ticks.map(([position, feature]) => ({ position, feature }));
     const together = joint.length > 1 ? joint : null;
-    return { ...given(reading, token), target, earlier, joint: together };
+    return { ...given(reading, token), target, earlier, estimates: earlier, joint: together };
   }
 
   /** @param {Current} now @param {string} key */
