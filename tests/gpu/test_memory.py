@@ -1,5 +1,6 @@
 """A CUDA device's memory: what is counted is what is allocated, and a full one is a sentence."""
 
+import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -48,6 +49,7 @@ def engine(bundle: Bundle, **changed: Any) -> Engine:
 @contextmanager
 def little_room(megabytes: int) -> Iterator[None]:
     """Inside the block PyTorch may take only so much more of the device."""
+    gc.collect()
     torch.cuda.empty_cache()
     total = torch.cuda.mem_get_info()[1]
     allowed = torch.cuda.memory_reserved() + megabytes * 10**6
