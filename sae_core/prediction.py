@@ -81,11 +81,7 @@ class Prediction:
                 f"token {position} has no effect on the prediction after token {self.read_at}: "
                 f"give one from 0 to {self.read_at}."
             )
-        if not self.counted[position]:
-            raise ValueError(
-                f"token {position} is a special token or an attention sink, which keeps its "
-                "activation: choose another."
-            )
+        self._check_counted(position)
         pairs = self._pairs(position, position + 1, estimates=estimates)
         return self._measured(pairs, np.arange(len(pairs.feature)), memory)
 
@@ -100,7 +96,8 @@ class Prediction:
     def together(self, pairs: Sequence[Pair], *, memory: int | None = None) -> JointEffect:
         """What (token, feature) pairs do when all are set to 0 at once, and each alone.
 
-        ValueError for a feature or token that does not exist, and for no pairs.
+        ValueError for a feature or token that does not exist, for a token that keeps its
+        activation, and for no pairs.
         """
         if not pairs:
             raise ValueError("no features are named: name those to set to 0 together.")
@@ -110,6 +107,7 @@ class Prediction:
                     f"token {position} has no effect on the prediction after token "
                     f"{self.read_at}: give one from 0 to {self.read_at}."
                 )
+            self._check_counted(position)
         alone = [[self._ablation(pair)] for pair in pairs]
         arms = [*alone, [edit for each in alone for edit in each]]
         kl, change = np.zeros(len(arms)), np.zeros((len(arms), len(self.tokens)))
@@ -225,6 +223,14 @@ class Prediction:
         logp, token = log_q[:, 0].max(-1)
         columns = (batch.kl()[:, 0], moved, token, logp)
         return tuple(column.cpu().numpy() for column in columns)
+
+    def _check_counted(self, position: int) -> None:
+        """ValueError for a token whose features have no effects."""
+        if not self.counted[position]:
+            raise ValueError(
+                f"token {position} is a special token or an attention sink, which keeps its "
+                "activation: choose another."
+            )
 
     def _ablation(self, pair: Pair) -> Edit:
         position, feature = pair

@@ -28,8 +28,8 @@ def effects(workbench: Workbench, request: EffectsRequest) -> dict[str, Any]:
     from sae_core.text_uniformity import uniformities
 
     name = workbench.sae_name(request.sae)
-    for pair in request.joint or ():
-        workbench.feature_number(name, pair.feature)
+    for number, pair in enumerate(request.joint or ()):
+        workbench.feature_number(name, pair.feature, f"joint.{number}.feature")
     engine = workbench.load()
     prompt = engine.prompt(request.text, request.messages)
     token = token_number(request.token, len(prompt.ids))
@@ -45,7 +45,7 @@ def effects(workbench: Workbench, request: EffectsRequest) -> dict[str, Any]:
             result = prediction.of_all_tokens(request.exact)
         elif counts:
             result = prediction.at(token, estimates=request.estimates)
-        joint = _joint(request, token)
+        joint = _joint(request, token, prediction.counted.tolist())
         together = prediction.together(joint) if joint else None
         logp_spliced, kl_spliced = prediction.spliced()
         correct = {token: prompt.ids[token + 1]} if counts and token + 1 < len(prompt.ids) else {}
@@ -106,14 +106,20 @@ def check_target(target: int | None, vocabulary: int) -> None:
         )
 
 
-def _joint(request: EffectsRequest, token: int) -> list[tuple[int, int]]:
-    """The pairs to set to 0 at once, each once."""
+def _joint(request: EffectsRequest, token: int, counted: Sequence[bool]) -> list[tuple[int, int]]:
+    """The pairs to set to 0 at once, each once; `counted` says which tokens have effects."""
     pairs = [(pair.position, pair.feature) for pair in request.joint or ()]
     for number, (position, _) in enumerate(pairs):
         if position > token:
             raise RequestError(
                 f"The position of pair {number + 1} must be a whole number from 0 to {token}, not "
                 f"{shown(position)}.",
+                f"joint.{number}.position",
+            )
+        if not counted[position]:
+            raise RequestError(
+                f"The position of pair {number + 1} is that of token {position}, which is special "
+                "or an attention sink and keeps its activation: choose another.",
                 f"joint.{number}.position",
             )
     return list(dict.fromkeys(pairs))

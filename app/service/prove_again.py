@@ -52,7 +52,7 @@ def _has_tokens(run: Mapping[str, Any]) -> bool:
     return _are_dicts(run["tokens"], "id")
 
 
-def _are_dicts(value: Any, *keys: str) -> bool:
+def _are_dicts(value: Any, *keys: str) -> TypeGuard[list[dict[str, Any]]]:
     """Whether it is a list of groups of values with these names."""
     return isinstance(value, list) and all(
         isinstance(each, dict) and all(key in each for key in keys) for each in value

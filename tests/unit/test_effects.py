@@ -242,6 +242,8 @@ def test_another_architecture_and_its_attention_sink() -> None:
     ids = encode_text(tokenizer, TEXT)
     with pytest.raises(ValueError, match="token 0 is a special token or an attention sink"):
         effects(lm, ids, "sae", 0)
+    with pytest.raises(ValueError, match="token 0 is a special token or an attention sink"):
+        joint_effect(lm, ids, "sae", [(6, 1), (0, 1)], 9)
     acts = slow_acts(model, sae, ids, tiny_sink.SITE)
     result = effects(lm, ids, "sae", 6, read_at=9)
     assert sorted(result.feature.tolist()) == acts[6].nonzero()[:, 0].tolist()
@@ -298,6 +300,8 @@ def test_mistakes_are_named(lm: SplicedLM, ids: list[int]) -> None:
         joint_effect(lm, ids, "tiny", [], 5)
     with pytest.raises(ValueError, match="token 6 has no effect on the prediction after token 5"):
         joint_effect(lm, ids, "tiny", [(6, 1)], 5)
+    with pytest.raises(ValueError, match="token 0 is a special token"):
+        joint_effect(lm, ids, "tiny", [(0, 1)], 5)
     with pytest.raises(ValueError, match="feature 64 does not exist"):
         joint_effect(lm, ids, "tiny", [(3, tiny.D_SAE)], 5)
     with pytest.raises(ValueError, match="no prediction after token 99"):

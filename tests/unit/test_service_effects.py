@@ -149,6 +149,9 @@ def test_uniformity_is_told_where_it_is_asked_for(api: Api) -> None:
     assert 0 < totals["uniformity"] <= 1
 
 
+PAIRS = [{"position": 1, "feature": 1}]
+
+
 @pytest.mark.parametrize(
     ("given", "field"),
     [
@@ -156,10 +159,11 @@ def test_uniformity_is_told_where_it_is_asked_for(api: Api) -> None:
         ({"target": 10**400}, "target"),
         ({"target": tiny.VOCAB_SIZE}, "target"),
         ({"joint": [{"position": TOKEN + 1, "feature": 1}]}, "joint.0.position"),
-        ({"joint": [{"position": 1, "feature": tiny.D_SAE}]}, None),
+        ({"joint": [{"position": 1, "feature": tiny.D_SAE}]}, "joint.0.feature"),
+        ({"joint": [*PAIRS, {"position": 0, "feature": 1}]}, "joint.1.position"),
         ({"joint": []}, "joint"),
     ],
 )
-def test_mistakes_are_named(api: Api, given: dict[str, Any], field: str | None) -> None:
+def test_mistakes_are_named(api: Api, given: dict[str, Any], field: str) -> None:
     with one_sentence(field):
         api.effects(TEXT, **{"token": TOKEN} | given)
