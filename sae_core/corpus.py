@@ -38,7 +38,8 @@ _READERS = {
 _FACTS = ("title", "source", "license")
 _TEXT_FILES = (".txt", ".md")
 _TEXT, _MESSAGES = "text", "messages"
-_DOCUMENTS_AT_ONCE = 256
+_FIRST_DOCUMENTS, _DOCUMENTS_AT_ONCE = 8, 256
+"""Documents tokenised together: few at first, so that the first rows do not wait for many."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,9 @@ def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> I
     body = context_size - len(bos)
     docs = iter(docs)
     template = _Template(tokenizer)
-    while chunk := list(itertools.islice(docs, _DOCUMENTS_AT_ONCE)):
+    size = _FIRST_DOCUMENTS
+    while chunk := list(itertools.islice(docs, size)):
+        size = min(2 * size, _DOCUMENTS_AT_ONCE)
         plain = [d for d in chunk if not d.messages]
         warn_of_markers([d.text for d in plain if d.number < WATCHED], tokenizer)
         encoded = iter(ordinary_ids(tokenizer, [d.text for d in plain]))

@@ -78,7 +78,13 @@ class SAE(nn.Module):
         self, acts: Float[Tensor, "*batch d_sae"], x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_out"]:
         """Reconstruction from activations and the input they came from: `decode` and any skip."""
-        recon = self.decode(acts)
+        return self.completed(acts @ self.W_dec, x)
+
+    def completed(
+        self, features: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_model"]
+    ) -> Float[Tensor, "*batch d_out"]:
+        """Reconstruction from the sum of what all features add to it: with `b_dec` and any skip."""
+        recon = features + self.b_dec
         return recon + x.to(self.W_skip.dtype) @ self.W_skip if self.cfg.skip else recon
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_out"]:

@@ -66,7 +66,6 @@ def make_pages(
     contexts: Contexts,
     place: np.ndarray,
     groups: int,
-    before: int,
     tokens: TopTokens,
     sources: TopTokens,
     logits: TopLogits,
@@ -76,15 +75,14 @@ def make_pages(
     """Every feature's contexts, histograms and lists, packed.
 
     `place`: where each context's peak is in the stored tokens; `groups` counts the context groups,
-    near misses last; `before` is the column of the peak in `contexts.window`.
+    near misses last.
     """
     d_sae = len(statistics.active)
     threshold = statistics.threshold.cpu().numpy()
     scale = np.maximum(statistics.max_act.cpu().numpy(), np.float32(1e-30))
-    # Activations of the window other than the peak, as bytes.
-    share = contexts.window / scale[contexts.feature][:, None]
-    level = np.where(contexts.window > 0, np.clip(np.rint(share * 255), 1, 255), 0).astype(np.uint8)
-    level[:, before] = 0
+    share = contexts.other_value / scale[np.repeat(contexts.feature, contexts.others)]
+    level = np.clip(np.rint(share * 255), 1, 255).astype(np.uint8)
+    of_others = np.append(0, np.cumsum(contexts.others, dtype=np.int64))
     # Peaks as falling 16-bit numbers; the differences of neighbours are small.
     is_near = contexts.group == groups - 1
     peak = np.where(is_near, 0, contexts.value)
@@ -95,7 +93,7 @@ def make_pages(
     drop[1:] = np.where(key[1:] == key[:-1], value[:-1], 65535) - value[1:]
     gap = (threshold[contexts.feature] - contexts.value).astype(np.float16)
     counts = np.bincount(key, minlength=d_sae * groups)
-    acts, pre_acts = statistics.acts.counts.cpu(), statistics.pre_acts.counts.cpu()
+    acts, pre_acts = statistics.acts.counts.cpu(), statistics.pre_activation_counts().cpu()
     of_contexts = np.searchsorted(contexts.feature, np.arange(d_sae + 1))
     of_tokens, of_sources = tokens.bounds(d_sae), sources.bounds(d_sae)
     packed = []
@@ -103,6 +101,7 @@ def make_pages(
         last = min(first + FEATURES, d_sae)
         some = slice(first, last)
         c = slice(of_contexts[first], of_contexts[last])
+        o = slice(of_others[c.start], of_others[c.stop])
         t = slice(of_tokens[first], of_tokens[last])
         s = slice(of_sources[first], of_sources[last])
         page = Page(
@@ -110,9 +109,9 @@ def make_pages(
             place=place[c],
             value=drop[c][~is_near[c]],
             gap=gap[c][is_near[c]],
-            others=(level[c] > 0).sum(1),
-            position=np.nonzero(level[c])[1],
-            activation=level[c][level[c] > 0],
+            others=contexts.others[c],
+            position=contexts.other_position[o],
+            activation=level[o],
             activation_counts=acts[some].numpy(),
             pre_activation_counts=pre_acts[some].numpy(),
             raises=logits.raises[some].numpy(),

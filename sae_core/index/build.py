@@ -1,5 +1,6 @@
 """Build indexes: one pass of a corpus through a model and any number of SAEs on it."""
 
+import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import torch
 from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_first
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index import index_checkpoint
+from sae_core.index.ahead import ahead
 from sae_core.index.corpus_spool import Spool, corpus_rows, until
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.output_scores import OutputScores, are_due, arms_of, output_scores
@@ -28,6 +30,8 @@ log = logging.getLogger(__name__)
 
 _CALIBRATION_ROWS, _CALIBRATION_BATCH, _CALIBRATION_TOKENS = 64, 8, 8192
 """Rows, and tokens at most, on which the bins of the pre-activation histograms are settled."""
+_AHEAD = 4
+"""Batches of text made while others are counted."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,8 @@ class _Run:
         self._token_counts = np.zeros(self._vocab_size, np.int64)
         self._source_tokens = np.zeros(0, np.int64)
         self._statistics: list[FeatureStatistics] = []
+        self._rows: Iterator[TokenRow] = iter(())
+        """The corpus after what is in the spool."""
 
     @property
     def tokens(self) -> int:
@@ -182,25 +188,26 @@ class _Run:
 
     def begin(self) -> None:
         """Settle what has to be fixed before the first token is counted."""
-        widths = self._calibrate()
+        self._rows = self._corpus_rows()
+        first = list(itertools.islice(self._rows, _CALIBRATION_ROWS))
+        widths = self._calibrate(first)
+        self._rows = itertools.chain(first, self._rows)
         self._statistics = [
             FeatureStatistics(sae, self._cfg, width, self._vocab_size)
             for sae, width in zip(self._saes, widths, strict=True)
         ]
 
-    def _calibrate(self) -> list[torch.Tensor]:
+    def _corpus_rows(self) -> Iterator[TokenRow]:
+        return corpus_rows(self._cfg, self._tokenizer, self._context_size, self._spool)
+
+    def _calibrate(self, rows: Sequence[TokenRow]) -> list[torch.Tensor]:
         """Bin widths from the first rows, in batches of a fixed size whatever the settings."""
-        rows = corpus_rows(self._cfg, self._tokenizer, self._context_size, self._spool)
         seen: list[list[torch.Tensor]] = [[] for _ in self._saes]
         home = self._saes[0].W_dec.device
         apart = [FirstTokenStats(s.cfg.width_out, s.cfg.d_sae, home) for s in self._saes]
         firsts: list[torch.Tensor] = []
         tokens = 0
-        for _, batch in zip(
-            range(_CALIBRATION_ROWS // _CALIBRATION_BATCH),
-            batches(rows, self._tokenizer, _CALIBRATION_BATCH),
-            strict=False,
-        ):
+        for batch in batches(rows, self._tokenizer, _CALIBRATION_BATCH):
             pairs = self._activations(batch)
             firsts.append(first_of_rows(self._tokenizer, batch.mask)[batch.mask].to(home))
             for sae, kept, stats, pair in zip(self._saes, seen, apart, pairs, strict=True):
@@ -236,7 +243,7 @@ class _Run:
     def read(self, save: Callable[[], None], progress: Progress) -> None:
         """Read the rest of the sample, saving now and then."""
         saved = self.tokens
-        for batch in self._batches():
+        for batch in ahead(self._batches(), _AHEAD):
             before = self.tokens
             self._count(batch)
             progress(self.tokens - before)
@@ -245,10 +252,7 @@ class _Run:
                 saved = self.tokens
 
     def _batches(self) -> Iterator[TokenBatch]:
-        rows: Iterator[TokenRow] = corpus_rows(
-            self._cfg, self._tokenizer, self._context_size, self._spool
-        )
-        rows = until(rows, self._cfg.tokens, self._spool.length, self._skip)
+        rows = until(self._rows, self._cfg.tokens, self._spool.length, self._skip)
         given = batches(rows, self._tokenizer, self._cfg.rows_per_batch)
         return map(without_first, given) if self._sink else given
 
@@ -339,6 +343,7 @@ class _Run:
             )
             statistics.load(saved)
             self._statistics.append(statistics)
+        self._rows = self._corpus_rows()
 
     def close(self) -> None:
         """Close the spool."""

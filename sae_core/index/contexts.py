@@ -26,8 +26,12 @@ class Contexts:
     """Token of the row at which the peak is, BOS not counted."""
     value: np.ndarray
     """float32: activation at the peak; pre-activation for near misses."""
-    window: np.ndarray
-    """float32 `[n, before + 1 + after]`: activations, 0 outside the row."""
+    others: np.ndarray
+    """Active tokens in each context's window besides the peak."""
+    other_position: np.ndarray
+    """Place of each of these in its window, the peak's being `before`."""
+    other_value: np.ndarray
+    """float32: its activation."""
 
 
 def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> Contexts:
@@ -45,14 +49,17 @@ def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> 
     group = torch.cat([torch.full_like(part.feature, g) for g, part in parts])
     order = lexsort(chosen.feature, group, -chosen.value, chosen.row, chosen.position)
     chosen, group = chosen[order], group[order]
-    scale = statistics.pre_acts.width[chosen.feature][:, None]
+    windows = chosen.windows
+    scale = statistics.pre_acts.width[chosen.feature].repeat_interleave(windows.count.long())
     return Contexts(
         feature=chosen.feature.cpu().numpy(),
         group=group.cpu().numpy(),
         row=chosen.row.cpu().numpy(),
         position=chosen.position.cpu().numpy(),
         value=chosen.value.cpu().numpy(),
-        window=(chosen.window.float() * scale).cpu().numpy(),
+        others=windows.count.cpu().numpy(),
+        other_position=windows.position.cpu().numpy(),
+        other_value=(windows.value.float() * scale).cpu().numpy(),
     )
 
 
@@ -63,11 +70,10 @@ def _best(statistics: FeatureStatistics, name: str) -> Candidates:
     late = torch.ones_like(both.feature)
     late[: len(by_document.kept)] = 0
     order = lexsort(both.feature, both.row, late)
-    both, late = both[order], late[order]
-    once = first_of_each(both.feature, both.row)
-    both, late = both[once], late[once]
-    both = both[lexsort(both.feature, late, -both.value, both.row)]
-    return both[rank_in_group(both.feature) < by_document.k]
+    order = order[first_of_each(both.feature[order], both.row[order])]
+    keys = (both.feature[order], late[order], -both.value[order], both.row[order])
+    order = order[lexsort(*keys)]
+    return both[order[rank_in_group(both.feature[order]) < by_document.k]]
 
 
 def interval_edges(threshold: Tensor, max_act: Tensor, intervals: int) -> Tensor:
@@ -83,23 +89,21 @@ def _sampled(
     """A random choice from each interval, the highest first."""
     kept = statistics.sample.kept
     edges = interval_edges(statistics.threshold, statistics.max_act, intervals)
-    value = kept.value.double()
     # An activation on an edge belongs to the interval below it, as the threshold itself to none.
-    interval = (value[:, None] > edges[kept.feature][:, 1:-1]).sum(1)
-    group = kept.feature * intervals + interval
-    order = lexsort(group, kept.document, kept.priority)
-    kept, group = kept[order], group[order]
+    interval = torch.zeros(len(kept), dtype=torch.int64, device=edges.device)
+    for edge in edges[:, 1:-1].T:
+        interval += kept.value.double() > edge[kept.feature]
+    group = kept.feature.long() * intervals + interval
     # 0 for the first of a document, 1 for the first of a further row of it; others are left out.
+    late = torch.ones_like(group)
+    order = lexsort(group, kept.document, kept.priority)
+    late[order[first_of_each(group[order], kept.document[order])]] = 0
     order = lexsort(group, kept.row, kept.priority)
-    first_of_row = torch.zeros(len(group), dtype=torch.bool, device=group.device)
-    first_of_row[order] = first_of_each(group[order], kept.row[order])
-    late = (~first_of_each(group, kept.document)).long()
-    kept, group, late = kept[first_of_row], group[first_of_row], late[first_of_row]
-    order = lexsort(group, late, kept.priority)
-    kept, group = kept[order], group[order]
-    taken = rank_in_group(group) < per_interval
-    kept, interval = kept[taken], group[taken] % intervals
-    return [(intervals - int(i), kept[interval == i]) for i in range(intervals)]
+    order = order[first_of_each(group[order], kept.row[order])]
+    order = order[lexsort(group[order], late[order], kept.priority[order])]
+    order = order[rank_in_group(group[order]) < per_interval]
+    taken, interval = kept[order], interval[order]
+    return [(intervals - int(i), taken[interval == i]) for i in range(intervals)]
 
 
 @dataclass(frozen=True, kw_only=True)

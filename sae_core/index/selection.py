@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from sae_core.index.feature_histograms import bin_exponent, exact_power_of_two
+from sae_core.index.windows import Windows
 
 BINS = 32
 """Bins of activation per feature in which a sample is kept; 16 to 32 of them are in use."""
@@ -37,50 +38,60 @@ MERGE_AT = 1_500_000
 
 @dataclass(frozen=True)
 class Candidates:
-    """Columns of equal length n; `window` is `[n, before + 1 + after]`."""
+    """Columns of equal length n."""
 
     feature: Tensor
-    """int64."""
+    """int32."""
     document: Tensor
-    """int64: number of the document in the stream."""
+    """int32: number of the document in the stream."""
     row: Tensor
-    """int64: number of the row in the stream."""
+    """int32: number of the row in the stream."""
     position: Tensor
-    """int64: token of the row, BOS not counted."""
+    """int16: token of the row, BOS not counted."""
     priority: Tensor
     """int64, 0 to 2^62: random per position of the corpus."""
     value: Tensor
     """float32: activation, or pre-activation for near misses."""
-    window: Tensor
-    """float16: activations around the position, in units of the feature's scale."""
+    windows: Windows
+    """Activations around the position, in units of the feature's scale."""
 
     def __len__(self) -> int:
         return len(self.feature)
 
     def __getitem__(self, chosen: Tensor) -> "Candidates":
+        """Those at the indices `chosen`, or where a mask is True."""
+        if chosen.dtype == torch.bool:
+            chosen = chosen.nonzero()[:, 0]
         return Candidates(*(getattr(self, f.name)[chosen] for f in fields(self)))
 
     @classmethod
-    def empty(cls, width: int, device: torch.device) -> "Candidates":
+    def empty(cls, device: torch.device) -> "Candidates":
         """No candidates."""
-        whole = torch.empty(0, dtype=torch.int64, device=device)
-        value = torch.empty(0, dtype=torch.float32, device=device)
-        window = torch.empty((0, width), dtype=torch.float16, device=device)
-        return cls(whole, whole, whole, whole, whole, value, window)
+        none = torch.empty(0, dtype=torch.int32, device=device)
+        value, windows = none.float(), Windows.empty(device)
+        return cls(none, none, none, none.short(), none.long(), value, windows)
 
     @classmethod
     def cat(cls, parts: "list[Candidates]") -> "Candidates":
         """All parts, in order."""
-        return cls(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(cls)))
+        columns = [torch.cat([getattr(p, name) for p in parts]) for name in _COLUMNS]
+        windows = Windows.cat([p.windows for p in parts])
+        return cls(**dict(zip(_COLUMNS, columns, strict=True)), windows=windows)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The columns by name, on the CPU."""
-        return {f.name: getattr(self, f.name).cpu() for f in fields(self)}
+        """The columns by name, on the CPU; those of `windows` among them."""
+        own = {name: getattr(self, name).cpu() for name in _COLUMNS}
+        theirs = {f"windows/{f.name}": getattr(self.windows, f.name) for f in fields(Windows)}
+        return own | {name: tensor.cpu() for name, tensor in theirs.items()}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> "Candidates":
         """Inverse of `tensors`."""
-        return cls(**{name: tensor.to(device) for name, tensor in tensors.items()})
+        windows = Windows(*(tensors[f"windows/{f.name}"].to(device) for f in fields(Windows)))
+        return cls(**{name: tensors[name].to(device) for name in _COLUMNS}, windows=windows)
+
+
+_COLUMNS = [f.name for f in fields(Candidates) if f.name != "windows"]
 
 
 def lexsort(*keys: Tensor) -> Tensor:
@@ -111,27 +122,29 @@ def first_of_each(*keys: Tensor) -> Tensor:
 class Best:
     """Per feature, the `k` candidates of largest value of distinct documents or distinct rows."""
 
-    def __init__(self, d_sae: int, k: int, unit: str, width: int, device: torch.device) -> None:
+    def __init__(self, d_sae: int, k: int, unit: str, device: torch.device) -> None:
         assert unit in ("document", "row")
         self.k, self._unit = k, unit
-        self.kept = Candidates.empty(width, device)
+        self.kept = Candidates.empty(device)
         self.bar = torch.full((d_sae,), -torch.inf, device=device)
         """A candidate must exceed this to matter: the k-th value kept so far."""
 
     def merge(self, new: Candidates) -> None:
         """Take in candidates."""
-        # Earlier rows first, so that of equal values the first in the corpus is kept.
-        new = new[new.value > self.bar[new.feature]]
-        both = Candidates.cat([self.kept, new])
-        unit = getattr(both, self._unit)
-        both = both[lexsort(both.feature, unit, -both.value, both.row, both.position)]
-        unit = getattr(both, self._unit)
-        both = both[first_of_each(both.feature, unit)]
-        both = both[lexsort(both.feature, -both.value, both.row)]
-        rank = rank_in_group(both.feature)
-        self.kept = both[rank < self.k]
-        last = self.kept[rank[rank < self.k] == self.k - 1]
-        self.bar[last.feature] = last.value
+        both = Candidates.cat([self.kept, new[new.value > self.bar[new.feature]]])
+        unit = both.feature.long() << 32 | getattr(both, self._unit)
+        # Earlier places first, so that of equal values the first in the corpus is kept.
+        place = both.row.long() << 16 | both.position
+        order = lexsort(unit, -both.value, place)
+        order = order[first_of_each(unit[order])]
+        order = order[lexsort(both.feature[order], -both.value[order], both.row[order])]
+        rank = rank_in_group(both.feature[order])
+        self.kept = both[order[rank < self.k]]
+        self._raise_bar()
+
+    def _raise_bar(self) -> None:
+        last = (rank_in_group(self.kept.feature) == self.k - 1).nonzero()[:, 0]
+        self.bar[self.kept.feature[last]] = self.kept.value[last]
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
@@ -140,17 +153,16 @@ class Best:
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
         self.kept = Candidates.from_tensors(state, self.bar.device)
-        last = self.kept[rank_in_group(self.kept.feature) == self.k - 1]
-        self.bar[last.feature] = last.value
+        self._raise_bar()
 
 
 class IntervalSample:
     """Per feature and bin of activation above the floor, the candidates of lowest priority."""
 
-    def __init__(self, floor: Tensor, width: int) -> None:
+    def __init__(self, floor: Tensor) -> None:
         """`floor [d_sae]`: the activation below which a feature cannot be active."""
         self._floor = floor
-        self.kept = Candidates.empty(width, floor.device)
+        self.kept = Candidates.empty(floor.device)
         self._bar = torch.full((len(floor), BINS), 2**62, dtype=torch.int64, device=floor.device)
         self._exponent = torch.zeros(len(floor), dtype=torch.int64, device=floor.device)
 
@@ -163,15 +175,14 @@ class IntervalSample:
     def merge(self, new: Candidates, exponent: Tensor) -> None:
         """Take in candidates, with the exponent of each feature's bins as it is now."""
         both = Candidates.cat([self.kept, new])
-        group = both.feature * BINS + self._bin(both.feature, both.value, exponent)
+        group = both.feature.long() * BINS + self._bin(both.feature, both.value, exponent)
         order = lexsort(group, both.priority)
-        group, both = group[order], both[order]
+        group = group[order]
         rank = rank_in_group(group)
-        keep = rank < SLOTS
-        self.kept = both[keep]
+        self.kept = both[order[rank < SLOTS]]
         self._bar.fill_(2**62)
         last = rank == SLOTS - 1
-        self._bar.view(-1)[group[last]] = both.priority[last]
+        self._bar.view(-1)[group[last]] = both.priority[order[last]]
         self._exponent = exponent.clone()
 
     def _bin(self, feature: Tensor, value: Tensor, exponent: Tensor) -> Tensor:
@@ -184,7 +195,7 @@ class IntervalSample:
 
     def load(self, state: dict[str, Tensor], exponent: Tensor) -> None:
         """Inverse of `state`."""
-        self.kept = Candidates.empty(state["window"].shape[1], self._floor.device)
+        self.kept = Candidates.empty(self._floor.device)
         self.merge(Candidates.from_tensors(state, self._floor.device), exponent)
 
 

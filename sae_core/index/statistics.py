@@ -1,8 +1,9 @@
 """Statistics of every feature of one SAE, gathered while activations stream by.
 
-All arithmetic on activations is float32, sums are float64 or integers. A chunk of rows is handled
-by whole-tensor operations: dense ones `[rows, pos, d_sae]` for what concerns every pre-activation,
-sparse ones on the active (token, feature) pairs for the rest.
+All arithmetic on activations is float32, sums are float64 or integers. Nearly every statistic is of
+active tokens, and near misses have to beat those kept already, so a batch is reduced to two lists
+of (feature, token) entries (`batch_lists`) and everything else is work on these. Only the histogram
+of pre-activations is of every token; it is taken on a sample of them.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,10 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional
 
+from sae_core.index.batch_lists import BatchLists, BatchTokens
+from sae_core.index.entries import Entries, feature_blocks
 from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
 from sae_core.index.index_config import EARLY, IndexConfig
 from sae_core.index.pairs import PairCounts
@@ -23,13 +27,15 @@ from sae_core.index.selection import (
     priorities,
     sample_exponent,
 )
+from sae_core.index.windows import Active
 from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
 
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
-_CPU_CHUNK, _GPU_CHUNK = 2**21, 2**27
-"""Pre-activations computed at once: what a CPU's cache holds, what a GPU needs to be busy."""
+HISTOGRAM_TOKENS = 2**13
+"""Twice as many tokens at the stream's start, and as many of each doubling of its length from there
+on, are in the histograms of pre-activations."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +61,19 @@ def histogram_width(sae: SAE, x: Float[Tensor, "tokens d_model"]) -> Float[Tenso
 
     Rounded to a quarter of an octave, so that rounding errors of the deviation do not show.
     """
-    pre = sae.pre_acts(x).double()
-    sd = pre.std(0, correction=0)
+    sd = torch.cat([pre.double().std(1, correction=0) for _, pre in feature_blocks(sae, x)])
     sd = torch.maximum(sd, 1e-3 * sae.effective_threshold().abs().double()).clamp(min=1e-6)
     octaves = torch.log2(sd * (2 * _WINDOW_SD / WindowHistogram.BINS))
     return torch.exp2((octaves * 4).round() / 4).float()
+
+
+def histogram_stride(place: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
+    """Of how many tokens about `place` in the stream one is in the histograms of pre-activations,
+    and how often it counts there: the largest power of two that is at most `place` over
+    `HISTOGRAM_TOKENS`, or 1.
+    """
+    exponent = torch.frexp((place // HISTOGRAM_TOKENS).clamp(min=1).double()).exponent - 1
+    return torch.ones_like(place) << exponent
 
 
 class FeatureStatistics:
@@ -85,165 +99,157 @@ class FeatureStatistics:
         self.acts = DoublingHistogram(self.threshold)
         self.pre_acts = WindowHistogram(self.threshold, width)
         self.pairs = PairCounts(device)
-        window = cfg.before + 1 + cfg.after
-        self._offsets = torch.arange(-cfg.before, cfg.after + 1, device=device)
         self.best = {
-            (name, unit): Best(d_sae, k, unit, window, device)
+            (name, unit): Best(d_sae, k, unit, device)
             for name, k in (("top", cfg.top), ("near_miss", cfg.near_misses))
             for unit in ("document", "row")
             if k
         }
-        self.sample = IntervalSample(self.threshold, window)
+        self.sample = IntervalSample(self.threshold)
         self._buffers: dict[str, list[Candidates]] = {"top": [], "near_miss": [], "sample": []}
-        self._buffered = 0
+        self._lists = BatchLists(sae, self.threshold, cfg.near_misses)
 
     def update(self, chunk: Chunk) -> None:
         """Count the tokens of these rows, which follow those of the last call."""
-        limit = _CPU_CHUNK if self._device.type == "cpu" else _GPU_CHUNK
-        rows, length = chunk.ids.shape
-        step = max(1, limit // (length * self.sae.cfg.d_sae))
-        for first in range(0, rows, step):
-            part = slice(first, first + step)
-            self._update(
-                Chunk(
-                    chunk.x[part],
-                    chunk.y[part],
-                    chunk.ids[part],
-                    chunk.valid[part],
-                    chunk.skip,
-                    chunk.row[part],
-                    chunk.start[part],
-                    chunk.document[part],
-                    chunk.source[part],
-                )
-            )
-
-    def _update(self, chunk: Chunk) -> None:
-        x = chunk.x.float()
-        pre = self.sae.pre_acts(x)
-        acts = self.sae.activate(pre)
-        self._reconstruction(x, chunk.y, acts, chunk.valid)
-        self.pre_acts.add(pre[chunk.valid])
-        # Special tokens and padding: neither active nor a near miss.
-        row, place = (~chunk.valid).nonzero(as_tuple=True)
-        acts[row, place] = 0
-        pre[row, place] = -torch.inf
-
-        fired = acts > 0
-        per_row = fired.sum(1)
-        self.active += per_row.sum(0)
-        self.early += fired[:, chunk.skip : chunk.skip + EARLY].sum((0, 1))
-        self.act_sum += acts.sum((0, 1), dtype=torch.float64)
-        self._count_sources(chunk.source, per_row)
-
-        strongest, where = acts.max(1)
-        largest = strongest.amax(0)
-        self.max_act = torch.maximum(self.max_act, largest)
-        self.acts.widen(largest)
-        self._offer_best("top", chunk, acts, strongest, where, floor=0.0)
+        row, column = chunk.valid.nonzero(as_tuple=True)
+        if not len(row):
+            return
+        position = column - chunk.skip
+        tokens = BatchTokens(
+            x=chunk.x[row, column].float(), row=row, column=column, document=chunk.document[row]
+        )
+        place = chunk.start[row] + position
+        near_bar = None
         if self._cfg.near_misses:
-            closest, where = pre.masked_fill_(fired, -torch.inf).max(1)
-            self._offer_best("near_miss", chunk, acts, closest, where, floor=-torch.inf)
-        self._active_tokens(chunk, acts, fired)
-        if self._buffered > max(MERGE_AT, 2 * len(self.sample.kept)):
-            self.merge()
+            # A list of documents is never harder to enter than the list of rows.
+            near_bar = self.best["near_miss", "document"].bar
+        active, near = self._lists.of(tokens, near_bar)
 
-    def _reconstruction(self, x: Tensor, y: Tensor, acts: Tensor, valid: Tensor) -> None:
-        wide = y[valid].double()
-        self.tokens += len(wide)
+        self.tokens += len(row)
+        self._reconstruction(tokens.x, chunk.y[row, column], active)
+        self._histogram(tokens.x, place, active)
+        self._count(active, column < chunk.skip + EARLY, chunk.source[row])
+        self.pairs.add(active.feature * self._vocab_size + chunk.ids[row, column][active.token])
+        self._offer(chunk, tokens, place, position, active, near)
+        self._merge_full()
+
+    def _reconstruction(self, x: Tensor, y: Tensor, active: Entries) -> None:
+        """Sums for FVU; features are added up in order of their numbers."""
+        wide = y.double()
         self.y_sum += wide.sum(0)
         self.y_square += wide.square().sum()
-        self.error += (wide - self.sae.output(acts, x)[valid].double()).square().sum()
+        token, order = active.token.sort(stable=True)
+        bounds = torch.searchsorted(token, torch.arange(len(x), device=token.device))
+        W_dec = self.sae.W_dec.detach()
+        recon = functional.embedding_bag(
+            active.feature[order],
+            W_dec,
+            bounds,
+            mode="sum",
+            per_sample_weights=active.value[order].to(W_dec.dtype),
+        )
+        self.error += (wide - self.sae.completed(recon, x).double()).square().sum()
 
-    def _count_sources(self, source: Tensor, per_row: Tensor) -> None:
+    def _histogram(self, x: Tensor, place: Tensor, active: Entries) -> None:
+        """Pre-activations of the sample's tokens; of active entries those of all tokens."""
+        if self._lists.columnwise:
+            self.pre_acts.add_active(active.feature, active.value)
+        stride = histogram_stride(place)
+        chosen = priorities(place, self._cfg.seed) % stride == 0
+        for weight in stride.unique().tolist():
+            some = x[chosen & (stride == weight)]
+            if len(some):
+                for features, pre in feature_blocks(self.sae, some):
+                    self.pre_acts.add(pre, features, weight)
+
+    def _count(self, active: Entries, early: Tensor, source: Tensor) -> None:
+        feature, value = active.feature, active.value
+        d_sae = len(self.active)
+        self.active += torch.bincount(feature, minlength=d_sae)
+        self.early += torch.bincount(feature[early[active.token]], minlength=d_sae)
+        self.act_sum.index_add_(0, feature, value.double())
+        largest = torch.zeros_like(self.max_act).scatter_reduce_(0, feature, value, "amax")
+        self.max_act = torch.maximum(self.max_act, largest)
+        self.acts.widen(largest)
+        self.acts.add(feature, value)
         needed = int(source.max()) + 1
         if needed > len(self.by_source):
-            more = self.by_source.new_zeros((needed - len(self.by_source), per_row.shape[1]))
+            more = self.by_source.new_zeros((needed - len(self.by_source), d_sae))
             self.by_source = torch.cat([self.by_source, more])
-        self.by_source.index_add_(0, source, per_row)
-
-    def _offer_best(
-        self,
-        name: str,
-        chunk: Chunk,
-        acts: Tensor,
-        value: Float[Tensor, "rows d_sae"],
-        where: Int[Tensor, "rows d_sae"],
-        floor: float,
-    ) -> None:
-        """Buffer each row's best token of the features whose best list it may enter."""
-        # A list of documents is never harder to enter than the list of rows.
-        bar = self.best[name, "document"].bar.clamp(min=floor)
-        row, feature = (value > bar).nonzero(as_tuple=True)
-        self._offer(name, chunk, acts, row, where[row, feature], feature, value[row, feature])
-
-    def _active_tokens(self, chunk: Chunk, acts: Tensor, fired: Tensor) -> None:
-        length, d_sae = acts.shape[1:]
-        flat = fired.view(-1).nonzero()[:, 0]
-        feature = flat % d_sae
-        token = flat // d_sae
-        value = acts.view(-1)[flat]
-        self.pairs.add(feature * self._vocab_size + chunk.ids.view(-1)[token])
-        self.acts.add(feature, value)
-        if not self._cfg.per_interval:
-            return
-        row, position = token // length, token % length
-        place = chunk.start[row] + position - chunk.skip
-        priority = priorities(place, self._cfg.seed)
-        exponent = sample_exponent(self.acts.largest)
-        keep = self.sample.matters(feature, value, priority, exponent)
-        self._offer(
-            "sample",
-            chunk,
-            acts,
-            row[keep],
-            position[keep],
-            feature[keep],
-            value[keep],
-            priority[keep],
-        )
+        key = source[active.token] * d_sae + feature
+        self.by_source.view(-1).scatter_add_(0, key, torch.ones_like(key))
 
     def _offer(
         self,
-        name: str,
         chunk: Chunk,
-        acts: Tensor,
-        row: Tensor,
+        tokens: BatchTokens,
+        place: Tensor,
         position: Tensor,
-        feature: Tensor,
-        value: Tensor,
-        priority: Tensor | None = None,
+        active: Entries,
+        near: Entries,
     ) -> None:
-        length, d_sae = acts.shape[1:]
-        near = position[:, None] + self._offsets
-        inside = (near >= 0) & (near < length)
-        flat = (row[:, None] * length + near.clamp(0, length - 1)) * d_sae + feature[:, None]
-        window = (acts.view(-1)[flat] / self.pre_acts.width[feature][:, None]) * inside
-        self._buffers[name].append(
-            Candidates(
-                feature,
-                chunk.document[row],
-                chunk.row[row],
-                position - chunk.skip,
-                torch.zeros_like(feature) if priority is None else priority,
-                value,
-                window.half(),
+        """Buffer the entries that may be kept as contexts."""
+        around = Active(active.feature, active.token, active.value, tokens.row, position)
+
+        def offer(name: str, entries: Entries, priority: Tensor) -> None:
+            feature, token = entries.feature, entries.token
+            scale = self.pre_acts.width[feature]
+            windows = around.windows(feature, token, scale, self._cfg.before, self._cfg.after)
+            self._buffers[name].append(
+                Candidates(
+                    feature.int(),
+                    tokens.document[token].int(),
+                    chunk.row[tokens.row[token]].int(),
+                    position[token].short(),
+                    priority,
+                    entries.value,
+                    windows,
+                )
             )
-        )
-        self._buffered += len(feature)
+
+        bar = self.best["top", "document"].bar
+        top = active[active.value > bar[active.feature]]
+        offer("top", top, torch.zeros_like(top.feature))
+        if self._cfg.near_misses:
+            offer("near_miss", near, torch.zeros_like(near.feature))
+        if self._cfg.per_interval:
+            priority = priorities(place[active.token], self._cfg.seed)
+            exponent = sample_exponent(self.acts.largest)
+            keep = self.sample.matters(active.feature, active.value, priority, exponent)
+            offer("sample", active[keep], priority[keep])
+
+    def _merge_full(self) -> None:
+        """Merge the buffers that have grown beyond what is kept already."""
+        kept = {
+            "top": len(self.best["top", "row"].kept),
+            "near_miss": len(self.best["near_miss", "row"].kept) if self._cfg.near_misses else 0,
+            "sample": len(self.sample.kept),
+        }
+        for name, buffer in self._buffers.items():
+            # The first near misses set the bar that keeps the lists short.
+            first = name == "near_miss" and not kept[name]
+            if first or sum(map(len, buffer)) > max(MERGE_AT, kept[name]):
+                self._merge(name)
 
     def merge(self) -> None:
         """Take what is buffered into what is kept."""
-        for name in ("top", "near_miss"):
-            if self._buffers[name]:
-                new = Candidates.cat(self._buffers[name])
-                self.best[name, "document"].merge(new)
-                self.best[name, "row"].merge(new)
-        if self._buffers["sample"]:
-            new = Candidates.cat(self._buffers["sample"])
+        for name in self._buffers:
+            self._merge(name)
+
+    def _merge(self, name: str) -> None:
+        if not self._buffers[name]:
+            return
+        new = Candidates.cat(self._buffers[name])
+        self._buffers[name] = []
+        if name == "sample":
             self.sample.merge(new, sample_exponent(self.acts.largest))
-        self._buffers = {name: [] for name in self._buffers}
-        self._buffered = 0
+        else:
+            self.best[name, "document"].merge(new)
+            self.best[name, "row"].merge(new)
+
+    def pre_activation_counts(self) -> Int[Tensor, "d_sae 58"]:
+        """Histograms of pre-activations of all tokens (`WindowHistogram.scaled`)."""
+        return self.pre_acts.scaled(self.tokens, self._lists.columnwise)
 
     def totals(self) -> dict[str, float]:
         """`l0`, `fvu` and `dead` so far, as `sae_core.metrics` defines them; NaN where the tokens
@@ -267,7 +273,7 @@ class FeatureStatistics:
             "tokens": self.tokens,
             "sums": {name: getattr(self, name).cpu() for name in self._SUMS},
             "acts": self.acts.state(),
-            "pre_acts": self.pre_acts.counts.cpu(),
+            "pre_acts": self.pre_acts.state(),
             "width": self.pre_acts.width.cpu(),
             "pairs": self.pairs.state(),
             "best": {f"{n}/{unit}": best.state() for (n, unit), best in self.best.items()},
@@ -280,7 +286,7 @@ class FeatureStatistics:
         for name in self._SUMS:
             setattr(self, name, state["sums"][name].to(self._device))
         self.acts.load(state["acts"])
-        self.pre_acts.counts = state["pre_acts"].to(self._device)
+        self.pre_acts.load(state["pre_acts"])
         self.pre_acts.width = state["width"].to(self._device)
         self.pairs.load(state["pairs"])
         for (name, unit), best in self.best.items():

@@ -77,7 +77,6 @@ def write_index(
         contexts,
         stored.place,
         cfg.intervals + 2,
-        cfg.before,
         tokens,
         sources,
         logits,

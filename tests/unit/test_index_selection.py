@@ -17,21 +17,23 @@ from sae_core.index.selection import (
     rank_in_group,
     sample_exponent,
 )
+from sae_core.index.statistics import HISTOGRAM_TOKENS, histogram_stride
+from sae_core.index.windows import Windows
 
 
 def candidates(
     feature: torch.Tensor, value: torch.Tensor, place: torch.Tensor, seed: int = 0
 ) -> Candidates:
     """One candidate a row; ten rows a document."""
-    zero = torch.zeros_like(place)
+    one = torch.ones_like(place, dtype=torch.uint8)
     return Candidates(
-        feature,
-        place // 10,
-        place,
-        zero,
+        feature.int(),
+        (place // 10).int(),
+        place.int(),
+        torch.zeros_like(place, dtype=torch.int16),
         priorities(place, seed),
         value.float(),
-        value[:, None].half(),
+        Windows(one, one, value.half()),
     )
 
 
@@ -64,7 +66,7 @@ def test_priorities_match_splitmix64() -> None:
 
 def sampled(values: np.ndarray, seed: int, pieces: int, shuffle: bool) -> list[int]:
     """Places of the five tokens chosen from the interval [40, 60) of one feature's values."""
-    sample = IntervalSample(torch.zeros(1), 1)
+    sample = IntervalSample(torch.zeros(1))
     order = np.random.default_rng(seed).permutation(len(values)) if shuffle else range(len(values))
     largest = torch.zeros(1)
     for part in np.array_split(np.array(order), pieces):
@@ -110,7 +112,7 @@ def test_interval_sample_is_uniform_and_independent_of_order() -> None:
 
 def test_interval_sample_keeps_few() -> None:
     generator = torch.Generator().manual_seed(0)
-    sample = IntervalSample(torch.zeros(3), 1)
+    sample = IntervalSample(torch.zeros(3))
     feature = torch.randint(3, (5000,), generator=generator)
     value = torch.rand(5000, generator=generator) * 10
     exponent = sample_exponent(torch.full((3,), 10.0))
@@ -137,7 +139,7 @@ def test_best_is_exact_however_it_is_fed(unit: str) -> None:
         ranked = sorted(best.values(), key=lambda item: (-item[0], item[1]))[:8]
         expected += [(f, v, p) for v, p in ranked]
     for size in (1, 17, 3000):
-        best_ = Best(5, 8, unit, 1, torch.device("cpu"))
+        best_ = Best(5, 8, unit, torch.device("cpu"))
         for first in range(0, n, size):
             best_.merge(everything[place[first : first + size]])
         kept = best_.kept
@@ -188,7 +190,7 @@ def test_window_histogram() -> None:
     centre, width = torch.tensor([1.0, -3.0]), torch.tensor([0.1, 0.5])
     histogram = WindowHistogram(centre, width)
     for part in pre.split(700):
-        histogram.add(part)
+        histogram.add(part.T)
     for f in range(2):
         place = np.floor((pre[:, f] - centre[f]).numpy() / width[f].numpy()) + 28
         expected = np.bincount(np.clip(place, -1, 56).astype(int) + 1, minlength=58)
@@ -207,13 +209,55 @@ def test_the_middle_edge_of_a_window_is_the_comparison_with_the_threshold() -> N
             close.append(value)
     pre = torch.stack([*close, centre + width, centre - width, centre + 40 * width])
     histogram = WindowHistogram(centre, width)
-    histogram.add(pre)
+    histogram.add(pre.T)
     assert histogram.counts[:, 29:].sum(1).tolist() == (pre > centre).sum(0).tolist() == [5] * 6
     assert histogram.counts.sum(1).tolist() == [len(pre)] * 6
     assert (
         histogram.counts[:, 28].tolist()
         == ((pre <= centre) & ((pre - centre) / width >= -1)).sum(0).tolist()
     )
+
+
+def test_histograms_of_a_sample_stand_for_all_tokens() -> None:
+    """Every share of the histogram within five standard errors; what is active to the token."""
+    generator = torch.Generator().manual_seed(6)
+    n = 200_000
+    centre, width = torch.tensor([1.0, 9.0, -9.0]), torch.tensor([0.2, 0.3, 0.4])
+    pre = torch.randn(3, n, generator=generator)
+    place = torch.arange(n)
+    stride = histogram_stride(place)
+    chosen = priorities(place, 0) % stride == 0
+    assert bool(chosen[: 2 * HISTOGRAM_TOKENS].all())
+    assert stride[[0, 2**14 - 1, 2**14, 2**15, n - 1]].tolist() == [1, 1, 2, 4, 16]
+    assert HISTOGRAM_TOKENS < int(chosen.sum()) < 7 * HISTOGRAM_TOKENS
+    whole, sample = WindowHistogram(centre, width), WindowHistogram(centre, width)
+    whole.add(pre)
+    for weight in stride.unique().tolist():
+        sample.add(pre[:, chosen & (stride == weight)], weight=weight)
+    feature, token = (pre > centre[:, None]).nonzero(as_tuple=True)
+    sample.add_active(feature, pre[feature, token])
+    assert whole.counts.sum(1).tolist() == [n] * 3
+    for exact in (True, False):
+        counts = sample.scaled(n, exact)
+        assert counts.sum(1).tolist() == [n] * 3
+        assert int(counts.min()) >= 0
+        share = whole.counts.double() / n
+        error = 5 * (1.4 * share / HISTOGRAM_TOKENS).sqrt() + 1e-3
+        assert bool(((counts / n - share).abs() < error).all())
+        right = counts[:, 29:] == whole.counts[:, 29:]
+        assert bool(right.all()) == exact
+    # Of all tokens nothing is rounded.
+    whole.add_active(feature, pre[feature, token])
+    assert torch.equal(whole.scaled(n, True), whole.counts)
+    assert torch.equal(whole.scaled(n, False), whole.counts)
+
+
+def test_what_no_sampled_token_shows_is_put_next_to_the_threshold() -> None:
+    histogram = WindowHistogram(torch.zeros(1), torch.ones(1))
+    histogram.add(torch.tensor([[2.5]]))
+    histogram.add_active(torch.tensor([0]), torch.tensor([2.5]))
+    counts = histogram.scaled(3, True)[0]
+    assert (int(counts[28]), int(counts[31]), int(counts.sum())) == (2, 1, 3)
 
 
 def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,151 @@
+"""A batch of tokens as the two lists that statistics are made from.
+
+*Active* entries are all (feature, token) with an activation. *Near misses* are inactive entries
+whose pre-activation exceeds a feature's bar, the least of those kept so far.
+
+Where features depend on their own pre-activation alone, both are entries above one cut, the lower
+of threshold and bar. While most features have no bar yet, and for architectures that decide by all
+features of a token, the lists are made from whole arrays, of which each row's best near miss is
+taken.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_core.index.entries import Entries, Lists, PlainLists, block_size, feature_blocks
+from sae_core.index.screening import ScreenedLists
+from sae_core.sae import SAE, JumpReLUSAE, ReLUSAE
+
+_OPEN = 1 / 64
+"""Share of features without a bar up to which entries above cuts are listed."""
+
+
+@dataclass(frozen=True)
+class BatchTokens:
+    """The tokens that count of some rows, row after row."""
+
+    x: Float[Tensor, "tokens d_model"]
+    """float32."""
+    row: Int[Tensor, " tokens"]
+    """Row of the batch."""
+    column: Int[Tensor, " tokens"]
+    document: Int[Tensor, " tokens"]
+
+
+class BatchLists:
+    """Makes the lists of one SAE."""
+
+    def __init__(self, sae: SAE, threshold: Float[Tensor, " d_sae"], near_misses: int) -> None:
+        """`near_misses` is how many are kept of each feature."""
+        self._sae, self._threshold, self._kept = sae, threshold, near_misses
+        self.columnwise = isinstance(sae, JumpReLUSAE | ReLUSAE)
+        """Whether what is active is what exceeds the threshold, with that value."""
+        self._lists: Lists | None = None
+        self._open = bool(near_misses)
+
+    def of(
+        self, tokens: BatchTokens, bar: Float[Tensor, " d_sae"] | None
+    ) -> tuple[Entries, Entries]:
+        """Active entries, sorted by feature, then token; and near misses above `bar` (None: none
+        are wanted), among which may be some that are not among the best of the batch.
+        """
+        if self._open and self.columnwise:
+            assert bar is not None
+            self._open = float(bar.isinf().float().mean()) > _OPEN
+        if self._open or not self.columnwise:
+            return self._from_arrays(tokens, bar)
+        if self._lists is None:
+            self._lists = self._chosen(tokens.x)
+        cut = self._threshold if bar is None else torch.minimum(self._threshold, bar)
+        entries = self._lists.above(tokens.x, cut)
+        fired = entries.value > self._threshold[entries.feature]
+        return entries[fired], entries[~fired]
+
+    def _chosen(self, x: Tensor) -> Lists:
+        if x.is_cuda:
+            return ScreenedLists(self._sae, x)
+        return PlainLists(self._sae)
+
+    def _from_arrays(self, tokens: BatchTokens, bar: Tensor | None) -> tuple[Entries, Entries]:
+        active, near = [], []
+        for features, first, part, pre, acts in self._arrays(tokens):
+            fired = acts > 0
+            feature, token = fired.nonzero(as_tuple=True)
+            value = acts[feature, token]
+            active.append(Entries(feature + features.start, token + first, value))
+            if bar is not None:
+                misses = self._misses(part, pre.masked_fill(fired, -torch.inf), bar[features])
+                near.append(
+                    Entries(misses.feature + features.start, misses.token + first, misses.value)
+                )
+        whole = Entries.cat(active)
+        if not self.columnwise:
+            whole = whole[(whole.feature * len(tokens.x) + whole.token).argsort()]
+        return whole, Entries.cat(near) if near else whole[whole.feature[:0]]
+
+    def _arrays(
+        self, tokens: BatchTokens
+    ) -> Iterator[tuple[slice, int, BatchTokens, Tensor, Tensor]]:
+        """Pre-activations and activations `[features, tokens]`: of some features and all tokens, or
+        of all features and some rows; with these features, the first token, and the tokens.
+        """
+        if self.columnwise:
+            for features, pre in feature_blocks(self._sae, tokens.x):
+                fired = pre > self._threshold[features, None]
+                yield features, 0, tokens, pre, pre * fired
+            return
+        counts = torch.bincount(tokens.row).tolist()
+        step = max(1, block_size(tokens.x.device) // self._sae.cfg.d_sae)
+        first = 0
+        for count in _grouped(counts, step):
+            some = slice(first, first + count)
+            part = BatchTokens(
+                tokens.x[some],
+                tokens.row[some] - tokens.row[first],
+                tokens.column[some],
+                tokens.document[some],
+            )
+            pre = self._sae.pre_acts(part.x)
+            yield slice(0, self._sae.cfg.d_sae), first, part, pre.T, self._sae.activate(pre).T
+            first += count
+
+    def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor) -> Entries:
+        """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept."""
+        rows, length = int(tokens.row[-1]) + 1, int(tokens.column.max()) + 1
+        whole = pre.new_full((len(pre), rows * length), -torch.inf)
+        whole[:, tokens.row * length + tokens.column] = pre
+        largest, column = whole.view(len(pre), rows, length).max(2)
+        where = torch.zeros(rows * length, dtype=torch.int64, device=pre.device)
+        where[tokens.row * length + tokens.column] = torch.arange(len(tokens.x), device=pre.device)
+        # What is not among the best documents of these rows is not among the best of all.
+        starts = tokens.row.diff(prepend=tokens.row.new_full((1,), -1)) > 0
+        document = tokens.document[starts].unique(return_inverse=True)[1]
+        present = tokens.row[starts]
+        if int(document.max()) + 1 >= self._kept:
+            by_document = pre.new_full((len(pre), int(document.max()) + 1), -torch.inf)
+            by_document.scatter_reduce_(
+                1, document.expand(len(pre), -1), largest[:, present], "amax"
+            )
+            last = by_document.topk(self._kept, dim=1).values[:, -1]
+            keep = (largest > bar[:, None]) & (largest >= last[:, None])
+        else:
+            keep = largest > bar[:, None]
+        feature, row = keep.nonzero(as_tuple=True)
+        token = where[row * length + column[feature, row]]
+        return Entries(feature, token, largest[feature, row])
+
+
+def _grouped(counts: list[int], most: int) -> Iterator[int]:
+    """Sums of neighbouring counts, each at most `most` unless it is of one count alone."""
+    total = 0
+    for count in counts:
+        if total and total + count > most:
+            yield total
+            total = 0
+        total += count
+    if total:
+        yield total

@@ -1,0 +1,89 @@
+"""Lists of the entries (feature, token) of pre-activations that are above a cut: no more is needed
+of most of them.
+
+    entries = {(f, t): pre_acts[t, f] > cut[f]},   sorted by feature, then token
+
+`PlainLists` computes every pre-activation in float32, a few features at a time, so that memory
+stays bounded at any width. `sae_core.index.screening.ScreenedLists` makes the same lists on a GPU,
+where a product of lower precision finds the entries that may belong to them.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sae_core.sae import SAE, GatedSAE
+
+_CPU_BLOCK, _GPU_BLOCK = 2**21, 2**27
+"""Pre-activations computed at once: what a CPU's cache holds, what a GPU needs to be busy."""
+
+
+@dataclass(frozen=True)
+class Entries:
+    """Columns of equal length n."""
+
+    feature: Int[Tensor, " n"]
+    token: Int[Tensor, " n"]
+    value: Float[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.feature)
+
+    def __getitem__(self, chosen: Tensor) -> "Entries":
+        return Entries(self.feature[chosen], self.token[chosen], self.value[chosen])
+
+    @classmethod
+    def cat(cls, parts: "list[Entries]") -> "Entries":
+        """All parts, in order."""
+        columns = zip(*((p.feature, p.token, p.value) for p in parts), strict=True)
+        return cls(*map(torch.cat, columns))
+
+
+class Lists(Protocol):
+    """What lists entries above a cut."""
+
+    def above(self, x: Float[Tensor, "tokens d_model"], cut: Float[Tensor, " d_sae"]) -> Entries:
+        """The entries of float32 `x` whose pre-activation exceeds `cut`, with its float32 value."""
+        ...
+
+
+def block_size(device: torch.device) -> int:
+    """Pre-activations that are worth computing at once on a device."""
+    return _CPU_BLOCK if device.type == "cpu" else _GPU_BLOCK
+
+
+def bias_of(sae: SAE) -> Float[Tensor, " d_sae"]:
+    """What is added to `x @ W_enc`."""
+    return (sae.b_gate if isinstance(sae, GatedSAE) else sae.b_enc).detach()
+
+
+def feature_blocks(
+    sae: SAE, x: Float[Tensor, "tokens d_model"]
+) -> Iterator[tuple[slice, Float[Tensor, "some tokens"]]]:
+    """Pre-activations `[features, tokens]` in float32, a block of features after another."""
+    W_enc, bias = sae.W_enc.detach(), bias_of(sae)
+    step = max(1, block_size(x.device) // max(len(x), 1))
+    for first in range(0, sae.cfg.d_sae, step):
+        some = slice(first, first + step)
+        yield some, torch.addmm(bias[some, None], W_enc[:, some].T, x.T)
+
+
+class PlainLists:
+    """Lists from a float32 product, for every device."""
+
+    def __init__(self, sae: SAE) -> None:
+        self._sae = sae
+
+    def above(self, x: Float[Tensor, "tokens d_model"], cut: Float[Tensor, " d_sae"]) -> Entries:
+        """As `Lists.above`."""
+        parts = []
+        for some, pre in feature_blocks(self._sae, x):
+            flat = (pre > cut[some, None]).view(-1).nonzero()[:, 0]
+            feature = flat // len(x)
+            token = flat - feature * len(x)
+            parts.append(Entries(feature + some.start, token, pre.view(-1)[flat]))
+        return Entries.cat(parts)

@@ -1,0 +1,172 @@
+"""Lists of entries above a cut, by a plain product and by a screened one, against whole arrays."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sae_core.config import Architecture, SAEConfig
+from sae_core.index import screening
+from sae_core.index.batch_lists import BatchLists, BatchTokens
+from sae_core.index.entries import PlainLists
+from sae_core.index.screening import ScreenedLists
+from sae_core.index.selection import Best, Candidates
+from sae_core.index.windows import Active, Windows
+from sae_core.sae import SAE
+
+SHAPES = [(5, 3, 1), (48, 130, 37), (257, 1001, 64)]
+"""d_model, d_sae, tokens."""
+
+
+def random_sae(d_model: int, d_sae: int, architecture: Architecture = "jumprelu") -> SAE:
+    torch.manual_seed(d_sae)
+    k = 4 if architecture == "topk" else None
+    sae = SAE.build(SAEConfig(architecture=architecture, d_model=d_model, d_sae=d_sae, k=k))
+    for parameter in sae.parameters():
+        parameter.data.normal_()
+    # Norms of all sizes, a feature that nothing moves, and one of subnormal float16 numbers.
+    sae.W_enc.data *= torch.logspace(-3, 3, d_sae)
+    sae.W_enc.data[:, 0] = 0
+    sae.W_enc.data[1:, 1] *= 1e-7
+    if architecture == "jumprelu":
+        sae.get_parameter("threshold").data = sae.W_enc.norm(dim=0) * 1.5 + 0.1
+    return sae
+
+
+def inputs(d_model: int, tokens: int, dtype: torch.dtype) -> Tensor:
+    """Activations with a large mean, one outlying channel and one outlying token."""
+    x = torch.randn(tokens, d_model) + 3 * torch.randn(d_model)
+    x[:, 0] *= 100
+    x[-1] *= 1e6
+    return x.to(dtype).float()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("d_model", "d_sae", "tokens"), SHAPES)
+@pytest.mark.parametrize("kind", ["plain", "screened"])
+def test_lists_are_what_whole_arrays_say(
+    kind: str,
+    d_model: int,
+    d_sae: int,
+    tokens: int,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sae_core.index.entries._CPU_BLOCK", 50 * tokens)
+    monkeypatch.setattr(screening, "_BLOCK", 50 * tokens)
+    sae, x = random_sae(d_model, d_sae), inputs(d_model, tokens, dtype)
+    lists = PlainLists(sae) if kind == "plain" else ScreenedLists(sae, x)
+    pre = sae.pre_acts(x).T
+    exact = (sae.W_enc.double().T @ x.double().T) + sae.b_enc.double()[:, None]
+    error = 1e-5 * sae.W_enc.norm(dim=0)[:, None] * x.norm(dim=1) + 1e-6
+    spread = torch.linspace(-3, 3, d_sae)[torch.randperm(d_sae)] * pre.abs().median()
+    for cut in (sae.effective_threshold(), spread, torch.full((d_sae,), -torch.inf)):
+        entries = lists.above(x, cut)
+        key = entries.feature * tokens + entries.token
+        assert bool((key.diff() > 0).all())
+        listed = torch.zeros_like(pre, dtype=torch.bool)
+        listed[entries.feature, entries.token] = True
+        # What is not within rounding of the cut is listed exactly if it is above it.
+        assert bool((listed | (exact < cut[:, None] + error)).all())
+        assert bool((~listed | (exact > cut[:, None] - error)).all())
+        difference = (entries.value - exact[entries.feature, entries.token]).abs()
+        assert bool((difference <= error[entries.feature, entries.token]).all())
+
+
+@pytest.mark.parametrize(("d_model", "d_sae", "tokens"), SHAPES[1:])
+def test_the_screening_product_never_loses_what_is_above_the_cut(
+    d_model: int, d_sae: int, tokens: int
+) -> None:
+    """And lets few others pass: those within twice what the rounding of float16 takes."""
+    sae, x = random_sae(d_model, d_sae), inputs(d_model, tokens, torch.float32)
+    sae.b_enc.data.zero_()
+    lists = ScreenedLists(sae, x[:-1])
+    exact = sae.W_enc.double().T @ x.double().T
+    size = sae.W_enc.double().norm(dim=0)[:, None] * (x - x[:-1].mean(0)).double().norm(dim=1)
+    for share in (0.01, 0.3):
+        # A cut at one of the feature's own values, and just below it.
+        cut = exact.sort(dim=1, descending=True).values[:, int(share * (tokens - 1))].float()
+        cut = torch.nextafter(cut, torch.tensor(-torch.inf))
+        passed = torch.zeros_like(exact, dtype=torch.bool)
+        for entries in lists._candidates(x, cut):
+            passed[entries.feature, entries.token] = True
+        above = exact > cut.double()[:, None]
+        assert bool((passed | ~above).all())
+        assert bool(above.any())
+        margin = (2 * 2**-10 + 2 * (d_model + 11) * 2**-22) * size + 1e-2 * cut.abs()[:, None]
+        ordinary = slice(2, None)
+        assert bool((~passed | (exact > cut[:, None] - margin))[ordinary, :-1].all())
+
+
+@pytest.mark.parametrize("architecture", ["jumprelu", "standard", "topk", "gated"])
+@pytest.mark.parametrize("seed", [0, 1])
+def test_batches_as_lists_find_the_active_and_the_nearest(
+    architecture: Architecture, seed: int
+) -> None:
+    """Active entries of every batch, and near misses of which the best of all are the best."""
+    d_model, d_sae, kept = 7, 40, 3
+    sae = random_sae(d_model, d_sae, architecture)
+    generator = torch.Generator().manual_seed(seed)
+    best = Best(d_sae, kept, "document", torch.device("cpu"))
+    lists = BatchLists(sae, sae.effective_threshold(), kept)
+    everything = []
+    for number in range(12):
+        row = torch.randint(0, 6, (50,), generator=generator).sort().values
+        row = row.unique(return_inverse=True)[1]
+        column = torch.arange(50)
+        x = torch.randn(50, d_model, generator=generator)
+        tokens = BatchTokens(x=x, row=row, column=column, document=row + 6 * number)
+        active, near = lists.of(tokens, best.bar)
+        acts = sae.encode(x).T
+        dense = torch.zeros_like(acts)
+        dense[active.feature, active.token] = active.value
+        torch.testing.assert_close(dense, acts, atol=1e-5, rtol=1e-5)
+        assert bool(((active.feature * 50 + active.token).diff() > 0).all())
+        none = Windows(torch.zeros(len(near), dtype=torch.uint8), *[torch.empty(0)] * 2)
+        document = tokens.document[near.token].int()
+        place = (near.token + 50 * number).int()
+        best.merge(
+            Candidates(
+                near.feature.int(), document, place, place.short(), place.long(), near.value, none
+            )
+        )
+        pre = sae.pre_acts(x).T.masked_fill(acts > 0, -torch.inf)
+        everything.append(
+            torch.stack([pre[:, tokens.document == d].amax(1) for d in tokens.document.unique()], 1)
+        )
+    expected = torch.cat(everything, 1).sort(dim=1, descending=True).values[:, :kept]
+    for feature in range(d_sae):
+        mine = best.kept.value[best.kept.feature == feature]
+        wanted = expected[feature][expected[feature] > -torch.inf]
+        torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.05, 0.9])
+def test_windows_are_cut_from_the_list_as_from_whole_arrays(density: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    d_sae, before, after = 6, 5, 2
+    # Row 1 lacks tokens that do not count.
+    row = torch.tensor([0] * 12 + [1] * 9 + [2] * 3)
+    position = torch.tensor([*range(12), 0, 1, 2, 5, 6, 7, 8, 11, 12, *range(3)])
+    acts = torch.rand(d_sae, 3, 13, generator=generator)
+    acts *= torch.rand(acts.shape, generator=generator) < density
+    listed = acts[:, row, position]
+    feature, token = listed.nonzero(as_tuple=True)
+    around = Active(feature, token, listed[feature, token], row, position)
+    every = torch.cartesian_prod(torch.arange(d_sae), torch.arange(len(row)))
+    scale = torch.linspace(0.5, 2, len(every))
+    windows = around.windows(every[:, 0], every[:, 1], scale, before, after)
+    counted = torch.zeros(3, 13, dtype=torch.bool)
+    counted[row, position] = True
+    acts *= counted
+    padded = torch.nn.functional.pad(acts, (before, after))
+    chosen = torch.randperm(len(every), generator=generator)
+    taken = windows[chosen]
+    ends = taken.count.cumsum(0, dtype=torch.int64)
+    for n, i in enumerate(chosen.tolist()):
+        f, t = every[i].tolist()
+        expected = padded[f, row[t], position[t] : position[t] + before + 1 + after] / scale[i]
+        expected[before] = 0
+        part = slice(int(ends[n]) - int(taken.count[n]), int(ends[n]))
+        whole = torch.zeros(before + 1 + after)
+        whole[taken.position[part].long()] = taken.value[part].float()
+        assert torch.equal(whole, expected.half().float())
