@@ -18,7 +18,7 @@ ARCHITECTURES: dict[str, Architecture] = {
 ROUNDED = {
     "sparsify": {"b_enc"},
     "hook_z": {"b_enc"},
-    "llama_scope": {"W_dec", "threshold"},
+    "llama_scope": {"W_enc", "b_enc", "W_dec", "b_dec", "threshold"},
 }
 
 
