@@ -1,12 +1,14 @@
 // @ts-check
-/* What is wrong with where things are: text that is cut off, things over each other, things that
-   leave their card or the window. Each check returns sentences. */
+/* What is wrong with where things are: text that is cut off or squeezed, things over each other,
+   things that leave their card or the window. Each check returns sentences. */
 
 (() => {
   /** @typedef {{left: number, top: number, right: number, bottom: number}} Box */
 
   const { visual } = /** @type {any} */ (globalThis);
   const { CARD, SHORTEST, TOUCHING } = visual;
+  const MANY_LINES = 4; // that one text is broken into
+  const SHORT_LINE = 7; // letters in each of them on average
   const { boxOf, bring, describe, frames, inside, layer, letters, meet } = visual;
   const { overflow, painted, paints, shown, size, tall, wide, willing } = visual;
   /** @type {() => {node: Text, element: Element, rects: Box[]}[]} */
@@ -53,6 +55,16 @@
     return all("input[type=number]")
       .filter((field) => field.scrollWidth > field.clientWidth + 1)
       .map((field) => `${describe(field)} is too narrow for ${field.value}`);
+  }
+
+  /** Text in a box so narrow that it is read down in place of along. */
+  function squeezed() {
+    return texts().flatMap(({ node, element, rects }) => {
+      const lines = new Set(rects.filter((rect) => wide(rect) >= 1).map((rect) => Math.round(rect.top)));
+      const length = (node.textContent ?? "").trim().length;
+      if (lines.size < MANY_LINES || length / lines.size >= SHORT_LINE) return [];
+      return [`${describe(element)} is squeezed: ${length} letters in ${lines.size} lines`];
+    });
   }
 
   /** @param {Element} a @param {Element} b */
@@ -132,5 +144,5 @@
     return [...says];
   }
 
-  Object.assign(visual, { cut: () => [...cut(), ...cutNumbers()], escapes, overlaps });
+  Object.assign(visual, { cut: () => [...cut(), ...cutNumbers()], escapes, overlaps, squeezed });
 })();

@@ -79,6 +79,17 @@ def test_a_ladder_is_climbed_and_a_row_is_taken(
     expect(page.locator(".ladder-chart")).to_have_count(2)
     expect(page.locator(".ladder-chart.fires .dot")).to_have_count(4)
     expect(page.locator(".ladder-chart.fires .dot.usable")).to_have_count(sum(verdicts))
+    # However narrow the band, its name is whole; a scale ends near the largest value.
+    name, plot = (
+        page.locator(f".ladder-chart.fires .{part}").bounding_box()
+        for part in ("band-name", "plot")
+    )
+    assert name is not None
+    assert plot is not None
+    assert plot["x"] - 1 <= name["x"] < name["x"] + name["width"] <= plot["x"] + plot["width"] + 1
+    highest = max(row["fires"] for row in ladder["rows"])
+    end = next(end for end in (10, 25, 50, 100) if 100 * highest <= end)
+    expect(page.locator(".ladder-chart.fires .y span").last).to_have_text(f"{end}\u00a0%")
     # What is found stands in the address, and on the slider.
     assert query(page) | {"edits": ""} == {
         "prompt": PROMPT,
@@ -167,7 +178,7 @@ def test_places_say_which_tokens_they_are(site: Site, opened: Opened) -> None:
     expect(note).to_contain_text("never steered")
     page.get_by_role("button", name="Generate").click()
     expect(page.locator("#edit-summary")).to_contain_text("on new tokens (3 tokens)")
-    expect(page.locator("#edit-size")).to_contain_text("Together they change the activation by 0.")
+    expect(page.locator("#edit-size")).to_contain_text("It changes the activation by 0.")
     where.select_option("list")
     page.get_by_label("Token numbers").fill("0")
     page.get_by_role("button", name="Generate").click()

@@ -189,6 +189,9 @@ def test_it_fits_a_phone(site: Site, opened: Opened) -> None:
     page.set_viewport_size({"width": 320, "height": 700})
     wide = part.evaluate("node => node.scrollWidth - node.clientWidth")
     assert wide <= 0
+    # Words have the width below the numbers, too.
+    room = "rows => rows.map(e => e.querySelector('.beside').clientWidth / e.clientWidth)"
+    assert min(rows(part).evaluate_all(room)) > 0.85
     first = answer(site, earlier=True)["effects"][0]
     rows(part).first.locator(".pick.id").tap()
     feature = page.get_by_role("region", name="Selected feature")

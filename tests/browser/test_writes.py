@@ -59,3 +59,12 @@ def test_the_list_with_its_filters_fits_a_small_phone(site: Site, opened: Opened
     expect(page.locator("th[aria-sort]")).to_contain_text("writes")
     wide = page.evaluate("document.documentElement.scrollWidth")
     assert wide <= 320
+    # Six numbers in two lines of three, each below its head's column.
+    places = "cells => cells.map(e => [e.offsetLeft, e.offsetTop - e.parentElement.offsetTop])"
+    heads = page.locator("thead th.n").evaluate_all(places)
+    cells = page.locator("tbody tr").first.locator("td.n").evaluate_all(places)
+    assert len(heads) == 6
+    assert [left for left, _ in heads] == [left for left, _ in cells]
+    for columns in (heads, cells):
+        assert len({left for left, _ in columns}) == 3
+        assert len({top for _, top in columns}) == 2

@@ -59,7 +59,7 @@ class View:
     more_contrast: bool = False
 
 
-SHAPE: Final = ("cut", "overlaps", "escapes")
+SHAPE: Final = ("cut", "squeezed", "overlaps", "escapes")
 VIEWS: Final = (
     View(name="1440", width=1440, height=900, checks=(*SHAPE, "contrast in all states", "sheets")),
     View(name="1024", width=1024, height=768, checks=SHAPE),
@@ -102,9 +102,38 @@ def run_steering(page: Page) -> None:
 
 
 def climb_ladder(page: Page) -> None:
-    """Wait until the ladder that the address asks for is done."""
+    """Wait until the ladder that the address asks for is done; its band is one strength wide."""
     expect(page.locator("#ladder-sentence")).not_to_be_empty(timeout=60_000)
+    expect(page.locator(".rung.usable")).to_have_count(1)
     page.locator(".restricted summary").first.click()
+    settle(page)
+
+
+def explained(page: Page) -> None:
+    """Wait until what comes next is explained."""
+    expect(page.locator(".next .effects")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def patched(page: Page) -> None:
+    """Tick the first feature that is listed."""
+    expect(page.locator("#comparison .compared")).to_be_visible(timeout=60_000)
+    page.locator("[data-tick]").first.check()
+    expect(page.locator(".patched")).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def switch_saes(page: Page) -> None:
+    """Open the splice switch, and edit a feature of the first SAE."""
+    page.get_by_text("Splice switch").click()
+    page.locator("#switch fieldset").first.get_by_text("Edited, error kept").click()
+    expect(page.locator("#switch tbody tr").first).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def proven(page: Page) -> None:
+    """Wait until the proof that the address asks for is done."""
+    expect(page.locator(".proof-sentence")).to_be_visible(timeout=90_000)
     settle(page)
 
 
@@ -134,7 +163,10 @@ MIXED: Final = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd \U0001f600\nA 
 
 EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
 STEERING: Final = urlencode({"prompt": "The old man walked into the", "tokens": 12, "edits": EDITS})
-LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 12, "ladder_seeds": 1})
+OTHER: Final = 'The queen looked at the dark water, and the old man said: "The ship is very late."'
+CARRIED: Final = {"token": 8, "earlier": 1, "off": "8-8.3762-8.2465"}
+PROOF: Final = urlencode({"proof": 0, "proof_seeds": 3, "proof_open": "1"})
+LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2})
 
 STATES: Final = (
     State(name="overview", address="/"),
@@ -153,10 +185,15 @@ STATES: Final = (
     State(name="prompt with both", address=prompt(feature=FEATURE, view="feature", token=3)),
     State(name="prompt with features counted", address=prompt(view="active", hide=0.01)),
     State(name="prompt of partial characters", address=prompt(text=MIXED, token=4)),
+    State(name="prompt explained", address=prompt(**CARRIED), act=explained),
+    State(name="two texts patched", address=prompt(other=OTHER, pair=2), act=patched),
+    State(name="two texts", address=prompt(other=OTHER)),
+    State(name="splice switch", address=prompt(), act=switch_saes),
     State(name="prompt refused", address=prompt(text="long " * 600)),
     State(name="steer", address="/steer"),
     State(name="steer after a run", address=f"/steer?{STEERING}", act=run_steering),
     State(name="steer with a ladder", address=f"/steer?{STEERING}&{LADDER}", act=climb_ladder),
+    State(name="steer with a proof", address=f"/steer?{STEERING}&{PROOF}", act=proven),
     State(name="api", address="/api"),
     State(name="catalog", address="/catalog"),
     State(name="no such page", address="/nowhere"),

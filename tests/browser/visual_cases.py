@@ -100,6 +100,13 @@ CASES: Final = {
         complaint="is too narrow for 123456789",
         sound='<input type="number" value="1" style="width: 40px">',
     ),
+    "a column that leaves no room for words": Case(
+        check="squeezed",
+        fault='<p style="width: 40px">her she herself maid sex and queen</p>',
+        complaint='p "her she herself maid sex and q" is squeezed: 34 letters in',
+        sound='<p style="width: 200px">her she herself maid sex and queen</p>'
+        '<p style="width: 40px">fires on more</p>',
+    ),
     "labels of a chart run into each other": Case(
         check="overlaps",
         fault=CHART.format(left=90),

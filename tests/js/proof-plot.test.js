@@ -34,8 +34,8 @@ test("the middle value, of an even number the mean of two, undefined ones left o
 
 test("a run in words says its numbers and whether it passes, not by a colour", () => {
   const run = { seed: 3, share: 0.25, nll: 2.914, passed: true, edited_tokens: 40, size: 0.3, tokens: [] };
-  assert.equal(runWords(run), "seed 3: fires on 25\u00a0%, 2.91 nats a token, passes");
-  assert.equal(runWords({ ...run, share: null, nll: null, passed: false }), "seed 3: fires on –, – nats a token");
+  assert.equal(runWords(run), "seed 3: fires on 25\u00a0%, 2.91 nats per token, passes");
+  assert.equal(runWords({ ...run, share: null, nll: null, passed: false }), "seed 3: fires on –, – nats per token");
 });
 
 test("how far the texts are, and the file's name", () => {

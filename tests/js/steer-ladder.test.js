@@ -30,10 +30,10 @@ test("an edit's condition and fading, in words", () => {
 const SIZE = { sae: "first", tokens: 4, asked: 0.4, realised: 0.4, deviation: 1e-7 };
 
 test("how far the edits went, with what a low precision left of it", () => {
-  assert.equal(sizeWords([SIZE], String), "Together they change the activation by 0.400 times its norm.");
-  assert.match(sizeWords([{ ...SIZE, realised: 0.396, deviation: 0.02 }], String), /0\.396 as the model's precision keeps it/);
-  assert.match(sizeWords([SIZE, { ...SIZE, sae: "second" }], String), /that of first, 0\.400 times that of second/);
-  assert.equal(sizeWords([{ ...SIZE, tokens: 0, asked: null }], String), "");
+  assert.equal(sizeWords([SIZE], String, 1), "It changes the activation by 0.400 times its norm.");
+  assert.match(sizeWords([{ ...SIZE, realised: 0.396, deviation: 0.02 }], String, 1), /0\.396 as the model's precision keeps it/);
+  assert.match(sizeWords([SIZE, { ...SIZE, sae: "second" }], String, 2), /^Together they change the activation by 0.400 times that of first, 0\.400 times that of second/);
+  assert.equal(sizeWords([{ ...SIZE, tokens: 0, asked: null }], String, 1), "");
 });
 
 test("the size of a known band is the limit in place of the usual one", () => {

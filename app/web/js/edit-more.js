@@ -80,9 +80,9 @@ export function drawMore(row, { changed, saes, find }) {
     "details",
     { class: "restricted", open: Boolean(restriction(row.extra)) },
     summary,
-    el("div", { class: "line" }, "only where ", feature, " fires above ", value),
+    el("div", { class: "line" }, "only where", feature, el("span", { class: "line" }, "fires above", value)),
     whoseSae,
-    el("div", { class: "line" }, "fading over ", fading, " new tokens"),
+    el("div", { class: "line" }, "fading over", fading, "new tokens"),
     el(
       "p",
       { class: "quiet" },

@@ -26,6 +26,10 @@ function svg(tag, attributes, children = []) {
 export const scale = (low, high) => (/** @type {number} */ value) =>
   high > low ? (100 * (value - low)) / (high - low) : 50;
 
+/** Where a scale of shares ends: at one of a few, so that small ones are told apart too.
+ * @param {number[]} shares */
+export const shareEnd = (shares) => [0.1, 0.25, 0.5].find((end) => Math.max(...shares) <= end) ?? 1;
+
 /** @param {[string, string]} words */
 const axis = ([low, high]) => [
   el("span", { style: "bottom:0" }, low),
@@ -51,19 +55,18 @@ export function drawCharts(ladder) {
       value: (row) => row.fires,
       lines: [["without edits", plain.fires]],
       low: 0,
-      high: 1,
-      ends: ["0 %", "100 %"],
+      high: shareEnd([plain, ...rows].map((row) => row.fires ?? 0)),
     }),
     chart(ladder, rows, {
       name: "nll",
-      title: "Nats a token",
+      title: "Nats per token",
       kind: "unlikely",
-      words: (row) => `${number(row.nll)} nats a token`,
+      words: (row) => `${number(row.nll)} nats per token`,
       level: number,
       value: (row) => row.nll,
       lines: [
         ["without edits", plain.nll],
-        [`margin of ${number(margin)}`, limit],
+        [`with the margin of ${number(margin)}`, limit],
       ],
     }),
   ];
@@ -75,7 +78,7 @@ export function drawCharts(ladder) {
  * @param {{name: string, title: string, kind: string, words: (row: Rung) => string,
  *   level: (value: number) => string,
  *   value: (row: Rung) => number | null | undefined, lines: [string, number | null | undefined][],
- *   low?: number, high?: number, ends?: [string, string]}} what
+ *   low?: number, high?: number}} what
  */
 function chart(ladder, rows, what) {
   const drawn = rows.flatMap((row) => {
@@ -99,11 +102,11 @@ function chart(ladder, rows, what) {
     el(
       "div",
       { class: "frame" },
-      el("div", { class: "y", "aria-hidden": "true" }, axis(what.ends ?? [number(low, 2), number(high, 2)])),
+      el("div", { class: "y", "aria-hidden": "true" }, axis([what.level(low), what.level(high)])),
       el(
         "div",
         { class: "plot" },
-        band && shade(band, along, rows),
+        band ? shade(band, along, rows) : null,
         svg("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${what.title} at ${times}: ${said}` }, [
           ...levels.map(({ y }) => svg("path", { class: "level", d: `M0 ${(100 - up(y)).toFixed(2)}H100` })),
           svg("path", { class: "line", d: path ? `M${path}` : "M0 0" }),
@@ -123,7 +126,7 @@ function chart(ladder, rows, what) {
       ),
     ),
     levels.length > 0 &&
-      el("p", { class: "quiet levels" }, "Dashed: ", levels.map(({ name, y }) => `${name} ${what.level(y)}`).join("; ")),
+      el("p", { class: "quiet levels" }, "Dashed: ", levels.map(({ name, y }) => `${name}, ${what.level(y)}`).join("; "), "."),
   );
 }
 
@@ -138,9 +141,10 @@ function shade({ low, high }, along, rows) {
   const half = 50 / Math.max(1, rows.length - 1) / 2;
   const left = Math.max(0, along(low) - half);
   const right = Math.min(100, along(high) + half);
-  return el(
-    "div",
-    { class: "band", "aria-hidden": "true", style: `left:${left.toFixed(2)}%;width:${(right - left).toFixed(2)}%` },
-    "usable",
-  );
+  const middle = (left + right) / 2;
+  const beside = middle < 15 ? "left:0" : middle > 85 ? "right:0" : `left:${middle.toFixed(2)}%;transform:translateX(-50%)`;
+  return [
+    el("div", { class: "band", "aria-hidden": "true", style: `left:${left.toFixed(2)}%;width:${(right - left).toFixed(2)}%` }),
+    el("span", { class: "band-name", "aria-hidden": "true", style: beside }, "usable"),
+  ];
 }

@@ -138,8 +138,8 @@ export function featureTable(data, rows) {
         { class: "words" },
         featureLink(row.feature),
         " ",
-        el("span", { dir: "auto" }, unbroken(row.signature)),
-        ...(data.token === null ? [el("br"), widest(data, row)] : []),
+        el("span", { class: "signature-text", dir: "auto" }, unbroken(row.signature)),
+        data.token === null && widest(data, row),
       ),
       el("td", { class: "n" }, number(row.a)),
       el("td", { class: "n" }, number(row.b)),
@@ -170,7 +170,7 @@ function featureLink(feature) {
 function widest(data, row) {
   return el(
     "button",
-    { type: "button", class: "plain", "data-pair": row.widest.a },
+    { type: "button", class: "plain beside", "data-pair": row.widest.a },
     "most at ",
     pairNodes(data, row.widest),
   );
@@ -236,7 +236,7 @@ export function patchTable({ patched, predictions }, at, rows) {
         { class: "words" },
         featureLink(feature),
         " ",
-        el("span", { dir: "auto" }, unbroken(rows.get(feature)?.signature ?? "")),
+        el("span", { class: "signature-text", dir: "auto" }, unbroken(rows.get(feature)?.signature ?? "")),
       ),
       el("td", { class: "n" }, `${number(b)} → ${number(a)}`),
       el("td", { class: "n" }, signed(alone[i], 3)),

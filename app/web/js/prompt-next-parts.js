@@ -185,7 +185,7 @@ function effectTable(reading, choice, answer, rows) {
   ];
   return el(
     "table",
-    { class: "effects" },
+    { class: choice.earlier ? "effects estimated" : "effects" },
     el("caption", { class: "vh" }, "Features by their effect on what comes next"),
     el("thead", {}, el("tr", {}, heads)),
     el(
@@ -235,13 +235,7 @@ function effectRow({ data, state }, choice, { base, definitions }, effect, full)
       " ",
       el("span", { class: "signature-text", dir: "auto" }, unbroken(signature)),
       bar((kl ?? 0) / full),
-      el(
-        "span",
-        { class: "quiet" },
-        on || null,
-        strength(effect),
-        other || null,
-      ),
+      el("span", { class: "quiet beside" }, on || null, strength(effect), other || null),
     ),
     el("td", { class: "n" }, fixed(kl, 3)),
     el("td", { class: "n" }, signed(dlogp)),

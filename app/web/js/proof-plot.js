@@ -30,7 +30,7 @@ const KINDS = {
 };
 
 /** What the two scales show. */
-const WORDS = { share: "share that fires", nll: "nats a token" };
+const WORDS = { share: "tokens it fires on", nll: "nats per token" };
 /* Marks this near to one another, in percent of a scale, are set apart up and down. */
 const NEAR = 3;
 
@@ -67,7 +67,7 @@ export function scaleEnd(values) {
 
 /** One run in words. @param {Run} run */
 export function runWords({ seed, share, nll, passed }) {
-  return `seed ${seed}: fires on ${percent(share)}, ${number(nll)} nats a token${passed ? ", passes" : ""}`;
+  return `seed ${seed}: fires on ${percent(share)}, ${number(nll)} nats per token${passed ? ", passes" : ""}`;
 }
 
 /** The middle value, null of none. @param {(number | null)[]} values */
@@ -115,21 +115,21 @@ export function drawProof(proof, { opened, onOpen }) {
     proof.arms.map((arm, k) => armRow(proof, arm, ends, opened.has(k), (open) => onOpen(k, open))),
     el(
       "p",
-      { class: "quiet" },
+      { class: "quiet proof-key" },
       "Each mark is a run: ",
       el("i", { class: "run-dot passed", "aria-hidden": "true" }),
       " passes, ",
       el("i", { class: "run-dot", "aria-hidden": "true" }),
-      " does not. ",
-      term("Share", proof.definitions.firing_share),
-      ", ",
-      term("likelihood", proof.definitions.nll),
-      ", ",
-      term("pushed by the same norm", proof.definitions.push),
-      ", ",
+      " does not. In brackets, a ",
       term("Wilson interval", proof.definitions.wilson),
-      ". ",
-      proof.controls,
+      ". On the scales, the ",
+      term("share of tokens", proof.definitions.firing_share),
+      " that the target fires on and ",
+      term("nats per token", proof.definitions.nll),
+      ". All are ",
+      term("pushed by the same norm", proof.definitions.push),
+      ". Like frequency: ",
+      proof.controls.replace(/^The/, "the"),
     ),
   );
 }
@@ -154,7 +154,7 @@ function armRow(proof, arm, ends, open, onToggle) {
       el("span", { class: "arm-name" }, el("b", {}, name), quiet && el("span", { class: "quiet" }, ` ${quiet}`)),
       el("span", { class: "rate" }, rate),
       strip(runs, "share", ends.share, percent(ends.share), `fires on ${percent(shares)}, the median run`),
-      strip(runs, "nll", ends.nll, number(ends.nll), `${number(costs)} nats a token, the median run`),
+      strip(runs, "nll", ends.nll, number(ends.nll), `${number(costs)} nats per token, the median run`),
     ),
   );
   // Drawn when it is opened: there are hundreds of tokens in each.
@@ -228,7 +228,7 @@ function runText(run, scale, feature) {
   const label = `Text of seed ${run.seed}`;
   return el(
     "div",
-    { class: "tokens", "data-steps": "[data-v]", tabindex: "0", role: "group", "aria-label": label, dir: "auto" },
+    { class: run.tokens[0]?.text.startsWith(" ") ? "tokens spaced" : "tokens", "data-steps": "[data-v]", tabindex: "0", role: "group", "aria-label": label, dir: "auto" },
     run.tokens.flatMap((token) => {
       const fires = token.act > 0;
       const style = fires ? `--a:${Math.min(1, token.act / scale).toFixed(3)}` : null;

@@ -39,7 +39,7 @@ function facts(row, definitions) {
   /** @type {[string, string, string][]} */
   const all = [
     ["fires", "fires on", share(row.fires)],
-    ["nll", "nats a token", number(row.nll)],
+    ["nll", "nats per token", number(row.nll)],
     ["distinct", "distinct", share(row.distinct)],
     ["size", "size", number(row.size)],
   ];

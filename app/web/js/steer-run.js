@@ -56,19 +56,20 @@ export function summary(edit, name) {
     ablate: `${name} switched off`,
   };
   const positions = [edit.positions].flat();
-  const where = WHERE[String(edit.positions)] ?? `tokens ${positions.join(", ")}`;
+  const where = WHERE[String(edit.positions)] ?? `token${positions.length > 1 ? "s" : ""} ${positions.join(", ")}`;
   return [`${done[edit.mode]} on ${where}`, restriction(edit)].filter(Boolean).join(", ");
 }
 
 /** How far the edits moved the activation, together; a low precision may keep less of it.
- * @param {Size[]} sizes @param {(sae: string) => string} label */
-export function sizeWords(sizes, label) {
+ * @param {Size[]} sizes @param {(sae: string) => string} label @param {number} edits how many there are */
+export function sizeWords(sizes, label, edits) {
   const moved = sizes.filter((size) => size.tokens && size.asked !== null);
   const words = moved.map(({ sae, asked, realised, deviation }) => {
     const kept = (deviation ?? 0) > ROUNDED ? `, ${number(realised)} as the model's precision keeps it` : "";
     return `${number(asked)} times ${moved.length > 1 ? `that of ${label(sae)}` : "its norm"}${kept}`;
   });
-  return words.length ? `Together they change the activation by ${words.join(", ")}.` : "";
+  const who = edits > 1 ? "Together they change" : "It changes";
+  return words.length ? `${who} the activation by ${words.join(", ")}.` : "";
 }
 
 /** The warnings of a run; where a feature's usable strengths are known, their size is the limit.
@@ -283,8 +284,8 @@ export function runView({ carryOn }) {
     drawChosen();
     const { edits, edited, sizes } = run;
     const counts = edited.map(({ changed }) => ` (${changed} token${changed === 1 ? "" : "s"})`);
-    at("edit-summary").textContent = edits.map((edit, i) => summary(edit, name(edit)) + counts[i]).join("; ");
-    at("edit-size").textContent = sizeWords(sizes, saeLabel);
+    at("edit-summary").textContent = edits.map((edit, i) => summary(edit, name(edit)) + counts[i]).join("; ") + (edits.length ? "." : "");
+    at("edit-size").textContent = sizeWords(sizes, saeLabel, edits.length);
     if (run.done) at("run-warnings").replaceChildren(...warningsOf(run).map((words) => el("p", {}, words)));
   }
 
