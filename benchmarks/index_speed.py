@@ -47,7 +47,9 @@ from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
 from sae_core.index import build, write
+from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
+from sae_core.index.pairs import PairCounts
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.sae import SAE
 from sae_core.sites import activations
@@ -119,8 +121,12 @@ DEVICE_PARTS = (
     ("model", build, "activations"),
     ("statistics", FeatureStatistics, "update"),
     ("statistics/reconstruction", FeatureStatistics, "_reconstruction"),
-    ("statistics/active", FeatureStatistics, "_active_tokens"),
-    ("statistics/merge", FeatureStatistics, "merge"),
+    ("statistics/lists", BatchLists, "of"),
+    ("statistics/histogram", FeatureStatistics, "_histogram"),
+    ("statistics/counts", FeatureStatistics, "_count"),
+    ("statistics/contexts", FeatureStatistics, "_offer"),
+    ("statistics/merge", FeatureStatistics, "_merge"),
+    ("statistics/pairs", PairCounts, "add"),
 )
 HOST_PARTS = (
     ("writing", build, "write_index"),

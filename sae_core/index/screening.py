@@ -128,6 +128,12 @@ class ScreenedLists:
 
 def _product(rows: Tensor, tokens: Tensor) -> Tensor:
     """`rows @ tokens.T` with sums in float32: in float16 where the matrix units have that."""
-    if rows.is_cuda:
+    if not rows.is_cuda:
+        return rows.float() @ tokens.float().T
+    options = torch.backends.cuda.matmul
+    before = options.allow_fp16_reduced_precision_reduction
+    options.allow_fp16_reduced_precision_reduction = False
+    try:
         return rows @ tokens.T
-    return rows.float() @ tokens.float().T
+    finally:
+        options.allow_fp16_reduced_precision_reduction = before
