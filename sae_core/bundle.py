@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sae_core.config import SAEConfig
-from sae_core.files import atomic_write, sha256
+from sae_core.files import atomic_write, sha256, stamp_of
 from sae_core.formats.configs import read_config, weights_file
 from sae_core.formats.origin import Origin
 from sae_core.hub import fetch, parse_id
@@ -52,7 +52,9 @@ class Bundle:
     """SAEs from the hub that have been looked for: name -> folder, and what the id says. While a
     process lives an id stays at the commit that it first stood for."""
     hashes: dict[str, str] = field(default_factory=dict, repr=False)
-    """SHA-256 of weights files that have been read."""
+    """SHA-256 of weights files, as `content_hash` and `load_sae` last had them."""
+    stamps: dict[str, tuple[Path, tuple[int, ...] | None]] = field(default_factory=dict, repr=False)
+    """Those files, and `stamp_of` each at that time."""
 
     def __repr__(self) -> str:
         """Folder, model and SAEs in one line."""
@@ -141,9 +143,12 @@ class Bundle:
         from sae_core.formats.registry import read_sae
 
         path, origin = self._locate(name)
+        # Before it is read: what is written meanwhile is noticed later.
+        file = weights_file(path)
+        stamp = stamp_of(file)
         sae = read_sae(path, device, origin=origin)
         if digest := sae.cfg.metadata.get("content_hash"):
-            self.hashes[name] = digest
+            self.hashes[name], self.stamps[name] = digest, (file, stamp)
         return sae
 
     def sae_config(self, name: str) -> SAEConfig:
@@ -158,10 +163,20 @@ class Bundle:
         return replace(cfg, metadata={**cfg.metadata, "content_hash": self.hashes[name]})
 
     def content_hash(self, name: str) -> str:
-        """SHA-256 of an SAE's weights file, which is read if its hash is not kept."""
-        digest = self.sae_config(name).metadata.get("content_hash")
-        if not digest:
-            digest = self.hashes[name] = sha256(weights_file(self._locate(name)[0]))
+        """SHA-256 of an SAE's weights file as it is now.
+
+        It is read if its hash is not kept, or if it is another file than that was of; until then
+        the hash that the SAE's files say is believed.
+        """
+        before = self.stamps.get(name)
+        if before is not None and before[1] == stamp_of(before[0]) is not None:
+            return self.hashes[name]
+        file = weights_file(self._locate(name)[0])
+        stamp = stamp_of(file)
+        declared = self.sae_config(name).metadata.get("content_hash")
+        changed = before is not None and stamp not in (before[1], None)
+        digest = sha256(file) if changed or not declared else declared
+        self.hashes[name], self.stamps[name] = digest, (file, stamp)
         return digest
 
     def sae_source(self, name: str) -> str:

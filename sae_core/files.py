@@ -198,6 +198,17 @@ def _disk_sentence(error: BaseException, path: Path | None) -> str | None:
     return None
 
 
+def stamp_of(path: Path) -> tuple[int, ...] | None:
+    """What tells a file from one that was written to its place since, without reading it; None if
+    there is none.
+    """
+    try:
+        now = path.stat()
+    except OSError:
+        return None
+    return now.st_mtime_ns, now.st_size, now.st_ino, now.st_dev
+
+
 def sha256(path: Path) -> str:
     """Hexadecimal SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

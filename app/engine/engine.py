@@ -83,8 +83,9 @@ class Engine:
             load=self._load_sae,
             release=self.lm.remove,
             patience=settings.max_seconds,
+            weights=self._weights,
         )
-        self._analyses: OrderedDict[tuple[str, tuple[int, ...], bool], Analysis] = OrderedDict()
+        self._analyses: OrderedDict[tuple[Any, ...], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()
         self._given_back = -math.inf
         log.info("model on %s in %s, %d threads", self.device, self.dtype, torch.get_num_threads())
@@ -132,7 +133,15 @@ class Engine:
         shapes = tensor_shapes(self._bundle.sae_config(name)).values()
         return sum(math.prod(shape) for shape in shapes) * torch.float32.itemsize
 
-    def _load_sae(self, name: str) -> None:
+    def _weights(self, name: str) -> str:
+        """Hash of an SAE's weights on the disk now; of those read last while they are written."""
+        try:
+            return self._bundle.content_hash(name)
+        except (ValueError, OSError):
+            return self._bundle.hashes.get(name, "")
+
+    def _load_sae(self, name: str) -> str:
+        """Put an SAE of the bundle into the model; the hash of its weights."""
         with refused_when_full(
             f"SAE {name} of {gigabytes(self._sae_bytes(name))} does not fit into the memory of "
             f"{self.device}: lower max_sae_memory, so that others make room, or choose a "
@@ -144,7 +153,9 @@ class Engine:
             # Before gigabytes are read, and straight to where they belong.
             check_widths(self.model, cfg, f"SAE {name}")
             where = site_device(self.model, cfg.site)
-            self.lm.add(name, self._bundle.load_sae(name, where))
+            sae = self._bundle.load_sae(name, where)
+            self.lm.add(name, sae)
+            return sae.cfg.metadata.get("content_hash", "")
 
     def token_ids(self, text: str, name: str = "The prompt", field: str = "text") -> list[int]:
         """Ids of a text, with BOS where the tokenizer has one; `name` is what errors call it.
@@ -222,7 +233,11 @@ class Engine:
 
         `mean` is what FVU's deviations are taken from, None for the text's own.
         """
-        key = (sae, tuple(ids), mean is None)
+        if sae not in self._bundle.hashes:
+            with self.spliced([sae]):
+                pass  # read once: loading it says the hash of its weights
+        reference = None if mean is None else mean.tobytes()
+        key = (sae, self._weights(sae), tuple(ids), reference)
         with self._analyses_lock:
             if key in self._analyses:
                 self._analyses.move_to_end(key)

@@ -1,9 +1,9 @@
 """Which SAEs are in the device's memory: loaded when first asked for, released when room is needed.
 
 A request leases all the SAEs that it computes with at once, and gives them back when it is done. A
-leased SAE is never released; of the others the least recently used goes first. A request whose SAEs
-find no room beside leased ones waits, holding nothing, so that two requests cannot block each other
-for good.
+leased SAE is never released; of the others the least recently used goes first, and one whose
+weights have changed on the disk is loaded anew. A request whose SAEs find no room beside leased
+ones waits, holding nothing, so that two requests cannot block each other for good.
 """
 
 import threading
@@ -20,14 +20,16 @@ class _Entry:
     bytes: int
     leases: int = 0
     loaded: bool = False
+    weights: str = ""
     loading: threading.Lock = field(default_factory=threading.Lock)
 
 
 class SAECache:
     """SAEs by name that take at most `limit` bytes together.
 
-    `size(name)` says what one takes before it is loaded, `load(name)` puts it in place and
-    `release(name)` takes it out again. Loading one SAE keeps nobody else waiting.
+    `size(name)` says what one takes before it is loaded, `load(name)` puts it in place and says
+    which weights it has, and `release(name)` takes it out again. Loading one SAE keeps nobody else
+    waiting. `weights(name)` says which weights are on the disk now.
     """
 
     def __init__(
@@ -35,15 +37,17 @@ class SAECache:
         limit: int,
         *,
         size: Callable[[str], int],
-        load: Callable[[str], None],
+        load: Callable[[str], str],
         release: Callable[[str], None],
         patience: float,
+        weights: Callable[[str], str] = lambda _name: "",
     ) -> None:
         self.limit = limit
         self._size = size
         self._load = load
         self._release = release
         self._patience = patience
+        self._weights = weights
         self._changed = threading.Condition()
         # The least recently used comes first.
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
@@ -56,13 +60,14 @@ class SAECache:
         `patience` seconds.
         """
         sizes = {name: self._bytes(name) for name in dict.fromkeys(names)}
-        entries = self._take(sizes)
+        held = [name for name in sizes if name in self.loaded()]
+        entries = self._take(sizes, {name: self._weights(name) for name in held})
         try:
             for name, entry in entries.items():
                 # Whoever comes second waits for the first, and tries again if that failed.
                 with entry.loading:
                     if not entry.loaded:
-                        self._load(name)
+                        entry.weights = self._load(name)
                         entry.loaded = True
             yield
         finally:
@@ -86,7 +91,7 @@ class SAECache:
         entry = self._entries.get(name)
         return entry.bytes if entry else self._size(name)
 
-    def _take(self, sizes: dict[str, int]) -> dict[str, _Entry]:
+    def _take(self, sizes: dict[str, int], weights: dict[str, str]) -> dict[str, _Entry]:
         needed = sum(sizes.values())
         if needed > self.limit:
             several = len(sizes) > 1
@@ -104,6 +109,7 @@ class SAECache:
                     f"The SAEs in use leave no room for {', '.join(sizes)}: try again when "
                     "other requests are done, or raise max_sae_memory."
                 )
+            self._drop_outdated(weights)
             self._make_room(sizes)
             taken = {}
             for name, size in sizes.items():
@@ -112,6 +118,13 @@ class SAECache:
                 self._entries.move_to_end(name)
                 taken[name] = entry
             return taken
+
+    def _drop_outdated(self, weights: dict[str, str]) -> None:
+        for name, now in weights.items():
+            entry = self._entries.get(name)
+            if entry is not None and entry.loaded and not entry.leases and entry.weights != now:
+                del self._entries[name]
+                self._release(name)
 
     def _leased_beside(self, names: Iterable[str]) -> int:
         others = (r for name, r in self._entries.items() if name not in set(names))

@@ -3,7 +3,7 @@
 import math
 import random
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from app.engine.feature_sources import UNINDEXED_SORTS
 from app.engine.indexes import scores_command
@@ -11,6 +11,9 @@ from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, RequestError, SearchRequest
 from sae_core.index import Index
 from sae_core.index.schema import SCORES
+
+if TYPE_CHECKING:
+    from app.engine.weights_only import WeightsOnlyFeatures
 
 
 def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
@@ -21,11 +24,12 @@ def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
     name = workbench.sae_name(request.sae)
     number = workbench.feature_number(name, request.feature)
     last = workbench.sources.d_sae(name) - 1
+    source = workbench.sources.features(name)
     return {
-        **workbench.sources.features(name).feature(number),
+        **source.feature(number),
         "sae": name,
-        "missing": missing(workbench, name),
-        "unscored": None if scored(workbench, name) else scores_command(workbench.bundle, name),
+        "missing": _missing(source),
+        "unscored": None if _scored(source) else scores_command(workbench.bundle, name),
         "previous": number - 1 if number > 0 else None,
         "next": number + 1 if number < last else None,
     }
@@ -60,16 +64,15 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
         matches = source.search(request.query, order, down and request.sort != "", most, skip)
     return {
         "sae": name,
-        "missing": missing(workbench, name),
-        "scored": scored(workbench, name),
+        "missing": _missing(source),
+        "scored": _scored(source),
         **matches,
     }
 
 
 def scored(workbench: Workbench, sae: str) -> bool:
     """Whether there is an index that has output scores."""
-    source = workbench.sources.features(sae)
-    return isinstance(source, Index) and source.has_output_scores
+    return _scored(workbench.sources.features(sae))
 
 
 def random_feature(workbench: Workbench, sae: str) -> int:
@@ -84,3 +87,14 @@ def missing(workbench: Workbench, sae: str) -> dict[str, str] | None:
     """Why there is no index to be used and what builds it; None if there is one."""
     missing = workbench.sources.missing(sae)
     return missing and asdict(missing)
+
+
+# Of one source, which stays the same while a request is answered from it.
+
+
+def _scored(source: "Index | WeightsOnlyFeatures") -> bool:
+    return isinstance(source, Index) and source.has_output_scores
+
+
+def _missing(source: "Index | WeightsOnlyFeatures") -> dict[str, str] | None:
+    return None if isinstance(source, Index) else asdict(source.missing)

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from app.engine import facts
+from app.engine.indexes import NoIndexError
 from app.engine.workbench import Workbench
 from sae_core.definitions import DEFINITIONS
 
@@ -17,8 +18,12 @@ def overview(workbench: Workbench, sae: str = "") -> dict[str, Any]:
     name = workbench.sae_name(sae)
     saes = workbench.saes()
     chosen = next(row for row in saes if row["name"] == name)
-    missing = workbench.sources.missing(name) if chosen["problem"] is None else None
-    index = workbench.index(name) if chosen["problem"] is None and missing is None else None
+    index = missing = None
+    if chosen["problem"] is None:
+        try:
+            index = workbench.index(name)
+        except NoIndexError as error:
+            missing = error.missing
     return {
         "sae": name,
         "bundle": facts.bundle_facts(workbench.bundle),

@@ -24,11 +24,12 @@ from app.web.catalog_view import catalog
 from app.web.features_view import features
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
+from app.web.revision import NOTHING_READ, revision_of
 from app.web.state import state
 from app.web.steer_view import steer
 from app.web.templating import render
 
-PATHS: Final = r"/|/(features|prompt|steer|api|catalog|state)|/static/.*"
+PATHS: Final = r"/|/(features|prompt|steer|api|catalog|state|revision)|/static/.*"
 """Paths of everything that is routed here."""
 
 
@@ -118,11 +119,14 @@ def add_routes(app: FastAPI, workbench: Workbench) -> None:
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
+    app.add_api_route("/revision", partial(_revision, workbench), methods=["GET"])
     app.add_api_route("/static/{version}/{path:path}", assets.answer, methods=["GET"])
 
 
 def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
     query = dict(request.query_params)
+    # Before anything is read: what is renewed meanwhile, the page will hear of.
+    reads = revision_of(workbench, query.get("sae", ""))
     try:
         shown, status = page.view(workbench, query), 200
     except ValueError as error:
@@ -130,7 +134,7 @@ def _answer(workbench: Workbench, page: Page, request: Request) -> Response:
     headers = {"cache-control": "no-store"}
     if "redirect" in shown:
         return RedirectResponse(shown["redirect"], 303, headers)
-    html = page_html(workbench, page, query, shown, theme=_theme(request))
+    html = page_html(workbench, page, query, shown, theme=_theme(request), reads=reads)
     return HTMLResponse(html, status, headers)
 
 
@@ -148,8 +152,11 @@ def page_html(
     *,
     root: str = "",
     theme: str = "system",
+    reads: Mapping[str, str] = NOTHING_READ,
 ) -> str:
-    """A page whose template is shown `shown`; `root` leads from its address to the app's root."""
+    """A page whose template is shown `shown`; `root` leads from its address to the app's root, and
+    `reads` says which index it shows.
+    """
     first = workbench.sae_name()
     named = query.get("sae", "")
     sae = named if named in workbench.bundle.sae_names else first
@@ -163,6 +170,8 @@ def page_html(
         catalog_page=CATALOG_PAGE,
         root=root,
         theme=theme,
+        revision=reads["revision"],
+        index_note=reads["note"],
         bundle=workbench.bundle,
         saes=workbench.saes(),
         first_sae=first,
@@ -200,6 +209,12 @@ def _state(workbench: Workbench, request: Request) -> Response:
     return JSONResponse(now, headers={"cache-control": "no-store"})
 
 
+def _revision(workbench: Workbench, request: Request) -> Response:
+    """What an open page asks for now and then, to hear of an index that was renewed."""
+    answer = revision_of(workbench, request.query_params.get("sae", ""))
+    return JSONResponse(answer, headers={"cache-control": "no-store"})
+
+
 def not_found(workbench: Workbench) -> ASGIApp:
     """The app's answer to a path that it does not have: a page in its frame, or a sentence."""
 
@@ -207,8 +222,10 @@ def not_found(workbench: Workbench) -> ASGIApp:
         request = Request(scope, receive)
         if "text/html" in request.headers.get("accept", ""):
             depth = route_path(scope).count("/") - 1
-            frame = {"root": "../" * depth, "theme": _theme(request)}
-            html = await run_in_threadpool(page_html, workbench, _MISSING, {}, {}, **frame)
+            root, theme = "../" * depth, _theme(request)
+            html = await run_in_threadpool(
+                page_html, workbench, _MISSING, {}, {}, root=root, theme=theme
+            )
             response: Response = HTMLResponse(html, 404)
         else:
             response = JSONResponse({"detail": "The app has no such address."}, 404)

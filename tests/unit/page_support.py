@@ -19,6 +19,8 @@ def frame(sae: str, first: str) -> dict[str, Any]:
         "api_page": API_PAGE,
         "root": "",
         "theme": "system",
+        "revision": "",
+        "index_note": "",
         "bundle": SimpleNamespace(name="demo"),
         "saes": overview()["saes"],
         "first_sae": first,

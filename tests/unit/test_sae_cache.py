@@ -23,12 +23,18 @@ class Device:
         self.most = 0
         self.loads = 0
         self.damaged: set[str] = set()
+        self.weights = "first"
         self.before_load: Callable[[str], None] = lambda _name: None
         self.cache = SAECache(
-            LIMIT, size=SIZES.__getitem__, load=self.load, release=self.release, patience=patience
+            LIMIT,
+            size=SIZES.__getitem__,
+            load=self.load,
+            release=self.release,
+            patience=patience,
+            weights=lambda _name: self.weights,
         )
 
-    def load(self, name: str) -> None:
+    def load(self, name: str) -> str:
         assert name not in self.present
         self.before_load(name)
         if name in self.damaged:
@@ -36,6 +42,7 @@ class Device:
         self.loads += 1
         self.present.add(name)
         self.most = max(self.most, sum(SIZES[each] for each in list(self.present)))
+        return self.weights
 
     def release(self, name: str) -> None:
         self.present.remove(name)
@@ -200,3 +207,17 @@ def test_many_threads_never_exceed_the_limit_nor_lose_one_in_use() -> None:
     assert device.most <= LIMIT
     assert all(not in_use for _, in_use in device.cache.loaded().values())
     assert set(device.cache.loaded()) == device.present
+
+
+def test_weights_that_have_changed_are_loaded_anew_once_nobody_uses_the_old_ones() -> None:
+    device = Device()
+    device.use("a")
+    device.use("a")
+    assert device.loads == 1
+    with held(device, "a"):
+        device.weights = "second"
+        device.use("a")
+        assert device.loads == 1
+    device.use("a")
+    device.use("a")
+    assert device.loads == 2

@@ -229,7 +229,7 @@ function begin() {
     timer = window.setTimeout(() => void test(form), TYPING);
   });
   main.addEventListener("click", (event) => void clicked(event, main));
-  const { go, onSae } = navigation({
+  const { go, onSae, refresh } = navigation({
     onShown: () => {
       fillSearch(main);
       fold(main);
@@ -249,7 +249,7 @@ function begin() {
   };
   // Before the search of navigate.js, which leaves alone what is answered here.
   main.addEventListener("submit", submitted, { capture: true });
-  start({ onSae });
+  start({ onSae, refresh });
 }
 
 if (globalThis.document) begin();

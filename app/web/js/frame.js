@@ -22,6 +22,7 @@ import { startSteps } from "./steps.js";
  * }} State `badge`, `doubt`, `panel`, `memory` are markup of the server's templates
  */
 
+const RENEWED = 3000; // ms until it is first asked whether the index is still the same
 const PAUSES = [300, 600, 1000, 2000]; // ms between questions; the last is kept
 
 /** @type {State} */
@@ -38,9 +39,10 @@ let chosen = null;
 
 /**
  * Begin. `onSae` is told when another SAE is chosen; without it the page is loaded anew for that SAE.
- * @param {{onSae?: (name: string) => void}} [options]
+ * `refresh` draws the page anew when its index was renewed.
+ * @param {{onSae?: (name: string) => void, refresh?: () => Promise<void>}} [options]
  */
-export function start({ onSae } = {}) {
+export function start({ onSae, refresh } = {}) {
   chosen = onSae ?? chosen;
   startSteps();
   select()?.addEventListener("change", (event) => {
@@ -62,6 +64,7 @@ export function start({ onSae } = {}) {
   queueMicrotask(() => early.forEach((listener) => listener(current)));
   if (asked !== JSON.stringify(Object.keys(current.checks))) look();
   else if (isPending(current)) again();
+  watchIndex(refresh ?? null);
   document.addEventListener("jumpscope:gone", () => setGone(true));
   document.addEventListener("visibilitychange", look);
   for (const kind of ["focus", "online", "offline"]) addEventListener(kind, look);
@@ -260,6 +263,15 @@ export function drawState() {
   for (const slot of document.querySelectorAll("[data-doubt]")) fill(slot, doubts.join(""));
   const loading = document.getElementById("loading");
   if (loading) loading.hidden = !current.loading || current.loaded;
+}
+
+/** An index that is renewed is heard of some seconds after the page is there.
+ * @param {(() => Promise<void>) | null} refresh */
+function watchIndex(refresh) {
+  setTimeout(() => {
+    const renewed = import("./renewed.js");
+    renewed.then((it) => it.watch(() => names()[0] ?? "", refresh)).catch(() => watchIndex(refresh));
+  }, RENEWED);
 }
 
 /* When nothing answers. Links would lead to the browser's own page, and what was typed be lost. */

@@ -17,8 +17,11 @@ const TYPING = 160; // ms without a key after which is searched
 /**
  * Begin. `onShown` is called with the main region now and after each exchange.
  * @param {{onShown?: (main: HTMLElement) => void}} [options]
- * @returns {{go: (target: string, how?: How) => Promise<void>, onSae: (name: string) => void}}
- * `onSae` is for `start` of frame.js
+ * @returns {{
+ *   go: (target: string, how?: How) => Promise<void>,
+ *   onSae: (name: string) => void,
+ *   refresh: () => Promise<void>,
+ * }} `onSae` and `refresh` are for `start` of frame.js
  */
 export function navigation({ onShown = () => {} } = {}) {
   const main = /** @type {HTMLElement} */ (document.getElementById("content"));
@@ -36,9 +39,10 @@ export function navigation({ onShown = () => {} } = {}) {
     await show(scroll);
   }
 
-  /** @param {number | null} scroll */
-  async function show(scroll) {
+  /** @param {number | null} scroll @param {{stays?: boolean}} [focus] whether it stays nowhere */
+  async function show(scroll, { stays = false } = {}) {
     moving?.abort();
+    const nowhere = stays && document.activeElement === document.body;
     const mine = (moving = new AbortController());
     try {
       const answer = await busy(page(location.pathname + location.search, mine.signal));
@@ -53,8 +57,17 @@ export function navigation({ onShown = () => {} } = {}) {
     carrySae();
     drawState();
     if (scroll !== null) scrollTo(0, scroll);
-    refocus(main);
+    if (!nowhere) refocus(main);
     onShown(main);
+  }
+
+  /* The same page with what there is now; what was unfolded stays so, and nothing moves. */
+  async function refresh() {
+    const top = scrollY;
+    const unfolded = folds(main).filter((each) => each.open).map(nameOf);
+    await show(null, { stays: true });
+    for (const each of folds(main)) each.open ||= unfolded.includes(nameOf(each));
+    scrollTo(0, top);
   }
 
   history.scrollRestoration = "manual";
@@ -71,7 +84,7 @@ export function navigation({ onShown = () => {} } = {}) {
   searching(main, go);
   if (history.state?.scroll) scrollTo(0, history.state.scroll);
   onShown(main);
-  return { go, onSae: (name) => void go(addressWith(name)) };
+  return { go, refresh, onSae: (name) => void go(addressWith(name)) };
 }
 
 /**
@@ -100,6 +113,7 @@ function exchange(main, fresh) {
   if (!from) return;
   const focused = document.activeElement?.id;
   document.title = fresh.title;
+  document.documentElement.dataset.revision = fresh.documentElement.dataset.revision ?? "";
   const [view, other] = [viewOf(main), viewOf(from)];
   const parts = [...from.querySelectorAll("[data-part]")];
   if (view === other && view && parts.length) {
@@ -112,6 +126,16 @@ function exchange(main, fresh) {
   if (focused && document.activeElement === document.body) {
     document.getElementById(focused)?.focus({ preventScroll: true });
   }
+}
+
+/** @param {HTMLElement} main */
+function folds(main) {
+  return [...main.querySelectorAll("details")];
+}
+
+/** @param {HTMLDetailsElement} details */
+function nameOf(details) {
+  return details.id || details.querySelector("summary")?.textContent;
 }
 
 /** @param {HTMLElement} main */

@@ -5,8 +5,8 @@
 import { fill, markup, onState, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 
-const { onSae } = navigation();
-start({ onSae });
+const { onSae, refresh } = navigation();
+start({ onSae, refresh });
 
 onState(({ checks, memory }) => {
   const [own] = Object.values(checks);

@@ -106,6 +106,17 @@ export async function state(query) {
   return response.json();
 }
 
+/**
+ * Which index of an SAE is read, and what is wrong with a file in its place that is not.
+ * @param {string} sae
+ * @returns {Promise<{revision: string, note: string}>}
+ */
+export async function revision(sae) {
+  const response = await reached(fetch(within(`revision?${new URLSearchParams({ sae })}`)));
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
 /** @param {string} path @param {unknown} body @param {AbortSignal} [signal] */
 async function send(path, body, signal) {
   const response = await reached(

@@ -1,0 +1,208 @@
+"""An app notices an index that is rebuilt, replaced or removed, and weights that change."""
+
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import duckdb
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from app.endpoints import Api
+from app.engine import feature_sources
+from app.engine.feature_sources import FeatureSources
+from app.engine.indexes import NoIndexError, open_index
+from app.web.revision import revision_of
+from sae_core.bundle import Bundle
+from sae_core.formats.saelens_config import CONFIG_FILE
+from sae_core.index import Index
+from tests import tiny
+from tests.unit.service_support import FIRING, api_of
+
+SAE = tiny.SAE_NAME
+
+
+@pytest.fixture(autouse=True)
+def _looks_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_sources, "LOOK_SECONDS", 0.0)
+
+
+@pytest.fixture
+def sources(bundle: Bundle) -> FeatureSources:
+    def load() -> None:
+        raise AssertionError("the model was loaded")
+
+    return FeatureSources(bundle, load)  # pyright: ignore[reportArgumentType]
+
+
+def renamed(path: Path, signature: str) -> Path:
+    """A copy of an index beside it, in which every feature has this signature."""
+    copy = Path(shutil.copy(path, path.with_name("copy.duckdb")))
+    with duckdb.connect(str(copy)) as connection:
+        connection.execute("UPDATE features SET signature = ?", [signature])
+    return copy
+
+
+def said(index: Index) -> str:
+    return index.summaries([FIRING])[FIRING]["signature"]
+
+
+def test_an_index_that_is_replaced_is_read_and_who_holds_the_old_one_goes_on(
+    sources: FeatureSources, bundle: Bundle
+) -> None:
+    path = bundle.index_path(SAE)
+    old = sources.index(SAE)
+    before, revision = old.feature(FIRING), sources.revision(SAE)
+    assert sources.index(SAE) is old
+    os.replace(renamed(path, "another"), path)
+    new = sources.index(SAE)
+    assert said(new) == "another"
+    assert sources.revision(SAE) != revision
+    assert old.feature(FIRING) == before
+    assert sources.note(SAE) == ""
+
+
+def test_an_index_that_goes_and_comes_is_noticed(sources: FeatureSources, bundle: Bundle) -> None:
+    path = bundle.index_path(SAE)
+    sources.index(SAE)
+    path.rename(path.with_name("away"))
+    with pytest.raises(NoIndexError, match="has no index yet"):
+        sources.index(SAE)
+    assert sources.revision(SAE) == ""
+    path.with_name("away").rename(path)
+    assert sources.missing(SAE) is None
+    assert sources.revision(SAE)
+
+
+def damaged(path: Path) -> Path:
+    copy = path.with_name("copy.duckdb")
+    copy.write_bytes(path.read_bytes()[:40_000])
+    return copy
+
+
+def of_other_weights(path: Path) -> Path:
+    copy = Path(shutil.copy(path, path.with_name("copy.duckdb")))
+    with duckdb.connect(str(copy)) as connection:
+        connection.execute("UPDATE meta SET value = '\"0000\"' WHERE key = 'sae_hash'")
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("made", "reason"),
+    [(damaged, "cannot be read"), (of_other_weights, "was built from other weights")],
+)
+def test_a_file_that_cannot_be_used_is_not_taken_and_that_is_said(
+    made: Callable[[Path], Path], reason: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workbench = api_of(bundle).workbench
+    sources, path = workbench.sources, bundle.index_path(SAE)
+    old, revision = sources.index(SAE), sources.revision(SAE)
+    shutil.copy(path, path.with_name("kept"))
+    os.replace(made(path), path)
+    opened: list[str] = []
+
+    def counted(*given: object) -> Index:
+        opened.append(SAE)
+        return open_index(*given)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(feature_sources, "open_index", counted)
+    for _ in range(3):
+        assert sources.index(SAE) is old
+    # It is tried once, not for every request.
+    assert len(opened) == 1
+    reads = revision_of(workbench, "")
+    assert reads["revision"] == f"{SAE}@{revision}"
+    assert reason in reads["note"]
+    assert "the one from before goes on" in reads["note"]
+    assert "jumpscope index" in reads["note"]
+    os.replace(path.with_name("kept"), path)
+    assert sources.index(SAE) is not old
+    assert revision_of(workbench, "")["note"] == ""
+
+
+def test_a_damaged_first_index_is_opened_once_and_read_when_it_is_repaired(
+    sources: FeatureSources, bundle: Bundle
+) -> None:
+    path = bundle.index_path(SAE)
+    shutil.copy(path, path.with_name("kept"))
+    os.replace(damaged(path), path)
+    for _ in range(2):
+        with pytest.raises(NoIndexError, match="cannot be read"):
+            sources.index(SAE)
+    os.replace(path.with_name("kept"), path)
+    assert said(sources.index(SAE))
+
+
+def test_while_a_new_index_is_opened_others_have_the_old_one(
+    sources: FeatureSources, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = bundle.index_path(SAE)
+    old = sources.index(SAE)
+    os.replace(renamed(path, "another"), path)
+    opening, enough = threading.Event(), threading.Event()
+
+    def slowly(*given: object) -> Index:
+        opening.set()
+        assert enough.wait(60)
+        return open_index(*given)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(feature_sources, "open_index", slowly)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(sources.index, SAE)
+        assert opening.wait(60)
+        assert sources.index(SAE) is old
+        enough.set()
+        assert said(first.result()) == "another"
+    assert said(sources.index(SAE)) == "another"
+
+
+def changed_weights(bundle: Bundle) -> None:
+    """Other weights under the same cfg.json, which names the hash of the first ones."""
+    folder = bundle.sae_path(SAE)
+    config = (folder / CONFIG_FILE).read_bytes()
+    tensors = load_file(folder / "sae_weights.safetensors")
+    # Half as large: every threshold is passed as before by inputs twice as large alone.
+    tensors["W_enc"], tensors["W_dec"] = tensors["W_enc"] / 2, tensors["W_dec"] * 2
+    save_file(tensors, folder / "new.safetensors")
+    os.replace(folder / "new.safetensors", folder / "sae_weights.safetensors")
+    assert (folder / CONFIG_FILE).read_bytes() == config
+
+
+def test_weights_that_change_under_the_same_configuration_are_noticed(
+    bundle: Bundle,
+) -> None:
+    api = api_of(bundle)
+    text = "The old clock measures two letters at noon."
+    before = api.prompt_features(text=text)
+    assert api.prompt_features(text=text) == before
+    assert before["missing"] is None
+    index = api.workbench.sources.index(SAE)
+    changed_weights(bundle)
+    after = api.prompt_features(text=text)
+    assert "was built from other weights" in after["missing"]["reason"]
+    with pytest.raises(NoIndexError, match="was built from other weights"):
+        api.workbench.sources.index(SAE)
+    assert index.feature(FIRING)["feature"] == FIRING
+    weights = loaded(api)
+    assert torch.equal(
+        weights, load_file(bundle.sae_path(SAE) / "sae_weights.safetensors")["W_enc"]
+    )
+    assert after != before
+
+
+def loaded(api: Api) -> torch.Tensor:
+    with api.workbench.load().spliced([SAE]) as lm:
+        return lm.sae(SAE).W_enc.detach().clone()
+
+
+def test_a_file_that_is_only_touched_changes_nothing(bundle: Bundle) -> None:
+    api = api_of(bundle)
+    digest = bundle.content_hash(SAE)
+    index = api.workbench.sources.index(SAE)
+    os.utime(bundle.sae_path(SAE) / "sae_weights.safetensors", ns=(1, 1))
+    assert api.workbench.sources.index(SAE) is index
+    assert bundle.content_hash(SAE) == digest
