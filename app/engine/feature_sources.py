@@ -79,9 +79,14 @@ class FeatureSources:
         return self._held(name).revision
 
     def note(self, name: str) -> str:
-        """What is wrong with a file that was put in the place of the index that is read, else
-        ""."""
-        return self._held(name).note
+        """What is to be said of the index that is read: that another file in its place is not used,
+        that not all of its text has been read yet; else "".
+        """
+        held = self._held(name)
+        if held.note or held.index is None or "planned_tokens" not in held.index.meta:
+            return held.note
+        tokens, planned = (held.index.meta[key] for key in ("tokens", "planned_tokens"))
+        return f"This index is not finished: so far {tokens:,} of {planned:,} tokens are read."
 
     def _held(self, name: str) -> _Held:
         source = self._sources[name]

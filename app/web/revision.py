@@ -10,8 +10,9 @@ NOTHING_READ: Final = {"revision": "", "note": ""}
 
 def revision_of(workbench: Workbench, sae: str) -> dict[str, str]:
     """`revision` is the SAE's name, @ and what changes when another index of it is read, nothing
-    where there is none; `note` says what is wrong with a file in its place that is not read. Both
-    are "" for an SAE that there is not or that cannot be read, which the page itself says.
+    where there is none; `note` says that it is not finished, or that a file in its place is not
+    read. Both are "" for an SAE that there is not or that cannot be read, which the page itself
+    says.
     """
     try:
         name = workbench.sae_name(sae)

@@ -17,6 +17,7 @@ from sae_core.index.ahead import ahead
 from sae_core.index.corpus_spool import Spool, corpus_rows, until
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.output_scores import OutputScores, are_due, arms_of, output_scores
+from sae_core.index.so_far import Spacing, gives_way
 from sae_core.index.statistics import Chunk, FeatureStatistics, histogram_width
 from sae_core.index.write import write_index
 from sae_core.language_model import check_context
@@ -70,10 +71,11 @@ def build_indexes(
 
     Model and SAEs stay on the device that they are on. Work in progress is kept beside the first
     index, so that a run that was killed goes on from its last checkpoint when it is started again;
-    the result is the same. `progress` is told the number of tokens read, and then of those run for
-    output scores; None shows a bar on stderr if it takes long. Raises ValueError with one sentence
-    if the SAEs do not fit the model, the corpus cannot be read or is empty, a checkpoint belongs to
-    another run, another process is building one of these indexes, or the disk is full.
+    the result is the same. At some checkpoints indexes of what has been read so far are written.
+    `progress` is told the number of tokens read, and then of those run for output scores; None
+    shows a bar on stderr if it takes long. Raises ValueError with one sentence if the SAEs do not
+    fit the model, the corpus cannot be read or is empty, a checkpoint belongs to another run,
+    another process is building one of these indexes, or the disk is full.
     """
     with index_checkpoint.only_build([target.out_path for target in targets]):
         return _build(model, tokenizer, targets, cfg, model_name, progress)
@@ -107,8 +109,17 @@ def _build(
             log.info("going on from %s tokens", f"{run.tokens:,}")
         with reported(progress, "indexing", tokens_to_run(saes, cfg)) as report:
             report(run.tokens)
-            run.read(lambda: index_checkpoint.save(folder, marks, run.state()), report)
             name = model_name or saes[0].cfg.model_name
+            spacing = Spacing(sum(sae.cfg.d_sae for sae in saes))
+
+            def save() -> None:
+                index_checkpoint.save(folder, marks, run.state())
+                if spacing.due():
+                    with spacing.writing():
+                        for n, target in enumerate(targets):
+                            run.write_so_far(n, target.out_path, name)
+
+            run.read(save, report)
             entries = [
                 run.write(n, target.out_path, name, report) for n, target in enumerate(targets)
             ]
@@ -287,7 +298,15 @@ class _Run:
 
     def write(self, n: int, path: Path, model_name: str, progress: Progress) -> dict[str, Any]:
         """Write the index of the n-th SAE."""
-        scores = self._output_scores(n, progress)
+        return self._write(n, path, model_name, scores=self._output_scores(n, progress))
+
+    def write_so_far(self, n: int, path: Path, model_name: str) -> None:
+        """The same of the tokens read so far, unless a finished index of more is there."""
+        sae_hash = self._saes[n].cfg.metadata.get("content_hash", "")
+        if self.tokens < self._cfg.tokens and gives_way(path, self.tokens, sae_hash):
+            self._write(n, path, model_name, planned=self._cfg.tokens)
+
+    def _write(self, n: int, path: Path, model_name: str, **more: Any) -> dict[str, Any]:
         return write_index(
             path,
             model=self._model,
@@ -300,7 +319,7 @@ class _Run:
             source_tokens=self._source_tokens,
             cfg=self._cfg,
             sink=self._sink,
-            scores=scores,
+            **more,
         )
 
     def _output_scores(self, n: int, progress: Progress) -> OutputScores | None:

@@ -40,6 +40,9 @@ def check_meta(meta: Mapping[str, Any]) -> None:
         value = meta.get(name)
         if type(value) is not int or not low <= value <= high:
             raise ValueError(f"its {name} is {str(value)[:40]}")
+    planned = meta.get("planned_tokens", meta["tokens"])
+    if type(planned) is not int or planned < meta["tokens"]:
+        raise ValueError(f"its planned_tokens are {str(planned)[:40]}")
     for name in _TEXTS:
         if not isinstance(meta.get(name), str):
             raise ValueError(f"its {name} is no text")

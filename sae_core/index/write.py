@@ -1,8 +1,8 @@
 """From gathered statistics to an index file."""
 
-import itertools
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -48,11 +48,13 @@ def write_index(
     cfg: IndexConfig,
     sink: bool,
     scores: OutputScores | None = None,
+    planned: int | None = None,
 ) -> dict[str, Any]:
     """Write the index of one SAE; returns its meta entries.
 
     `token_counts [vocabulary]` and `source_tokens [sources]` count the tokens read; `sink` says
-    that the first of each row, an attention sink, was left out; `scores` is of all features.
+    that the first of each row, an attention sink, was left out; `scores` is of all features;
+    `planned` is how many tokens will be read, None once all are.
     """
     sae = statistics.sae
     site = sae.cfg.site
@@ -112,6 +114,7 @@ def write_index(
         "at_least": AT_LEAST,
         "seed": cfg.seed,
         **({"attention_sink": True} if sink else {}),
+        **({"planned_tokens": planned} if planned else {}),
         **({"output_scores": settings()} if scores else {}),
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
@@ -124,7 +127,7 @@ def write_index(
         _write_vocabulary(writer, vocab, texts)
         _write_tokens(writer, spool, stored, token_counts)
         _write_features(writer, statistics, signatures, tokens, scores)
-        writer.insert("pages", range(len(pages)), pages)
+        writer.insert_arrays("pages", {"page": np.arange(len(pages)), "data": _objects(pages)})
         arrays = {
             "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
             "token_counts": token_counts,
@@ -162,7 +165,8 @@ def _write_tokens(
     rank = tokencodec.ranks(token_counts)[stored.tokens]
     starts = range(0, len(rank), tokencodec.BLOCK)
     blocks = [tokencodec.encode_block(rank[i : i + tokencodec.BLOCK]) for i in starts]
-    writer.insert("token_blocks", range(len(blocks)), blocks)
+    numbers = np.arange(len(blocks))
+    writer.insert_arrays("token_blocks", {"block": numbers, "data": _objects(blocks)})
 
 
 def _write_features(
@@ -174,17 +178,27 @@ def _write_features(
 ) -> None:
     active = statistics.active.cpu().numpy()
     often = np.maximum(active, 1)
-    bounds = tokens.bounds(len(active))
-    writer.insert(
+    unknown = np.full(len(active), np.nan, np.float32)
+    writer.insert_arrays(
         "features",
-        range(len(active)),
-        [signature.text for signature in signatures],
-        active.tolist(),
-        statistics.max_act.tolist(),
-        (statistics.act_sum.cpu().numpy() / often).tolist(),
-        statistics.threshold.tolist(),
-        [signature.share for signature in signatures],
-        (statistics.early.cpu().numpy() / often).tolist(),
-        [tokens.value[a:b].tolist() for a, b in itertools.pairwise(bounds)],
-        *(scores.columns() if scores else [[None] * len(active)] * 2),
+        {
+            "feature": np.arange(len(active)),
+            "signature": _objects([signature.text for signature in signatures]),
+            "active_tokens": active,
+            "max_act": statistics.max_act.cpu().numpy(),
+            "mean_act": statistics.act_sum.cpu().numpy() / often,
+            "threshold": statistics.threshold.cpu().numpy(),
+            "concentration": np.array([signature.share for signature in signatures]),
+            "early_share": statistics.early.cpu().numpy() / often,
+            "output_score": scores.score if scores else unknown,
+            "side_effect": scores.side_effect if scores else unknown,
+        },
+        {"tokens": (tokens.feature, tokens.value)},
     )
+
+
+def _objects(values: Sequence[Any]) -> np.ndarray:
+    """Texts or bytes as an array of objects."""
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array

@@ -206,3 +206,14 @@ def test_a_file_that_is_only_touched_changes_nothing(bundle: Bundle) -> None:
     os.utime(bundle.sae_path(SAE) / "sae_weights.safetensors", ns=(1, 1))
     assert api.workbench.sources.index(SAE) is index
     assert bundle.content_hash(SAE) == digest
+
+
+def test_an_index_that_is_not_finished_says_how_far_it_is(bundle: Bundle) -> None:
+    workbench, path = api_of(bundle).workbench, bundle.index_path(SAE)
+    copy = Path(shutil.copy(path, path.with_name("copy.duckdb")))
+    with duckdb.connect(str(copy)) as connection:
+        connection.execute("INSERT INTO meta VALUES ('planned_tokens', '1200000')")
+    os.replace(copy, path)
+    read = workbench.index().meta["tokens"]
+    said = f"This index is not finished: so far {read:,} of 1,200,000 tokens are read."
+    assert revision_of(workbench, "")["note"] == said
