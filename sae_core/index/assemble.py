@@ -1,12 +1,23 @@
 """Pages and signatures from gathered statistics."""
 
+import itertools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import torch
 
 from sae_core.index.contexts import Contexts
 from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.logits import TopLogits
-from sae_core.index.signature import Facts, Signature, describe
+from sae_core.index.signature import (
+    LOGIT_SD,
+    SOURCE_SHARE,
+    Facts,
+    RankedWords,
+    Signature,
+    describe,
+)
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.top_tokens import TopTokens
 
@@ -23,42 +34,62 @@ def make_signatures(
 ) -> list[Signature]:
     """The signature of every feature; `words` are the forms of the vocabulary's tokens."""
     active = statistics.active.cpu().numpy()
-    early = statistics.early.cpu().numpy()
-    total = max(statistics.tokens, 1)
-    token_base, source_base = token_counts / total, source_tokens / total
-    of_tokens, of_sources = tokens.bounds(len(active)), in_sources.bounds(len(active))
-    deviation = logits.deviation.clamp(min=1e-12)[:, None]
-    raised = (logits.raises_logit / deviation).tolist()
-
-    def shares(
-        listed: TopTokens, bounds: np.ndarray, feature: int, names: list[str], base: np.ndarray
-    ) -> list[tuple[str, float, float]]:
-        part = slice(bounds[feature], bounds[feature + 1])
-        return [
-            (names[value], count / int(active[feature]), float(base[value]))
-            for value, count in zip(
-                listed.value[part].tolist(), listed.count[part].tolist(), strict=True
-            )
-        ]
-
+    d_sae, total = len(active), max(statistics.tokens, 1)
+    early_share = statistics.early.cpu().numpy() / np.maximum(active, 1)
+    ranked = RankedWords(
+        tokens.feature,
+        tokens.value,
+        tokens.count / active[tokens.feature],
+        (token_counts / total)[tokens.value],
+        words,
+    )
+    raised = (logits.raises_logit / logits.deviation.clamp(min=1e-12)[:, None]).numpy()
     return [
         describe(
             Facts(
                 tokens_read=statistics.tokens,
                 active_tokens=count,
-                tokens=shares(tokens, of_tokens, feature, words, token_base),
-                sources=shares(in_sources, of_sources, feature, sources, source_base),
-                early_share=float(early[feature]) / max(count, 1),
-                raises=[
-                    (words[token], value)
-                    for token, value in zip(
-                        logits.raises[feature].tolist(), raised[feature], strict=True
-                    )
-                ],
+                leading=leading,
+                telling=telling,
+                sources=in_source,
+                early_share=early,
+                raises=raises,
             )
         )
-        for feature, count in enumerate(active.tolist())
+        for count, leading, telling, in_source, early, raises in zip(
+            active.tolist(),
+            ranked.leading(d_sae),
+            ranked.telling(d_sae),
+            _shares(in_sources, active, sources, source_tokens / total),
+            early_share.tolist(),
+            _raised(logits.raises.numpy(), raised, words),
+            strict=True,
+        )
     ]
+
+
+def _shares(
+    listed: TopTokens, active: np.ndarray, names: list[str], base: np.ndarray
+) -> list[list[tuple[str, float, float]]]:
+    """Of each feature the sources that can stand in its signature: name, share, base share."""
+    share = listed.count / active[listed.feature]
+    some = share >= SOURCE_SHARE
+    value = listed.value[some].tolist()
+    bases = base[listed.value[some]].tolist()
+    rows = list(zip([names[v] for v in value], share[some].tolist(), bases, strict=True))
+    bounds = np.searchsorted(listed.feature[some], np.arange(len(active) + 1)).tolist()
+    return [rows[a:b] for a, b in itertools.pairwise(bounds)]
+
+
+def _raised(
+    token: np.ndarray, deviations: np.ndarray, words: list[str]
+) -> list[list[tuple[str, float]]]:
+    """Of each feature the raised tokens that can stand in its signature: word, deviations."""
+    enough = deviations >= LOGIT_SD
+    pairs = zip(token[enough].tolist(), deviations[enough].tolist(), strict=True)
+    rows = [(words[t], value) for t, value in pairs]
+    bounds = np.append(0, np.cumsum(enough.sum(1))).tolist()
+    return [rows[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def make_pages(
@@ -96,8 +127,8 @@ def make_pages(
     acts, pre_acts = statistics.acts.counts.cpu(), statistics.pre_activation_counts().cpu()
     of_contexts = np.searchsorted(contexts.feature, np.arange(d_sae + 1))
     of_tokens, of_sources = tokens.bounds(d_sae), sources.bounds(d_sae)
-    packed = []
-    for first in range(0, d_sae, FEATURES):
+
+    def packed(first: int) -> bytes:
         last = min(first + FEATURES, d_sae)
         some = slice(first, last)
         c = slice(of_contexts[first], of_contexts[last])
@@ -126,5 +157,8 @@ def make_pages(
             neighbour=near[some].numpy(),
             cosine=np.rint(cosine[some].numpy() * 32767),
         )
-        packed.append(page.pack())
-    return packed
+        return page.pack()
+
+    # Deflating holds no lock of Python's.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        return list(threads.map(packed, range(0, d_sae, FEATURES)))

@@ -1,5 +1,6 @@
 """Which features to open first: a stated, deterministic rule."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -100,9 +101,8 @@ def _score(signature: Signature) -> float:
     for word, share in signature.telling:
         beginning = word[:_BEGINNING].casefold()
         by_beginning[beginning] = by_beginning.get(beginning, 0.0) + share
-    shares = np.array(list(by_beginning.values()))
-    shares /= shares.sum() or 1.0
-    entropy = -float((shares * np.log2(shares)).sum())
+    total = sum(by_beginning.values())
+    entropy = -sum(s / total * math.log2(s / total) for s in by_beginning.values())
     expected = sum(is_whole(word) for word in signature.expected)
     return signature.telling_bits * entropy * (1 + expected)
 

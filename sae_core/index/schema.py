@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 
 from sae_core.files import atomic_write, disk_failure
 
@@ -86,6 +87,46 @@ class IndexWriter:
         for first in range(0, len(columns[0]), _ROWS_AT_ONCE):
             part = [list(column[first : first + _ROWS_AT_ONCE]) for column in columns]
             self._connection.execute(statement, part)
+
+    def insert_arrays(
+        self,
+        table: str,
+        columns: Mapping[str, np.ndarray],
+        lists: Mapping[str, tuple[np.ndarray, np.ndarray]] | None = None,
+    ) -> None:
+        """Add rows given as one array per column, which takes a hundredth of the time.
+
+        NaN becomes NULL. `lists`: columns of lists, as the row of each element (by the first
+        column's value) and the elements, row after row.
+        """
+        lists = lists or {}
+        definitions = dict(definition.split() for definition in _split(TABLES[table]))
+        assert set(definitions) == {*columns, *lists}
+        key = next(iter(columns))
+        self._connection.register("given", dict(columns))
+        joins = ""
+        values = []
+        for name, kind in definitions.items():
+            if name in lists:
+                owner, element = lists[name]
+                place = np.arange(len(owner))
+                parts = {"owner": owner, "element": element, "place": place}
+                self._connection.register(f"given_{name}", parts)
+                joins += (
+                    f" LEFT JOIN (SELECT owner, list(element ORDER BY place) AS elements FROM"
+                    f" given_{name} GROUP BY owner) {name} ON {name}.owner = given.{key}"
+                )
+                values.append(f"coalesce({name}.elements, [])::{kind}")
+            elif columns[name].dtype.kind == "f":
+                values.append(f"nullif(given.{name}::{kind}, 'nan'::{kind})")
+            else:
+                values.append(f"given.{name}::{kind}")
+        self._connection.execute(
+            f"INSERT INTO new.{table} SELECT {', '.join(values)} FROM given{joins}"
+            f" ORDER BY given.{key}"
+        )
+        for name in ("given", *(f"given_{name}" for name in lists)):
+            self._connection.unregister(name)
 
 
 def _split(columns: str) -> list[str]:

@@ -17,8 +17,10 @@ spaces around them count together; fragments of words are marked (`words.word_fo
 Nothing here knows what a token means.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -35,11 +37,23 @@ _LEAST_PART = 1 / 8
 """A word is listed if it says at least this part of what the first word says."""
 _EXAMPLES = 3
 _TELLING_LIFT, _TELLING_SHARE = 8.0, 0.005
-_SOURCE_SHARE, _SOURCE_LIFT = 0.5, 3.0
+SOURCE_SHARE, _SOURCE_LIFT = 0.5, 3.0
 _EARLY_SHARE = 0.5
 _EXPECTED = 3
-_LOGIT_SD = 4.5
+LOGIT_SD = 4.5
 """A token is expected if its logit is this many standard deviations of the vocabulary's up."""
+
+
+class Word(NamedTuple):
+    """A word that a feature fires on; tokens that differ in case or spaces are one."""
+
+    word: str
+    share: float
+    """Of the firing."""
+    base: float
+    """Of the text."""
+    bits: float
+    """`share * log2(share / base)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +62,9 @@ class Facts:
 
     tokens_read: int
     active_tokens: int
-    tokens: Sequence[tuple[str, float, float]]
-    """Word, share of the firing, share of the text: of the tokens it fires on most."""
+    leading: Sequence[Word]
+    """The words that say most, up to four; and those that tell, by falling bits."""
+    telling: Sequence[Word]
     sources: Sequence[tuple[str, float, float]]
     """Name, share of the firing, share of the text."""
     early_share: float
@@ -78,24 +93,11 @@ class Signature:
     """The words that the line says the model then expects."""
 
 
-@dataclass(frozen=True)
-class _Word:
-    word: str
-    share: float
-    base: float
-
-    @property
-    def bits(self) -> float:
-        return self.share * float(np.log2(self.share / self.base)) if self.base > 0 else 0.0
-
-
 def describe(facts: Facts) -> Signature:
     """The signature of one feature."""
     if not facts.active_tokens:
         return Signature(text=f"never fires in {facts.tokens_read:,} tokens")
-    ranked = _ranked(facts.tokens)
-    listed = _listed(ranked)
-    telling = [word for word in ranked if _is_telling(word)]
+    listed, telling = _listed(facts.leading), facts.telling
     share = min(sum(word.share for word in listed), 1.0)
     if listed:
         text = " · ".join(word.word for word in listed) + ("" if share >= _LISTED else " …")
@@ -120,26 +122,76 @@ def describe(facts: Facts) -> Signature:
     )
 
 
-def _ranked(tokens: Sequence[tuple[str, float, float]]) -> list[_Word]:
-    """Words by falling bits, tokens that differ in case or spaces added up."""
-    merged: dict[str, _Word] = {}
-    leading: dict[str, float] = {}
-    for form, share, base in tokens:
-        if not form:
-            continue
-        key = form.casefold()
-        old = merged.get(key, _Word(form, 0.0, 0.0))
-        # The form that it fires on most stands for all.
-        shown = form if share > leading.get(key, 0.0) else old.word
-        leading[key] = max(share, leading.get(key, 0.0))
-        merged[key] = _Word(shown, old.share + share, old.base + base)
-    telling = [(-word.bits, key) for key, word in merged.items() if word.bits > 0]
-    return [merged[key] for _, key in sorted(telling)]
+class RankedWords:
+    """The words of many features by falling bits."""
+
+    def __init__(
+        self,
+        feature: np.ndarray,
+        token: np.ndarray,
+        share: np.ndarray,
+        base: np.ndarray,
+        forms: Sequence[str],
+    ) -> None:
+        """Columns of equal length: a feature, a token that it fires on, the token's share of the
+        firing and of the text; sorted by feature, then falling share. `forms` are of all tokens.
+        """
+        key, self._forms = _keys(forms), forms
+        written = key[token] >= 0
+        feature, token = feature[written], token[written]
+        group = feature.astype(np.int64) * (len(forms) + 1) + key[token]
+        order = np.argsort(group, kind="stable")
+        first = np.ones(len(order), bool)
+        first[1:] = group[order][1:] != group[order][:-1]
+        merged = np.cumsum(first) - 1
+        count = int(first.sum())
+        # The form that it fires on most, the first, stands for all.
+        shown = order[first]
+        feature, token = feature[shown], token[shown]
+        share = np.bincount(merged, share[written][order], count)
+        base = np.bincount(merged, base[written][order], count)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            bits = np.where(base > 0, share * np.log2(share / base), 0.0)
+        by_bits = np.lexsort((key[token], -bits, feature))
+        by_bits = by_bits[bits[by_bits] > 0]
+        self._feature, self._token = feature[by_bits], token[by_bits]
+        self._share, self._base, self._bits = share[by_bits], base[by_bits], bits[by_bits]
+
+    def leading(self, d_sae: int) -> list[list[Word]]:
+        """Up to four words of each feature."""
+        start = np.searchsorted(self._feature, self._feature)
+        return self._lists(np.arange(len(start)) - start < _MAX_WORDS, d_sae)
+
+    def telling(self, d_sae: int) -> list[list[Word]]:
+        """Of each feature the whole words that it fires on far more often than the text does."""
+        often = (self._share >= _TELLING_SHARE) & (self._share >= _TELLING_LIFT * self._base)
+        tokens, place = np.unique(self._token[often], return_inverse=True)
+        whole = np.array(
+            [is_whole(form) for form in map(self._forms.__getitem__, tokens.tolist())], bool
+        )
+        often[often] = whole[place]
+        return self._lists(often, d_sae)
+
+    def _lists(self, chosen: np.ndarray, d_sae: int) -> list[list[Word]]:
+        columns = (column[chosen].tolist() for column in (self._share, self._base, self._bits))
+        words = [self._forms[token] for token in self._token[chosen].tolist()]
+        made = list(map(Word, words, *columns))
+        bounds = np.searchsorted(self._feature[chosen], np.arange(d_sae + 1)).tolist()
+        return [made[a:b] for a, b in itertools.pairwise(bounds)]
 
 
-def _listed(ranked: Sequence[_Word]) -> list[_Word]:
+def _keys(forms: Sequence[str]) -> np.ndarray:
+    """A number for each form, equal for those that differ in case alone, in the order of what they
+    are without it; -1 for those that are empty.
+    """
+    folded = [form.casefold() for form in forms]
+    number = {word: n for n, word in enumerate(sorted(set(folded) - {""}))} | {"": -1}
+    return np.array([number[word] for word in folded], np.int64)
+
+
+def _listed(ranked: Sequence[Word]) -> list[Word]:
     """The words to list, none if they stand for little of the firing."""
-    listed: list[_Word] = []
+    listed: list[Word] = []
     for word in ranked[:_MAX_WORDS]:
         long = len(" · ".join([*(w.word for w in listed), word.word])) > MAX_LENGTH - 16
         if word.bits < _LEAST_PART * ranked[0].bits or (listed and long):
@@ -150,7 +202,7 @@ def _listed(ranked: Sequence[_Word]) -> list[_Word]:
 
 def _source(facts: Facts) -> str:
     for name, share, base in facts.sources:
-        if name and base > 0 and share >= _SOURCE_SHARE and share >= _SOURCE_LIFT * base:
+        if name and base > 0 and share >= SOURCE_SHARE and share >= _SOURCE_LIFT * base:
             return name
     return ""
 
@@ -159,12 +211,7 @@ def _with(text: str, more: str) -> str:
     return text + more if len(text) + len(more) <= MAX_LENGTH else text
 
 
-def _is_telling(word: _Word) -> bool:
-    often = word.share >= _TELLING_SHARE and word.share >= _TELLING_LIFT * word.base
-    return often and is_whole(word.word)
-
-
-def _with_examples(text: str, telling: Sequence[_Word]) -> str:
+def _with_examples(text: str, telling: Sequence[Word]) -> str:
     if len(telling) < 2:
         return text
     return _with(text, ", such as " + " · ".join(w.word for w in telling[:_EXAMPLES]))
@@ -176,7 +223,7 @@ def _expected(text: str, facts: Facts, words: Sequence[str]) -> list[str]:
     seen = {word.casefold() for word in words}
     expected: list[str] = []
     for word, deviations in facts.raises:
-        if deviations < _LOGIT_SD or len(expected) == _EXPECTED:
+        if deviations < LOGIT_SD or len(expected) == _EXPECTED:
             break
         inside_a_word = word.startswith("-") and word.endswith("-")
         if not word or inside_a_word or word.casefold() in seen:

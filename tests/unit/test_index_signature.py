@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sae_core.index.highlights import rank_highlights
-from sae_core.index.signature import MAX_LENGTH, Facts, Signature, describe
+from sae_core.index.signature import MAX_LENGTH, Facts, RankedWords, Signature, describe
 from sae_core.index.token_words import is_whole, visible, word_forms
 
 
@@ -20,7 +20,14 @@ def facts(**changes: Any) -> Facts:
         "early_share": 0.0,
         "raises": [],
     }
-    return Facts(**(given | changes))
+    given |= changes
+    tokens = given.pop("tokens")
+    forms = [word for word, _, _ in tokens]
+    ids = np.argsort([-share for _, share, _ in tokens], kind="stable")
+    share, base = np.array([row[1:] for row in tokens], float).reshape(-1, 2).T
+    feature = np.zeros(len(ids), int)
+    ranked = RankedWords(feature, ids, share[ids], base[ids], forms)
+    return Facts(leading=ranked.leading(1)[0], telling=ranked.telling(1)[0], **given)
 
 
 def text(**changes: Any) -> str:
