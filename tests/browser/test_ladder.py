@@ -1,5 +1,6 @@
 """Find the strength: rows that grow, curves, the band on the slider, what edits say they did."""
 
+import io
 import json
 import re
 from collections.abc import Callable
@@ -7,7 +8,8 @@ from typing import Any
 from urllib.parse import parse_qs, quote, urlparse
 
 import pytest
-from playwright.sync_api import Page, expect
+from PIL import Image
+from playwright.sync_api import Locator, Page, expect
 
 from tests.browser.conftest import Site
 
@@ -17,6 +19,7 @@ FEATURE = 3954
 """It steers: docs/steering.md."""
 EDIT = {"feature": FEATURE, "mode": "set", "strength": 1.6, "positions": "continuation"}
 TRIED = [0.25, 0.5, 1, 2]
+THUMB = 18  # of the slider, px
 
 
 def query(page: Page) -> dict[str, str]:
@@ -50,6 +53,15 @@ LADDER = {
 
 def as_shown(text: str) -> str:
     return text.replace("\n", "↵ ")
+
+
+def painted(slider: Locator, shares: list[float]) -> list[object]:
+    """Colours below a slider's track, at shares of the way that its thumb goes."""
+    picture = Image.open(io.BytesIO(slider.screenshot())).convert("RGB")
+    way = picture.width - THUMB
+    return [
+        picture.getpixel((round(THUMB / 2 + share * way), picture.height - 5)) for share in shares
+    ]
 
 
 def done(page: Page) -> None:
@@ -97,8 +109,8 @@ def test_a_ladder_is_climbed_and_a_row_is_taken(
         "tokens": "3",
         **{name: str(value) for name, value in LADDER.items()},
     }
-    slider = page.get_by_label("The same, to slide")
-    expect(slider).to_have_class("banded")
+    slider = page.locator(".track")
+    expect(slider).to_have_class("track banded")
     low, high = ladder["band"]["low"], ladder["band"]["high"]
     assert slider.evaluate(
         "e => [e.style.getPropertyValue('--low'), e.style.getPropertyValue('--high')]"
@@ -107,6 +119,8 @@ def test_a_ladder_is_climbed_and_a_row_is_taken(
         str(high / 2).removesuffix(".0"),
     ]
     expect(page.locator(".sliding")).to_contain_text("usable")
+    inside, outside = painted(slider, [(low + high) / 4, 0.02])
+    assert inside != outside
     # A row is taken by its button or anywhere on it, and Generate runs it.
     taken = page.get_by_role("button", name="Take 0.5 × max")
     taken.focus()
@@ -140,7 +154,7 @@ def test_a_link_climbs_it_again_and_a_feature_begins_inside_its_band(
     assert edits(page)[0]["strength"] == pytest.approx(float(best) + 0.05)
     # Another feature knows none.
     page.get_by_label("Feature: number, or words").fill(str(FEATURE + 1))
-    expect(page.get_by_label("The same, to slide")).not_to_have_class("banded")
+    expect(page.locator(".track")).to_have_class("track")
 
 
 def test_it_can_be_stopped_and_closed(site: Site, opened: Opened) -> None:

@@ -38,9 +38,10 @@ export function drawMore(row, { changed, saes, find }) {
     "aria-label": "The same, to slide",
     autocomplete: "off",
   });
+  const track = el("div", { class: "track" }, slider);
   const bandNote = el("span", { class: "quiet" });
   const finder = el("button", { type: "button", class: "plain" }, "Find the strength");
-  const sliding = el("div", { class: "sliding" }, slider, el("div", { class: "between" }, bandNote, finder));
+  const sliding = el("div", { class: "sliding" }, track, el("div", { class: "between" }, bandNote, finder));
   const note = el("p", { class: "quiet where-note", id: `${row.id}-where` });
   where.setAttribute("aria-describedby", note.id);
 
@@ -132,11 +133,11 @@ export function drawMore(row, { changed, saes, find }) {
     }
     slider.value = strength.value;
     slider.setAttribute("aria-valuetext", `${strength.value} × max`);
-    slider.classList.toggle("banded", Boolean(band));
+    track.classList.toggle("banded", Boolean(band));
     if (band) {
       for (const end of /** @type {const} */ (["low", "high"])) {
         const share = Math.min(1, Math.max(0, band[end] / LARGEST));
-        slider.style.setProperty(`--${end}`, String(share));
+        track.style.setProperty(`--${end}`, String(share));
       }
     }
     bandNote.textContent = band ? `${bandWords(band)} × max` : "";

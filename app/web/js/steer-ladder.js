@@ -131,6 +131,7 @@ export function view(page) {
     } finally {
       if (running?.signal === signal) {
         running = null;
+        if (!shown?.done) at("ladder-charts").replaceChildren();
         at("ladder-stop").hidden = true;
         panel.setAttribute("aria-busy", "false");
       }
@@ -142,7 +143,7 @@ export function view(page) {
     at("ladder-stop").hidden = false;
     panel.setAttribute("aria-busy", "true");
     at("ladder-sentence").textContent = "";
-    at("ladder-charts").replaceChildren();
+    at("ladder-charts").replaceChildren(el("p", { class: "quiet" }, "Two curves come here when all texts are whole."));
     at("rungs").replaceChildren();
     at("ladder-hint").hidden = true;
   }
