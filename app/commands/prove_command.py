@@ -105,14 +105,19 @@ class Prove:
 
     def execute(self) -> str:
         """The proof as JSON or text; ValueError where one that is run again has other digits."""
-        from app.service.prove_again import compared, other_weights
+        from app.service.prove_again import compared
 
         before = self._read() if self.again else None
         bundle = chosen_bundle(self.bundle, self.model, [self.sae] if self.sae else [], "demo")
-        if before and (wrong := other_weights(before, bundle)):
-            raise ValueError(f"{self.again} was made with other weights of SAE {wrong[0]}.")
+        if before:
+            names = {each["name"] for each in before["setup"]["saes"]} & set(bundle.sae_names)
+            self._check_weights(before, {each: bundle.content_hash(each) for each in names})
         name = "" if self.model else self.sae
         answer = self._run(bundle, name, before)
+        if before:
+            # What the files of an SAE say of themselves need not be so.
+            made = {each["name"]: each["content_hash"] for each in answer["setup"]["saes"]}
+            self._check_weights(before, made)
         if self.out:
             _write(Path(self.out), answer)
         said = ""
@@ -146,6 +151,12 @@ class Prove:
             return checked(written)
         except ValueError as error:
             raise ValueError(f"{self.again} is no proof: {error}") from error
+
+    def _check_weights(self, before: dict[str, Any], hashes: dict[str, str]) -> None:
+        from app.service.prove_again import other_weights
+
+        if wrong := other_weights(before, hashes):
+            raise ValueError(f"{self.again} was made with other weights of SAE {wrong[0]}.")
 
     def _run(self, bundle: Any, sae: str, before: dict[str, Any] | None) -> dict[str, Any]:
         """The last answer of the endpoint, with a bar while texts grow."""

@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeGuard
 
-from sae_core.bundle import Bundle
-
 SAME = 1e-5
 """Difference that counts as rounding of another machine: of a number, or of 1 where it is less."""
 
@@ -59,13 +57,14 @@ def _are_dicts(value: Any, *keys: str) -> TypeGuard[list[dict[str, Any]]]:
     )
 
 
-def other_weights(before: Mapping[str, Any], bundle: Bundle) -> list[str]:
-    """Names of the bundle's SAEs whose weights are not those that the proof was made with."""
+def other_weights(before: Mapping[str, Any], hashes: Mapping[str, str]) -> list[str]:
+    """Names of the SAEs whose weights are not those that the proof was made with; `hashes` are of
+    those that are there.
+    """
     return [
         each["name"]
         for each in before["setup"]["saes"]
-        if each["name"] in bundle.sae_names
-        and bundle.content_hash(each["name"]) != each["content_hash"]
+        if hashes.get(each["name"], each["content_hash"]) != each["content_hash"]
     ]
 
 

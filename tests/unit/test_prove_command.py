@@ -2,10 +2,12 @@
 
 import copy
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from app.cli import main
 from app.engine.workbench import Workbench
@@ -137,6 +139,19 @@ def test_every_number_of_a_file_is_compared(proof: Path) -> None:
         assert ".".join(map(str, [*path, last])) in said
     fewer = {**before, "arms": before["arms"][:-1]}
     assert compared(fewer, before) == (False, "Its texts are the same, but not arms.")
+
+
+def test_weights_that_are_not_what_their_files_say_are_told(
+    tiny_bundle: Bundle, proof: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The configuration still has the hash of the weights that were there before."""
+    copied = Path(shutil.copytree(tiny_bundle.path, tmp_path / "bundle"))
+    weights = next(copied.glob("saes/*/sae_weights.safetensors"))
+    tensors = load_file(weights)
+    tensors["b_dec"] = tensors["b_dec"] + 0.01
+    save_file(tensors, weights)
+    assert main(["prove", "--bundle", str(copied), "--again", str(proof), "--device", "cpu"]) == 2
+    assert "was made with other weights of SAE tiny." in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
