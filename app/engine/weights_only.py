@@ -12,6 +12,7 @@ from torch import Tensor
 
 from app.engine.engine import Engine
 from app.engine.indexes import Missing
+from app.requests import RequestError
 from sae_core.index.logits import neighbours, top_logits
 from sae_core.index.token_words import BROKEN, visible
 from sae_core.sae import SAE
@@ -62,7 +63,7 @@ class WeightsOnlyFeatures:
     ) -> dict[str, Any]:
         """One page of the features, or the one whose number is `query`; as `Index.search`.
 
-        ValueError for words, which only an index can find.
+        RequestError for words, which only an index can find.
         """
         with self._engine.spliced([self._name]) as lm:
             thresholds = lm.sae(self._name).effective_threshold()
@@ -70,7 +71,9 @@ class WeightsOnlyFeatures:
         if number.isascii() and number.isdigit():
             matches = [int(number)] if int(number) < len(thresholds) else []
         elif number:
-            raise ValueError(f"Features are found by number alone. {self.missing.sentence}")
+            raise RequestError(
+                f"Features are found by number alone. {self.missing.sentence}", "query"
+            )
         elif sort == "threshold":
             # Sorted stably from the larger id on, so that ties keep the order of ids.
             matches = thresholds.sort(descending=descending, stable=True).indices.tolist()

@@ -29,7 +29,10 @@ def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
         **source.feature(number),
         "sae": name,
         "missing": _missing(source),
-        "unscored": None if _scored(source) else scores_command(workbench.bundle, name),
+        # Without an index there is nothing to put scores into.
+        "unscored": scores_command(workbench.bundle, name)
+        if isinstance(source, Index) and not source.has_output_scores
+        else None,
         "previous": number - 1 if number > 0 else None,
         "next": number + 1 if number < last else None,
     }
@@ -47,18 +50,32 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
     source = workbench.sources.features(name)
     down, most, skip = request.descending, request.limit, request.offset
     score, effect = request.min_output_score, request.max_side_effect
-    filtered = score > 0 or effect is not None
+    by_scores = {
+        "sort": request.sort in SCORES,
+        "min_output_score": score > 0,
+        "max_side_effect": effect is not None,
+    }
+    of_scores = next((field for field, given in by_scores.items() if given), None)
     if isinstance(source, Index):
         order = request.sort or "frequency"
-        if (filtered or order in SCORES) and not source.has_output_scores:
+        if of_scores and not source.has_output_scores:
             command = scores_command(workbench.bundle, name)
-            raise RequestError(f"This index has no output scores: {command} adds them.", "sort")
+            raise RequestError(f"This index has no output scores: {command} adds them.", of_scores)
         bound = math.inf if effect is None else effect
         matches = source.search(request.query, order, down, low, high, most, skip, score, bound)
     else:
-        if request.sort not in ("", *UNINDEXED_SORTS) or (low, high) != (0.0, 1.0) or filtered:
+        if of_scores:
             raise RequestError(
-                f"How often features fire is not known. {source.missing.sentence}", "sort"
+                f"What features write is not known. {source.missing.sentence}", of_scores
+            )
+        by_firing = {
+            "sort": request.sort not in ("", *UNINDEXED_SORTS),
+            "min_frequency": low > 0,
+            "max_frequency": high < 1,
+        }
+        if of_firing := next((field for field, given in by_firing.items() if given), None):
+            raise RequestError(
+                f"How often features fire is not known. {source.missing.sentence}", of_firing
             )
         order = request.sort or "id"
         matches = source.search(request.query, order, down and request.sort != "", most, skip)

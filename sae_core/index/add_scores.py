@@ -62,6 +62,7 @@ def add_output_scores(
 
 def _totals(bundle: Bundle, name: str) -> dict[str, float | None]:
     """The totals of an SAE's index in today's units; ValueError if scores cannot be added to it."""
+    bundle.sae_source(name)  # one that the bundle has
     path = bundle.index_path(name)
     index = Index.open(path)
     try:

@@ -297,6 +297,8 @@ def test_what_scores_cannot_be_added_to_is_said_before_the_model_is_read(
         change(bundle.index_path(tiny.SAE_NAME))
         assert main(given) == 2
         assert sentence in capsys.readouterr().err
+    assert main([*given, "--sae", "other"]) == 2
+    assert "has no SAE 'other': it has tiny." in capsys.readouterr().err
 
 
 def test_scores_are_not_added_while_an_index_is_built(

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from app.endpoints import Api
+from app.requests import RequestError
 from app.service import overview
 from app.service.features import random_feature
 from sae_core.bundle import Bundle, write_bundle
@@ -67,6 +68,7 @@ def test_a_feature_is_what_the_index_would_say_of_its_weights(api: Api, indexed:
     assert result["frequency"] is result["max_act"] is result["pre_activation_histogram"] is None
     assert result["groups"] == []
     assert "tiny has no index" in result["missing"]["reason"]
+    assert result["unscored"] is None, "scores are put into an index"
 
 
 def test_in_the_signature_s_place_stand_the_tokens_it_raises(api: Api) -> None:
@@ -110,12 +112,18 @@ def test_features_are_listed_by_number_and_threshold(api: Api) -> None:
         ({"sort": "frequency"}, "How often features fire is not known"),
         ({"sort": "max_act"}, "How often features fire is not known"),
         ({"min_frequency": 0.1}, "How often features fire is not known"),
+        ({"max_frequency": 0.1}, "How often features fire is not known"),
+        ({"sort": "side_effect"}, "What features write is not known"),
+        ({"min_output_score": 0.1}, "What features write is not known"),
+        ({"max_side_effect": 2}, "What features write is not known"),
     ],
 )
 def test_what_needs_an_index_says_so(api: Api, asked: dict[str, Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence) as caught:
         api.search_features(**asked)
     assert "jumpscope index" in str(caught.value)
+    assert isinstance(caught.value, RequestError)
+    assert [caught.value.field] == list(asked)
 
 
 def test_a_random_feature_is_any_one(api: Api) -> None:
