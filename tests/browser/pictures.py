@@ -3,6 +3,7 @@
 Not a test. Pictures are palette PNGs, a fraction of the size and the same to the eye.
 """
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -39,7 +40,7 @@ def feature(page: Page, home: str) -> None:
 def prompt(page: Page, home: str) -> None:
     """A text, what the splice costs on it, and what fires on one token."""
     page.goto(f"{home}/prompt?{urlencode({'text': PROMPT, 'token': 12})}")
-    expect(page.locator("#selection table").first).to_be_visible()
+    expect(page.locator("#selection .effects")).to_be_visible()
 
 
 def what_comes_next(page: Page, home: str) -> None:
@@ -47,7 +48,9 @@ def what_comes_next(page: Page, home: str) -> None:
     chosen = {"token": 12, "next": "12.439", "off": "12-12.2851-12.3743"}
     page.goto(f"{home}/prompt?{urlencode({'text': SAILORS, **chosen})}")
     expect(page.locator(".joint tbody tr")).to_have_count(3)
-    page.locator("#selection").evaluate("node => { node.scrollTop = 150; }")
+    # The panel is as tall as the window where the page is scrolled.
+    page.locator(".controls").evaluate("node => scrollTo(0, node.offsetTop)")
+    page.locator("#selection").evaluate("node => { node.scrollTop = 172; }")
 
 
 def steer(page: Page, home: str) -> None:
@@ -59,6 +62,22 @@ def steer(page: Page, home: str) -> None:
     expect(page.locator("#run-status")).to_contain_text("Done", timeout=60_000)
 
 
+def ladder(page: Page, home: str) -> None:
+    """One edit at eight strengths, with the band of those that steer and stay fluent."""
+    edit = {"feature": FEATURE, "mode": "set", "strength": 0.75, "positions": "continuation"}
+    tried = {"prompt": "The old man walked into the", "tokens": 30, "edits": json.dumps([edit])}
+    page.goto(f"{home}/steer?{urlencode({**tried, 'ladder': 0, 'ladder_seeds': 2})}")
+    expect(page.locator("#ladder-sentence")).not_to_be_empty(timeout=120_000)
+
+
+def proof(page: Page, home: str) -> None:
+    """The demo's proof that passes, run to its end."""
+    page.goto(f"{home}/steer")
+    page.locator("a.idea", has_text="Passes").first.click()
+    expect(page.locator(".proof-sentence")).to_be_visible(timeout=180_000)
+    page.locator("#proof").evaluate("node => scrollTo(0, node.offsetTop - 12)")
+
+
 PICTURES = {
     "overview": (overview, DESKTOP, "light"),
     "feature": (feature, DESKTOP, "light"),
@@ -66,6 +85,8 @@ PICTURES = {
     "next": (what_comes_next, DESKTOP, "light"),
     "steer": (steer, DESKTOP, "light"),
     "steer-dark": (steer, DESKTOP, "dark"),
+    "ladder": (ladder, DESKTOP, "light"),
+    "proof": (proof, DESKTOP, "light"),
     "prompt-phone": (prompt, PHONE, "light"),
 }
 
