@@ -194,6 +194,25 @@ def test_weights_that_change_under_the_same_configuration_are_noticed(
     assert after != before
 
 
+def test_weights_that_changed_before_the_app_began_are_noticed_when_they_are_read(
+    bundle: Bundle,
+) -> None:
+    changed_weights(bundle)
+    api = api_of(bundle)
+    loaded(api)
+    with pytest.raises(NoIndexError, match="was built from other weights"):
+        api.workbench.sources.index(SAE)
+
+
+def test_a_check_of_other_weights_is_not_shown(bundle: Bundle) -> None:
+    api = api_of(bundle)
+    first = api.check()["check"]["content_hash"]
+    changed_weights(bundle)
+    loaded(api)
+    assert api.workbench.checker.state(SAE)["state"] == "unchecked"
+    assert api.check()["check"]["content_hash"] == bundle.content_hash(SAE) != first
+
+
 def loaded(api: Api) -> torch.Tensor:
     with api.workbench.load().spliced([SAE]) as lm:
         return lm.sae(SAE).W_enc.detach().clone()
