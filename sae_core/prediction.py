@@ -94,7 +94,8 @@ class Prediction:
         return self._measured(pairs, largest, memory)
 
     def together(self, pairs: Sequence[Pair], *, memory: int | None = None) -> JointEffect:
-        """What (token, feature) pairs do when all are set to 0 at once, and each alone.
+        """What (token, feature) pairs do when all are set to 0 at once, and each alone; a pair that
+        is named twice counts once.
 
         ValueError for a feature or token that does not exist, for a token that keeps its
         activation, and for no pairs.
@@ -108,6 +109,7 @@ class Prediction:
                     f"{self.read_at}: give one from 0 to {self.read_at}."
                 )
             self._check_counted(position)
+        pairs = list(dict.fromkeys(pairs))
         alone = [[self._ablation(pair)] for pair in pairs]
         arms = [*alone, [edit for each in alone for edit in each]]
         kl, change = np.zeros(len(arms)), np.zeros((len(arms), len(self.tokens)))

@@ -160,7 +160,9 @@ def test_several_are_set_to_0_at_once_and_each_alone(lm: SplicedLM, ids: list[in
     acts = slow_acts(lm.model, sae, ids)
     pairs = [(t, int(acts[t].argmax())) for t in (9, 12, 16)]
     pairs.append((16, int(acts[16].topk(2).indices[1])))
-    result = joint_effect(lm, ids, "tiny", pairs, last, target=target, tokens=5)
+    twice = [*pairs, pairs[0]]
+    result = joint_effect(lm, ids, "tiny", twice, last, target=target, tokens=5)
+    assert len(result.kl_alone) == len(pairs), "the sum of each alone has each once"
     with torch.no_grad():
         whole = torch.zeros(len(ids), tiny.D_MODEL)
         base = slow_arm(lm.model, ids, whole)[last]
