@@ -18,8 +18,12 @@ def dots(
     for first in range(0, d_model, NUMBERS):
         column = first + tl.arange(0, NUMBERS)
         inside = listed[:, None] & (column < d_model)[None, :]
-        mine = tl.load(x + t[:, None] * d_model + column[None, :], mask=inside, other=0.0)
-        row = tl.load(rows + f[:, None] * d_model + column[None, :], mask=inside, other=0.0)
+        mine = tl.load(x + t[:, None] * d_model + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
+        row = tl.load(rows + f[:, None] * d_model + column[None, :], mask=inside, other=0.0).to(
+            tl.float32
+        )
         total += mine * row
     value = tl.sum(total, axis=1) + tl.load(bias + f, mask=listed, other=0.0)
     tl.store(out + entry, value, mask=listed)

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae_core.index.largest_products import ProductRows
 from sae_core.sae import SAE
 from sae_core.sites import layers, module_path
 
@@ -103,20 +104,31 @@ def top_logits(
     unembedding: Tensor = model.get_output_embeddings().weight.detach()
     gain = _final_gain(model)
     directions = stream_directions(model, sae, features).to(gain.device) * gain
-    hidden = sorted(i for i in leave_out if i < len(unembedding))
+    directions = directions.to(unembedding.device)
+    hidden = torch.tensor(sorted(i for i in leave_out if i < len(unembedding)), dtype=torch.long)
     k = min(k, len(unembedding) - len(hidden))
+    mean, covariance = _moments(unembedding)
+    centre = directions @ mean
+    deviation = ((directions @ covariance) * directions).sum(1).clamp(min=0).sqrt()
+    rows = ProductRows(unembedding, hidden.to(unembedding.device))
     parts: list[tuple[Tensor, ...]] = []
-    for part in directions.to(unembedding.device).split(_ROWS):
-        # The unembedding in float32 at once would be twice as large as in bfloat16.
-        logits = torch.cat([part @ some.float().T for some in unembedding.split(_TOKENS)], dim=1)
-        logits -= logits.mean(1, keepdim=True)
-        deviation = logits.std(1, correction=0)
-        logits[:, hidden] = -torch.inf
-        raises = logits.topk(k)
-        logits[:, hidden] = torch.inf
-        lowers = logits.topk(k, largest=False)
-        parts.append((raises.indices, raises.values, lowers.indices, lowers.values, deviation))
-    return TopLogits(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
+    for part, mid in zip(directions.split(_ROWS), centre.split(_ROWS), strict=True):
+        raises, lowers = rows.largest(part, k), rows.largest(-part, k)
+        parts.append((raises[0], raises[1] - mid[:, None], lowers[0], -lowers[1] - mid[:, None]))
+    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
+    return TopLogits(*(column.cpu() for column in (*columns, deviation)))
+
+
+def _moments(unembedding: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of the rows, in float32, a part of them after another."""
+    count, width = unembedding.shape
+    sums = [some.float().sum(0) for some in unembedding.split(_TOKENS)]
+    mean = torch.stack(sums).sum(0) / count
+    covariance = torch.zeros(width, width, device=unembedding.device)
+    for some in unembedding.split(_TOKENS):
+        centred = some.float() - mean
+        covariance.addmm_(centred.T, centred)
+    return mean, covariance / count
 
 
 def _final_gain(model: nn.Module) -> Tensor:
@@ -139,15 +151,15 @@ def neighbours(sae: SAE, k: int, features: Tensor | None = None) -> tuple[Tensor
     """
     W_dec = sae.W_dec.detach()
     features = torch.arange(len(W_dec), device=W_dec.device) if features is None else features
-    norms = W_dec.float().norm(dim=1).clamp(min=1e-12)
     k = min(k, len(W_dec) - 1)
+    rows = ProductRows(W_dec, normed=True)
     ids, cosines = [], []
     for part in features.split(_ROWS):
-        cosine = (_decoder_rows(sae, part) / norms[part, None]) @ W_dec.float().T / norms
-        cosine[torch.arange(len(part), device=part.device), part] = -torch.inf
-        top = cosine.topk(k)
-        ids.append(top.indices)
-        cosines.append(top.values.clamp(-1, 1))
+        own = _decoder_rows(sae, part)
+        own = own / own.norm(dim=1, keepdim=True).clamp(min=1e-12)
+        index, cosine = rows.largest(own, k, besides=part)
+        ids.append(index)
+        cosines.append(cosine.clamp(-1, 1))
     return torch.cat(ids).cpu(), torch.cat(cosines).cpu()
 
 

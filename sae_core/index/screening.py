@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sae_core.index.entries import Entries, bias_of
+from sae_core.index.half_product import half_product
 from sae_core.index.listed_dots import listed_dots
 from sae_core.sae import SAE
 
@@ -90,7 +91,7 @@ class ScreenedLists:
         step = max(1, _BLOCK // max(len(x), 1))
         found = []
         for first in range(0, len(self._half), step):
-            product = _product(self._half[first : first + step], tokens)
+            product = half_product(self._half[first : first + step], tokens)
             feature, token = (product >= 0).nonzero().unbind(1)
             found.append(Entries(feature + first, token, token))
         return found
@@ -124,16 +125,3 @@ class ScreenedLists:
         rest = torch.where(high.isinf(), 0, low - high.double())
         self._half[:, self._d_model] = -high
         self._half[:, self._d_model + 1] = -(rest - rest.abs() * 2**-10 - 2**-24).half()
-
-
-def _product(rows: Tensor, tokens: Tensor) -> Tensor:
-    """`rows @ tokens.T` with sums in float32: in float16 where the matrix units have that."""
-    if not rows.is_cuda:
-        return rows.float() @ tokens.float().T
-    options = torch.backends.cuda.matmul
-    before = options.allow_fp16_reduced_precision_reduction
-    options.allow_fp16_reduced_precision_reduction = False
-    try:
-        return rows @ tokens.T
-    finally:
-        options.allow_fp16_reduced_precision_reduction = before

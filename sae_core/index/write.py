@@ -152,7 +152,8 @@ def _version() -> str:
 
 def _write_vocabulary(writer: IndexWriter, vocab: list[bytes], texts: list[str]) -> None:
     odd = [None if text.encode() == word else word for text, word in zip(texts, vocab, strict=True)]
-    writer.insert("vocabulary", range(len(vocab)), texts, odd)
+    columns = {"token": np.arange(len(vocab)), "text": _objects(texts), "bytes": _objects(odd)}
+    writer.insert_arrays("vocabulary", columns)
 
 
 def _write_tokens(
