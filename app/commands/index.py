@@ -13,7 +13,8 @@ from sae_core.index.index_config import IndexConfig
 class BuildIndex(IndexConfig):
     """Index SAEs: stream a corpus through the model once and write each SAE's index.duckdb.
 
-    An interrupted run goes on from its last checkpoint when the same command is given again.
+    While it runs, an index of what has been read so far is there for the app to show. An
+    interrupted run goes on from its last checkpoint when the same command is given again.
     """
 
     corpus: tuple[str, ...] = ()

@@ -106,7 +106,7 @@ def test_from_a_number_to_a_feature_and_on_to_steering(
 
     page.get_by_role("link", name="Steer with it").click()
     # Ten times the threshold to begin with, in the activation's own units, and labelled so.
-    value = page.get_by_label("Strength")
+    value = page.get_by_label("Strength", exact=True)
     expect(value).to_have_value(digits(10 * known["threshold"], 2))
     expect(page.locator(".raw")).to_contain_text("in its own units")
     value.fill("7.5")
@@ -119,7 +119,7 @@ def test_from_a_number_to_a_feature_and_on_to_steering(
     assert edit == {"feature": FEATURE, "mode": "set", "value": 7.5, "positions": "continuation"}
     page.reload()
     expect(page.locator("#run-status")).to_contain_text("Done: 5 tokens")
-    expect(page.get_by_label("Strength")).to_have_value("7.5")
+    expect(page.get_by_label("Strength", exact=True)).to_have_value("7.5")
 
 
 def test_sorting_needs_no_index_where_it_is_offered(unindexed_site: Site, opened: Opened) -> None:
@@ -165,7 +165,7 @@ def test_a_prompt_without_what_only_an_index_knows(unindexed_site: Site, opened:
     row.get_by_role("button").click()
     expect(page.locator("#legend")).to_contain_text("full colour is its largest here")
     page.get_by_role("link", name="Steer with it").click()
-    expect(page.get_by_label("Strength")).to_have_value(digits(top["peak"], 3))
+    expect(page.get_by_label("Strength", exact=True)).to_have_value(digits(top["peak"], 3))
     expect(page.locator("#run-status")).to_contain_text("Done", timeout=60_000)
 
 
