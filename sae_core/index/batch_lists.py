@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_core.index.entries import Entries, Lists, PlainLists, block_size, feature_blocks
+from sae_core.index.listed_entries import Entries, Lists, PlainLists, block_size, feature_blocks
 from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE, JumpReLUSAE, ReLUSAE
 

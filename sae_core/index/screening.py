@@ -22,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sae_core.index.entries import Entries, bias_of
 from sae_core.index.half_product import half_product
 from sae_core.index.listed_dots import listed_dots
+from sae_core.index.listed_entries import Entries, bias_of
 from sae_core.sae import SAE
 
 _BLOCK = 2**27
@@ -38,7 +38,7 @@ _LARGEST = 6e4
 
 
 class ScreenedLists:
-    """As `entries.PlainLists`, for SAEs whose features depend on their own pre-activation alone.
+    """`Lists` for SAEs whose features depend on their own pre-activation alone.
 
     Keeps two copies of W_enc, one row per feature: in float32, and scaled in float16.
     """
@@ -76,7 +76,7 @@ class ScreenedLists:
         self._cut: Tensor | None = None
 
     def above(self, x: Float[Tensor, "tokens d_model"], cut: Float[Tensor, " d_sae"]) -> Entries:
-        """As `entries.Lists.above`."""
+        """As `listed_entries.Lists.above`."""
         parts = []
         for entries in self._candidates(x, cut):
             value = listed_dots(x, self._rows, self._bias, entries.feature, entries.token)

@@ -32,8 +32,8 @@ BINS = 32
 """Bins of activation per feature in which a sample is kept; 16 to 32 of them are in use."""
 SLOTS = 6
 """Candidates kept per bin."""
-MERGE_AT = 1_500_000
-"""Candidates buffered before they are merged into what is kept."""
+MERGE_AT = 250_000
+"""Candidates buffered, at least, before they are merged into what is kept."""
 
 
 @dataclass(frozen=True)

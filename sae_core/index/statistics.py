@@ -15,9 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from sae_core.index.batch_lists import BatchLists, BatchTokens
-from sae_core.index.entries import Entries, feature_blocks
 from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
 from sae_core.index.index_config import EARLY, IndexConfig
+from sae_core.index.listed_entries import Entries, feature_blocks
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (
     MERGE_AT,

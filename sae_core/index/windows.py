@@ -82,12 +82,34 @@ class Active:
         if not len(self.feature):
             none = Windows.empty(feature.device)
             return Windows(torch.zeros_like(feature, dtype=torch.uint8), none.position, none.value)
+        # Most have no neighbour in their window, which their neighbours in the list tell.
+        inside, _, _ = self._near(feature, token, scale, before, after, 1, 1)
+        some = inside.any(1).nonzero()[:, 0]
+        inside, position, value = self._near(
+            feature[some], token[some], scale[some], before, after, before, after
+        )
+        count = torch.zeros_like(feature, dtype=torch.uint8)
+        count[some] = inside.sum(1).to(torch.uint8)
+        return Windows(count, position[inside].to(torch.uint8), value[inside])
+
+    def _near(
+        self,
+        feature: Tensor,
+        token: Tensor,
+        scale: Tensor,
+        before: int,
+        after: int,
+        left: int,
+        right: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the `left` entries before each in the list and the `right` ones after it: which are in
+        its window besides the peak, where there, and their activations.
+        """
         n = len(self.row)
-        mine = feature * n + token
         key = self.feature * n + self.token
-        offsets = torch.arange(-before, after + 1, device=feature.device)
+        offsets = torch.arange(-left, right + 1, device=feature.device)
         # A window has no more active tokens than tokens, so they are no further away in the list.
-        near = torch.searchsorted(key, mine)[:, None] + offsets
+        near = torch.searchsorted(key, feature * n + token)[:, None] + offsets
         inside = (near >= 0) & (near < len(key))
         near = near.clamp_(0, len(key) - 1)
         other = self.token[near]
@@ -97,5 +119,4 @@ class Active:
         inside &= (distance >= -before) & (distance <= after) & (distance != 0)
         value = (self.value[near] / scale[:, None]).half()
         inside &= value > 0
-        count = inside.sum(1).to(torch.uint8)
-        return Windows(count, (distance[inside] + before).to(torch.uint8), value[inside])
+        return inside, distance + before, value

@@ -9,8 +9,8 @@ import torch
 
 from sae_core.config import SAEConfig
 from sae_core.index.batch_lists import BatchLists, BatchTokens
-from sae_core.index.entries import PlainLists
 from sae_core.index.listed_dots import _gathered, listed_dots
+from sae_core.index.listed_entries import PlainLists
 from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE
 

@@ -7,7 +7,7 @@ from torch import Tensor
 from sae_core.config import Architecture, SAEConfig
 from sae_core.index import screening
 from sae_core.index.batch_lists import BatchLists, BatchTokens
-from sae_core.index.entries import PlainLists
+from sae_core.index.listed_entries import PlainLists
 from sae_core.index.screening import ScreenedLists
 from sae_core.index.selection import Best, Candidates
 from sae_core.index.windows import Active, Windows
@@ -51,7 +51,7 @@ def test_lists_are_what_whole_arrays_say(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("sae_core.index.entries._CPU_BLOCK", 50 * tokens)
+    monkeypatch.setattr("sae_core.index.listed_entries._CPU_BLOCK", 50 * tokens)
     monkeypatch.setattr(screening, "_BLOCK", 50 * tokens)
     sae, x = random_sae(d_model, d_sae), inputs(d_model, tokens, dtype)
     lists = PlainLists(sae) if kind == "plain" else ScreenedLists(sae, x)
