@@ -31,8 +31,9 @@ class BatchTokens:
     x: Float[Tensor, "tokens d_model"]
     """float32."""
     row: Int[Tensor, " tokens"]
-    """Row of the batch."""
+    """Row of the batch, from 0."""
     column: Int[Tensor, " tokens"]
+    """Place in the row, from 0; those of tokens that do not count are missing."""
     document: Int[Tensor, " tokens"]
 
 

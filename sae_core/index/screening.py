@@ -27,7 +27,7 @@ from sae_core.index.listed_dots import listed_dots
 from sae_core.index.listed_entries import Entries, bias_of
 from sae_core.sae import SAE
 
-_BLOCK = 2**27
+_BLOCK = 2**29
 """Entries of a product held at once."""
 _SUM = 2.0**-22
 """Relative error of an addition in a product with float32 sums, with room for truncation."""

@@ -6,7 +6,7 @@ of (feature, token) entries (`batch_lists`) and everything else is work on these
 of pre-activations is of every token; it is taken on a sample of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -31,6 +31,8 @@ from sae_core.index.windows import Active
 from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
 
+_GPU_TOKENS = 2**14
+"""Tokens counted together on a GPU, so that the host's part of the work is shared by many."""
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
 HISTOGRAM_TOKENS = 2**13
@@ -54,6 +56,33 @@ class Chunk:
     """Place in the stream of each row's first token after BOS."""
     document: Int[Tensor, " rows"]
     source: Int[Tensor, " rows"]
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Tokens that count, row after row; columns of equal length."""
+
+    x: Float[Tensor, "n d_model"]
+    y: Float[Tensor, "n d_out"]
+    ids: Int[Tensor, " n"]
+    row: Int[Tensor, " n"]
+    """Number of the row in the stream."""
+    position: Int[Tensor, " n"]
+    """Token of the row, BOS not counted."""
+    place: Int[Tensor, " n"]
+    """In the stream."""
+    early: Bool[Tensor, " n"]
+    document: Int[Tensor, " n"]
+    source: Int[Tensor, " n"]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @classmethod
+    def cat(cls, parts: "list[_Tokens]") -> "_Tokens":
+        """All parts, in order."""
+        names = [field.name for field in fields(cls)]
+        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
 def histogram_width(sae: SAE, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, " d_sae"]:
@@ -107,30 +136,53 @@ class FeatureStatistics:
         }
         self.sample = IntervalSample(self.threshold)
         self._buffers: dict[str, list[Candidates]] = {"top": [], "near_miss": [], "sample": []}
+        self._waiting: list[_Tokens] = []
         self._lists = BatchLists(sae, self.threshold, cfg.near_misses)
 
     def update(self, chunk: Chunk) -> None:
-        """Count the tokens of these rows, which follow those of the last call."""
+        """Count the tokens of these rows, which follow those of the last call: at once, or on a GPU
+        together with those of the next calls, until `merge`.
+        """
         row, column = chunk.valid.nonzero(as_tuple=True)
-        if not len(row):
-            return
         position = column - chunk.skip
-        tokens = BatchTokens(
-            x=chunk.x[row, column].float(), row=row, column=column, document=chunk.document[row]
+        self._waiting.append(
+            _Tokens(
+                x=chunk.x[row, column],
+                y=chunk.y[row, column],
+                ids=chunk.ids[row, column],
+                row=chunk.row[row],
+                position=position,
+                place=chunk.start[row] + position,
+                early=column < chunk.skip + EARLY,
+                document=chunk.document[row],
+                source=chunk.source[row],
+            )
         )
-        place = chunk.start[row] + position
+        if sum(map(len, self._waiting)) >= (_GPU_TOKENS if chunk.x.is_cuda else 1):
+            self._flush()
+
+    def _flush(self) -> None:
+        """Count the tokens that wait."""
+        if not self._waiting:
+            return
+        tokens = _Tokens.cat(self._waiting)
+        self._waiting = []
+        if not len(tokens):
+            return
         near_bar = None
         if self._cfg.near_misses:
             # A list of documents is never harder to enter than the list of rows.
             near_bar = self.best["near_miss", "document"].bar
-        active, near = self._lists.of(tokens, near_bar)
+        x, row = tokens.x.float(), tokens.row - tokens.row[0]
+        batch = BatchTokens(x=x, row=row, column=tokens.position, document=tokens.document)
+        active, near = self._lists.of(batch, near_bar)
 
-        self.tokens += len(row)
-        self._reconstruction(tokens.x, chunk.y[row, column], active)
-        self._histogram(tokens.x, place, active)
-        self._count(active, column < chunk.skip + EARLY, chunk.source[row])
-        self.pairs.add(active.feature * self._vocab_size + chunk.ids[row, column][active.token])
-        self._offer(chunk, tokens, place, position, active, near)
+        self.tokens += len(tokens)
+        self._reconstruction(x, tokens.y, active)
+        self._histogram(x, tokens.place, active)
+        self._count(active, tokens.early, tokens.source)
+        self.pairs.add(active.feature * self._vocab_size + tokens.ids[active.token])
+        self._offer(tokens, active, near)
         self._merge_full()
 
     def _reconstruction(self, x: Tensor, y: Tensor, active: Entries) -> None:
@@ -179,17 +231,9 @@ class FeatureStatistics:
         key = source[active.token] * d_sae + feature
         self.by_source.view(-1).scatter_add_(0, key, torch.ones_like(key))
 
-    def _offer(
-        self,
-        chunk: Chunk,
-        tokens: BatchTokens,
-        place: Tensor,
-        position: Tensor,
-        active: Entries,
-        near: Entries,
-    ) -> None:
+    def _offer(self, tokens: "_Tokens", active: Entries, near: Entries) -> None:
         """Buffer the entries that may be kept as contexts."""
-        around = Active(active.feature, active.token, active.value, tokens.row, position)
+        around = Active(active.feature, active.token, active.value, tokens.row, tokens.position)
 
         def offer(name: str, entries: Entries, priority: Tensor) -> None:
             feature, token = entries.feature, entries.token
@@ -199,8 +243,8 @@ class FeatureStatistics:
                 Candidates(
                     feature.int(),
                     tokens.document[token].int(),
-                    chunk.row[tokens.row[token]].int(),
-                    position[token].short(),
+                    tokens.row[token].int(),
+                    tokens.position[token].short(),
                     priority,
                     entries.value,
                     windows,
@@ -213,7 +257,7 @@ class FeatureStatistics:
         if self._cfg.near_misses:
             offer("near_miss", near, torch.zeros_like(near.feature))
         if self._cfg.per_interval:
-            priority = priorities(place[active.token], self._cfg.seed)
+            priority = priorities(tokens.place[active.token], self._cfg.seed)
             exponent = sample_exponent(self.acts.largest)
             keep = self.sample.matters(active.feature, active.value, priority, exponent)
             offer("sample", active[keep], priority[keep])
@@ -232,7 +276,8 @@ class FeatureStatistics:
                 self._merge(name)
 
     def merge(self) -> None:
-        """Take what is buffered into what is kept."""
+        """Take what waits and what is buffered into what is kept."""
+        self._flush()
         for name in self._buffers:
             self._merge(name)
 
