@@ -94,11 +94,11 @@ CONSTANTS: dict[str, dict[str, Any]] = {
         "_EXAMPLES": 3,
         "_TELLING_LIFT": 8.0,
         "_TELLING_SHARE": 0.005,
-        "_SOURCE_SHARE": 0.5,
+        "SOURCE_SHARE": 0.5,
         "_SOURCE_LIFT": 3.0,
         "_EARLY_SHARE": 0.5,
         "_EXPECTED": 3,
-        "_LOGIT_SD": 4.5,
+        "LOGIT_SD": 4.5,
     },
     "index.highlights": {
         "META_KEY": "worth_opening",
