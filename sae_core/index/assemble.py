@@ -1,8 +1,11 @@
 """Pages and signatures from gathered statistics."""
 
+import gc
 import itertools
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -33,6 +36,36 @@ def make_signatures(
     source_tokens: np.ndarray,
 ) -> list[Signature]:
     """The signature of every feature; `words` are the forms of the vocabulary's tokens."""
+    with _no_collection():
+        return _signatures(
+            statistics, words, sources, tokens, in_sources, logits, token_counts, source_tokens
+        )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While millions of small objects are made that all are kept, Python looks for garbage among
+    them again and again, and for longer than it takes to make them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _signatures(
+    statistics: FeatureStatistics,
+    words: list[str],
+    sources: list[str],
+    tokens: TopTokens,
+    in_sources: TopTokens,
+    logits: TopLogits,
+    token_counts: np.ndarray,
+    source_tokens: np.ndarray,
+) -> list[Signature]:
     active = statistics.active.cpu().numpy()
     d_sae, total = len(active), max(statistics.tokens, 1)
     early_share = statistics.early.cpu().numpy() / np.maximum(active, 1)
@@ -44,6 +77,15 @@ def make_signatures(
         words,
     )
     raised = (logits.raises_logit / logits.deviation.clamp(min=1e-12)[:, None]).numpy()
+    facts = zip(
+        active.tolist(),
+        ranked.leading(d_sae),
+        ranked.telling(d_sae),
+        _shares(in_sources, active, sources, source_tokens / total),
+        early_share.tolist(),
+        _raised(logits.raises.numpy(), raised, words),
+        strict=True,
+    )
     return [
         describe(
             Facts(
@@ -56,15 +98,7 @@ def make_signatures(
                 raises=raises,
             )
         )
-        for count, leading, telling, in_source, early, raises in zip(
-            active.tolist(),
-            ranked.leading(d_sae),
-            ranked.telling(d_sae),
-            _shares(in_sources, active, sources, source_tokens / total),
-            early_share.tolist(),
-            _raised(logits.raises.numpy(), raised, words),
-            strict=True,
-        )
+        for count, leading, telling, in_source, early, raises in facts
     ]
 
 

@@ -66,6 +66,10 @@ class BatchLists:
         fired = entries.value > self._threshold[entries.feature]
         return entries[fired], entries[~fired]
 
+    def release(self) -> None:
+        """Free the copies of weights that lists are made with, until the next batch."""
+        self._lists = None
+
     def _chosen(self, x: Tensor) -> Lists:
         if x.is_cuda:
             return ScreenedLists(self._sae, x)

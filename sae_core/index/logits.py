@@ -103,20 +103,21 @@ def top_logits(
         return TopLogits(ids, logits, ids, logits, torch.zeros(count))
     unembedding: Tensor = model.get_output_embeddings().weight.detach()
     gain = _final_gain(model)
-    directions = stream_directions(model, sae, features).to(gain.device) * gain
-    directions = directions.to(unembedding.device)
     hidden = torch.tensor(sorted(i for i in leave_out if i < len(unembedding)), dtype=torch.long)
     k = min(k, len(unembedding) - len(hidden))
     mean, covariance = _moments(unembedding)
-    centre = directions @ mean
-    deviation = ((directions @ covariance) * directions).sum(1).clamp(min=0).sqrt()
     rows = ProductRows(unembedding, hidden.to(unembedding.device))
+    features = (
+        torch.arange(sae.cfg.d_sae, device=sae.W_dec.device) if features is None else features
+    )
     parts: list[tuple[Tensor, ...]] = []
-    for part, mid in zip(directions.split(_ROWS), centre.split(_ROWS), strict=True):
+    for some in features.split(_ROWS):
+        part = (stream_directions(model, sae, some).to(gain.device) * gain).to(unembedding.device)
+        centre = (part @ mean)[:, None]
+        deviation = ((part @ covariance) * part).sum(1).clamp(min=0).sqrt()
         raises, lowers = rows.largest(part, k), rows.largest(-part, k)
-        parts.append((raises[0], raises[1] - mid[:, None], lowers[0], -lowers[1] - mid[:, None]))
-    columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-    return TopLogits(*(column.cpu() for column in (*columns, deviation)))
+        parts.append((raises[0], raises[1] - centre, lowers[0], -lowers[1] - centre, deviation))
+    return TopLogits(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 
 
 def _moments(unembedding: Tensor) -> tuple[Tensor, Tensor]:

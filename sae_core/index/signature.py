@@ -192,8 +192,10 @@ def _keys(forms: Sequence[str]) -> np.ndarray:
 def _listed(ranked: Sequence[Word]) -> list[Word]:
     """The words to list, none if they stand for little of the firing."""
     listed: list[Word] = []
+    length = -len(" · ")
     for word in ranked[:_MAX_WORDS]:
-        long = len(" · ".join([*(w.word for w in listed), word.word])) > MAX_LENGTH - 16
+        length += len(" · ") + len(word.word)
+        long = length > MAX_LENGTH - 16
         if word.bits < _LEAST_PART * ranked[0].bits or (listed and long):
             break
         listed.append(word)

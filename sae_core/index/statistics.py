@@ -281,6 +281,11 @@ class FeatureStatistics:
         for name in self._buffers:
             self._merge(name)
 
+    def settle(self) -> None:
+        """`merge`, and free the memory that only counting takes, until the next `update`."""
+        self.merge()
+        self._lists.release()
+
     def _merge(self, name: str) -> None:
         if not self._buffers[name]:
             return

@@ -56,6 +56,7 @@ def write_index(
     that the first of each row, an attention sink, was left out; `scores` is of all features;
     `planned` is how many tokens will be read, None once all are.
     """
+    statistics.settle()
     sae = statistics.sae
     site = sae.cfg.site
     assert site is not None
