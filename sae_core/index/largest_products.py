@@ -95,8 +95,12 @@ class ProductRows:
         return index, values
 
     def _plain(self, vectors: Tensor, k: int, besides: Tensor | None) -> tuple[Tensor, Tensor]:
-        parts = [vectors @ some.float().T for some in self._rows.split(_AT_ONCE)]
-        product = self._without(torch.cat(parts, dim=1) * self._factor, besides)
+        product = vectors.new_empty(len(vectors), len(self._rows))
+        for first in range(0, len(self._rows), _AT_ONCE):
+            some = slice(first, first + _AT_ONCE)
+            # Scaled here, what is multiplied once more is still in the cache.
+            product[:, some] = (vectors @ self._rows[some].float().T).mul_(self._factor[some])
+        product = self._without(product, besides)
         top = product.topk(k, dim=1)
         return top.indices, top.values
 
