@@ -78,13 +78,12 @@ class SAE(nn.Module):
         self, acts: Float[Tensor, "*batch d_sae"], x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_out"]:
         """Reconstruction from activations and the input they came from: `decode` and any skip."""
-        return self.completed(acts @ self.W_dec, x)
+        return self.completed(self.decode(acts), x)
 
     def completed(
-        self, features: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_model"]
+        self, recon: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_out"]:
-        """Reconstruction from the sum of what all features add to it: with `b_dec` and any skip."""
-        recon = features + self.b_dec
+        """Reconstruction from what the features make of theirs: with any skip."""
         return recon + x.to(self.W_skip.dtype) @ self.W_skip if self.cfg.skip else recon
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_out"]:

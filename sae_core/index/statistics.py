@@ -200,7 +200,7 @@ class FeatureStatistics:
             mode="sum",
             per_sample_weights=active.value[order].to(W_dec.dtype),
         )
-        self.error += (wide - self.sae.completed(recon, x).double()).square().sum()
+        self.error += (wide - self.sae.completed(recon + self.sae.b_dec, x).double()).square().sum()
 
     def _histogram(self, x: Tensor, place: Tensor, active: Entries) -> None:
         """Pre-activations of the sample's tokens; of active entries those of all tokens."""

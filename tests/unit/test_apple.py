@@ -102,7 +102,10 @@ ON_THE_CPU = {
     "training/trained_form.py",
     # The index's statistics are where its SAEs are (`index_run`).
     "sae_core/index/statistics.py",
+    "sae_core/index/feature_histograms.py",
     "sae_core/index/contexts.py",
+    # Used on CUDA alone (`batch_lists`).
+    "sae_core/index/screening.py",
     # It trains the demo's language model, on CUDA or the CPU.
     "training/lm_model.py",
 }

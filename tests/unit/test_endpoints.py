@@ -48,6 +48,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "target": None,
         "next_tokens": 8,
         "earlier": False,
+        "estimates": True,
         "exact": 30,
         "joint": None,
         "limit": 200,
