@@ -174,7 +174,7 @@ def test_edits_of_two_saes_in_one_run(chat_site: Site, opened: Opened) -> None:
     second.get_by_label("SAE of this edit").select_option("late")
     second.get_by_label("Feature: number").fill("6")
     second.get_by_label("What to do").select_option("add")
-    second.get_by_label("Strength").fill("1.5")
+    second.get_by_label("Strength", exact=True).fill("1.5")
     second.get_by_label("Where").select_option("generated")
     late = chat_site.api.search_features("#6", "late")["features"][0]
     expect(second.locator(".signature")).to_have_text(late["signature"])

@@ -41,7 +41,7 @@ def test_two_continuations_stream_side_by_side(site: Site, opened: Opened, featu
     page.get_by_label("Feature: number, or words").fill(str(feature))
     summary = site.api.search_features(query=f"#{feature}")["features"][0]
     expect(page.locator(".signature")).to_contain_text(summary["signature"])
-    page.get_by_label("Strength").fill("2")
+    page.get_by_label("Strength", exact=True).fill("2")
     page.get_by_label("new tokens").fill("25")
     page.get_by_role("button", name="Generate").click()
     status = page.locator("#run-status")
@@ -188,7 +188,7 @@ def test_words_in_the_picker_are_a_search_and_never_a_run(
     taken = int(field.input_value().removeprefix("#"))
     words = site.api.feature(taken)["signature"].split("→")[0]
     assert "ship" in re.findall(r"[a-z-]+", words.lower())
-    expect(page.get_by_label("Strength")).to_be_focused()
+    expect(page.get_by_label("Strength", exact=True)).to_be_focused()
     # No run began, and what stands there is marked as another's.
     assert texts(page, "#with-edits") == before
     expect(page.locator("#stale")).to_contain_text("of other settings")
@@ -274,7 +274,7 @@ def test_a_refusal_stands_at_its_field_and_loses_nothing(
 ) -> None:
     edits = [{"feature": feature, "mode": "set", "strength": 1, "positions": "all"} | changes]
     page = opened(link(site, edits, tokens=3))
-    control = page.get_by_label(field)
+    control = page.get_by_label(re.compile(rf"^{field}\b"))
     expect(control).to_have_attribute("aria-invalid", "true")
     expect(control).to_be_focused()
     expect(page.get_by_role("alert")).to_contain_text(sentence)
