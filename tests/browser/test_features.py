@@ -153,7 +153,8 @@ def test_stepping_through_features_and_back(site: Site, opened: Opened) -> None:
 def test_contexts_are_read_with_pointer_and_arrow_keys_and_unfold(
     site: Site, opened: Opened
 ) -> None:
-    page = opened(f"{site.url}/features?feature={frequent(site)[5]}")
+    feature = frequent(site)[5]
+    page = opened(f"{site.url}/features?feature={feature}")
     context = page.locator(".context .tokens").first
     peak = context.locator(".peak")
     peak.hover()
@@ -179,8 +180,10 @@ def test_contexts_are_read_with_pointer_and_arrow_keys_and_unfold(
     page.get_by_role("button", name="More of each context").click()
     assert len(context.inner_text()) > len(short)
     page.get_by_role("link", name="Next feature").click()
+    expect(page.locator("h1")).not_to_contain_text(f"#{feature}")
     expect(page.get_by_role("button", name="Less of each context")).to_be_visible()
     page.go_back()
+    expect(page.locator("h1")).to_contain_text(f"#{feature}")
     page.get_by_role("button", name="Less of each context").click()
     assert context.inner_text() == short
 
