@@ -83,7 +83,7 @@ class SAE(nn.Module):
     def completed(
         self, recon: Float[Tensor, "*batch d_out"], x: Float[Tensor, "*batch d_model"]
     ) -> Float[Tensor, "*batch d_out"]:
-        """Reconstruction from what the features make of theirs: with any skip."""
+        """Reconstruction from what the features make of it (`decode`): with any skip."""
         return recon + x.to(self.W_skip.dtype) @ self.W_skip if self.cfg.skip else recon
 
     def forward(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_out"]:

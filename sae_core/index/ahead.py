@@ -16,35 +16,35 @@ def ahead(items: Iterable[_T], most: int) -> Iterator[_T]:
 
     The thread ends with the iterator: when it is used up, closed or forgotten.
     """
-    made: queue.Queue[tuple[bool, _T | BaseException | None]] = queue.Queue(most)
+    made: queue.Queue[tuple[_T] | BaseException | None] = queue.Queue(most)
     stop = threading.Event()
 
-    def put(is_item: bool, item: "_T | BaseException | None") -> None:
+    def put(each: "tuple[_T] | BaseException | None") -> None:
         while not stop.is_set():
             with suppress(queue.Full):
-                made.put((is_item, item), timeout=_LOOK_S)
+                made.put(each, timeout=_LOOK_S)
                 break
 
     def make() -> None:
         try:
             for item in items:
-                put(True, item)
+                put((item,))
                 if stop.is_set():
                     return
-            put(False, None)
+            put(None)
         except BaseException as error:  # whatever it is belongs to who waits for the items
-            put(False, error)
+            put(error)
 
     thread = threading.Thread(target=make, name="batches", daemon=True)
     thread.start()
     try:
         while True:
-            is_item, item = made.get()
-            if isinstance(item, BaseException):
-                raise item
-            if not is_item:
+            each = made.get()
+            if isinstance(each, BaseException):
+                raise each
+            if each is None:
                 return
-            yield item  # pyright: ignore[reportReturnType]
+            yield each[0]
     finally:
         stop.set()
         thread.join()

@@ -25,23 +25,6 @@ from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.top_tokens import TopTokens
 
 
-def make_signatures(
-    statistics: FeatureStatistics,
-    words: list[str],
-    sources: list[str],
-    tokens: TopTokens,
-    in_sources: TopTokens,
-    logits: TopLogits,
-    token_counts: np.ndarray,
-    source_tokens: np.ndarray,
-) -> list[Signature]:
-    """The signature of every feature; `words` are the forms of the vocabulary's tokens."""
-    with _no_collection():
-        return _signatures(
-            statistics, words, sources, tokens, in_sources, logits, token_counts, source_tokens
-        )
-
-
 @contextmanager
 def _no_collection() -> Iterator[None]:
     """While millions of small objects are made that all are kept, Python looks for garbage among
@@ -56,7 +39,8 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _signatures(
+@_no_collection()
+def make_signatures(
     statistics: FeatureStatistics,
     words: list[str],
     sources: list[str],
@@ -66,6 +50,7 @@ def _signatures(
     token_counts: np.ndarray,
     source_tokens: np.ndarray,
 ) -> list[Signature]:
+    """The signature of every feature; `words` are the forms of the vocabulary's tokens."""
     active = statistics.active.cpu().numpy()
     d_sae, total = len(active), max(statistics.tokens, 1)
     early_share = statistics.early.cpu().numpy() / np.maximum(active, 1)
