@@ -1,6 +1,5 @@
 """The app from Python and notebooks: `launch`."""
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -29,18 +28,21 @@ def launch(
     """
     # Only here: what starts a command or reads a setting does not wait for Gradio.
     from app.commands.shared import chosen_bundle
+    from app.interrupts import remembered_interrupts
     from app.server import serve
     from app.settings import Settings
 
     saes = (sae,) if isinstance(sae, str) else tuple(sae)
     chosen = chosen_bundle(bundle, model, saes)
     given: dict[str, Any] = {"open_browser": False} | settings
-    app = serve(Settings.from_environment(None, **given), chosen)
-    if block:
+    chosen_settings = Settings.from_environment(None, **given)
+    if not block:
+        return serve(chosen_settings, chosen)
+    with remembered_interrupts() as wait_for_interrupt:
+        app = serve(chosen_settings, chosen)
         try:
-            threading.Event().wait()
+            wait_for_interrupt()
         except KeyboardInterrupt:
-            pass
+            return app
         finally:
             app.close()
-    return app

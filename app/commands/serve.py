@@ -1,13 +1,13 @@
 """`jumpscope demo` and `jumpscope serve`: the app on a bundle, or on a model and SAEs by id."""
 
 import logging
-import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from app.commands.shared import chosen_bundle, open_bundle
+from app.interrupts import remembered_interrupts
 from app.settings import Settings
 
 if TYPE_CHECKING:
@@ -57,9 +57,10 @@ class Demo:
 def _serve(bundle: "Bundle", settings: Settings) -> None:
     from app.server import serve
 
-    app = serve(settings, bundle)
-    log.info("Jumpscope is at %s (Ctrl-C ends it)", app.url)
-    try:
-        threading.Event().wait()
-    finally:
-        app.close()
+    with remembered_interrupts() as wait_for_interrupt:
+        app = serve(settings, bundle)
+        log.info("Jumpscope is at %s (Ctrl-C ends it)", app.url)
+        try:
+            wait_for_interrupt()
+        finally:
+            app.close()
