@@ -28,21 +28,19 @@ def launch(
     """
     # Only here: what starts a command or reads a setting does not wait for Gradio.
     from app.commands.shared import chosen_bundle
-    from app.interrupts import remembered_interrupts
     from app.server import serve
     from app.settings import Settings
+    from app.waiting import wait_for_interrupt
 
     saes = (sae,) if isinstance(sae, str) else tuple(sae)
     chosen = chosen_bundle(bundle, model, saes)
     given: dict[str, Any] = {"open_browser": False} | settings
-    chosen_settings = Settings.from_environment(None, **given)
-    if not block:
-        return serve(chosen_settings, chosen)
-    with remembered_interrupts() as wait_for_interrupt:
-        app = serve(chosen_settings, chosen)
+    app = serve(Settings.from_environment(None, **given), chosen)
+    if block:
         try:
             wait_for_interrupt()
         except KeyboardInterrupt:
-            return app
+            pass
         finally:
             app.close()
+    return app

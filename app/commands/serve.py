@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from app.commands.shared import chosen_bundle, open_bundle
-from app.interrupts import remembered_interrupts
 from app.settings import Settings
+from app.waiting import wait_for_interrupt
 
 if TYPE_CHECKING:
     from sae_core.bundle import Bundle
@@ -57,10 +57,9 @@ class Demo:
 def _serve(bundle: "Bundle", settings: Settings) -> None:
     from app.server import serve
 
-    with remembered_interrupts() as wait_for_interrupt:
-        app = serve(settings, bundle)
-        log.info("Jumpscope is at %s (Ctrl-C ends it)", app.url)
-        try:
-            wait_for_interrupt()
-        finally:
-            app.close()
+    app = serve(settings, bundle)
+    log.info("Jumpscope is at %s (Ctrl-C ends it)", app.url)
+    try:
+        wait_for_interrupt()
+    finally:
+        app.close()
