@@ -66,17 +66,10 @@ class ContextReader:
         contexts = []
         for n, place in enumerate(places.tolist()):
             start, end = int(first[n]), int(last[n])
-            activations = [0.0] * (end - start)
-            shift = place - start - self._before
-            spots = positions[n]
-            if len(spots) and not 0 <= int(spots.min()) + shift <= int(spots.max()) + shift < (
-                end - start
-            ):
-                raise ValueError("a context has activations outside its tokens")
-            for position, level in zip(positions[n].tolist(), levels[n].tolist(), strict=True):
-                activations[position + shift] = level / 255 * largest
-            if not near_miss:
-                activations[place - start] = float(values[n])
+            at_peak = 0.0 if near_miss else float(values[n])
+            activations = self._activations(
+                end - start, place - start, positions[n], levels[n], largest, at_peak
+            )
             number, title, source, license_ = self._documents[
                 int(self._segment_document[segment[n]])
             ]
@@ -97,6 +90,64 @@ class ContextReader:
                 }
             )
         return contexts
+
+    def window(self, place: int) -> dict[str, Any]:
+        """Where the window around one peak is from: the row of its `document`, that one's title and
+        source, the token of it at which the window begins, and the peak's place in the window.
+        """
+        segment, first, _ = self._window(place)
+        document = int(self._segment_document[segment])
+        _, title, source, _ = self._documents[document]
+        return {
+            "document": document,
+            "title": title,
+            "source": self._sources[source],
+            "first_token": int(
+                self._segment_offset[segment] + first - self._segment_start[segment]
+            ),
+            "peak": place - first,
+        }
+
+    def ids(self, place: int) -> list[int]:
+        """The tokens of the window around one peak."""
+        _, first, last = self._window(place)
+        return self._ids(self._blocks_of(first, last), first, last)
+
+    def activations(
+        self, place: int, positions: np.ndarray, levels: np.ndarray, largest: float, at_peak: float
+    ) -> list[float]:
+        """The activation on each of these tokens, as `read` has it."""
+        _, first, last = self._window(place)
+        return self._activations(last - first, place - first, positions, levels, largest, at_peak)
+
+    def _activations(
+        self,
+        length: int,
+        peak: int,
+        positions: np.ndarray,
+        levels: np.ndarray,
+        largest: float,
+        at_peak: float,
+    ) -> list[float]:
+        activations = [0.0] * length
+        shift = peak - self._before
+        if len(positions) and not (
+            0 <= int(positions.min()) + shift <= int(positions.max()) + shift < length
+        ):
+            raise ValueError("a context has activations outside its tokens")
+        for position, level in zip(positions.tolist(), levels.tolist(), strict=True):
+            activations[position + shift] = level / 255 * largest
+        if at_peak:
+            activations[peak] = at_peak
+        return activations
+
+    def texts(self, place: int) -> list[str]:
+        """The same, one string a token."""
+        return token_texts(self.ids(place), self._vocab)
+
+    def text(self, place: int) -> str:
+        """The same as one text."""
+        return b"".join(self._vocab[i] for i in self.ids(place)).decode(errors="replace")
 
     def _ids(self, blocks: dict[int, np.ndarray], start: int, end: int) -> list[int]:
         size = tokencodec.BLOCK
@@ -119,6 +170,23 @@ class ContextReader:
         _, first, last = self._windows(places)
         size = tokencodec.BLOCK
         wanted = set((first // size).tolist()) | set(((last - 1) // size).tolist())
+        return self._decoded(wanted)
+
+    def _window(self, place: int) -> tuple[int, int, int]:
+        """`_windows` of one place, in a tenth of the time; ValueError if there is none."""
+        if not 0 <= place < self._stored:
+            raise ValueError(f"there is no stored token {place}: they run to {self._stored - 1}")
+        segment = int(np.searchsorted(self._segment_end, place, side="right"))
+        first = max(place - self._before, int(self._segment_start[segment]))
+        return segment, first, min(place + self._after + 1, int(self._segment_end[segment]))
+
+    def _blocks_of(self, first: int, last: int) -> dict[int, np.ndarray]:
+        size = tokencodec.BLOCK
+        return self._decoded(set(range(first // size, (last - 1) // size + 1)))
+
+    def _decoded(self, wanted: set[int]) -> dict[int, np.ndarray]:
+        """Blocks of tokens by their numbers."""
+        size = tokencodec.BLOCK
         decoded: dict[int, np.ndarray] = {}
         with self._lock:
             for block in wanted & self._cache.keys():

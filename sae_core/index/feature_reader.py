@@ -2,13 +2,33 @@
 
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sae_core.index.context_reader import ContextReader
 from sae_core.index.feature_pages import DOUBLING_BINS, WINDOW_BINS, Page
 from sae_core.tokens import partial_bytes
+
+
+class Peak(NamedTuple):
+    """A context without its tokens."""
+
+    group: str
+    rank: int
+    """1 for the first of its group."""
+    value: float
+    """The activation, or for a near miss the pre-activation."""
+    place: int
+    """Among the stored tokens."""
+    positions: np.ndarray
+    """The other active tokens: place in the window, and activation in 255ths of the largest."""
+    levels: np.ndarray
+
+    @property
+    def activation(self) -> float:
+        """0 for a near miss."""
+        return 0.0 if self.group == "near_miss" else self.value
 
 
 class FeatureReader:
@@ -30,7 +50,9 @@ class FeatureReader:
         self._token_counts = arrays["token_counts"]
         self._exponent = arrays["histogram_exponent"].astype(int)
         self._width = arrays["histogram_width"].astype(np.float64)
-        self._texts, self._vocab, self._contexts = texts, vocab, contexts
+        self._texts, self._vocab = texts, vocab
+        self.contexts = contexts
+        """Reads the tokens of contexts."""
 
     def activation_histogram(
         self, page: Page, at: int, feature: int, threshold: float
@@ -64,10 +86,10 @@ class FeatureReader:
         self, page: Page, at: int, threshold: float, largest: float, first: int | None = None
     ) -> list[dict[str, Any]]:
         """Groups of contexts, strongest first; all, or the `first` few."""
-        names = ["top", *(f"interval_{n}" for n in range(self._intervals, 0, -1)), "near_miss"]
+        names = self._names()
         cut = _Cut(page, at, len(names))
         counts = _of(page.contexts, at, len(names)).tolist()
-        blocks = self._contexts.blocks(cut.places(sum(counts[:first])))
+        blocks = self.contexts.blocks(cut.places(sum(counts[:first])))
         width = (largest - threshold) / self._intervals
         groups = []
         for name, count in list(zip(names, counts, strict=True))[:first]:
@@ -87,12 +109,31 @@ class FeatureReader:
                     "title": self._title(name),
                     "low": low,
                     "high": high,
-                    "contexts": self._contexts.read(
+                    "contexts": self.contexts.read(
                         blocks, *cut.contexts(count), values, largest, near_miss
                     ),
                 }
             )
         return groups
+
+    def peaks(self, page: Page, at: int, threshold: float, largest: float) -> list["Peak"]:
+        """All contexts, in the order of `groups`, without their tokens."""
+        names = self._names()
+        cut = _Cut(page, at, len(names))
+        peaks = []
+        for name, count in zip(names, _of(page.contexts, at, len(names)).tolist(), strict=True):
+            near_miss = name == "near_miss"
+            values = threshold - cut.gaps(count) if near_miss else cut.values(count) * largest
+            context = zip(values.tolist(), *cut.contexts(count), strict=True)
+            peaks += [
+                Peak(name, rank, value, int(place), positions, levels)
+                for rank, (value, place, positions, levels) in enumerate(context, 1)
+            ]
+        return peaks
+
+    def _names(self) -> list[str]:
+        """The groups of contexts."""
+        return ["top", *(f"interval_{n}" for n in range(self._intervals, 0, -1)), "near_miss"]
 
     def _title(self, name: str) -> str:
         if name == "top":

@@ -1,0 +1,149 @@
+"""A query that somebody sent, answered in a process of its own, with limits that hold.
+
+Within the app's process a query could take the interpreter, the memory and a thread from everybody
+else: some functions of DuckDB look neither at the memory's limit nor at an interruption. So each
+query has a process that opens the index, answers, and ends; what it may take is the process's.
+
+    python -m sae_core.index.sql_worker  < request  > answer
+
+Both are one JSON object. The request: `index`, `query`, `rows`, `seconds`, `megabytes`, and where
+the result is to be a file, `file` and `format`. The answer: `columns`, `rows` and `more`, or
+`written` (rows), or `problem` and `limit`, the name of the limit that was met, "" for none.
+"""
+
+import contextlib
+import datetime
+import json
+import math
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+
+from sae_core.index.sql_queries import QueryError, check_query, relation, told
+from sae_core.index.store import Index
+
+LARGEST_ANSWER: Final = 8_000_000
+"""Characters of an answer."""
+_GRACE: Final = 2.0
+"""Seconds that a query has to stop in before its process ends."""
+_OVERHEAD_MB: Final = 200
+"""Megabytes that DuckDB takes beside its own count, and Python for the answer."""
+TIMED_OUT: Final = 3
+"""Exit status of a process whose query did not stop."""
+
+
+def main() -> None:
+    """Answer the request on stdin."""
+    request = json.load(sys.stdin)
+    try:
+        answer = _answer(request)
+    except QueryError as error:
+        answer = {"problem": str(error), "limit": ""}
+    except MemoryError:
+        answer = {"problem": "", "limit": "memory"}
+    sys.stdout.write(json.dumps(answer, allow_nan=False))
+    sys.stdout.flush()
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    index, query = Index.open(request["index"]), request["query"]
+    written = Path(request["file"]) if "file" in request else None
+    connection = index.query_connection(memory_mb=request["megabytes"], writes=written)
+    with contextlib.closing(connection):
+        check_query(connection, query)
+        _limit_memory(request["megabytes"] + _OVERHEAD_MB)
+        with _limited_time(connection, request["seconds"]):
+            try:
+                return _selected(connection, query, request["rows"], written, request)
+            except duckdb.InterruptException:
+                return {"problem": "", "limit": "seconds"}
+            except duckdb.OutOfMemoryException:
+                return {"problem": "", "limit": "memory"}
+            except duckdb.Error as error:
+                raise QueryError(told(error, query)) from error
+
+
+def _selected(
+    connection: duckdb.DuckDBPyConnection,
+    query: str,
+    rows: int,
+    written: Path | None,
+    request: dict[str, Any],
+) -> dict[str, Any]:
+    selected = relation(connection, query)
+    if written is None:
+        columns = [
+            {"name": name, "type": str(kind)}
+            for name, kind in zip(selected.columns, selected.types, strict=True)
+        ]
+        result = selected.limit(rows + 1).fetchall()
+        shown: list[list[Any]] = []
+        size = 0
+        for row in result[:rows]:
+            shown.append([_plain(value) for value in row])
+            size += len(json.dumps(shown[-1]))
+            if size > LARGEST_ANSWER:
+                return {"problem": "", "limit": "size"}
+        return {"columns": columns, "rows": shown, "more": len(result) > rows}
+    if request["format"] == "parquet":
+        selected.limit(rows).write_parquet(str(written), compression="zstd")
+    else:
+        selected.limit(rows).write_csv(str(written), header=True)
+    return {"written": written.stat().st_size}
+
+
+@contextlib.contextmanager
+def _limited_time(connection: duckdb.DuckDBPyConnection, seconds: float) -> Iterator[None]:
+    """Interrupt the query after so many seconds, and end the process where that does not help."""
+    interrupt = threading.Timer(seconds, connection.interrupt)
+    end = threading.Timer(seconds + _GRACE, os._exit, [TIMED_OUT])
+    for timer in (interrupt, end):
+        timer.daemon = True
+        timer.start()
+    try:
+        yield
+    finally:
+        interrupt.cancel()
+        end.cancel()
+
+
+def _limit_memory(megabytes: int) -> None:
+    """Let this process take so much more address space than it has now, where the system can."""
+    try:
+        import resource
+
+        taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except (ImportError, OSError):
+        return  # Windows and macOS: DuckDB's own limit is what there is
+    most = taken + megabytes * 10**6
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it: what is not finite becomes null, bytes hexadecimal digits."""
+    match value:
+        case None | bool() | str():
+            return value
+        case int():
+            # JavaScript's numbers are exact up to here.
+            return value if abs(value) < 2**53 else str(value)
+        case float():
+            return value if math.isfinite(value) else None
+        case bytes():
+            return value.hex(" ").upper()
+        case dict():
+            return {str(key): _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_plain(item) for item in value]
+        case datetime.date() | datetime.time():
+            return value.isoformat()
+    return str(value)
+
+
+if __name__ == "__main__":
+    main()
