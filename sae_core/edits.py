@@ -9,6 +9,7 @@ activation y that it reconstructs in the same way.
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -150,12 +151,61 @@ class EditSize:
     square."""
 
 
+class EditTally:
+    """What the edits of several arms at one SAE have done so far: sums on the device, read when
+    asked for.
+    """
+
+    def __init__(self, arms: Sequence[Sequence[Edit]], device: torch.device) -> None:
+        self._lengths = [len(arm) for arm in arms]
+        counts = (len(arms), max(self._lengths, default=0))
+        self.applied = torch.zeros(counts, device=device, dtype=torch.long)
+        self.changed = torch.zeros_like(self.applied)
+        self.sums = torch.zeros(len(arms), 5, device=device)
+
+    def forget(self) -> None:
+        """Begin to count anew."""
+        for each in (self.applied, self.changed, self.sums):
+            each.zero_()
+
+    def copy(self) -> "EditTally":
+        """The same, which goes on no further."""
+        other = copy(self)
+        other.restore(self)
+        return other
+
+    def restore(self, earlier: "EditTally") -> None:
+        """Go on from what it was when it was copied."""
+        self.applied = earlier.applied.clone()
+        self.changed, self.sums = earlier.changed.clone(), earlier.sums.clone()
+
+    def touched(self) -> list[list[EditedTokens]]:
+        """For each arm and each of its edits: how many tokens it has touched."""
+        both = torch.stack([self.applied, self.changed], dim=-1).tolist()
+        return [
+            [EditedTokens(applied=applied, changed=changed) for applied, changed in row[:length]]
+            for row, length in zip(both, self._lengths, strict=True)
+        ]
+
+    def sizes(self) -> list[EditSize]:
+        """For each arm: how far its edits together have moved the model's activation."""
+        return [
+            EditSize(
+                tokens=int(tokens),
+                asked=asked / tokens if tokens else math.nan,
+                realised=realised / tokens if tokens else math.nan,
+                deviation=math.sqrt(off / square) if square else math.nan,
+            )
+            for tokens, asked, realised, off, square in self.sums.tolist()
+        ]
+
+
 class Steering:
     """The edits of several arms at one SAE, applied step after step of their generation.
 
     Which tokens are edited follows from their numbers and from conditions that are read before, not
-    from any activation here, so that nothing waits for the device. What it did is counted unless
-    `counts` is False.
+    from any activation here, so that nothing waits for the device. `tally` counts what it did,
+    unless `counts` is False.
     """
 
     def __init__(
@@ -172,35 +222,7 @@ class Steering:
         self._index = torch.tensor(self._features, device=sae.W_dec.device, dtype=torch.long)
         self._rows = sae.W_dec[self._index]
         self._places: dict[tuple[tuple[int, int], ...], Tensor] = {}
-        self.forget()
-
-    def forget(self) -> None:
-        """Begin to count anew."""
-        most = max((len(arm) for arm in self._arms), default=0)
-        device = self._rows.device
-        self._applied = torch.zeros(len(self._arms), most, device=device, dtype=torch.long)
-        self._changed = torch.zeros_like(self._applied)
-        self._sums = torch.zeros(len(self._arms), 5, device=device)
-
-    def touched(self) -> list[list[EditedTokens]]:
-        """For each arm and each of its edits: how many tokens it has touched."""
-        both = torch.stack([self._applied, self._changed], dim=-1).tolist()
-        return [
-            [EditedTokens(applied=applied, changed=changed) for applied, changed in row[: len(arm)]]
-            for row, arm in zip(both, self._arms, strict=True)
-        ]
-
-    def sizes(self) -> list[EditSize]:
-        """For each arm: how far its edits together have moved the model's activation."""
-        return [
-            EditSize(
-                tokens=int(tokens),
-                asked=asked / tokens if tokens else math.nan,
-                realised=realised / tokens if tokens else math.nan,
-                deviation=math.sqrt(off / square) if square else math.nan,
-            )
-            for tokens, asked, realised, off, square in self._sums.tolist()
-        ]
+        self.tally = EditTally(arms, self._rows.device)
 
     def __call__(
         self,
@@ -234,8 +256,8 @@ class Steering:
                 new = torch.where(fires, new, before)
                 applied = (torch.tensor(here, device=new.device) > 0).logical_and(fires).sum(-1)
             if self._counts:
-                self._applied[rows, number] += applied
-                self._changed[rows, number] += new.ne(before).sum(-1)
+                self.tally.applied[rows, number] += applied
+                self.tally.changed[rows, number] += new.ne(before).sum(-1)
             edited[rows, :, columns] = new
         change = edited - acts
         delta = self._written(change)
@@ -286,7 +308,7 @@ class Steering:
             (made - delta).square().sum(-1),
             size.square(),
         ]
-        self._sums += torch.stack([c.where(there, 0.0).sum(-1) for c in columns], dim=-1)
+        self.tally.sums += torch.stack([c.where(there, 0.0).sum(-1) for c in columns], dim=-1)
 
 
 def _changed(acts: Tensor, edit: Edit, shares: Sequence[float]) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from sae_core.config import SAEConfig, Site, SiteKind
 from sae_core.generation import generate
+from sae_core.joined_cache import joins
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
+from sae_core.shared_generation import SharedGeneration
 from sae_core.sites import activations, capture, module_path, rewrite, site_width
 from sae_core.splice import SplicedLM
 from tests import tiny
@@ -207,6 +209,28 @@ def test_analysis_and_generation(model: Any, kind: SiteKind) -> None:
         IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, do_sample=False
     )
     assert [s.tokens[0].id for s in steps if s.tokens[0]] == written[0, len(ids) :].tolist()
+
+
+def test_generations_are_joined(model: Any) -> None:
+    """Prompts of several lengths, shorter and longer than a window, as rows of one forward."""
+    lm = SplicedLM(model, tiny.make_tokenizer(), {})
+    shared = SharedGeneration(lm)
+    assert joins(model)
+    prompts = [IDS[:, :length] for length in (3, 12, 7)]
+    going = [
+        shared.generate(ids[0].tolist(), [[]], max_new_tokens=6, eos=frozenset()) for ids in prompts
+    ]
+    steps = [[next(each) for each in going] for _ in range(6)]
+    for k, ids in enumerate(prompts):
+        written = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=6,
+            do_sample=False,
+            eos_token_id=None,
+        )
+        tokens = [step[k].tokens[0] for step in steps]
+        assert [token.id for token in tokens if token] == written[0, ids.shape[1] :].tolist()
 
 
 def test_what_a_model_does_not_have_is_said() -> None:

@@ -210,7 +210,7 @@ def test_what_no_arm_edits_is_run_once(
     for arms, first in ((late, len(ids) - 1), (middle, WINDOW + 4)):
         texts = {}
         for tokens in (1, 10**6):
-            monkeypatch.setattr("sae_core.generation.SHARED_TOKENS", tokens)
+            monkeypatch.setattr("sae_core.generation_run.SHARED_TOKENS", tokens)
             with counted_forwards(lm.model) as forwards:
                 options = {"max_new_tokens": NEW, "eos": frozenset()}
                 steps = list(generate(lm, ids, [[], *arms], **options))
@@ -302,7 +302,7 @@ def test_a_low_precision_keeps_less_than_was_asked(lm: SplicedLM) -> None:
         new = steering(x, x, 0, [[False] * 5])
         assert new is not None
         made, asked = (new.float() - x.float())[0], 0.05 * lm.sae(EDITED).W_dec[ALWAYS]
-        [size] = steering.sizes()
+        [size] = steering.tally.sizes()
         norms = x[0].float().norm(dim=-1)
         assert size.asked == pytest.approx(float((asked.norm() / norms).mean()), rel=1e-4)
         assert size.realised == pytest.approx(float((made.norm(dim=-1) / norms).mean()), rel=1e-4)

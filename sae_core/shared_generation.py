@@ -1,0 +1,315 @@
+"""Generations of several people as one batch: their arms share each forward of a new token.
+
+Each has its own prompt, edits, seed, temperature and length; it comes and goes at any token. A
+newcomer's prompt is read by itself, in parts between which the others go on, and from then on its
+arms are rows beside theirs (`sae_core.joined_cache`). Edits, conditions and random numbers are each
+run's own (`sae_core.generation_run`), so that nobody's tokens depend on who else is there but for
+the rounding of a product of more rows: 1e-5 of an activation in float32.
+
+There is no thread for it. Whoever needs a token that is not there runs the next forward for all,
+and the others find theirs when it is done.
+"""
+
+import threading
+import traceback
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from sae_core.edits import Edit, EditTally
+from sae_core.generation import EditRecord, generate, seeds_of
+from sae_core.generation_run import GenerationRun, GenerationStep, Sampler
+from sae_core.sites import rewrite
+from sae_core.splice import SplicedLM
+
+PROMPT_TOKENS: Final = {"cuda": 2048}
+"""Tokens of a newcomer's prompt in one forward, for which the others wait."""
+PROMPT_TOKENS_ELSEWHERE: Final = 128
+
+_Tallies = dict[str, EditTally]
+
+
+class SharedGeneration:
+    """Runs what is asked of it from several threads as one batch of a model.
+
+    `most_bytes` bounds its keys and values: who finds no room waits until somebody has left. None
+    is no bound.
+    """
+
+    def __init__(self, lm: SplicedLM, most_bytes: int | None = None) -> None:
+        self._lm, self._most_bytes = lm, most_bytes
+        self._changed = threading.Condition()
+        self._members: list[_Member] = []
+        self._running: list[_Member] = []
+        """Those whose next token is being made now."""
+        self._is_led = False
+        # Only whoever leads touches these.
+        self._cache: Any = None
+        self._laid: list[_Member] = []
+        """Whose rows are in the cache."""
+        self._at_work: _Member | None = None
+        """Whose own computation is being done within a forward of all."""
+
+    def generate(
+        self,
+        ids: Sequence[int],
+        arms: Sequence[Sequence[Edit]],
+        *,
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        seed: int | Sequence[int] = 0,
+        watch: Sequence[tuple[str, int]] = (),
+        eos: frozenset[int] | None = None,
+        record: EditRecord | None = None,
+    ) -> Generator[GenerationStep]:
+        """`sae_core.generation.generate`, together with whatever else is being generated.
+
+        `record` says what the edits did up to the step that was given out last. A model whose texts
+        cannot be joined runs each by itself.
+        """
+        from sae_core.joined_cache import joins
+        from sae_core.prefix_cache import whole_cache
+
+        lm = self._lm
+        if not joins(lm.model):
+            yield from generate(
+                lm,
+                ids,
+                arms,
+                max_new_tokens=max_new_tokens,
+                temperature=temperature,
+                seed=seed,
+                watch=watch,
+                eos=eos,
+                record=record,
+            )
+            return
+        seeds = seeds_of(seed, len(arms))
+        run = GenerationRun(lm, list(ids), arms, watch, eos=eos)
+        if record is not None:
+            record.follow(run.arms, _tallies(run))
+        run.cache = whole_cache(lm.model)
+        most = PROMPT_TOKENS.get(lm.device.type, PROMPT_TOKENS_ELSEWHERE)
+        with torch.no_grad():
+            logits = run.begin(torch.tensor([list(ids)] * len(arms)), most=most)
+        member = _Member(run, Sampler(seeds, temperature, logits.device), logits, max_new_tokens)
+        self._join(member)
+        try:
+            while (made := self._next(member)) is not None:
+                step, tallies = made
+                if record is not None:
+                    record.follow(run.arms, tallies)
+                yield step
+        finally:
+            self._leave(member)
+
+    def _join(self, member: "_Member") -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: not self._members or self._has_room(member))
+            self._members.append(member)
+
+    def _has_room(self, member: "_Member") -> bool:
+        """Whether the keys and values of all fit, each row as long as the longest may become."""
+        together = [*self._members, member]
+        longest = max(each.longest for each in together)
+        needed = sum(each.bytes_of_column for each in together) * longest
+        return self._most_bytes is None or needed <= self._most_bytes
+
+    def _leave(self, member: "_Member") -> None:
+        """Be gone when this returns: nothing is computed for it any more."""
+        with self._changed:
+            member.is_gone = True
+            self._changed.wait_for(lambda: member not in self._running)
+            self._members.remove(member)
+            if not self._members:
+                self._cache, self._laid = None, []
+            self._changed.notify_all()
+
+    def _next(self, member: "_Member") -> tuple[GenerationStep, _Tallies] | None:
+        """A member's next step, which it makes for all if nobody does; None after the last."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: member.steps or member.is_over or not self._is_led)
+                if member.steps:
+                    return member.steps.popleft()
+                if member.error is not None:
+                    raise member.error
+                if member.is_over:
+                    return None
+                self._is_led = True
+                going = [m for m in self._members if not (m.is_over or m.is_gone)]
+                self._running = list(going)
+            try:
+                self._lead(going)
+            finally:
+                with self._changed:
+                    self._is_led, self._running = False, []
+                    self._changed.notify_all()
+
+    @torch.no_grad()
+    def _lead(self, going: "list[_Member]") -> None:
+        """Make the next token of these. Broken off at any point it can be done again."""
+        for each in going:
+            try:
+                each.draw()
+            except Exception as error:
+                each.fail(error)
+        going = [each for each in going if not each.is_over]
+        while going:
+            try:
+                self._forward(going)
+                break
+            except Exception as error:
+                # Whose own work it was, or who came last and made the batch too large.
+                failed = self._at_work or going[-1]
+                failed.fail(error)
+                going.remove(failed)
+
+    def _forward(self, going: "list[_Member]") -> None:
+        """Read the tokens that have been drawn, one for each row."""
+        lm, self._at_work = self._lm, None
+        with lm.lock, ExitStack() as stack:
+            for each in going:
+                with self._work_of(each):
+                    each.prepare()
+            self._lay(going)
+            for name in sorted({name for each in going for name in each.run.names}):
+                where = (lm.site(name), lm.target(name))
+                stack.enter_context(rewrite(lm.model, *where, self._editor(name, going)))
+            position = [[each.length] for each in going for _ in each.drawn]
+            output = lm.model(
+                input_ids=torch.cat([each.column for each in going]).to(lm.device),
+                attention_mask=self._cache.mask.to(lm.device),
+                position_ids=torch.tensor(position, device=lm.device),
+                past_key_values=self._cache,
+                use_cache=True,
+                logits_to_keep=1,
+            )
+        for each, rows in _rows(going):
+            each.read(output.logits[rows, -1])
+        # Up to here it can be run again.
+        self._cache.advance()
+        for each in going:
+            each.keep()
+
+    def _lay(self, going: "list[_Member]") -> None:
+        """Have the keys and values of just these in the cache, with room for a token."""
+        from sae_core.joined_cache import JoinedCache
+        from sae_core.prefix_cache import keys_of
+
+        if going == self._laid and not self._cache.is_full:
+            return
+        texts = [
+            self._cache.keys_of(self._laid.index(each))
+            if each in self._laid
+            else keys_of(each.run.cache)
+            for each in going
+        ]
+        self._cache, self._laid = JoinedCache(texts), list(going)
+        for each in going:
+            each.run.cache = None
+
+    def _editor(
+        self, name: str, going: "list[_Member]"
+    ) -> Callable[[Tensor, Tensor], Tensor | None]:
+        """Each run's own edits of one SAE, on its own rows."""
+
+        def edit(x: Tensor, y: Tensor) -> Tensor | None:
+            new = None
+            for each, rows in _rows(going):
+                if name in each.run.names:
+                    with self._work_of(each):
+                        part = each.run.edit(name, x[rows], y[rows])
+                    if part is not None:
+                        new = y.clone() if new is None else new
+                        new[rows] = part
+            return new
+
+        return edit
+
+    @contextmanager
+    def _work_of(self, member: "_Member") -> Iterator[None]:
+        """Inside the block what fails is this member's."""
+        self._at_work = member
+        yield
+        self._at_work = None
+
+
+class _Member:
+    """One run among others, and its steps that nobody has taken yet."""
+
+    def __init__(self, run: GenerationRun, sampler: Sampler, logits: Tensor, left: int) -> None:
+        from sae_core.prefix_cache import keys_of
+
+        self.run, self._sampler, self._logits, self._left = run, sampler, logits, left
+        self.steps: deque[tuple[GenerationStep, _Tallies]] = deque()
+        self.drawn: list[int] = []
+        """The next token of each arm, until it has been read."""
+        self.length = run.length
+        """Tokens that have been read; `longest` is how many they may become."""
+        self.longest = run.length + left
+        size = sum(keys.nbytes + values.nbytes for keys, values in keys_of(run.cache))
+        self.bytes_of_column = size // run.length
+        self.is_over = self.is_gone = False
+        self.error: Exception | None = None
+        self._tallies = _tallies(run)
+        self._is_prepared = False
+
+    @property
+    def column(self) -> Tensor:
+        """What is read next, `[arms, 1]`."""
+        return torch.tensor(self.drawn)[:, None]
+
+    def draw(self) -> None:
+        """Draw the next token of each arm, unless that has been done; be over if there is none."""
+        if self.drawn:
+            return
+        drawn = self._sampler.draw(self._logits) if self._left else []
+        self.run.end(drawn)
+        self.is_over = not drawn or self.run.is_over
+        self.drawn = [] if self.is_over else drawn
+
+    def prepare(self) -> None:
+        """Be ready for a forward of the tokens drawn, for the first time or again."""
+        if self._is_prepared:
+            for name, tally in self._tallies.items():
+                self.run.steering[name].tally.restore(tally)
+        else:
+            self.run.prepare(self.column, self.length)
+            self._is_prepared = True
+
+    def read(self, logits: Tensor) -> None:
+        """Take what the forward has made: `logits [arms, vocab]`, and watched activations."""
+        self.run.finish()
+        self._logits = logits
+
+    def keep(self) -> None:
+        """Have a step of what has been read."""
+        self._tallies, self._is_prepared = _tallies(self.run), False
+        step, self.drawn = self.run.step(self.drawn), []
+        self.length, self._left = self.length + 1, self._left - 1
+        self.steps.append((step, self._tallies))
+        self.is_over = not self._left
+
+    def fail(self, error: Exception) -> None:
+        """Be over, with an error."""
+        traceback.clear_frames(error.__traceback__)  # they hold tensors
+        self.error, self.is_over = error, True
+
+
+def _tallies(run: GenerationRun) -> _Tallies:
+    """What a run's edits have done, as it is now."""
+    return {name: steering.tally.copy() for name, steering in run.steering.items()}
+
+
+def _rows(members: Sequence[_Member]) -> Iterator[tuple[_Member, slice]]:
+    """Each member with its rows of the batch."""
+    first = 0
+    for each in members:
+        stop = first + len(each.run.arms)
+        yield each, slice(first, stop)
+        first = stop
