@@ -27,13 +27,13 @@ def launch(
     cannot be had.
     """
     # Only here: what starts a command or reads a setting does not wait for Gradio.
-    from app.commands.shared import chosen_bundle
+    from app.commands.shared import served_bundle
     from app.server import serve
     from app.settings import Settings
     from app.waiting import wait_for_interrupt
 
     saes = (sae,) if isinstance(sae, str) else tuple(sae)
-    chosen = chosen_bundle(bundle, model, saes)
+    chosen = served_bundle(bundle, model, saes)
     given: dict[str, Any] = {"open_browser": False} | settings
     app = serve(Settings.from_environment(None, **given), chosen)
     if block:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ _QUOTED = re.compile(r"[\"'](/[^\"']+)[\"']")
 
 ON_WINDOWS = os.name == "nt"
 """Where a file that a program has open cannot be replaced."""
+LOOK_SECONDS = 0.2
+"""Longer than `is_held` looks at a lock, which keeps nobody out."""
 
 
 @contextmanager
@@ -123,7 +126,7 @@ def only_one(path: Path, busy: str) -> Iterator[None]:
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=LOOK_SECONDS)
         except Timeout as error:
             raise ValueError(busy) from error
         except OSError as error:
@@ -139,6 +142,28 @@ def only_one(path: Path, busy: str) -> Iterator[None]:
     finally:
         path.unlink(missing_ok=True)
         lock.release()
+
+
+def is_held(path: Path) -> bool:
+    """Whether somebody is inside `only_one(path, ...)` now. It makes no file and needs no right to
+    write; where the lock cannot be looked at, it counts as held.
+    """
+    try:
+        with open(path, "rb") as file:
+            if sys.platform == "win32":
+                import msvcrt
+
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+                msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+            else:
+                import fcntl
+
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
 
 
 def keep_others(old: Path, new: Path) -> None:

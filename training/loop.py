@@ -28,20 +28,21 @@ from sae_core.sites import module_path
 from sae_core.text_options import TextOptions
 from training import train_checkpoint
 from training.activations import ActivationBuffer, buffer_capacity, rows_per_forward
+from training.checkpoint_saes import CheckpointSAEs, renew_indexes
 from training.processes import together
 from training.results import TrainResult, save_and_measure
+from training.run_provenance import model_place
+from training.run_status import CHECKPOINTS, CONFIG_FILE, LOCK_FILE, announced
 from training.sae_trainer import SAETrainer
 from training.shard import ALONE, Shard
 from training.text import Text
 from training.train_config import LossOptions, TrainConfig
-from training.train_run import CHECKPOINTS, Interrupted, TrainRun
+from training.train_run import Interrupted, TrainRun
 
 __all__ = ["Interrupted", "TrainResult", "train"]
 
 log = logging.getLogger(__name__)
 
-CONFIG_FILE = "config.json"
-LOCK_FILE = "run.lock"
 FREE = ("out", "run", "eval_corpus", "eval_tokens", "save_dtype")
 """Settings that may change when a run goes on: they leave the weights as they are."""
 
@@ -66,7 +67,9 @@ def train(cfg: TrainConfig) -> list[TrainResult]:
         if not shard.first:
             return []
         with computing():
-            return save_and_measure(cfg, model, tokenizer, trainers, facts)
+            results = save_and_measure(cfg, model, tokenizer, trainers, facts)
+            renew_indexes(cfg, model, tokenizer, [result.folder for result in results])
+            return results
 
 
 def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any]:
@@ -81,6 +84,7 @@ def _prepared(cfg: TrainConfig, shard: Shard, held: ExitStack) -> tuple[Any, Any
         )
         held.enter_context(only_one(Path(cfg.out) / LOCK_FILE, busy))
         _claim(cfg)
+        held.enter_context(announced(Path(cfg.out), model_place(cfg.model)))
     shard.barrier()
     return model, tokenizer
 
@@ -115,8 +119,10 @@ def _trained(
     capacity = buffer_capacity(cfg.buffer_tokens, cfg.steps, cfg.batch)
     text = text_of(cfg, model, tokenizer, capacity)
     buffer = ActivationBuffer(model, sites, text, capacity=capacity, batch=cfg.batch, shard=shard)
+    # Of several processes, none has a whole SAE before the end.
+    features = CheckpointSAEs(cfg, model, tokenizer) if shard.alone else None
     with closing(buffer):
-        run = TrainRun(cfg, buffer, shard)
+        run = TrainRun(cfg, buffer, shard, features.write if features else None)
         run.start()
         with _stoppable() as stopped:
             run.loop(stopped)

@@ -41,6 +41,10 @@ class RunOptions:
     (Gated and ReLU: 32,768), and `dense` elsewhere."""
     checkpoint_every: int = 5_000
     """Steps between checkpoints; 0 saves one only at the end and when interrupted."""
+    index_tokens: int = 20_000
+    """Tokens of the small indexes with which the app shows the features of checkpoints while the
+    run goes on, made at checkpoints that are far enough apart for at most a tenth of the time (in
+    one process); 0: none, and no SAEs before the end."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard, to OUT/tensorboard."""
 
@@ -57,6 +61,8 @@ class RunOptions:
             raise ValueError(
                 f"checkpoint_every is {self.checkpoint_every} but must be 0 or more steps."
             )
+        if self.index_tokens < 0:
+            raise ValueError(f"index_tokens is {self.index_tokens} but must be 0 or more.")
 
 
 @dataclass(frozen=True, kw_only=True)

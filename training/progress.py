@@ -15,8 +15,11 @@ from tqdm.contrib.logging import logging_redirect_tqdm
 
 from sae_core.files import atomic_write
 from training.doctor import Finding, Goal, Line, alike, examine
+from training.run_status import METRICS_FILE
+from training.train_config import TrainConfig
 
-METRICS_FILE = "metrics.jsonl"
+MOST_LOG_STEPS = 100
+"""Metrics are written every 100 steps, or every hundredth of a shorter run."""
 
 log = logging.getLogger(__name__)
 
@@ -119,6 +122,11 @@ class Progress:
         self._redirect.__exit__(kind, error, trace)
         for writer in self._board.values():
             writer.close()
+
+
+def log_every(cfg: TrainConfig) -> int:
+    """Steps between two lines of metrics."""
+    return max(1, min(MOST_LOG_STEPS, cfg.steps // 100))
 
 
 def read_metrics(path: Path, name: str | None = None) -> list[Line]:

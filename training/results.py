@@ -18,8 +18,9 @@ from sae_core.evaluation import evaluate_together, take_tokens
 from sae_core.formats.saelens import load_sae, save_sae, update_metadata
 from sae_core.splice import SplicedLM
 from training.doctor import Finding, Goal, examine
-from training.progress import METRICS_FILE, read_metrics
-from training.run_provenance import file_names, model_name, settings
+from training.progress import read_metrics
+from training.run_provenance import file_names, model_name, model_place, settings
+from training.run_status import METRICS_FILE
 from training.sae_trainer import SAETrainer
 from training.train_config import TrainConfig
 from training.trained_form import folded
@@ -60,7 +61,11 @@ def save_and_measure(
     their model, which `jumpscope serve` opens.
     """
     facts = facts | {"saes_in_run": len(trainers)}
-    results = [_save(cfg, tokenizer, trainer, facts) for trainer in trainers]
+    saes = Path(cfg.out) / "saes"
+    results = [
+        save_trained(cfg, tokenizer, trainer, facts, saes / trainer.plan.name)
+        for trainer in trainers
+    ]
     if cfg.eval_corpus and cfg.eval_tokens:
         held_out = token_rows(
             documents(cfg.eval_corpus, options=cfg.text), tokenizer, cfg.context_size
@@ -72,15 +77,15 @@ def save_and_measure(
         results = [replace(result, measured=measured[result.name]) for result in results]
     else:
         log.warning("no eval_corpus: the saved SAEs are not measured.")
-    _write_bundle(cfg, [result.name for result in results])
+    write_run_bundle(cfg, [result.name for result in results])
     return results
 
 
-def _save(
-    cfg: TrainConfig, tokenizer: Any, trainer: SAETrainer, facts: dict[str, Any]
+def save_trained(
+    cfg: TrainConfig, tokenizer: Any, trainer: SAETrainer, facts: dict[str, Any], folder: Path
 ) -> TrainResult:
+    """Write one SAE, as it is now, to `folder`; `facts` of its training go into its metadata."""
     name = trainer.plan.name
-    folder = Path(cfg.out) / "saes" / name
     lines = read_metrics(Path(cfg.out) / METRICS_FILE, name)
     goal = Goal(cfg, trainer.plan, trainer.limits)
     findings = tuple(examine(lines, goal)) if lines else ()
@@ -156,17 +161,21 @@ def _measure(
     return measured
 
 
-def _write_bundle(cfg: TrainConfig, names: list[str]) -> None:
+def title_of(cfg: TrainConfig, names: Sequence[str]) -> str:
+    """What the bundle of a run's SAEs is called."""
+    return f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
+
+
+def write_run_bundle(cfg: TrainConfig, names: list[str]) -> None:
+    """Make the run's folder a bundle of these SAEs, or put them into the one that it is."""
     out = Path(cfg.out).resolve()
-    model = cfg.model
-    if Path(model).is_dir():
+    model = model_place(cfg.model)
+    if Path(model).is_relative_to(out):
         # By the way to it where it lies in the bundle, so that both can move together; no way in a
         # bundle leads out of it.
-        whole = Path(model).resolve()
-        model = str(whole.relative_to(out) if whole.is_relative_to(out) else whole)
+        model = str(Path(model).relative_to(out))
     if not (out / BUNDLE_FILE).exists():
-        title = f"{len(names)} SAEs on {model_name(cfg.model)}" if names[1:] else names[0]
-        write_bundle(out, name=out.name, title=title, model=model, saes=names)
+        write_bundle(out, name=out.name, title=title_of(cfg, names), model=model, saes=names)
         return
     # The run's earlier bundle, in which the user may have put words and SAEs.
     before = Bundle.open(out)

@@ -2,14 +2,20 @@
 
 import json
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from sae_core.formats.saelens import load_config
-from training.loop import CONFIG_FILE
-from training.progress import METRICS_FILE, Line, read_metrics
+from training import train_checkpoint
+from training.doctor import Line
+from training.progress import read_metrics
+from training.run_status import CHECKPOINTS, CONFIG_FILE, METRICS_FILE, State, status_of
 from training.sae_trainer import FREQUENCY_BINS
 from training.train_config import Plan, TrainConfig
+
+LINES_OF_SPEED = 5
+"""Lines of metrics over which a run's speed is taken, checkpoints between them included."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +37,7 @@ class SAERecord:
     lines: list[Line]
     """Its metrics, at least one line."""
     metadata: dict[str, Any] | None
-    """Of the saved SAE; None before the run's end."""
+    """Of the SAE as it is saved: of the run's end, or of a checkpoint; None before the first."""
 
     @property
     def last(self) -> Line:
@@ -43,6 +49,12 @@ class SAERecord:
         """Names of the bins of the newest histogram of frequencies, and features in each."""
         edges = [_share(edge) if i in (4, 8) else "" for i, edge in enumerate(FREQUENCY_BINS)]
         return ["never", *edges], self.last["frequencies"]
+
+    @property
+    def shares(self) -> list[str]:
+        """The bins of that histogram in words."""
+        edges = [f"{edge:.2g}" for edge in [*FREQUENCY_BINS, 1.0]]
+        return ["never", *(f"{low} to {high}" for low, high in pairwise(edges))]
 
     @property
     def spells(self) -> list[Spell]:
@@ -74,20 +86,67 @@ class RunRecord:
     settings: dict[str, Any]
     """As config.json has them."""
     saes: list[SAERecord]
+    """Those with metrics: none until the first line is there."""
+    state: State
+    said: str
+    """The run's own sentence about how it ended; "" without one."""
+    checkpoint: int
+    """Step of the newest checkpoint, 0 without one."""
 
     @property
     def step(self) -> int:
-        """The newest step with metrics."""
-        return min(sae.last["step"] for sae in self.saes)
+        """The newest step with metrics, 0 before the first."""
+        return min((sae.last["step"] for sae in self.saes), default=0)
+
+    @property
+    def tokens(self) -> int:
+        """What every SAE has been trained on at that step."""
+        return self.step * self.cfg.batch
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a process is at work on it."""
+        return self.state == "at work"
 
     @property
     def finished(self) -> bool:
-        """Whether its last step is taken."""
-        return self.step >= self.cfg.steps
+        """Whether its last step is taken and nothing is at work on it any more."""
+        stopped = self.state in ("failed", "stopped", "killed")
+        return self.step >= self.cfg.steps and not self.at_work and not stopped
+
+    @property
+    def speed(self) -> float | None:
+        """Tokens per second lately; None before the first line."""
+        if not self.saes:
+            return None
+        lines = self.saes[0].lines[-LINES_OF_SPEED:]
+        tokens = lines[-1]["tokens"] - lines[0]["tokens"]
+        seconds = lines[-1]["seconds"] - lines[0]["seconds"]
+        return tokens / seconds if tokens > 0 and seconds > 0 else lines[-1]["tokens_per_second"]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """An estimate for the steps that are left, at the speed of lately; None if unknown."""
+        if not self.speed or not self.at_work:
+            return None
+        return (self.cfg.steps - self.step) * self.cfg.batch / self.speed
+
+    @property
+    def holding(self) -> list[tuple[str, Spell]]:
+        """The findings that hold now, each with its SAE's name."""
+        return [(s.plan.name, spell) for s in self.saes for spell in s.spells if not spell.over]
 
 
 def read_run(folder: Path) -> RunRecord:
     """The run in `folder`; ValueError with one sentence if there is none, or nothing to show."""
+    run = read_begun(folder)
+    if not run.saes:
+        raise ValueError(f"{folder} has no metrics yet: wait for the first line of {METRICS_FILE}.")
+    return run
+
+
+def read_begun(folder: Path) -> RunRecord:
+    """The same of a run that may have no metrics yet."""
     path = folder / CONFIG_FILE
     if not path.is_file():
         raise ValueError(
@@ -98,19 +157,33 @@ def read_run(folder: Path) -> RunRecord:
         cfg = TrainConfig.from_json(settings)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is damaged: train again to another folder.") from error
+    # Before the metrics: of a run that ends meanwhile, the next look tells all.
+    state, said = status_of(folder)
     lines = read_metrics(folder / METRICS_FILE)
     saes = []
     for plan in cfg.plans:
         own = [line for line in lines if line["sae"] == plan.name]
         if own:
             saes.append(SAERecord(plan, own, _metadata(folder / "saes" / plan.name)))
-    if not saes:
-        raise ValueError(f"{folder} has no metrics yet: wait for the first line of {METRICS_FILE}.")
-    return RunRecord(folder.resolve().name, cfg, settings, saes)
+    saved = train_checkpoint.list_saved(folder / CHECKPOINTS)
+    return RunRecord(
+        name=folder.resolve().name,
+        cfg=cfg,
+        settings=settings,
+        saes=saes if len(saes) == len(cfg.plans) else [],
+        state=state,
+        said=said,
+        checkpoint=saved[0][0] if saved else 0,
+    )
 
 
 def _metadata(folder: Path) -> dict[str, Any] | None:
-    return load_config(folder).metadata if (folder / "cfg.json").is_file() else None
+    if not (folder / "cfg.json").is_file():
+        return None
+    try:
+        return load_config(folder).metadata
+    except ValueError:
+        return None  # another one is taking its place
 
 
 def _share(value: float) -> str:

@@ -26,6 +26,11 @@ def model_name(model: str) -> str:
     return path.parent.name if path.name == "model" else path.name
 
 
+def model_place(model: str) -> str:
+    """A hub id as it is; for a folder its absolute path."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
 def file_names(paths: Sequence[str]) -> list[str]:
     """Local paths without their folders, for other machines have others; data sets of the hub with
     their commit, URLs as they are.

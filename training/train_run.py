@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,14 @@ from training.assembly import make_trainers
 from training.doctor import Goal
 from training.graph import Recorded
 from training.optim import Controls, controls
-from training.progress import Progress
+from training.progress import Progress, log_every
 from training.run_provenance import software
+from training.run_status import CHECKPOINTS
 from training.sae_trainer import SAETrainer, compiler
 from training.shard import ALONE, Shard
 from training.train_config import TrainConfig
 
 log = logging.getLogger(__name__)
-
-CHECKPOINTS = "checkpoints"
-MOST_LOG_STEPS = 100
-"""Metrics are written every 100 steps, or every hundredth of a shorter run."""
-
 
 AGREE = 16
 """Steps after which several processes ask each other whether one was told to stop: asking takes
@@ -48,9 +44,11 @@ class TrainRun:
         cfg: TrainConfig,
         buffer: ActivationBuffer,
         shard: Shard = ALONE,
+        on_checkpoint: Callable[[Sequence[SAETrainer], dict[str, Any]], None] | None = None,
     ) -> None:
         """`buffer`: of the activations at every site of `cfg`; `shard`: of several processes, which
-        do everything together but log, write metrics and answer to the user.
+        do everything together but log, write metrics and answer to the user; `on_checkpoint` is
+        told the SAEs, and what training them has cost, after each checkpoint on the way.
         """
         self.cfg = cfg
         self.step = 0
@@ -60,6 +58,7 @@ class TrainRun:
         kept in its checkpoint, so that another process does not say its own."""
         self._buffer = buffer
         self._shard = shard
+        self._on_checkpoint = on_checkpoint
         self._sites = list(dict.fromkeys(plan.site for plan in cfg.plans))
         self._device = buffer.device
         self._dtype = buffer.dtype
@@ -70,7 +69,7 @@ class TrainRun:
         self._seconds_before = 0.0
         self._started = time.monotonic()
         self._logged = 0
-        self._log_every = max(1, min(MOST_LOG_STEPS, cfg.steps // 100))
+        self._log_every = log_every(cfg)
 
     def start(self) -> None:
         """From the newest checkpoint, or else from the beginning."""
@@ -250,6 +249,9 @@ class TrainRun:
             self.save()
         except ValueError as error:
             log.warning("going on without a checkpoint of step %s: %s", f"{self.step:,}", error)
+            return
+        if self._on_checkpoint is not None:
+            self._on_checkpoint(self.trainers, self._cost())
 
     def seconds(self) -> float:
         """Seconds of training so far, of every part of a run that was interrupted."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from app.commands.shared import chosen_bundle, open_bundle
+from app.commands.shared import open_bundle, served_bundle
 from app.settings import Settings
 from app.waiting import wait_for_interrupt
 
@@ -37,7 +37,7 @@ class Serve:
         """Serve until interrupted."""
         if self.sae and not self.model:
             raise ValueError("--sae goes with --model: a bundle names its own SAEs.")
-        _serve(chosen_bundle(self.bundle, self.model, self.sae), self.settings)
+        _serve(served_bundle(self.bundle, self.model, self.sae), self.settings)
 
 
 @dataclass(frozen=True, kw_only=True)

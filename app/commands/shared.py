@@ -44,6 +44,16 @@ def chosen_bundle(bundle: str, model: str, saes: Sequence[str], default: str = "
     return open_bundle(bundle or default)
 
 
+def served_bundle(bundle: str, model: str, saes: Sequence[str]) -> "Bundle":
+    """`chosen_bundle` for the app, which also shows a training run that has no bundle yet."""
+    if bundle and not model:
+        from app.engine.run_bundle import is_bundle_to_come, run_bundle
+
+        if is_bundle_to_come(Path(bundle)):
+            return run_bundle(Path(bundle))
+    return chosen_bundle(bundle, model, saes)
+
+
 def to_json(result: Mapping[str, Any]) -> str:
     """`result` as indented JSON; numbers that are not finite become null."""
     return json.dumps(_finite(result), indent=2, ensure_ascii=False, allow_nan=False)

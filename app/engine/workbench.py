@@ -14,6 +14,7 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.loading import LOADING
+from training.run_status import is_run
 
 if TYPE_CHECKING:
     from app.engine.engine import Engine
@@ -31,6 +32,8 @@ class Workbench:
     def __init__(self, settings: Settings, bundle: Bundle) -> None:
         self.settings = settings
         self.bundle = bundle
+        self.run = next(filter(is_run, (bundle.path, bundle.path.parent)), None)
+        """Folder of the training run that the bundle is of or lies in; None without one."""
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
         self._model_problem: str | None = None

@@ -25,11 +25,12 @@ from app.web.features_view import features
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
 from app.web.revision import NOTHING_READ, revision_of
+from app.web.run_view import run, run_revision
 from app.web.state import state
 from app.web.steer_view import steer
 from app.web.templating import render
 
-PATHS: Final = r"/|/(features|prompt|steer|api|catalog|state|revision)|/static/.*"
+PATHS: Final = r"/|/(features|prompt|steer|api|catalog|run|state|revision|progress)|/static/.*"
 """Paths of everything that is routed here."""
 
 
@@ -108,6 +109,15 @@ CATALOG_PAGE: Final = Page(
     modules=_SHARED,
     view=catalog,
 )
+RUN_PAGE: Final = Page(
+    name="run",
+    title="Run",
+    path="run",
+    script="run",
+    modules=_SHARED,
+    view=run,
+)
+"""In the navigation where what is served lies in a training run's folder."""
 _MISSING: Final = Page(
     name="missing", title="Not found", path="", script="missing", modules=_SHARED, sheet=False
 )
@@ -115,11 +125,12 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, API_PAGE, CATALOG_PAGE):
+    for page in (*PAGES, RUN_PAGE, API_PAGE, CATALOG_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
     app.add_api_route("/revision", partial(_revision, workbench), methods=["GET"])
+    app.add_api_route("/progress", partial(_progress, workbench), methods=["GET"])
     app.add_api_route("/static/{version}/{path:path}", assets.answer, methods=["GET"])
 
 
@@ -165,7 +176,7 @@ def page_html(
     return render(
         template,
         page=page,
-        pages=PAGES,
+        pages=PAGES if workbench.run is None else (*PAGES, RUN_PAGE),
         api_page=API_PAGE,
         catalog_page=CATALOG_PAGE,
         root=root,
@@ -212,6 +223,12 @@ def _state(workbench: Workbench, request: Request) -> Response:
 def _revision(workbench: Workbench, request: Request) -> Response:
     """What an open page asks for now and then, to hear of an index that was renewed."""
     answer = revision_of(workbench, request.query_params.get("sae", ""))
+    return JSONResponse(answer, headers={"cache-control": "no-store"})
+
+
+def _progress(workbench: Workbench) -> Response:
+    """What the page of a run asks for now and then, to hear that there is more to show."""
+    answer = {"revision": run_revision(workbench)}
     return JSONResponse(answer, headers={"cache-control": "no-store"})
 
 

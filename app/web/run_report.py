@@ -1,6 +1,10 @@
-"""A training run as one HTML page that needs nothing else: `page`."""
+"""A training run in curves, findings and tables: `shown`, and as one HTML page, `page`.
+
+The app's page of a run (app/web/run_view.py) shows the same, while the run is at work and after.
+"""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from markupsafe import Markup
@@ -9,6 +13,7 @@ from app.web import assets
 from app.web.charts import STANDALONE_STYLE, Series, band, bars, curves
 from app.web.charts.curves import colour_class
 from app.web.numbers import count, number, percent
+from app.web.run_words import state_sentence
 from app.web.templating import render
 from sae_core.definitions import DEFINITIONS, HIGH_FREQUENCY
 
@@ -45,31 +50,69 @@ _SHARES: Final = ("dead", "high_frequency")
 _QUANTILES: Final = ("p05", "p25", "p50", "p75", "p95")
 
 
+MOST_ROWS: Final = 12
+"""Rows of a curve's table, evenly spaced, beside the newest."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A figure, and the same in numbers."""
+
+    key: str
+    """Of this chart among those of the page; it stays the same as a run goes on."""
+    title: str
+    figure: Markup
+    heads: list[str]
+    rows: list[list[str]]
+
+
 def page(run: "RunRecord") -> str:
-    """The whole document."""
+    """The whole document of the report."""
+    sheets = [
+        (assets.FOLDER / "css" / f"{name}.css").read_text(encoding="utf-8")
+        for name in ("report", "run")
+    ]
+    return render(
+        "report.html",
+        style=Markup(STANDALONE_STYLE + "".join(sheets)),
+        **shown(run),
+    )
+
+
+def shown(run: "RunRecord") -> dict[str, Any]:
+    """What the templates show of a run that has metrics."""
     measured = {
         sae.plan.name: sae.metadata["measured"]
         for sae in run.saes
         if sae.metadata and sae.metadata.get("measured")
     }
-    sheet = (assets.FOLDER / "css" / "report.css").read_text(encoding="utf-8")
-    return render(
-        "report.html",
-        style=Markup(STANDALONE_STYLE + sheet),
-        run=run,
-        saes=f"{len(run.saes)} SAE{'s' if run.saes[1:] else ''} of {run.cfg.d_sae:,} features",
-        tokens=count(run.saes[0].last["tokens"]),
-        findings=[finding for sae in run.saes for finding in _findings(sae)],
-        legend=[(colour_class(i), sae.plan.name) for i, sae in enumerate(run.saes)],
-        curves=[_curve(run, key) for key in CURVES],
-        details=[chart for i, sae in enumerate(run.saes) for chart in _details(i, sae)],
-        measured=_numbers(measured, MEASURED) if measured else None,
-        measured_tokens=next(iter(measured.values()))["tokens"] if measured else None,
-        trained=_numbers({sae.plan.name: sae.last for sae in run.saes}, TRAINED),
-        definitions=[(_name(key), DEFINITIONS[key]) for key in (MEASURED if measured else TRAINED)],
-        cost=_cost(run),
-        settings=_settings(run),
-    )
+    charts = [_curve(run, key) for key in CURVES]
+    details = [chart for i, sae in enumerate(run.saes) for chart in _details(i, sae)]
+    return {
+        "run": run,
+        "standing": state_sentence(run),
+        "saes_of_run": saes_of_run(run),
+        "tokens": count(run.tokens),
+        "findings": [finding for sae in run.saes for finding in _findings(sae)],
+        "legend": [(colour_class(i), sae.plan.name) for i, sae in enumerate(run.saes)],
+        "curves": [chart for chart in charts if chart.figure],
+        "details": [chart for chart in details if chart.figure],
+        "measured": _numbers(measured, MEASURED) if measured else None,
+        "measured_tokens": next(iter(measured.values()))["tokens"] if measured else None,
+        "trained": _numbers({sae.plan.name: sae.last for sae in run.saes}, TRAINED),
+        "definitions_of_run": [
+            (_name(key), DEFINITIONS[key]) for key in (MEASURED if measured else TRAINED)
+        ],
+        "cost": _cost(run),
+        "settings_of_run": settings_of_run(run),
+    }
+
+
+def saes_of_run(run: "RunRecord") -> str:
+    """How many SAEs of which width."""
+    number_of_saes = len(run.cfg.plans)
+    plural = "s" if number_of_saes > 1 else ""
+    return f"{number_of_saes} SAE{plural} of {run.cfg.d_sae:,} features"
 
 
 def _findings(sae: "SAERecord") -> list[dict[str, Any]]:
@@ -88,7 +131,7 @@ def _findings(sae: "SAERecord") -> list[dict[str, Any]]:
     ]
 
 
-def _curve(run: "RunRecord", key: str) -> Markup:
+def _curve(run: "RunRecord", key: str) -> Chart:
     title, definition, from_zero = CURVES[key]
     series = [
         Series(
@@ -99,16 +142,31 @@ def _curve(run: "RunRecord", key: str) -> Markup:
         )
         for i, sae in enumerate(run.saes)
     ]
-    return curves(series, title=title, definition=definition, from_zero=from_zero)
+    figure = curves(series, title=title, definition=definition, from_zero=from_zero)
+    steps = list(dict.fromkeys(line["step"] for line in run.saes[0].lines))
+    by_step = [{line["step"]: line.get(key) for line in sae.lines} for sae in run.saes]
+    rows = [
+        [f"{step:,}", *(number(values.get(step), 4) for values in by_step)]
+        for step in _spaced(steps)
+    ]
+    return Chart(key, title, figure, ["step", *(sae.plan.name for sae in run.saes)], rows)
 
 
-def _details(i: int, sae: "SAERecord") -> list[Markup]:
+def _spaced(items: Sequence[Any]) -> list[Any]:
+    """At most `MOST_ROWS` of them, evenly spaced, and the last."""
+    every = -(-len(items) // MOST_ROWS) or 1
+    kept = list(items[::every])
+    return kept if not items or kept[-1] == items[-1] else [*kept, items[-1]]
+
+
+def _details(i: int, sae: "SAERecord") -> list[Chart]:
     """One SAE's thresholds over time and its newest histogram of frequencies."""
     keys = [f"threshold_{q}" for q in _QUANTILES]
     lines = [line for line in sae.lines if line.get(keys[0]) is not None]
+    name = sae.plan.name
     thresholds = band(
         [(line["tokens"], [line[key] for key in keys]) for line in lines],
-        title=sae.plan.name,
+        title=name,
         definition="thresholds: median over features, the middle half and nine tenths of them, "
         "in units of the scaled input",
         colour=i,
@@ -117,12 +175,23 @@ def _details(i: int, sae: "SAERecord") -> list[Markup]:
     frequencies = bars(
         counts,
         names,
-        title=sae.plan.name,
+        title=name,
         definition="features by the share of tokens on which they were active, in the newest line "
         "(heights are logarithms of counts)",
         colour=i,
     )
-    return [thresholds, frequencies]
+    rows = [
+        [f"{line['step']:,}", *(number(line[key], 4) for key in keys)] for line in _spaced(lines)
+    ]
+    in_words = [
+        [share, f"{features:,}"] for share, features in zip(sae.shares, counts, strict=True)
+    ]
+    return [
+        Chart(f"thresholds-{i}", f"{name}: thresholds", thresholds, ["step", *_QUANTILES], rows),
+        Chart(
+            f"frequencies-{i}", f"{name}: frequencies", frequencies, ["share", "features"], in_words
+        ),
+    ]
 
 
 def _numbers(rows: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> dict[str, Any]:
@@ -160,7 +229,8 @@ def _cost(run: "RunRecord") -> dict[str, str]:
     return facts | {name: str(v) for name, v in training.get("versions", {}).items()}
 
 
-def _settings(run: "RunRecord") -> dict[str, str]:
+def settings_of_run(run: "RunRecord") -> dict[str, str]:
+    """The settings by name, as text."""
     flat: dict[str, str] = {}
     for name, value in run.settings.items():
         for inner, deep in value.items() if isinstance(value, dict) else ((name, value),):

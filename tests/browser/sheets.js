@@ -4,7 +4,7 @@
 
 (() => {
   const { visual } = /** @type {any} */ (globalThis);
-  const PAGES = ["overview", "features", "prompt", "steer", "api"];
+  const PAGES = ["overview", "features", "prompt", "steer", "run", "api"];
 
   /** The name of a sheet: the first word of its file's name, or its element's `data-sheet`.
    * @param {CSSStyleSheet} sheet */

@@ -101,10 +101,11 @@ def test_the_page_needs_nothing_else(tmp_path: Path) -> None:
 
 def test_the_page_says_what_the_run_wrote(tmp_path: Path) -> None:
     html = page(read_run(make_run(tmp_path / "run")))
-    assert "In progress or interrupted: 60% done" in html
+    assert "It is not at work, at step 60 of 100: the same jumpscope train command goes on" in html
     assert "step 60 of 100, 7,680 tokens" in html
     assert "some&lt;model&gt;" in html
     assert "<model>" not in html
+    assert '<th scope="row">60</th><td class="n">0.1667</td><td class="n">0.1667</td>' in html
     assert html.count("the L0 is &lt;far&gt; away.") == 2
     assert "since step 50" in html
     assert "steps 20 to 30, over" in html

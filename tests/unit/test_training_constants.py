@@ -179,6 +179,7 @@ def test_defaults_of_the_settings() -> None:
         "compile": "auto",
         "step": "auto",
         "checkpoint_every": 5_000,
+        "index_tokens": 20_000,
         "tensorboard": False,
     }
     assert _defaults(Plan) == {"architecture": "jumprelu", "lr": 7e-5}

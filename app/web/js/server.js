@@ -117,6 +117,16 @@ export async function revision(sae) {
   return response.json();
 }
 
+/**
+ * What changes when there is something new to show of the training run.
+ * @returns {Promise<{revision: string}>}
+ */
+export async function progress() {
+  const response = await reached(fetch(within("progress")));
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
 /** @param {string} path @param {unknown} body @param {AbortSignal} [signal] */
 async function send(path, body, signal) {
   const response = await reached(
