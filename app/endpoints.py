@@ -58,6 +58,7 @@ class Work(StrEnum):
     INDEX = "index"
     ANALYSE = "analyse"
     GENERATE = "generate"
+    SERIES = "series"
     CHECK = "check"
 
     @property
@@ -66,18 +67,25 @@ class Work(StrEnum):
         return {
             Work.INDEX: "Reads an index",
             Work.ANALYSE: "Runs a text through the model",
-            Work.GENERATE: "Generates with the model",
+            Work.GENERATE: "Generates with the model, beside others as one batch",
+            Work.SERIES: "Generates many texts with the model",
             Work.CHECK: "Waits for a check, which is done beside all requests",
         }[self]
 
 
-PLACES: Final[dict[Work, int | None]] = {
+_PLACES: Final[dict[Work, int | None]] = {
     Work.INDEX: 4,
     Work.ANALYSE: 1,
-    Work.GENERATE: 1,
+    Work.SERIES: 1,
     Work.CHECK: None,
 }
-"""How many requests of a kind run at once; the others wait. Waiting for a check holds no thread."""
+
+
+def places(work: Work, settings: Settings) -> int | None:
+    """How many requests of a kind run at once; the others wait. None is any number: waiting for a
+    check holds no thread.
+    """
+    return settings.max_generations if work is Work.GENERATE else _PLACES[work]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +232,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="ladder",
         request=LadderRequest,
         answer=find_strength.ladder,
-        work=Work.GENERATE,
+        work=Work.SERIES,
         returns="rows, the first without edits, with strength, value, texts, tokens, fires, nll, "
         "distinct, size and usable; band (low, high, best, size; empty if no strength is usable), "
         "sentence, and the settings that repeat it.",
@@ -239,7 +247,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         name="prove",
         request=ProveRequest,
         answer=prove.prove,
-        work=Work.GENERATE,
+        work=Work.SERIES,
         returns="separates, sentence, rule, cost, controls (how they were chosen), arms with kind, "
         "feature, passed, low, high and runs (seed, share, nll, passed, tokens), and the settings "
         "and setup that repeat it.",

@@ -23,7 +23,7 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from app.calls import Calls
-from app.endpoints import ENDPOINTS, PLACES, Work, function_of
+from app.endpoints import ENDPOINTS, Work, function_of, places
 from app.engine.workbench import Workbench
 from app.gate import LOOPBACK, Access, Gate, Receive, Scope, Send, host_name
 from app.gradio_import import api, gr
@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 SESSIONS: Final = 16
 """Sessions that Gradio remembers; the app keeps nothing in them."""
+THREADS: Final = 40
+"""Threads for whatever is not a steering run, each of which may hold one."""
 LONGEST_HEAD_START: Final = 3.0
 """Seconds that the model waits for a first page to be asked for."""
 _STARTUP: Final = "/gradio_api/startup-events"
@@ -62,7 +64,7 @@ class JumpscopeServer(gr.Server):
                     _with_errors_of_gradio(function_of(endpoint, workbench), endpoint.streams),
                     api_name=endpoint.name,
                     concurrency_id=endpoint.work.value,
-                    concurrency_limit=PLACES[endpoint.work],
+                    concurrency_limit=places(endpoint.work, settings),
                 )
         limits = {work.value: getattr(settings, f"max_waiting_{work}") for work in Work}
         queue = WorkQueue(self._blocks, limits, settings.max_waiting_seconds)
@@ -100,6 +102,7 @@ class JumpscopeServer(gr.Server):
                 server_port=port,
                 prevent_thread_lock=True,
                 quiet=True,
+                max_threads=THREADS + settings.max_generations,
                 state_session_capacity=SESSIONS,
                 max_file_size=1,
                 enable_monitoring=False,

@@ -86,12 +86,17 @@ class Settings:
     """Longest search query in characters."""
     max_seconds: float = 60.0
     """Longest steering run in seconds; it ends there with what it has and says so."""
+    max_generations: int = 8
+    """Most steering runs that go on at once, as one batch of the model; fewer where the keys and
+    values of all would take more than a quarter of the memory that is free beside the model."""
     max_waiting_index: int = 200
     """Most requests that wait to read an index; further ones are told to try again."""
     max_waiting_analyse: int = 40
     """Most requests that wait for an analysis of a text."""
     max_waiting_generate: int = 20
-    """Most steering runs that wait for their turn."""
+    """Most steering runs that wait for a place."""
+    max_waiting_series: int = 20
+    """Most ladders and proofs, which make many texts each, that wait for their turn."""
     max_waiting_check: int = 100
     """Most requests that wait for the check of an SAE."""
     max_waiting_seconds: float = 60.0
@@ -142,9 +147,11 @@ class Settings:
             "max_edits": 1,
             "max_rows": 1,
             "max_query_chars": 1,
+            "max_generations": 1,
             "max_waiting_index": 1,
             "max_waiting_analyse": 1,
             "max_waiting_generate": 1,
+            "max_waiting_series": 1,
             "max_waiting_check": 1,
             "cached_analyses": 1,
             "check_tokens": 0,

@@ -1,30 +1,52 @@
 """The app under many people: what it answers and refuses, how long that takes, its memory.
 
-    python benchmarks/app_load.py --clients 1 8 32 --seconds 180 --out app_load.json
+    python -m benchmarks.app_load --clients 1 8 32 --seconds 180 --out app_load.json
+    python -m benchmarks.app_load --steering 8
+    python -m benchmarks.app_load --steering 16 --shape 2b --new-tokens 100
 
 Clients of mixed work ask an app in a process of its own, each one thing after another without a
 pause: pages, searches and features of the index, analyses of texts that nobody sent before, and
 steering runs. Each kind goes through what people use, pages as pages, everything else through the
 queue, as the pages and `gradio_client` do. A refusal is an answer that says the queue is full;
 anything else that goes wrong is counted apart and ends the benchmark with status 1.
+
+With `--steering N` nothing is mixed: N steering runs are asked for one after another, and by N
+people at once, in turns and by the same app, whose batch they then are.
+
+| measured | aim |
+| --- | --- |
+| tokens per second of 8 at once over one after another, demo on two cores | 2 |
+| of 16 at once, Gemma 2 2B's shape on a GPU | 8 |
+| seconds to the first token of each of these | 2 |
 """
 
 import asyncio
 import json
+import os
 import random
+import statistics
 import sys
+import tempfile
 import time
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import torch
 import tyro
-from app_latency import machine, percentiles, started
 
 from app.endpoints import ENDPOINTS
+from app.settings import Settings
+from benchmarks.app_latency import machine, percentiles, started
+from benchmarks.gemma_shapes import SHAPES, Bench, Sizes
+from benchmarks.measuring import Run
+from sae_core.bundle import write_bundle
+from sae_core.formats.saelens import save_sae
+from sae_core.placement import chosen_device, chosen_dtype
 
 MIX = {"page": 30, "search": 25, "feature": 25, "analyse": 12, "steer": 8}
 """How often each kind of work is requested, in percent."""
@@ -47,8 +69,22 @@ class Options:
     """Features of the bundle's first SAE."""
     new_tokens: int = 20
     """Tokens of each steering run."""
+    steering: int = 0
+    """People who steer, one after another and at once, in place of the mixed work."""
+    rounds: int = 5
+    """Times that they do both."""
+    shape: str = ""
+    """Gemma 2's shape (2b, 9b, tiny) with random weights, in place of the bundle."""
+    width: int = 16_384
+    """Features of that model's SAE."""
     out: Path | None = None
     """File to write the JSON to as well."""
+
+    def __post_init__(self) -> None:
+        if self.shape and self.shape not in SHAPES:
+            raise ValueError(f"shape {self.shape!r} is unknown: use one of {', '.join(SHAPES)}.")
+        if self.steering and self.rounds < 1:
+            raise ValueError(f"rounds is {self.rounds} but must be 1 or more.")
 
 
 @dataclass
@@ -122,8 +158,25 @@ class Client:
         answer = await self.ask("steer", self.text(6), edits, None, tokens)
         assert answer["done"]
 
-    async def ask(self, name: str, *arguments: Any) -> dict[str, Any]:
-        """An endpoint's last answer through the queue."""
+    async def continued(self, text: str, edit: dict[str, Any]) -> tuple[int, float]:
+        """How many tokens a steering run has made, and when the first were there."""
+        heard: list[float] = []
+        answer = await self.ask(
+            "steer",
+            text,
+            [edit],
+            None,
+            self.options.new_tokens,
+            0.8,
+            heard=lambda: heard.append(time.perf_counter()),
+        )
+        # The first answer has none yet; of a short run, only the last has.
+        return len(answer["base"]) + len(answer["steered"]), heard[min(1, len(heard) - 1)]
+
+    async def ask(
+        self, name: str, *arguments: Any, heard: Callable[[], Any] = lambda: None
+    ) -> dict[str, Any]:
+        """An endpoint's last answer through the queue; `heard` is called at each."""
         session = f"{self.random.getrandbits(64):x}"
         body = {"data": list(arguments), "fn_index": INDEX[name], "session_hash": session}
         joined = await self.http.post("/gradio_api/queue/join", json=body)
@@ -136,6 +189,8 @@ class Client:
                 if not line.startswith("data:"):
                     continue
                 message = json.loads(line[5:])
+                if message["msg"] in ("process_generating", "process_completed"):
+                    heard()
                 if message["msg"] == "process_completed":
                     assert message["success"], message["output"]
                     return message["output"]["data"][0]
@@ -176,10 +231,82 @@ async def run(home: str, process: psutil.Process, clients: int, options: Options
     }
 
 
+async def steering(home: str, options: Options) -> dict[str, Any]:
+    """So many steering runs one after another and at once, in turns."""
+    people = [Client(home, options, number) for number in range(options.steering)]
+    edit = {"feature": people[0].feature_number(), "mode": "set", "value": 4.0}
+    await people[0].continued(people[0].text(6), edit)  # loads the SAE
+
+    async def in_turn() -> list[tuple[int, float]]:
+        return [await each.continued(each.text(6), edit) for each in people]
+
+    async def at_once() -> list[tuple[int, float]]:
+        return list(await asyncio.gather(*(e.continued(e.text(6), edit) for e in people)))
+
+    ways = {"one_after_another": in_turn, "at_once": at_once}
+    speeds: dict[str, list[float]] = {name: [] for name in ways}
+    firsts: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(options.rounds):
+        for name, way in ways.items():
+            begin = time.perf_counter()
+            made = await way()
+            took = time.perf_counter() - begin
+            speeds[name].append(sum(tokens for tokens, _ in made) / took)
+            firsts[name] += [first - begin for _, first in made]
+    for each in people:
+        await each.http.aclose()
+    gains = [many / one for one, many in zip(*speeds.values(), strict=True)]
+    return {
+        "people": options.steering,
+        "new_tokens": options.new_tokens,
+        "shape": options.shape or options.bundle,
+        "tokens_per_second": {
+            name: round(statistics.median(each), 1) for name, each in speeds.items()
+        },
+        "gain": {"median": round(statistics.median(gains), 2), "least": round(min(gains), 2)},
+        "seconds_to_first_token": {name: percentiles(each) for name, each in firsts.items()},
+        "failed": [],
+    }
+
+
+def random_bundle(folder: Path, shape: str, width: int) -> str:
+    """Write a model of this shape with random weights and an SAE of so many features, for the
+    device that the app will choose.
+    """
+    device = chosen_device(Settings.from_environment().device)
+    run = Run(
+        device=device,
+        dtype=chosen_dtype(Settings.from_environment().dtype, device),
+        part_seconds=0,
+        deadline=0,
+        out=None,
+    )
+    sizes = Sizes(widths=(width,), prompt_tokens=256, long_tokens=256, new_tokens=1)
+    bench = Bench(run, shape, sizes, folder)
+    bench.lm.model.save_pretrained(folder / "model")
+    bench.tokenizer.save_pretrained(folder / "model")
+    save_sae(bench.random_sae(width), folder / "saes" / "random")
+    write_bundle(folder, name=shape, title=f"Random {shape}.", model="model", saes=["random"])
+    del bench
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    return str(folder)
+
+
 def main(options: Options) -> int:
     """Run all, print JSON; 1 if anything failed."""
-    result: dict[str, Any] = {"machine": machine(), "mix_percent": MIX, "runs": []}
-    with started(options.bundle) as (process, home):
+    if options.steering:
+        os.environ["JUMPSCOPE_MAX_GENERATIONS"] = str(options.steering)
+    with tempfile.TemporaryDirectory() as folder:
+        bundle = options.bundle
+        if options.shape:
+            bundle = random_bundle(Path(folder), options.shape, options.width)
+        return _measured(bundle, options)
+
+
+def _measured(bundle: str, options: Options) -> int:
+    result: dict[str, Any] = {"machine": machine(), "runs": []}
+    with started(bundle) as (process, home):
         deadline = time.monotonic() + 120
         while True:
             try:
@@ -192,10 +319,14 @@ def main(options: Options) -> int:
         # The first check is no part of this.
         time.sleep(10)
         watched = psutil.Process(process.pid)
-        for clients in options.clients:
-            measured = asyncio.run(run(home, watched, clients, options))
-            result["runs"].append(measured)
-            print(json.dumps(measured), file=sys.stderr, flush=True)
+        if options.steering:
+            result["runs"].append(asyncio.run(steering(home, options)))
+        else:
+            result["mix_percent"] = MIX
+            for clients in options.clients:
+                measured = asyncio.run(run(home, watched, clients, options))
+                result["runs"].append(measured)
+                print(json.dumps(measured), file=sys.stderr, flush=True)
     written = json.dumps(result, indent=2)
     print(written)
     if options.out is not None:

@@ -32,6 +32,7 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.placement import chosen_device, chosen_dtype, chosen_map
 from sae_core.sae import tensor_shapes
+from sae_core.shared_generation import SharedGeneration
 from sae_core.sites import check_widths, site_device
 from sae_core.splice import Analysis, SplicedLM
 from sae_core.tokens import encode_text
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 
 GIVE_BACK_SECONDS = 1.0
 """Least time between two times that free pages are given back; analyses leave many."""
+GENERATION_SHARE = 0.25
+"""Share of the memory that is free beside the model for the keys and values of steering runs."""
 _NOWHERE = torch.device("meta")  # where accelerate keeps weights that it has put on a disk
 
 
@@ -85,6 +88,9 @@ class Engine:
             patience=settings.max_seconds,
             weights=self._weights,
         )
+        free, _ = free_and_total(self.devices)
+        self.generations = SharedGeneration(self.lm, int(free * GENERATION_SHARE))
+        """Steering runs, as one batch."""
         self._analyses: OrderedDict[tuple[Any, ...], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()
         self._given_back = -math.inf

@@ -16,7 +16,7 @@ from app.service.token_rows import named_tokens
 from sae_core.tokens import TokenStream, partial_bytes
 
 if TYPE_CHECKING:
-    from sae_core.generation import GeneratedToken
+    from sae_core.generation_run import GeneratedToken
 
 FRAME_SECONDS: Final = 0.05
 """Least time between two answers of a run; a token takes less, and each answer costs some."""
@@ -51,12 +51,7 @@ def steer(workbench: Workbench, request: SteerRequest) -> Iterator[dict[str, Any
     `FRAME_SECONDS` but for the last. Mistakes raise before the first; closing the iterator ends the
     generation within a token.
     """
-    sent = 0.0
-    with closing(stream(workbench, planned_run(workbench, request))) as growing:
-        for answer in growing:
-            if answer["done"] or time.monotonic() - sent >= FRAME_SECONDS:
-                sent = time.monotonic()
-                yield answer
+    yield from stream(workbench, planned_run(workbench, request), every=FRAME_SECONDS)
 
 
 def planned_run(workbench: Workbench, request: SteerRequest) -> PlannedRun:
@@ -97,10 +92,13 @@ def planned_run(workbench: Workbench, request: SteerRequest) -> PlannedRun:
     )
 
 
-def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
-    """Grow the model's own continuation and the steered one side by side, a dict every token.
+def stream(
+    workbench: Workbench, run: PlannedRun, *, every: float = 0.0
+) -> Generator[dict[str, Any]]:
+    """Grow the model's own continuation and the steered one side by side, beside other people's.
 
-    Each dict is whole and independent of the others. Closing the iterator ends the generation.
+    There is a dict at the begin, at the end, and between them with a token, at most one in `every`
+    seconds. Each is whole and independent of the others. Closing the iterator ends the generation.
     """
     engine, settings = workbench.load(), workbench.settings
     lm, prompt, edits, ids = engine.lm, run.prompt, run.edits, run.prompt.ids
@@ -130,7 +128,7 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
     ):
         deadline = time.monotonic() + settings.max_seconds
         # Only here: pages need no PyTorch, whose import takes seconds.
-        from sae_core.generation import EditRecord, generate
+        from sae_core.generation import EditRecord
 
         record = EditRecord()
 
@@ -145,8 +143,8 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
             }
 
         yield snapshot(done=False)
-        steps = generate(
-            lm,
+        sent = time.monotonic()
+        steps = engine.generations.generate(
             ids,
             [[], [edit.edit for edit in edits]],
             watch=watch,
@@ -168,7 +166,9 @@ def stream(workbench: Workbench, run: PlannedRun) -> Generator[dict[str, Any]]:
                         "run.",
                     )
                     return
-                yield snapshot(done=False)
+                if time.monotonic() - sent >= every:
+                    yield snapshot(done=False)
+                    sent = time.monotonic()
         last = snapshot(done=True)
     yield last
 

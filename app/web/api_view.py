@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.endpoints import ENDPOINTS, PLACES, Endpoint
+from app.endpoints import ENDPOINTS, Endpoint, places
 from app.engine.workbench import Workbench
 from app.requests import Kind, Parameter, parameters_of
 from app.settings import Settings
@@ -68,11 +68,11 @@ def shown(endpoint: Endpoint, settings: Settings, here: str) -> Shown:
 
 def limits_of(endpoint: Endpoint, settings: Settings) -> str:
     """Its kind of work, how many of that kind run at once, and how many may wait."""
-    work, places = endpoint.work, PLACES[endpoint.work]
+    work, most = endpoint.work, places(endpoint.work, settings)
     waiting = getattr(settings, f"max_waiting_{work}")
-    if places is None:
+    if most is None:
         return f"{work.sentence}; at most {waiting:,} wait."
-    at_once = "one at a time" if places == 1 else f"{places} at once"
+    at_once = "one at a time" if most == 1 else f"{most} at once"
     return f"{work.sentence}: {at_once}, and at most {waiting:,} wait."
 
 

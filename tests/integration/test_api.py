@@ -9,7 +9,7 @@ import pytest
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
-from app.endpoints import ENDPOINTS, PLACES, Api, Endpoint, Work
+from app.endpoints import ENDPOINTS, Api, Endpoint, Work, places
 from app.requests import parameters_of
 from app.server import RunningApp
 from app.settings import Settings
@@ -225,8 +225,10 @@ def test_clients_at_once_get_their_own_answers(client: Client) -> None:
 
 
 def test_every_kind_of_work_has_places_and_a_limit() -> None:
-    assert set(PLACES) == set(Work) == {endpoint.work for endpoint in ENDPOINTS}
+    assert set(Work) == {endpoint.work for endpoint in ENDPOINTS}
+    assert places(Work.GENERATE, Settings(max_generations=3)) == 3
     for work in Work:
+        assert (places(work, Settings()) is None) == (work is Work.CHECK)
         assert work.sentence
         assert getattr(Settings(), f"max_waiting_{work}") >= 1
 

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.endpoints import ENDPOINTS, PLACES, Work
+from app.endpoints import ENDPOINTS, Work, places
 from app.server import RunningApp
 from app.work_queue import WorkQueue
 from sae_core.bundle import Bundle
@@ -41,7 +41,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
-LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.CHECK: 8}
+LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.SERIES: 4, Work.CHECK: 8}
 CROWD = 80
 PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 
@@ -49,7 +49,8 @@ PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 @pytest.fixture(scope="module")
 def app(tiny_bundle: Bundle) -> Iterator[RunningApp]:
     limits = {f"max_waiting_{work}": limit for work, limit in LIMITS.items()}
-    with running(tiny_bundle, max_waiting_seconds=30.0, check_tokens=200, **limits) as app:
+    limits |= {"max_generations": 1, "check_tokens": 200}
+    with running(tiny_bundle, max_waiting_seconds=30.0, **limits) as app:
         app.workbench.load()
         app.workbench.checker.begin("tiny")
         assert asyncio.run(app.workbench.checker.finished("tiny"))["state"] != "failed"
@@ -164,14 +165,14 @@ def test_a_crowd_at_one_endpoint_stops_no_page_and_holds_no_thread(
     app: RunningApp, endpoint: Any
 ) -> None:
     name, work = endpoint.name, endpoint.work
-    places = PLACES[work] or 0
+    most = places(work, app.workbench.settings) or 0
 
     async def asked(client: httpx.AsyncClient) -> None:
         async with AsyncExitStack() as streams:
             with held(app):
                 sessions = [f"{name}{number}" for number in range(CROWD)]
                 # Those that fill the places come first, so that the others find them taken.
-                first, others = sessions[:places], sessions[places:]
+                first, others = sessions[:most], sessions[most:]
                 answers = [await join(client, name, each, **GIVEN[name]) for each in first]
                 await until(lambda: not len(queue_of(app)))
                 answers += await asyncio.gather(
@@ -179,12 +180,12 @@ def test_a_crowd_at_one_endpoint_stops_no_page_and_holds_no_thread(
                 )
                 taken = [s for s, a in zip(sessions, answers, strict=True) if a.status_code == 200]
                 refused = [each for each in answers if each.status_code != 200]
-                assert len(taken) == places + LIMITS[work]
+                assert len(taken) == most + LIMITS[work]
                 for each in refused:
                     assert each.status_code == 503
                     assert "queue is full" in each.json()["detail"]
                 heard = [await streams.enter_async_context(listening(client, s)) for s in taken]
-                await until(lambda: working_threads() <= places)
+                await until(lambda: working_threads() <= most)
                 for path in PAGES:
                     assert (await client.get(path)).status_code in (200, 404)
             for messages in heard:
@@ -338,7 +339,7 @@ def test_a_run_is_cancelled_as_gradios_clients_do_it(app: RunningApp, waits: boo
 
 
 def test_who_never_listens_is_given_up(tiny_bundle: Bundle) -> None:
-    with running(tiny_bundle, max_waiting_seconds=0.3) as app:
+    with running(tiny_bundle, max_waiting_seconds=0.3, max_generations=1) as app:
         app.workbench.load()
 
         async def asked(client: httpx.AsyncClient) -> None:

@@ -18,8 +18,8 @@ from app.requests import parameters_of
 from app.server import RunningApp
 from app.settings import Settings
 from app.tools import PATH, Tools
-from sae_core import generation
 from sae_core.bundle import Bundle
+from sae_core.shared_generation import SharedGeneration
 from tests.serving import running
 from tests.unit.service_support import as_json
 
@@ -28,7 +28,7 @@ STEER: dict[str, Any] = {"prompt": "The river", "edits": [{"feature": 5}], "max_
 
 @pytest.fixture(scope="module")
 def app(tiny_bundle: Bundle) -> Iterator[RunningApp]:
-    with running(tiny_bundle, mcp=True, max_seconds=600.0) as app:
+    with running(tiny_bundle, mcp=True, max_seconds=600.0, max_generations=1) as app:
         app.workbench.load()
         yield app
 
@@ -150,8 +150,8 @@ def test_who_leaves_ends_the_run(app: RunningApp, monkeypatch: pytest.MonkeyPatc
             steps[-1] += 1
             yield step
 
-    whole = generation.generate
-    monkeypatch.setattr(generation, "generate", counted)
+    whole = SharedGeneration.generate
+    monkeypatch.setattr(SharedGeneration, "generate", counted)
 
     async def run() -> None:
         async with connected(app) as session:
