@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from app.engine.workbench import Workbench
+from app.engine.workbench import SQL_AT_ONCE, Workbench
 from app.requests import (
     CheckRequest,
     CompareRequest,
@@ -30,6 +30,7 @@ from app.requests import (
     Request,
     SearchRequest,
     SpliceRequest,
+    SqlRequest,
     SteerRequest,
     TokensRequest,
     parameters_of,
@@ -42,6 +43,7 @@ from app.service import (
     next_token,
     prove,
     provenance,
+    sql_answers,
     steer,
     switch,
     trust,
@@ -60,6 +62,7 @@ class Work(StrEnum):
     GENERATE = "generate"
     SERIES = "series"
     CHECK = "check"
+    SQL = "sql"
 
     @property
     def sentence(self) -> str:
@@ -70,6 +73,7 @@ class Work(StrEnum):
             Work.GENERATE: "Generates with the model, beside others as one batch",
             Work.SERIES: "Generates many texts with the model",
             Work.CHECK: "Waits for a check, which is done beside all requests",
+            Work.SQL: "Answers a query in SQL, in a process of its own",
         }[self]
 
 
@@ -78,6 +82,7 @@ _PLACES: Final[dict[Work, int | None]] = {
     Work.ANALYSE: 1,
     Work.SERIES: 1,
     Work.CHECK: None,
+    Work.SQL: SQL_AT_ONCE,
 }
 
 
@@ -141,6 +146,15 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         returns="total, and features with number, signature, frequency, max_act, mean_act, "
         "threshold, output_score, side_effect; scored, whether the index has the last two.",
         example={"sort": "threshold", "limit": 5},
+    ),
+    Endpoint(
+        name="sql",
+        request=SqlRequest,
+        answer=sql_answers.sql,
+        work=Work.SQL,
+        returns="columns with name and type, rows, more (whether there are more than these), "
+        "seconds.",
+        example={"query": "SELECT feature, signature FROM features ORDER BY max_act DESC LIMIT 5"},
     ),
     Endpoint(
         name="prompt_features",

@@ -101,6 +101,18 @@ class Settings:
     """Most requests that wait for the check of an SAE."""
     max_waiting_seconds: float = 60.0
     """Longest time in seconds that a request waits for somebody who listens to its answer."""
+    max_sql_seconds: float = 20.0
+    """Longest query in SQL in seconds."""
+    max_sql_megabytes: int = 512
+    """Most megabytes (10^6 bytes) of memory that a query in SQL takes."""
+    max_sql_rows: int = 1000
+    """Most rows that a query in SQL answers."""
+    max_sql_export_rows: int = 1_000_000
+    """Most rows of a query in SQL that are written to a CSV or Parquet file."""
+    max_sql_chars: int = 8000
+    """Longest query in SQL in characters."""
+    max_waiting_sql: int = 20
+    """Most queries in SQL that wait for their turn."""
     cached_analyses: int = 64
     """Prompt analyses kept in memory, the least recently used leaving first."""
     max_cached_megabytes: float = 32.0
@@ -153,6 +165,11 @@ class Settings:
             "max_waiting_generate": 1,
             "max_waiting_series": 1,
             "max_waiting_check": 1,
+            "max_sql_megabytes": 64,
+            "max_sql_rows": 1,
+            "max_sql_export_rows": 1,
+            "max_sql_chars": 1,
+            "max_waiting_sql": 1,
             "cached_analyses": 1,
             "check_tokens": 0,
         }
@@ -173,6 +190,7 @@ class Settings:
             "max_value",
             "max_temperature",
             "max_seconds",
+            "max_sql_seconds",
             "max_waiting_seconds",
             "max_cached_megabytes",
         ):

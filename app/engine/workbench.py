@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from app.engine import facts
 from app.engine.checker import Checker
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+SQL_AT_ONCE: Final = 2
+"""Queries in SQL that run at once, each in a process of its own."""
+
 
 class Workbench:
     """A bundle under some settings, for any number of people and threads; no state of any user.
@@ -36,6 +39,8 @@ class Workbench:
         """Folder of the training run that the bundle is of or lies in; None without one."""
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
+        self.sql_places = threading.BoundedSemaphore(SQL_AT_ONCE)
+        """Taken by whoever has a query answered (`app.service.sql_answers`)."""
         self._model_problem: str | None = None
         self.sources = FeatureSources(bundle, self.load)
         self.checker = Checker(settings, bundle, self.load)

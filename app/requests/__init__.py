@@ -27,6 +27,7 @@ from app.requests.models import (
 from app.requests.parameters import Kind, Parameter, Request, parameters_of
 from app.requests.parsing import RequestError, parsed, shown
 from app.requests.prove_models import ProveRequest
+from app.requests.sql_models import SqlRequest
 
 __all__ = [
     "AnalysisNumber",
@@ -53,6 +54,7 @@ __all__ = [
     "RunNumber",
     "SearchRequest",
     "SpliceRequest",
+    "SqlRequest",
     "SteerRequest",
     "SwitchRequest",
     "TokensRequest",

@@ -26,11 +26,16 @@ from app.web.overview_view import overview
 from app.web.prompt_view import prompt
 from app.web.revision import NOTHING_READ, revision_of
 from app.web.run_view import run, run_revision
+from app.web.sql_files import add_sql_files
+from app.web.sql_view import sql
 from app.web.state import state
 from app.web.steer_view import steer
 from app.web.templating import render
 
-PATHS: Final = r"/|/(features|prompt|steer|api|catalog|run|state|revision|progress)|/static/.*"
+PATHS: Final = (
+    r"/|/(features|prompt|steer|sql|api|catalog|run|state|revision|progress)"
+    r"|/sql\.(csv|parquet)|/static/.*"
+)
 """Paths of everything that is routed here."""
 
 
@@ -92,6 +97,14 @@ PAGES: Final = (
         needs_model=True,
         view=steer,
     ),
+    Page(
+        name="sql",
+        title="SQL",
+        path="sql",
+        script="sql",
+        modules=_SHARED,
+        view=sql,
+    ),
 )
 API_PAGE: Final = Page(
     name="api",
@@ -128,6 +141,7 @@ def add_routes(app: FastAPI, workbench: Workbench) -> None:
     for page in (*PAGES, RUN_PAGE, API_PAGE, CATALOG_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
+    add_sql_files(app, workbench)
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
     app.add_api_route("/revision", partial(_revision, workbench), methods=["GET"])
     app.add_api_route("/progress", partial(_progress, workbench), methods=["GET"])

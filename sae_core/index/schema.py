@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -234,6 +234,41 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
         quoted = str(path).replace("'", "''")
         connection.execute(f"ATTACH '{quoted}' AS index_file (READ_ONLY)")
         for statement in _HARDENED:
+            connection.execute(statement)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def attach_for_queries(
+    path: Path,
+    prepare: Callable[[duckdb.DuckDBPyConnection], None],
+    *,
+    memory_mb: int | None = None,
+    writes: Path | None = None,
+    hardened: bool = True,
+) -> duckdb.DuckDBPyConnection:
+    """A connection for queries that somebody writes, with what `prepare` puts beside the tables.
+
+    It has `memory_mb` (10^6 bytes) of memory, DuckDB's own choice for None, and where it is
+    `hardened` it reaches no other file than the one that it `writes`. One thread, since what is
+    prepared need not be safe in several.
+    """
+    memory = {"memory_limit": f"{memory_mb}MB"} if memory_mb else {}
+    limits = {name: value for name, value in _LIMITS.items() if name != "memory_limit"}
+    connection = duckdb.connect(config=limits | memory)
+    try:
+        quoted = str(path).replace("'", "''")
+        connection.execute(f"ATTACH '{quoted}' AS index_file (READ_ONLY)")
+        # Names in a query are those of tables, never of variables of this program.
+        connection.execute("SET python_enable_replacements = false")
+        connection.execute(_HARDENED[0])
+        prepare(connection)
+        if writes is not None:
+            quoted = str(writes).replace("'", "''")
+            connection.execute(f"SET allowed_paths = ['{quoted}']")
+        for statement in _HARDENED[1:] if hardened else _HARDENED[1:2]:
             connection.execute(statement)
     except BaseException:
         connection.close()

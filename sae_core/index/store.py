@@ -31,6 +31,8 @@ from sae_core.index.index_checks import (
     pages_of,
 )
 from sae_core.index.schema import ARRAYS, SCORES, connect, damaged, rows_of
+from sae_core.index.sql_queries import open_views, relation
+from sae_core.index.views import FeatureFunctions
 
 SORTS: dict[str, str] = {
     "id": "feature",
@@ -288,6 +290,29 @@ class Index:
                     for row in read.neighbours(page, at)
                 ],
             }
+
+    def contexts(self, feature: int) -> list[dict[str, Any]]:
+        """The contexts of a feature, a record each: those of `feature` with their `kind` (the
+        group's name) and `rank`, 1 for the strongest of its kind.
+        """
+        groups = self.feature(feature)["groups"]
+        return [
+            {"feature": int(feature), "kind": group["name"], "rank": rank, **context}
+            for group in groups
+            for rank, context in enumerate(group["contexts"], 1)
+        ]
+
+    def sql(self, query: str) -> duckdb.DuckDBPyRelation:
+        """What a query over the views selects (docs/sql.md): `.df()`, `.arrow()`, `.fetchall()`.
+
+        ValueError with one sentence if it is no query. It may write files, as the user may.
+        """
+        return relation(self.query_connection(hardened=False), query)
+
+    def query_connection(self, **limits: Any) -> duckdb.DuckDBPyConnection:
+        """A connection to the views, which the caller closes; `limits` as `open_views` has them."""
+        functions = FeatureFunctions(self._page, self._reader)
+        return open_views(self._path, functions, self._meta, **limits)
 
     def highlights(self, n: int = 12) -> list[dict[str, Any]]:
         """Up to n features to open first: summary, `rule` (why), and a strong `context`.

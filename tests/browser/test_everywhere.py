@@ -25,6 +25,7 @@ ADDRESSES = {
     "steer": (f"/steer?prompt=The&tokens=5&edits={EDITS}", "#run-status:has-text('Done')"),
     "api": ("/api", "main h2"),
     "catalog": ("/catalog", "main h2"),
+    "sql": ("/sql?q=SELECT%20feature,%20signature%20FROM%20features%20LIMIT%205", "table.rows"),
 }
 MOST_REQUESTS = 12
 

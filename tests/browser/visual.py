@@ -168,6 +168,11 @@ CARRIED: Final = {"token": 8, "earlier": 1, "off": "8-8.3762-8.2465"}
 PROOF: Final = urlencode({"proof": 0, "proof_seeds": 3, "proof_open": "1"})
 LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2})
 
+ROWS: Final = "SELECT rank, activation, token, text, title FROM feature_contexts WHERE feature = 5"
+COLOURED: Final = (
+    "SELECT feature, kind, gap, tokens, activations FROM feature_contexts WHERE feature < 3"
+)
+
 STATES: Final = (
     State(name="overview", address="/"),
     State(name="features", address="/features"),
@@ -196,6 +201,10 @@ STATES: Final = (
     State(name="steer with a proof", address=f"/steer?{STEERING}&{PROOF}", act=proven),
     State(name="api", address="/api"),
     State(name="catalog", address="/catalog"),
+    State(name="sql", address="/sql"),
+    State(name="sql answered", address=f"/sql?{urlencode({'q': ROWS})}"),
+    State(name="sql in colour", address=f"/sql?{urlencode({'q': COLOURED})}"),
+    State(name="sql refused", address="/sql?q=SELECT%20nothing%20FROM%20features"),
     State(name="no such page", address="/nowhere"),
 )
 

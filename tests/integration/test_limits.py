@@ -27,6 +27,7 @@ RUN = {"prompt": TEXT, "edits": [{"feature": 5, "strength": 1.0}], "max_new_toke
 GIVEN: dict[str, dict[str, Any]] = {
     "feature": {"feature": 5},
     "search_features": {},
+    "sql": {"query": "SELECT 1"},
     "prompt_features": {"text": TEXT},
     "delta_loss": {"text": TEXT},
     "test_text": {"text": TEXT, "feature": 5},
@@ -41,7 +42,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
-LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.SERIES: 4, Work.CHECK: 8}
+LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.SERIES: 4, Work.CHECK: 8, Work.SQL: 3}
 CROWD = 80
 PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 
