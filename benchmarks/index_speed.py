@@ -46,7 +46,7 @@ from sae_core import attention
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
-from sae_core.index import build, write
+from sae_core.index import build, gathered, index_pass, write
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
@@ -118,24 +118,24 @@ class PartTimes:
 
 
 DEVICE_PARTS = (
-    ("model", build, "activations"),
+    ("model", index_pass, "activations"),
     ("statistics", FeatureStatistics, "update"),
     ("statistics/reconstruction", FeatureStatistics, "_reconstruction"),
     ("statistics/lists", BatchLists, "of"),
-    ("statistics/histogram", FeatureStatistics, "_histogram"),
     ("statistics/counts", FeatureStatistics, "_count"),
     ("statistics/contexts", FeatureStatistics, "_offer"),
     ("statistics/merge", FeatureStatistics, "_merge"),
     ("statistics/pairs", PairCounts, "add"),
 )
 HOST_PARTS = (
-    ("writing", build, "write_index"),
+    ("writing", gathered, "write_index"),
     ("writing/contexts", write, "choose"),
     ("writing/tokens", write, "store_tokens"),
     ("writing/top_tokens", write, "top_tokens"),
     ("writing/logits", write, "top_logits"),
     ("writing/neighbours", write, "neighbours"),
     ("writing/signatures", write, "make_signatures"),
+    ("writing/histograms", FeatureStatistics, "pre_activations"),
     ("writing/pages", write, "make_pages"),
     ("writing/highlights", write, "rank_highlights"),
     ("writing/features", write, "_write_features"),

@@ -1,12 +1,19 @@
 """`jumpscope index`: what every feature of an SAE fires on, as one DuckDB file for each SAE."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from app.commands.shared import DEMO, JSONFlag, chosen_bundle, shown, table, to_json
 from sae_core.index.index_config import IndexConfig
+from sae_core.placement import Device
+
+if TYPE_CHECKING:
+    from sae_core.index.ranks import Ranks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,7 +21,8 @@ class BuildIndex(IndexConfig):
     """Index SAEs: stream a corpus through the model once and write each SAE's index.duckdb.
 
     While it runs, an index of what has been read so far is there for the app to show. An
-    interrupted run goes on from its last checkpoint when the same command is given again.
+    interrupted run goes on from its last checkpoint when the same command is given again. Under
+    torchrun several GPUs share the text out.
     """
 
     corpus: tuple[str, ...] = ()
@@ -22,26 +30,39 @@ class BuildIndex(IndexConfig):
     with /folder and @revision)."""
     add_output_scores: JSONFlag = False
     """Read no corpus: measure the output scores of indexes that exist, and put them in."""
+    merge: tuple[str, ...] = ()
+    """Read no corpus: join indexes of other text, built with --keep-state, into what one pass over
+    their texts in this order writes. Bundles, folders of indexes, or indexes."""
     json: JSONFlag = False
     """Print a summary as JSON."""
 
     def _check_corpus(self) -> None:
-        if not self.add_output_scores:
+        if self.add_output_scores and self.merge:
+            raise ValueError("give either --add-output-scores or --merge, not both.")
+        if not (self.add_output_scores or self.merge):
             super()._check_corpus()
         elif self.corpus:
-            raise ValueError("--add-output-scores reads no corpus: leave --corpus out.")
+            option = "--merge" if self.merge else "--add-output-scores"
+            raise ValueError(f"{option} reads no corpus: leave --corpus out.")
+        if len(self.merge) == 1:
+            raise ValueError("--merge joins indexes: name two or more.")
 
-    def execute(self) -> str:
-        """Read, write, and say what was written."""
+    def execute(self) -> str | None:
+        """Read, write, and say what was written; of several processes the first one says it."""
         if self.add_output_scores:
             return self._add()
+        if self.merge:
+            return self._merge()
         from sae_core.index.index_run import run_index
 
         names = [field.name for field in dataclasses.fields(IndexConfig)]
         given = {name: getattr(self, name) for name in names}
         if self.bundle == "demo":
             given["bundle"] = str(DEMO)
-        result = run_index(IndexConfig(**given))
+        with _ranks(self.device) as ranks:
+            result = run_index(IndexConfig(**given), ranks)
+        if not ranks.first:
+            return None
         if self.json:
             return to_json(result)
         return _table(result, ("tokens", "documents", "bytes"))
@@ -54,6 +75,33 @@ class BuildIndex(IndexConfig):
         names = () if self.model else self.sae
         result = add_output_scores(bundle, names, device=self.device, dtype=self.dtype)
         return to_json(result) if self.json else _table(result, ("features", "bytes"))
+
+    def _merge(self) -> str:
+        from sae_core.index.merge_run import run_merge
+
+        result = run_merge(
+            chosen_bundle(self.bundle, self.model, self.sae),
+            () if self.model else self.sae,
+            [Path(part) for part in self.merge],
+            device=self.device,
+            dtype=self.dtype,
+            output_scores=self.output_scores,
+        )
+        return to_json(result) if self.json else _table(result, ("tokens", "documents", "bytes"))
+
+
+@contextmanager
+def _ranks(device: Device) -> Iterator["Ranks"]:
+    """This process's place among those that torchrun has started."""
+    from sae_core.index.ranks import ALONE, Ranks
+
+    if "RANK" not in os.environ:
+        yield ALONE
+        return
+    from training.processes import together
+
+    with together(device) as shard:
+        yield Ranks(shard.rank, shard.world)
 
 
 def _table(result: Mapping[str, Any], keys: Sequence[str]) -> str:

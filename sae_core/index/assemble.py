@@ -121,6 +121,7 @@ def make_pages(
     logits: TopLogits,
     near: torch.Tensor,
     cosine: torch.Tensor,
+    pre_activation_counts: torch.Tensor,
 ) -> list[bytes]:
     """Every feature's contexts, histograms and lists, packed.
 
@@ -143,7 +144,7 @@ def make_pages(
     drop[1:] = np.where(key[1:] == key[:-1], value[:-1], 65535) - value[1:]
     gap = (threshold[contexts.feature] - contexts.value).astype(np.float16)
     counts = np.bincount(key, minlength=d_sae * groups)
-    acts, pre_acts = statistics.acts.counts.cpu(), statistics.pre_activation_counts().cpu()
+    acts, pre_acts = statistics.acts.counts.cpu(), pre_activation_counts.cpu()
     of_contexts = np.searchsorted(contexts.feature, np.arange(d_sae + 1))
     of_tokens, of_sources = tokens.bounds(d_sae), sources.bounds(d_sae)
 

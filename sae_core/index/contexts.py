@@ -50,7 +50,6 @@ def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> 
     order = lexsort(chosen.feature, group, -chosen.value, chosen.row, chosen.position)
     chosen, group = chosen[order], group[order]
     windows = chosen.windows
-    scale = statistics.pre_acts.width[chosen.feature].repeat_interleave(windows.count.long())
     return Contexts(
         feature=chosen.feature.cpu().numpy(),
         group=group.cpu().numpy(),
@@ -59,7 +58,7 @@ def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> 
         value=chosen.value.cpu().numpy(),
         others=windows.count.cpu().numpy(),
         other_position=windows.position.cpu().numpy(),
-        other_value=(windows.value.float() * scale).cpu().numpy(),
+        other_value=windows.value.cpu().numpy(),
     )
 
 

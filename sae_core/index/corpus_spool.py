@@ -3,8 +3,13 @@
 The tokens of every row (BOS left out) are appended to a spool file; their number in it is a token's
 *place in the stream*. The contexts that an index shows are cut out of the spool at the end, and a
 run that was killed cuts the spool back to its last checkpoint and goes on from there.
+
+Every document has a *key*, 64 bits of a hash of its source, title and text, and every token that of
+its document plus its place in it: what is drawn at random is drawn by these, so that it depends
+neither on what else is read nor on who reads it.
 """
 
+import hashlib
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -13,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from sae_core.corpus import Document, TokenRow, documents, token_rows
 from sae_core.index.index_config import IndexConfig
@@ -25,10 +31,11 @@ OTHER_SOURCES = "(other sources)"
 class Spool:
     """Rows and documents of the stream so far: small tables in memory, tokens in a file."""
 
-    def __init__(self, path: Path, vocab_size: int) -> None:
+    def __init__(self, path: Path | None, vocab_size: int) -> None:
+        """`path`: file of the tokens; None remembers everything but them."""
         self._path = path
         self._dtype = np.dtype("<u2" if vocab_size <= 2**16 else "<u4")
-        self._file = open(path, "ab")  # noqa: SIM115 - closed by close()
+        self._file = open(path or os.devnull, "ab")  # noqa: SIM115 - closed by close()
         self.length = 0
         """Tokens in the spool."""
         self.row_start: list[int] = []
@@ -39,6 +46,8 @@ class Spool:
         """Token of its document at which a row begins."""
         self.documents: list[tuple[int, str, int, str]] = []
         """Number in the corpus, title, index into `sources`, licence."""
+        self.keys: list[int] = []
+        """Of each document, an int64."""
         self.sources: list[str] = []
         self._source_index: dict[str, int] = {}
 
@@ -48,6 +57,7 @@ class Spool:
             document = row.document
             if not self.documents or self.documents[-1][0] != document.number:
                 self.documents.append(self._facts(document))
+                self.keys.append(document_key(document))
             self.row_start.append(self.length)
             self.row_document.append(len(self.documents) - 1)
             self.row_offset.append(row.offset)
@@ -55,21 +65,52 @@ class Spool:
             self.length += len(row.ids) - skip
 
     def _facts(self, document: Document) -> tuple[int, str, int, str]:
-        source = document.source
-        if source not in self._source_index:
+        source = self._source(document.source)
+        return document.number, document.title, source, document.license
+
+    def _source(self, name: str) -> int:
+        """Its number in `sources`, where it is put if it is new."""
+        if name not in self._source_index:
             if len(self.sources) >= MAX_SOURCES:
-                source = OTHER_SOURCES
-            if source not in self._source_index:
-                self._source_index[source] = len(self.sources)
-                self.sources.append(source)
-        return document.number, document.title, self._source_index[source], document.license
+                name = OTHER_SOURCES
+            if name not in self._source_index:
+                self._source_index[name] = len(self.sources)
+                self.sources.append(name)
+        return self._source_index[name]
+
+    def absorb(self, state: dict[str, Any], tokens: np.ndarray) -> list[int]:
+        """Append another spool, with its tokens; says which of this one's sources its sources are.
+
+        Its documents are numbered on from this one's last.
+        """
+        sources = [self._source(name) for name in state["sources"]]
+        number = self.documents[-1][0] + 1 if self.documents else 0
+        before = len(self.documents)
+        self.documents += [
+            (n + number, title, sources[source], lic)
+            for n, title, source, lic in state["documents"]
+        ]
+        self.keys += state["keys"].tolist()
+        self.row_start += [start + self.length for start in state["row_start"].tolist()]
+        self.row_document += [document + before for document in state["row_document"].tolist()]
+        self.row_offset += state["row_offset"].tolist()
+        self._file.write(tokens.astype(self._dtype).tobytes())
+        self.length += state["length"]
+        return sources
 
     def row_sources(self, first: int) -> list[int]:
         """Source of each row from row `first` on."""
         return [self.documents[d][2] for d in self.row_document[first:]]
 
+    def row_keys(self, first: int) -> np.ndarray:
+        """Key of the first token of each row from row `first` on."""
+        keys = np.array([self.keys[d] for d in self.row_document[first:]], np.int64)
+        # Array arithmetic wraps.
+        return keys + np.array(self.row_offset[first:], np.int64)
+
     def tokens(self) -> np.ndarray:
         """All tokens, mapped from the file; read-only."""
+        assert self._path is not None
         self._file.flush()
         if not self.length:
             return np.empty(0, self._dtype)
@@ -78,29 +119,34 @@ class Spool:
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs; the tokens are on disk when this returns."""
         self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._path is not None:
+            os.fsync(self._file.fileno())
         return {
             "length": self.length,
-            "row_start": list(self.row_start),
-            "row_document": list(self.row_document),
-            "row_offset": list(self.row_offset),
+            "row_start": torch.tensor(self.row_start, dtype=torch.int64),
+            "row_document": torch.tensor(self.row_document, dtype=torch.int64),
+            "row_offset": torch.tensor(self.row_offset, dtype=torch.int64),
             "documents": [list(facts) for facts in self.documents],
+            "keys": torch.tensor(self.keys, dtype=torch.int64),
             "sources": list(self.sources),
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go back to a checkpoint; ValueError if the file is shorter than it was then."""
-        size = state["length"] * self._dtype.itemsize
-        if self._path.stat().st_size < size:
-            raise ValueError(
-                f"{self._path} is cut off: delete the folder {self._path.parent} to start again."
-            )
-        self._file.truncate(size)
+        if self._path is not None:
+            size = state["length"] * self._dtype.itemsize
+            if self._path.stat().st_size < size:
+                raise ValueError(
+                    f"{self._path} is cut off: delete the folder {self._path.parent} to start "
+                    "again."
+                )
+            self._file.truncate(size)
         self.length = state["length"]
-        self.row_start = list(state["row_start"])
-        self.row_document = list(state["row_document"])
-        self.row_offset = list(state["row_offset"])
+        self.row_start = state["row_start"].tolist()
+        self.row_document = state["row_document"].tolist()
+        self.row_offset = state["row_offset"].tolist()
         self.documents = [(n, title, source, lic) for n, title, source, lic in state["documents"]]
+        self.keys = state["keys"].tolist()
         self.sources = list(state["sources"])
         self._source_index = {source: i for i, source in enumerate(self.sources)}
 
@@ -110,6 +156,13 @@ class Spool:
         """
         with suppress(OSError):
             self._file.close()
+
+
+def document_key(document: Document) -> int:
+    """64 bits of a hash of a document's source, title and text, as an int64."""
+    facts = "\0".join((document.source, document.title, document.text))
+    digest = hashlib.blake2b(facts.encode(errors="surrogatepass"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def corpus_rows(

@@ -1,4 +1,4 @@
-"""Histograms whose bins are settled while the values stream by, exactly and in any order."""
+"""Histograms of every feature that depend neither on the order of the values nor on who counts."""
 
 import torch
 from torch import Tensor
@@ -22,116 +22,127 @@ def bin_exponent(largest: Tensor, bins: int) -> Tensor:
 
 
 class DoublingHistogram:
-    """Per feature, counts of heights above a floor in up to 64 bins whose width is a power of two.
+    """Per feature, counts of heights above a floor in up to 128 bins whose width is a power of two.
 
-    The width is the smallest power of two with which the bins reach the largest height, so 32 to 64
-    bins are in use. While it grows, neighbouring bins are added in pairs: counts stay exact, and
-    the result does not depend on the order of the values.
+    The width is the smallest power of two with which the bins reach the largest height, so 64 to
+    128 bins are in use. While it grows, neighbouring bins are added in pairs: counts stay exact,
+    the result does not depend on the order of the values, and histograms of parts of them can be
+    added.
     """
 
-    BINS = DOUBLING_BINS
+    BINS = 2 * DOUBLING_BINS
 
     def __init__(self, floor: Tensor) -> None:
         self._floor = floor
         self.largest = torch.zeros_like(floor)
         """Largest height above the floor so far."""
-        self.counts = torch.zeros((len(floor), self.BINS), dtype=torch.int64, device=floor.device)
-        self.exponent = bin_exponent(self.largest, self.BINS)
-        """A bin of feature f is 2**exponent[f] wide."""
+        self._counts = torch.zeros((len(floor), self.BINS), dtype=torch.int64, device=floor.device)
+        self._exponent = bin_exponent(self.largest, self.BINS)
+        # A bin of feature f is 2**_exponent[f] wide.
 
-    def widen(self, largest_value: Tensor) -> None:
-        """Make room for values up to `largest_value [d_sae]`."""
-        self.largest = torch.maximum(self.largest, largest_value - self._floor)
+    def widen(self, largest: Tensor) -> None:
+        """Make room for heights up to `largest [d_sae]`."""
+        self.largest = torch.maximum(self.largest, largest)
         exponent = bin_exponent(self.largest, self.BINS)
-        changed = (exponent != self.exponent).nonzero()[:, 0]
+        changed = (exponent != self._exponent).nonzero()[:, 0]
         if len(changed):
-            shift = (exponent - self.exponent)[changed].clamp(max=63)
-            place = torch.arange(self.BINS, device=shift.device) >> shift[:, None]
-            old = self.counts[changed]
-            self.counts[changed] = torch.zeros_like(old).scatter_add_(1, place, old)
-            self.exponent = exponent
+            shift = (exponent - self._exponent)[changed]
+            self._counts[changed] = _paired(self._counts[changed], shift, self.BINS)
+            self._exponent = exponent
 
     def add(self, feature: Tensor, value: Tensor) -> None:
         """Count active values, none above what `widen` was told."""
         height = value - self._floor[feature]
-        place = (height * exact_power_of_two(-self.exponent)[feature]).long()
+        place = (height * exact_power_of_two(-self._exponent)[feature]).long()
         key = feature * self.BINS + place.clamp_(0, self.BINS - 1)
-        self.counts.view(-1).scatter_add_(0, key, torch.ones_like(key))
+        self._counts.view(-1).scatter_add_(0, key, torch.ones_like(key))
+
+    @property
+    def exponent(self) -> Tensor:
+        """Exponent `[d_sae]` of the smallest bins of which `DOUBLING_BINS` hold all heights."""
+        return bin_exponent(self.largest, DOUBLING_BINS)
+
+    @property
+    def counts(self) -> Tensor:
+        """Counts in these bins, `[d_sae, 64]`."""
+        return _paired(self._counts, self.exponent - self._exponent, DOUBLING_BINS)
+
+    @property
+    def finest(self) -> Tensor:
+        """Exponent `[d_sae]` of the narrowest bins that `wider` has counts in."""
+        return self._exponent
+
+    def wider(self, exponent: Tensor, bins: int) -> Tensor:
+        """Counts in bins of width 2**exponent, none below `finest`: `[d_sae, bins + 1]`, the last
+        being of what is above them.
+        """
+        return _paired(self._counts, exponent - self._exponent, bins + 1)
+
+    def clear(self) -> None:
+        """Forget the counts; the bins stay."""
+        self._counts.zero_()
+
+    def absorb(self, state: dict[str, Tensor]) -> None:
+        """Add what another histogram of the same floor has counted."""
+        largest = state["largest"].to(self._floor.device)
+        self.widen(largest)
+        shift = self._exponent - bin_exponent(largest, self.BINS)
+        self._counts += _paired(state["counts"].to(shift.device), shift, self.BINS)
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
-        return {"largest": self.largest.cpu(), "counts": self.counts.cpu()}
+        return {"largest": self.largest.cpu(), "counts": self._counts.cpu()}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""
         self.largest = state["largest"].to(self._floor.device)
-        self.counts = state["counts"].to(self._floor.device)
-        self.exponent = bin_exponent(self.largest, self.BINS)
+        self._counts = state["counts"].to(self._floor.device)
+        self._exponent = bin_exponent(self.largest, self.BINS)
 
 
-class WindowHistogram:
-    """Per feature, counts of pre-activations in 56 bins around a centre, and beyond them.
-
-    Bin edges are `centre + i * width` for i in -28..28; column 0 counts what is below, column 57
-    what is above. The middle edge is the comparison `pre_acts > centre` itself, so that what is
-    right of a threshold is what fires, to the token; a value on another edge is right of it.
-
-    `add` counts a sample of the tokens, weighted; `add_active` what is right of the centre on all;
-    `scaled` makes one histogram of all tokens from the two.
+def _paired(counts: Tensor, shift: Tensor, bins: int) -> Tensor:
+    """`counts [n, many]` with 2**shift neighbours in one bin, `[n, bins]`; what is beyond the last
+    bin counts in it.
     """
+    place = torch.arange(counts.shape[1], device=counts.device) >> shift.clamp(max=62)[:, None]
+    paired = torch.zeros((len(counts), bins), dtype=counts.dtype, device=counts.device)
+    return paired.scatter_add_(1, place.clamp_(max=bins - 1), counts)
 
-    BINS = WINDOW_BINS
-    HALF = BINS // 2
 
-    def __init__(self, centre: Tensor, width: Tensor) -> None:
-        """`centre`, `width`: float32 `[d_sae]`."""
-        self._centre, self.width = centre, width
-        columns = self.BINS + 2
-        self.counts = torch.zeros((len(centre), columns), dtype=torch.int64, device=centre.device)
-        self._right = torch.zeros(
-            (len(centre), self.HALF + 1), dtype=torch.int64, device=centre.device
-        )
+HALF_WINDOW = WINDOW_BINS // 2
+"""Bins on either side of the centre in a histogram of pre-activations."""
 
-    def add(self, pre_acts: Tensor, features: slice = slice(None), weight: int = 1) -> None:
-        """Count `pre_acts [features, tokens]`, each token `weight` times."""
-        counts, centre = self.counts[features], self._centre[features, None]
-        place = (pre_acts - centre).div_(self.width[features, None]).floor_()
-        # Rounding may take what is no larger than the centre to it, but nothing larger below it.
-        place = torch.where(pre_acts > centre, place, place.clamp(max=-1))
-        base = torch.arange(len(counts), device=place.device, dtype=torch.int32)
-        base = base[:, None] * counts.shape[1] + (self.HALF + 1)
-        place = place.clamp_(-self.HALF - 1, self.HALF).to(torch.int32).add_(base)
-        new = torch.bincount(place.reshape(-1), minlength=counts.numel())
-        counts += weight * new.view_as(counts)
 
-    def add_active(self, feature: Tensor, pre_act: Tensor) -> None:
-        """Count entries that are right of the centre."""
-        place = (pre_act - self._centre[feature]).div_(self.width[feature]).floor_()
-        key = feature * (self.HALF + 1) + place.clamp_(0, self.HALF).long()
-        self._right.view(-1).scatter_add_(0, key, torch.ones_like(key))
+def window_counts(pre_acts: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+    """Histograms `[features, 58]` of `pre_acts [features, tokens]`: below, 56 bins, above.
 
-    def scaled(self, tokens: int, exact: bool) -> Tensor:
-        """Counts of `tokens` tokens `[d_sae, 58]`; with `exact`, those right of the centre are what
-        `add_active` counted, else they are from the sample like the rest.
+    Bin edges are `centre + i * width` for i in -28..28. The middle edge is the comparison
+    `pre_acts > centre` itself, so that what is right of a threshold is what fires, to the token; a
+    value on another edge is right of it.
+    """
+    place = (pre_acts - centre[:, None]).div_(width[:, None]).floor_()
+    # Rounding may take what is no larger than the centre to it, but nothing larger below it.
+    place = torch.where(pre_acts > centre[:, None], place, place.clamp(max=-1))
+    columns = WINDOW_BINS + 2
+    base = torch.arange(len(pre_acts), device=place.device, dtype=torch.int32)
+    base = base[:, None] * columns + (HALF_WINDOW + 1)
+    place = place.clamp_(-HALF_WINDOW - 1, HALF_WINDOW).to(torch.int32).add_(base)
+    counts = torch.bincount(place.reshape(-1), minlength=len(pre_acts) * columns)
+    return counts.view(len(pre_acts), columns)
 
-        The sample's counts are scaled so that their sum is what it must be: their cumulated shares,
-        rounded to whole tokens. Where no sampled token was left of the centre, those that were are
-        put next to it.
-        """
-        if not exact:
-            return _scaled_to(self.counts, torch.full_like(self.counts[:, 0], tokens))
-        left = self.counts[:, : self.HALF + 1]
-        missing = tokens - self._right.sum(1)
-        return torch.cat([_scaled_to(left, missing), self._right], dim=1)
 
-    def state(self) -> dict[str, Tensor]:
-        """What a checkpoint needs."""
-        return {"counts": self.counts.cpu(), "right": self._right.cpu()}
+def of_all_tokens(sampled: Tensor, tokens: int, right: Tensor | None) -> Tensor:
+    """Histograms of `tokens` tokens from those of a sample, both `[features, 58]`; with `right [
+    features, 29]`, what is right of the centre is that.
 
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `state`."""
-        self.counts = state["counts"].to(self._centre.device)
-        self._right = state["right"].to(self._centre.device)
+    The sample's counts are scaled so that their sum is what it must be: their cumulated shares,
+    rounded to whole tokens. Where no sampled token was left of the centre, those that were are
+    put next to it.
+    """
+    if right is None:
+        return _scaled_to(sampled, torch.full_like(sampled[:, 0], tokens))
+    left = _scaled_to(sampled[:, : HALF_WINDOW + 1], tokens - right.sum(1))
+    return torch.cat([left, right], dim=1)
 
 
 def _scaled_to(counts: Tensor, total: Tensor) -> Tensor:

@@ -21,11 +21,11 @@ from sae_core.sae import SAE
 log = logging.getLogger(__name__)
 
 STATE_FILE, SPOOL_FILE = "state.pt", "tokens.bin"
-_VERSION = 3
+_VERSION = 4
 # What may change between a run and its continuation.
 _FREE = (
     "bundle", "sae", "model", "corpus", "rows_per_batch", "checkpoint_tokens",
-    "fresh", "device", "dtype", "output_scores",
+    "fresh", "device", "dtype", "output_scores", "keep_state",
 )  # fmt: skip
 
 
@@ -59,9 +59,9 @@ def fingerprint(
     return {
         "settings": json.dumps(settings, sort_keys=True),
         "corpus": json.dumps(files),
-        "model": _weights_mark(model),
+        "model": weights_mark(model),
         "SAEs": json.dumps(
-            [[str(sae.cfg.site), str(sae.cfg.target), _weights_mark(sae)] for sae in saes]
+            [[str(sae.cfg.site), str(sae.cfg.target), weights_mark(sae)] for sae in saes]
         ),
     }
 
@@ -79,7 +79,7 @@ def _file_marks(path: str) -> list[str]:
     return [str(size), digest.hexdigest()]
 
 
-def _weights_mark(module: nn.Module) -> str:
+def weights_mark(module: nn.Module) -> str:
     """Hash of the names, shapes, dtypes and first and last values of all parameters."""
     digest = hashlib.sha256()
     for name, parameter in module.named_parameters():

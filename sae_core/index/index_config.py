@@ -51,6 +51,9 @@ class IndexConfig:
     output_scores: Literal["auto", "on", "off"] = "auto"
     """Whether to measure what each feature writes (8 tokens run for a feature); `auto` does where
     that is at most a tenth of the tokens read."""
+    keep_state: bool = False
+    """Keep beside the index what it is made from (index.state.safetensors), so that it can be
+    merged with indexes of other text."""
     fresh: bool = False
     """Start again even if there is a checkpoint."""
     device: Device = "auto"

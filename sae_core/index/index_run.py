@@ -1,6 +1,8 @@
 """`jumpscope index`: from settings to index files, with a progress bar."""
 
 import time
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from sae_core.bundle import Bundle
@@ -8,16 +10,17 @@ from sae_core.corpus import expand
 from sae_core.index.build import Target, build_indexes, tokens_to_run
 from sae_core.index.index_checkpoint import only_build
 from sae_core.index.index_config import IndexConfig
+from sae_core.index.ranks import ALONE, Ranks
 from sae_core.index.schema import check_name
 from sae_core.placement import chosen_device, chosen_dtype, wide_device
 from sae_core.workspace import check_command, workspace
 
 
-def run_index(cfg: IndexConfig) -> dict[str, Any]:
+def run_index(cfg: IndexConfig, ranks: Ranks = ALONE) -> dict[str, Any]:
     """Build the indexes that `cfg` asks for; progress goes to stderr.
 
-    Returns `{"seconds", "indexes": [{"sae", "path", "bytes", "tokens", "documents", "l0", "fvu",
-    "dead"}]}`. Raises ValueError with one sentence for a user's mistake.
+    Returns a `summary`; of several `ranks` all call this, and all but the first return {}. Raises
+    ValueError with one sentence for a user's mistake.
     """
     from tqdm import tqdm
 
@@ -38,7 +41,7 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
     paths = [bundle.index_path(name) for name in names]
     for path in paths:
         check_name(path)
-    with only_build(paths):
+    with only_build(paths if ranks.first else []):
         pass  # whoever is at work on them, or a folder without rights, shows before the model loads
     targets = [
         Target(sae=bundle.load_sae(name, wide_device(device)), out_path=bundle.index_path(name))
@@ -51,22 +54,36 @@ def run_index(cfg: IndexConfig) -> dict[str, Any]:
         unit_scale=True,
         desc="indexing",
         dynamic_ncols=True,
+        disable=not ranks.first,
     ) as bar:
         metas = build_indexes(
-            model, tokenizer, targets, cfg, model_name=cfg.model or bundle.name, progress=bar.update
+            model,
+            tokenizer,
+            targets,
+            cfg,
+            model_name=cfg.model or bundle.name,
+            progress=bar.update,
+            ranks=ranks,
         )
+    return summary(started, zip(names, paths, metas, strict=True)) if ranks.first else {}
+
+
+def summary(started: float, built: Iterable[tuple[str, Path, dict[str, Any]]]) -> dict[str, Any]:
+    """`{"seconds", "indexes": [{"sae", "path", "bytes", "tokens", "documents", "l0", "fvu",
+    "dead"}]}` of names, files and meta entries; `started` by the monotonic clock.
+    """
     return {
         "seconds": round(time.monotonic() - started, 1),
         "indexes": [
             {
                 "sae": name,
-                "path": str(target.out_path),
-                "bytes": target.out_path.stat().st_size,
+                "path": str(path),
+                "bytes": path.stat().st_size,
                 "tokens": meta["tokens"],
                 "documents": meta["documents"],
                 **meta["totals"],
             }
-            for name, target, meta in zip(names, targets, metas, strict=True)
+            for name, path, meta in built
         ],
     }
 

@@ -29,11 +29,25 @@ class PairCounts:
         self._merge()
         return self._keys, self._counts
 
+    def clear(self) -> None:
+        """Forget all counts."""
+        self._keys, self._counts = self._keys[:0], self._counts[:0]
+        self._buffer, self._buffered = [], 0
+
+    def absorb(self, state: dict[str, Tensor]) -> None:
+        """Add what another one has counted."""
+        self._merge()
+        device = self._keys.device
+        self._add(state["keys"].to(device), state["counts"].to(device))
+
     def _merge(self) -> None:
         if not self._buffer:
             return
         keys, counts = torch.unique(torch.cat(self._buffer), return_counts=True)
         self._buffer, self._buffered = [], 0
+        self._add(keys, counts)
+
+    def _add(self, keys: Tensor, counts: Tensor) -> None:
         both, place = torch.unique(torch.cat([self._keys, keys]), return_inverse=True)
         total = torch.zeros_like(both)
         total.scatter_add_(0, place, torch.cat([self._counts, counts]))

@@ -6,10 +6,12 @@ however often the buffers are merged:
 
 `Best` keeps, per feature, the k largest values of distinct documents (or of distinct rows).
 
+Either can absorb what another one has kept of other rows, in any order.
+
 `IntervalSample` keeps a uniform sample of the active tokens of every activation interval although
-the intervals, equal parts of [threshold, maximum], are settled only at the end. Each position of
-the corpus has a random priority that depends on the seed and the position alone. Per feature and
-bin of activation (`DoublingHistogram` has the same bins) the candidates of lowest
+the intervals, equal parts of [threshold, maximum], are settled only at the end. Each token of the
+corpus has a random priority that depends on the seed, its document and its place in it alone. Per
+feature and bin of activation (`DoublingHistogram` has narrower ones) the candidates of lowest
 priority are kept; when the maximum grows and bins merge in pairs, the lowest of two bins are the
 lowest of their union. The lowest priorities of an interval's bins are then a uniform sample of the
 interval, from which `sae_core.index.contexts` takes one token of each document first: what is shown
@@ -19,7 +21,7 @@ cost exactness only if fewer than `SLOTS` candidates of the whole interval were 
 of the last kept candidate of that bin.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -49,11 +51,11 @@ class Candidates:
     position: Tensor
     """int16: token of the row, BOS not counted."""
     priority: Tensor
-    """int64, 0 to 2^62: random per position of the corpus."""
+    """int64, 0 to 2^62: random per token of the corpus."""
     value: Tensor
     """float32: activation, or pre-activation for near misses."""
     windows: Windows
-    """Activations around the position, in units of the feature's scale."""
+    """Activations around the position."""
 
     def __len__(self) -> int:
         return len(self.feature)
@@ -77,6 +79,10 @@ class Candidates:
         columns = [torch.cat([getattr(p, name) for p in parts]) for name in _COLUMNS]
         windows = Windows.cat([p.windows for p in parts])
         return cls(**dict(zip(_COLUMNS, columns, strict=True)), windows=windows)
+
+    def further(self, rows: int, documents: int) -> "Candidates":
+        """The same, `rows` rows and `documents` documents further in the stream."""
+        return replace(self, row=self.row + rows, document=self.document + documents)
 
     def tensors(self) -> dict[str, Tensor]:
         """The columns by name, on the CPU; those of `windows` among them."""
@@ -130,8 +136,9 @@ class Best:
         """A candidate must exceed this to matter: the k-th value kept so far."""
 
     def merge(self, new: Candidates) -> None:
-        """Take in candidates."""
-        both = Candidates.cat([self.kept, new[new.value > self.bar[new.feature]]])
+        """Take in candidates of any rows."""
+        # One that only reaches the bar matters if it comes before what set it.
+        both = Candidates.cat([self.kept, new[new.value >= self.bar[new.feature]]])
         unit = both.feature.long() << 32 | getattr(both, self._unit)
         # Earlier places first, so that of equal values the first in the corpus is kept.
         place = both.row.long() << 16 | both.position
@@ -145,6 +152,11 @@ class Best:
     def _raise_bar(self) -> None:
         last = (rank_in_group(self.kept.feature) == self.k - 1).nonzero()[:, 0]
         self.bar[self.kept.feature[last]] = self.kept.value[last]
+
+    def absorb(self, state: dict[str, Tensor], rows: int, documents: int) -> None:
+        """Take in what another one has kept, of rows so much further in the stream than it says."""
+        theirs = Candidates.from_tensors(state, self.bar.device)
+        self.merge(theirs.further(rows, documents))
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
@@ -173,7 +185,7 @@ class IntervalSample:
         return stale | (priority < self._bar[feature, self._bin(feature, value, exponent)])
 
     def merge(self, new: Candidates, exponent: Tensor) -> None:
-        """Take in candidates, with the exponent of each feature's bins as it is now."""
+        """Take in candidates of later rows, with the exponent of each feature's bins now."""
         both = Candidates.cat([self.kept, new])
         group = both.feature.long() * BINS + self._bin(both.feature, both.value, exponent)
         order = lexsort(group, both.priority)
@@ -184,6 +196,18 @@ class IntervalSample:
         last = rank == SLOTS - 1
         self._bar.view(-1)[group[last]] = both.priority[order[last]]
         self._exponent = exponent.clone()
+
+    def absorb(self, state: dict[str, Tensor], exponent: Tensor, rows: int, documents: int) -> None:
+        """Take in what another one has kept, of rows so much further in the stream than it says;
+        a candidate that both have kept counts once.
+        """
+        theirs = Candidates.from_tensors(state, self._floor.device).further(rows, documents)
+        both = Candidates.cat([self.kept, theirs])
+        # Of equal priorities (the same document twice) the first in the stream is kept.
+        order = lexsort(both.row, both.position, both.feature)
+        columns = (both.row[order], both.position[order], both.feature[order])
+        self.kept = Candidates.empty(self._floor.device)
+        self.merge(both[order[first_of_each(*columns)]], exponent)
 
     def _bin(self, feature: Tensor, value: Tensor, exponent: Tensor) -> Tensor:
         scale = exact_power_of_two(-exponent)[feature]
@@ -212,10 +236,10 @@ def _signed(number: int) -> int:
     return (number + 2**63) % 2**64 - 2**63
 
 
-def priorities(position: Tensor, seed: int) -> Tensor:
-    """Random int64 in [0, 2^62) for each position of the corpus: SplitMix64 of it and the seed."""
-    # int64 multiplication wraps; shifts are made logical by masking the sign's copies.
-    x = position + _signed((seed + 1) * 0x9E3779B97F4A7C15)
+def priorities(key: Tensor, seed: int) -> Tensor:
+    """Random int64 in [0, 2^62) for each int64 key of a token: SplitMix64 of it and the seed."""
+    # int64 arithmetic wraps; shifts are made logical by masking the sign's copies.
+    x = key + _signed((seed + 1) * 0x9E3779B97F4A7C15)
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         x = (x ^ ((x >> shift) & (_MASK >> (shift - 1)))) * _signed(factor)
     x = x ^ ((x >> 31) & (_MASK >> 30))

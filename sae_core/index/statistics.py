@@ -3,9 +3,14 @@
 All arithmetic on activations is float32, sums are float64 or integers. Nearly every statistic is of
 active tokens, and near misses have to beat those kept already, so a batch is reduced to two lists
 of (feature, token) entries (`batch_lists`) and everything else is work on these. Only the histogram
-of pre-activations is of every token; it is taken on a sample of them.
+of pre-activations is of every token; it is taken on a sample of them, at the end.
+
+What is counted, and which candidates are kept, depends on which tokens were read and neither on
+their order nor on who read them: statistics of parts of a text can be joined to those of all of it
+(`absorb`).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -15,7 +20,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from sae_core.index.batch_lists import BatchLists, BatchTokens
-from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram
+from sae_core.index.feature_histograms import (
+    HALF_WINDOW,
+    DoublingHistogram,
+    exact_power_of_two,
+    of_all_tokens,
+    window_counts,
+)
+from sae_core.index.feature_pages import WINDOW_BINS
 from sae_core.index.index_config import EARLY, IndexConfig
 from sae_core.index.listed_entries import Entries, feature_blocks
 from sae_core.index.pairs import PairCounts
@@ -27,6 +39,7 @@ from sae_core.index.selection import (
     priorities,
     sample_exponent,
 )
+from sae_core.index.token_sample import TokenSample
 from sae_core.index.windows import Active
 from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
@@ -35,9 +48,6 @@ _GPU_TOKENS = 2**14
 """Tokens counted together on a GPU, so that the host's part of the work is shared by many."""
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
-HISTOGRAM_TOKENS = 2**13
-"""Twice as many tokens at the stream's start, and as many of each doubling of its length from there
-on, are in the histograms of pre-activations."""
 
 
 @dataclass(frozen=True)
@@ -52,8 +62,8 @@ class Chunk:
     skip: int
     row: Int[Tensor, " rows"]
     """Number of each row in the stream."""
-    start: Int[Tensor, " rows"]
-    """Place in the stream of each row's first token after BOS."""
+    key: Int[Tensor, " rows"]
+    """Of each row's first token after BOS; its next tokens have the next numbers (`Spool`)."""
     document: Int[Tensor, " rows"]
     source: Int[Tensor, " rows"]
 
@@ -69,8 +79,7 @@ class _Tokens:
     """Number of the row in the stream."""
     position: Int[Tensor, " n"]
     """Token of the row, BOS not counted."""
-    place: Int[Tensor, " n"]
-    """In the stream."""
+    key: Int[Tensor, " n"]
     early: Bool[Tensor, " n"]
     document: Int[Tensor, " n"]
     source: Int[Tensor, " n"]
@@ -85,33 +94,12 @@ class _Tokens:
         return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def histogram_width(sae: SAE, x: Float[Tensor, "tokens d_model"]) -> Float[Tensor, " d_sae"]:
-    """Bin widths of the histograms of pre-activations: 56 bins span 12 standard deviations on `x`.
-
-    Rounded to a quarter of an octave, so that rounding errors of the deviation do not show.
-    """
-    sd = torch.cat([pre.double().std(1, correction=0) for _, pre in feature_blocks(sae, x)])
-    sd = torch.maximum(sd, 1e-3 * sae.effective_threshold().abs().double()).clamp(min=1e-6)
-    octaves = torch.log2(sd * (2 * _WINDOW_SD / WindowHistogram.BINS))
-    return torch.exp2((octaves * 4).round() / 4).float()
-
-
-def histogram_stride(place: Int[Tensor, " n"]) -> Int[Tensor, " n"]:
-    """Of how many tokens about `place` in the stream one is in the histograms of pre-activations,
-    and how often it counts there: the largest power of two that is at most `place` over
-    `HISTOGRAM_TOKENS`, or 1.
-    """
-    exponent = torch.frexp((place // HISTOGRAM_TOKENS).clamp(min=1).double()).exponent - 1
-    return torch.ones_like(place) << exponent
-
-
 class FeatureStatistics:
-    """Accumulators for one SAE; `update` takes the stream in order, `state` makes checkpoints."""
+    """Accumulators for one SAE; `update` takes the stream, or rows of it, in order; `state` makes
+    checkpoints.
+    """
 
-    def __init__(
-        self, sae: SAE, cfg: IndexConfig, width: Float[Tensor, " d_sae"], vocab_size: int
-    ) -> None:
-        """`width`: bin widths of the histograms of pre-activations (`histogram_width`)."""
+    def __init__(self, sae: SAE, cfg: IndexConfig, vocab_size: int) -> None:
         self.sae, self._cfg, self._vocab_size = sae, cfg, vocab_size
         d_sae, d_out = sae.cfg.d_sae, sae.cfg.width_out
         self._device = device = sae.W_dec.device
@@ -126,7 +114,7 @@ class FeatureStatistics:
         self.error = torch.zeros((), dtype=torch.float64, device=device)
         self.by_source = torch.zeros((0, d_sae), dtype=torch.int64, device=device)
         self.acts = DoublingHistogram(self.threshold)
-        self.pre_acts = WindowHistogram(self.threshold, width)
+        self.inputs = TokenSample(device)
         self.pairs = PairCounts(device)
         self.best = {
             (name, unit): Best(d_sae, k, unit, device)
@@ -140,8 +128,8 @@ class FeatureStatistics:
         self._lists = BatchLists(sae, self.threshold, cfg.near_misses)
 
     def update(self, chunk: Chunk) -> None:
-        """Count the tokens of these rows, which follow those of the last call: at once, or on a GPU
-        together with those of the next calls, until `merge`.
+        """Count the tokens of these rows, which come after those of the last call: at once, or on a
+        GPU together with those of the next calls, until `merge`.
         """
         row, column = chunk.valid.nonzero(as_tuple=True)
         position = column - chunk.skip
@@ -152,7 +140,7 @@ class FeatureStatistics:
                 ids=chunk.ids[row, column],
                 row=chunk.row[row],
                 position=position,
-                place=chunk.start[row] + position,
+                key=chunk.key[row] + position,
                 early=column < chunk.skip + EARLY,
                 document=chunk.document[row],
                 source=chunk.source[row],
@@ -179,7 +167,8 @@ class FeatureStatistics:
 
         self.tokens += len(tokens)
         self._reconstruction(x, tokens.y, active)
-        self._histogram(x, tokens.place, active)
+        place = tokens.row << 16 | tokens.position
+        self.inputs.add(tokens.x, priorities(tokens.key, self._cfg.seed), place, self.tokens)
         self._count(active, tokens.early, tokens.source)
         self.pairs.add(active.feature * self._vocab_size + tokens.ids[active.token])
         self._offer(tokens, active, near)
@@ -202,18 +191,6 @@ class FeatureStatistics:
         )
         self.error += (wide - self.sae.completed(recon + self.sae.b_dec, x).double()).square().sum()
 
-    def _histogram(self, x: Tensor, place: Tensor, active: Entries) -> None:
-        """Pre-activations of the sample's tokens; of active entries those of all tokens."""
-        if self._lists.columnwise:
-            self.pre_acts.add_active(active.feature, active.value)
-        stride = histogram_stride(place)
-        chosen = priorities(place, self._cfg.seed) % stride == 0
-        for weight in stride.unique().tolist():
-            some = x[chosen & (stride == weight)]
-            if len(some):
-                for features, pre in feature_blocks(self.sae, some):
-                    self.pre_acts.add(pre, features, weight)
-
     def _count(self, active: Entries, early: Tensor, source: Tensor) -> None:
         feature, value = active.feature, active.value
         d_sae = len(self.active)
@@ -222,14 +199,16 @@ class FeatureStatistics:
         self.act_sum.index_add_(0, feature, value.double())
         largest = torch.zeros_like(self.max_act).scatter_reduce_(0, feature, value, "amax")
         self.max_act = torch.maximum(self.max_act, largest)
-        self.acts.widen(largest)
+        self.acts.widen(largest - self.threshold)
         self.acts.add(feature, value)
-        needed = int(source.max()) + 1
-        if needed > len(self.by_source):
-            more = self.by_source.new_zeros((needed - len(self.by_source), d_sae))
-            self.by_source = torch.cat([self.by_source, more])
+        self._room_for_sources(int(source.max()) + 1)
         key = source[active.token] * d_sae + feature
         self.by_source.view(-1).scatter_add_(0, key, torch.ones_like(key))
+
+    def _room_for_sources(self, needed: int) -> None:
+        if needed > len(self.by_source):
+            more = self.by_source.new_zeros((needed - len(self.by_source), len(self.active)))
+            self.by_source = torch.cat([self.by_source, more])
 
     def _offer(self, tokens: "_Tokens", active: Entries, near: Entries) -> None:
         """Buffer the entries that may be kept as contexts."""
@@ -237,8 +216,7 @@ class FeatureStatistics:
 
         def offer(name: str, entries: Entries, priority: Tensor) -> None:
             feature, token = entries.feature, entries.token
-            scale = self.pre_acts.width[feature]
-            windows = around.windows(feature, token, scale, self._cfg.before, self._cfg.after)
+            windows = around.windows(feature, token, self._cfg.before, self._cfg.after)
             self._buffers[name].append(
                 Candidates(
                     feature.int(),
@@ -257,7 +235,7 @@ class FeatureStatistics:
         if self._cfg.near_misses:
             offer("near_miss", near, torch.zeros_like(near.feature))
         if self._cfg.per_interval:
-            priority = priorities(tokens.place[active.token], self._cfg.seed)
+            priority = priorities(tokens.key[active.token], self._cfg.seed)
             exponent = sample_exponent(self.acts.largest)
             keep = self.sample.matters(active.feature, active.value, priority, exponent)
             offer("sample", active[keep], priority[keep])
@@ -297,9 +275,30 @@ class FeatureStatistics:
             self.best[name, "document"].merge(new)
             self.best[name, "row"].merge(new)
 
-    def pre_activation_counts(self) -> Int[Tensor, "d_sae 58"]:
-        """Histograms of pre-activations of all tokens (`WindowHistogram.scaled`)."""
-        return self.pre_acts.scaled(self.tokens, self._lists.columnwise)
+    def pre_activations(self) -> tuple[Float[Tensor, " d_sae"], Int[Tensor, "d_sae 58"]]:
+        """Histograms of the pre-activations of all tokens (`window_counts`): bin widths, counts.
+
+        56 bins span about twelve standard deviations. Widths are powers of two; where what is right
+        of the threshold is counted on all tokens, in bins of its own, no less than those are wide.
+        """
+        self.merge()
+        x = self.inputs.inputs(self.tokens)
+        if not len(x):
+            x = x.new_zeros((0, self.sae.cfg.d_model))
+        exponents, sampled = [], []
+        for some, pre in feature_blocks(self.sae, x):
+            threshold = self.threshold[some]
+            sd = pre.std(1, correction=0) if len(x) else torch.zeros_like(threshold)
+            sd = torch.maximum(sd, 1e-3 * threshold.abs()).clamp(min=1e-6)
+            exponent = torch.log2(sd * (2 * _WINDOW_SD / WINDOW_BINS)).round().long()
+            if self._lists.columnwise:
+                exponent = torch.maximum(exponent, self.acts.finest[some])
+            exponents.append(exponent)
+            sampled.append(window_counts(pre, threshold, exact_power_of_two(exponent)))
+        exponent = torch.cat(exponents)
+        right = self.acts.wider(exponent, HALF_WINDOW) if self._lists.columnwise else None
+        counts = of_all_tokens(torch.cat(sampled), self.tokens, right)
+        return exact_power_of_two(exponent), counts
 
     def totals(self) -> dict[str, float]:
         """`l0`, `fvu` and `dead` so far, as `sae_core.metrics` defines them; NaN where the tokens
@@ -323,8 +322,7 @@ class FeatureStatistics:
             "tokens": self.tokens,
             "sums": {name: getattr(self, name).cpu() for name in self._SUMS},
             "acts": self.acts.state(),
-            "pre_acts": self.pre_acts.state(),
-            "width": self.pre_acts.width.cpu(),
+            "inputs": self.inputs.state(),
             "pairs": self.pairs.state(),
             "best": {f"{n}/{unit}": best.state() for (n, unit), best in self.best.items()},
             "sample": self.sample.state(),
@@ -336,9 +334,50 @@ class FeatureStatistics:
         for name in self._SUMS:
             setattr(self, name, state["sums"][name].to(self._device))
         self.acts.load(state["acts"])
-        self.pre_acts.load(state["pre_acts"])
-        self.pre_acts.width = state["width"].to(self._device)
+        self.inputs.load(state["inputs"])
         self.pairs.load(state["pairs"])
         for (name, unit), best in self.best.items():
             best.load(state["best"][f"{name}/{unit}"])
         self.sample.load(state["sample"], sample_exponent(self.acts.largest))
+
+    def absorb(
+        self,
+        state: dict[str, Any],
+        *,
+        rows: int = 0,
+        documents: int = 0,
+        sources: Sequence[int] | None = None,
+    ) -> None:
+        """Add the state of statistics of other tokens for the same SAE and settings.
+
+        `rows` and `documents` are added to its numbers of these; its source i is `sources[i]` here,
+        or i.
+        """
+        self.merge()
+        sums = {name: tensor.to(self._device) for name, tensor in state["sums"].items()}
+        theirs = sums.pop("by_source")
+        place = torch.arange(len(theirs)) if sources is None else torch.tensor(sources).long()
+        self._room_for_sources(int(place.max()) + 1 if len(place) else 0)
+        self.by_source.index_add_(0, place[: len(theirs)].to(self._device), theirs)
+        self.max_act = torch.maximum(self.max_act, sums.pop("max_act"))
+        for name, tensor in sums.items():
+            getattr(self, name).add_(tensor)
+        self.tokens += state["tokens"]
+        self.acts.absorb(state["acts"])
+        self.inputs.absorb(state["inputs"], rows)
+        self.pairs.absorb(state["pairs"])
+        for (name, unit), best in self.best.items():
+            best.absorb(state["best"][f"{name}/{unit}"], rows, documents)
+        exponent = sample_exponent(self.acts.largest)
+        self.sample.absorb(state["sample"], exponent, rows, documents)
+
+    def handed_over(self) -> None:
+        """Begin to count anew, after somebody has absorbed the state. Candidates stay, with the
+        bars that they set: absorbed again, they change nothing.
+        """
+        self.tokens = 0
+        for name in self._SUMS:
+            getattr(self, name).zero_()
+        self.acts.clear()
+        self.inputs.clear()
+        self.pairs.clear()

@@ -19,7 +19,7 @@ class Windows:
     position: Int[Tensor, " others"]
     """Place in the window, uint8; the peak itself is at `before`."""
     value: Float[Tensor, " others"]
-    """float16: activations, in units of the feature's scale."""
+    """float32: activations."""
 
     def __len__(self) -> int:
         return len(self.count)
@@ -39,7 +39,7 @@ class Windows:
     def empty(cls, device: torch.device) -> "Windows":
         """No windows."""
         byte = torch.empty(0, dtype=torch.uint8, device=device)
-        return cls(byte, byte, byte.half())
+        return cls(byte, byte, byte.float())
 
     @classmethod
     def cat(cls, parts: "list[Windows]") -> "Windows":
@@ -64,29 +64,26 @@ class Active:
         self,
         feature: Int[Tensor, " m"],
         token: Int[Tensor, " m"],
-        scale: Float[Tensor, " m"],
         before: int,
         after: int,
     ) -> Windows:
         """The windows around each (feature, token), `before` tokens to the left, `after` to the
-        right; activations are divided by `scale`.
+        right.
         """
         parts = [Windows.empty(feature.device)]
         for some in torch.arange(len(feature), device=feature.device).split(_AT_ONCE):
-            parts.append(self._windows(feature[some], token[some], scale[some], before, after))
+            parts.append(self._windows(feature[some], token[some], before, after))
         return Windows.cat(parts)
 
-    def _windows(
-        self, feature: Tensor, token: Tensor, scale: Tensor, before: int, after: int
-    ) -> Windows:
+    def _windows(self, feature: Tensor, token: Tensor, before: int, after: int) -> Windows:
         if not len(self.feature):
             none = Windows.empty(feature.device)
             return Windows(torch.zeros_like(feature, dtype=torch.uint8), none.position, none.value)
         # Most have no neighbour in their window, which their neighbours in the list tell.
-        inside, _, _ = self._near(feature, token, scale, before, after, 1, 1)
+        inside, _, _ = self._near(feature, token, before, after, 1, 1)
         some = inside.any(1).nonzero()[:, 0]
         inside, position, value = self._near(
-            feature[some], token[some], scale[some], before, after, before, after
+            feature[some], token[some], before, after, before, after
         )
         count = torch.zeros_like(feature, dtype=torch.uint8)
         count[some] = inside.sum(1).to(torch.uint8)
@@ -96,7 +93,6 @@ class Active:
         self,
         feature: Tensor,
         token: Tensor,
-        scale: Tensor,
         before: int,
         after: int,
         left: int,
@@ -117,6 +113,4 @@ class Active:
         inside &= self.row[other] == self.row[token, None]
         distance = self.position[other] - self.position[token, None]
         inside &= (distance >= -before) & (distance <= after) & (distance != 0)
-        value = (self.value[near] / scale[:, None]).half()
-        inside &= value > 0
-        return inside, distance + before, value
+        return inside, distance + before, self.value[near]

@@ -75,6 +75,7 @@ def write_index(
         statistics, words, spool.sources, tokens, sources, logits, token_counts, source_tokens
     )
     tokens = tokens.first(LISTED)
+    width, pre_activation_counts = statistics.pre_activations()
     pages = make_pages(
         statistics,
         contexts,
@@ -85,6 +86,7 @@ def write_index(
         logits,
         near,
         cosine,
+        pre_activation_counts,
     )
     frequency = statistics.active.cpu().numpy() / max(statistics.tokens, 1)
     meta: dict[str, Any] = {
@@ -136,7 +138,7 @@ def write_index(
             "segment_document": stored.segment_document,
             "segment_skip": stored.segment_skip,
             "histogram_exponent": statistics.acts.exponent.cpu().numpy(),
-            "histogram_width": statistics.pre_acts.width.cpu().numpy(),
+            "histogram_width": width.cpu().numpy(),
         }
         assert list(arrays) == list(ARRAYS)
         packed = [pack(arrays[name], dtype) for name, dtype in ARRAYS.items()]

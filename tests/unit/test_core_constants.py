@@ -85,6 +85,7 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "index.top_tokens": {"AT_LEAST": 3},
     "index.selection": {"BINS": 32, "SLOTS": 6},
     "index.statistics": {"_WINDOW_SD": 6.0},
+    "index.token_sample": {"MOST": 16_384},
     "index.signature": {
         "MAX_LENGTH": 70,
         "_MAX_WORDS": 4,
@@ -224,6 +225,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "output_scores": "auto",
         "seed": 0,
         "checkpoint_tokens": 1_000_000,
+        "keep_state": False,
         "fresh": False,
         "device": "auto",
         "dtype": "auto",

@@ -1,12 +1,18 @@
 """Choosing contexts from a stream, and histograms that settle their bins while it flows."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from sae_core.index.feature_histograms import DoublingHistogram, WindowHistogram, bin_exponent
+from sae_core.index.feature_histograms import (
+    DoublingHistogram,
+    bin_exponent,
+    of_all_tokens,
+    window_counts,
+)
 from sae_core.index.pairs import PairCounts, top_pairs
 from sae_core.index.selection import (
     SLOTS,
@@ -17,7 +23,6 @@ from sae_core.index.selection import (
     rank_in_group,
     sample_exponent,
 )
-from sae_core.index.statistics import HISTOGRAM_TOKENS, histogram_stride
 from sae_core.index.windows import Windows
 
 
@@ -37,7 +42,7 @@ def candidates(
     )
 
 
-def test_priorities_look_random_and_depend_on_place_and_seed_alone() -> None:
+def test_priorities_look_random_and_depend_on_key_and_seed_alone() -> None:
     place = torch.arange(100_000)
     one = priorities(place, 0)
     assert torch.equal(one[500:600], priorities(place[500:600], 0))
@@ -174,7 +179,7 @@ def test_doubling_histogram_counts_exactly_in_any_order(size: int) -> None:
     for first in range(0, 2000, size):
         part = slice(first, first + size)
         largest = torch.zeros(3).scatter_reduce(0, feature[part], value[part], "amax")
-        histogram.widen(largest)
+        histogram.widen(largest - floor)
         histogram.add(feature[part], value[part])
     for f in range(3):
         width = 2.0 ** int(histogram.exponent[f])
@@ -184,17 +189,49 @@ def test_doubling_histogram_counts_exactly_in_any_order(size: int) -> None:
         assert 32 <= np.flatnonzero(expected)[-1] + 1 <= 64
 
 
-def test_window_histogram() -> None:
+def test_doubling_histograms_of_parts_add_up() -> None:
+    """Whatever the parts' largest values are; and bins that are wider than its own."""
+    generator = torch.Generator().manual_seed(2)
+    floor = torch.tensor([0.5, 0.0, 3.0, 1.0])
+    parts = []
+    for scale in (100.0, 0.01, 3.0):
+        # Feature 3 fires in the last part alone.
+        feature = torch.randint(3 if len(parts) < 2 else 4, (500,), generator=generator)
+        parts.append((feature, torch.rand(500, generator=generator) * scale + floor[feature]))
+
+    def counted(*parts: tuple[torch.Tensor, torch.Tensor]) -> DoublingHistogram:
+        histogram = DoublingHistogram(floor)
+        for feature, value in parts:
+            largest = torch.zeros(4).scatter_reduce(0, feature, value, "amax")
+            histogram.widen(largest - floor)
+            histogram.add(feature, value)
+        return histogram
+
+    for order in ((0, 1, 2), (2, 0, 1), (1, 2, 0)):
+        joined, whole = counted(), counted(*parts)
+        for i in order:
+            state = counted(parts[i]).state()
+            joined.absorb(state)
+        assert torch.equal(joined.exponent, whole.exponent)
+        assert torch.equal(joined.counts, whole.counts)
+    exponent = whole.finest + torch.tensor([0, 1, 2, 3])
+    wider = whole.wider(exponent, 20)
+    for f in range(4):
+        heights = torch.cat([value[feature == f] - floor[f] for feature, value in parts]).numpy()
+        width = 2.0 ** float(exponent[f])
+        place = np.minimum(np.floor(heights / width), 20).astype(int)
+        assert wider[f].tolist() == np.bincount(place, minlength=21).tolist()
+
+
+def test_window_counts() -> None:
     generator = torch.Generator().manual_seed(3)
     pre = torch.randn(5000, 2, generator=generator) * torch.tensor([1.0, 10.0])
     centre, width = torch.tensor([1.0, -3.0]), torch.tensor([0.1, 0.5])
-    histogram = WindowHistogram(centre, width)
-    for part in pre.split(700):
-        histogram.add(part.T)
+    counts = window_counts(pre.T, centre, width)
     for f in range(2):
         place = np.floor((pre[:, f] - centre[f]).numpy() / width[f].numpy()) + 28
         expected = np.bincount(np.clip(place, -1, 56).astype(int) + 1, minlength=58)
-        assert histogram.counts[f].tolist() == expected.tolist()
+        assert counts[f].tolist() == expected.tolist()
 
 
 def test_the_middle_edge_of_a_window_is_the_comparison_with_the_threshold() -> None:
@@ -208,56 +245,89 @@ def test_the_middle_edge_of_a_window_is_the_comparison_with_the_threshold() -> N
             value = torch.nextafter(value, torch.full_like(centre, target))
             close.append(value)
     pre = torch.stack([*close, centre + width, centre - width, centre + 40 * width])
-    histogram = WindowHistogram(centre, width)
-    histogram.add(pre.T)
-    assert histogram.counts[:, 29:].sum(1).tolist() == (pre > centre).sum(0).tolist() == [5] * 6
-    assert histogram.counts.sum(1).tolist() == [len(pre)] * 6
-    assert (
-        histogram.counts[:, 28].tolist()
-        == ((pre <= centre) & ((pre - centre) / width >= -1)).sum(0).tolist()
-    )
+    counts = window_counts(pre.T, centre, width)
+    assert counts[:, 29:].sum(1).tolist() == (pre > centre).sum(0).tolist() == [5] * 6
+    assert counts.sum(1).tolist() == [len(pre)] * 6
+    left = (pre <= centre) & ((pre - centre) / width >= -1)
+    assert counts[:, 28].tolist() == left.sum(0).tolist()
 
 
 def test_histograms_of_a_sample_stand_for_all_tokens() -> None:
     """Every share of the histogram within five standard errors; what is active to the token."""
     generator = torch.Generator().manual_seed(6)
-    n = 200_000
+    n, sampled = 100_000, 8192
     centre, width = torch.tensor([1.0, 9.0, -9.0]), torch.tensor([0.2, 0.3, 0.4])
     pre = torch.randn(3, n, generator=generator)
-    place = torch.arange(n)
-    stride = histogram_stride(place)
-    chosen = priorities(place, 0) % stride == 0
-    assert bool(chosen[: 2 * HISTOGRAM_TOKENS].all())
-    assert stride[[0, 2**14 - 1, 2**14, 2**15, n - 1]].tolist() == [1, 1, 2, 4, 16]
-    assert HISTOGRAM_TOKENS < int(chosen.sum()) < 7 * HISTOGRAM_TOKENS
-    whole, sample = WindowHistogram(centre, width), WindowHistogram(centre, width)
-    whole.add(pre)
-    for weight in stride.unique().tolist():
-        sample.add(pre[:, chosen & (stride == weight)], weight=weight)
-    feature, token = (pre > centre[:, None]).nonzero(as_tuple=True)
-    sample.add_active(feature, pre[feature, token])
-    assert whole.counts.sum(1).tolist() == [n] * 3
-    for exact in (True, False):
-        counts = sample.scaled(n, exact)
+    whole = window_counts(pre, centre, width)
+    sample = window_counts(pre[:, torch.randperm(n, generator=generator)[:sampled]], centre, width)
+    assert whole.sum(1).tolist() == [n] * 3
+    for right in (whole[:, 29:], None):
+        counts = of_all_tokens(sample, n, right)
         assert counts.sum(1).tolist() == [n] * 3
         assert int(counts.min()) >= 0
-        share = whole.counts.double() / n
-        error = 5 * (1.4 * share / HISTOGRAM_TOKENS).sqrt() + 1e-3
+        share = whole.double() / n
+        error = 5 * (share / sampled).sqrt() + 1e-3
         assert bool(((counts / n - share).abs() < error).all())
-        right = counts[:, 29:] == whole.counts[:, 29:]
-        assert bool(right.all()) == exact
-    # Of all tokens nothing is rounded.
-    whole.add_active(feature, pre[feature, token])
-    assert torch.equal(whole.scaled(n, True), whole.counts)
-    assert torch.equal(whole.scaled(n, False), whole.counts)
+        assert torch.equal(counts[:, 29:], whole[:, 29:]) == (right is not None)
+        # Of all tokens nothing is rounded.
+        assert torch.equal(of_all_tokens(whole, n, right), whole)
 
 
 def test_what_no_sampled_token_shows_is_put_next_to_the_threshold() -> None:
-    histogram = WindowHistogram(torch.zeros(1), torch.ones(1))
-    histogram.add(torch.tensor([[2.5]]))
-    histogram.add_active(torch.tensor([0]), torch.tensor([2.5]))
-    counts = histogram.scaled(3, True)[0]
+    sample = window_counts(torch.tensor([[2.5]]), torch.zeros(1), torch.ones(1))
+    counts = of_all_tokens(sample, 3, sample[:, 29:])[0]
     assert (int(counts[28]), int(counts[31]), int(counts.sum())) == (2, 1, 3)
+
+
+def test_candidates_of_parts_are_those_of_the_whole() -> None:
+    """Rows dealt out as to several processes, or one stretch after another; values and priorities
+    that are often equal; and candidates that are handed over twice.
+    """
+    generator = torch.Generator().manual_seed(7)
+    n = 3000
+    feature = torch.randint(4, (n,), generator=generator)
+    value = torch.randint(1, 30, (n,), generator=generator).float()
+    place = torch.arange(n)
+    everything = candidates(feature, value, place)
+    # The second third of the text is the first once more.
+    twice = everything.priority.clone()
+    twice[1000:2000] = twice[:1000]
+    everything = replace(everything, priority=twice)
+    exponent = sample_exponent(torch.full((4,), 29.0))
+    device = torch.device("cpu")
+
+    def chosen(*parts: torch.Tensor) -> tuple[list[Best], IntervalSample]:
+        best = [Best(4, 8, unit, device) for unit in ("document", "row")]
+        sample = IntervalSample(torch.zeros(4))
+        for part in parts:
+            for each in best:
+                each.merge(everything[part])
+            sample.merge(everything[part], exponent)
+        return best, sample
+
+    def facts(best: list[Best], sample: IntervalSample) -> list[list[list[float]]]:
+        kept = [each.kept for each in (*best, sample)]
+        return [[c.feature.tolist(), c.row.tolist(), c.value.tolist()] for c in kept]
+
+    whole = facts(*chosen(place))
+    dealt = [place[(place // 50) % 3 == k] for k in range(3)]
+    stretches = [place[:100], place[100:2500], place[2500:]]
+    for parts in (dealt, dealt[::-1], [*dealt, dealt[1]], stretches[::-1]):
+        best, sample = chosen(parts[0])
+        for part in parts[1:]:
+            others, other_sample = chosen(part)
+            for mine, theirs in zip(best, others, strict=True):
+                mine.absorb(theirs.state(), 0, 0)
+            sample.absorb(other_sample.state(), exponent, 0, 0)
+        assert facts(best, sample) == whole
+    # Numbers of rows and documents go on from those that are there.
+    (first, _), _ = chosen(place[:100])
+    later = everything[place[100:]]
+    later = replace(later, row=later.row - 100, document=later.document - 10)
+    other = Best(4, 8, "document", device)
+    other.merge(later)
+    first.absorb(other.state(), 100, 10)
+    assert [first.kept.feature.tolist(), first.kept.row.tolist()] == whole[0][:2]
 
 
 def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -273,6 +343,16 @@ def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     again.load(counts.state())
     again.add(keys[:10])
     assert int(again.result()[1].sum()) == 3010
+    joined = PairCounts(torch.device("cpu"))
+    for part in (keys[:7], keys[7:2000], keys[2000:]):
+        other = PairCounts(torch.device("cpu"))
+        other.add(part)
+        joined.absorb(other.state())
+    assert joined.result()[0].tolist() == counts.result()[0].tolist()
+    assert joined.result()[1].tolist() == counts.result()[1].tolist()
+    joined.clear()
+    joined.add(keys[:5])
+    assert int(joined.result()[1].sum()) == 5
 
 
 def test_top_pairs() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from app.cli import main
 from sae_core.bundle import Bundle
 from sae_core.config import Site
-from sae_core.index import Index, IndexConfig, build, run_index
+from sae_core.index import Index, IndexConfig, gathered, run_index
 from sae_core.index.index_checkpoint import only_build
 from sae_core.index.output_scores import PROMPTS, are_due, arms_of, output_scores
 from sae_core.index.schema import SCHEMA_VERSION, SCORES, TABLES
@@ -238,7 +238,7 @@ def test_a_model_that_cannot_be_scored_is_indexed_all_the_same(
     def refuse(*_args: Any, **_options: Any) -> None:
         raise ValueError("its cache is not one of keys and values.")
 
-    monkeypatch.setattr(build, "output_scores", refuse)
+    monkeypatch.setattr(gathered, "output_scores", refuse)
     cfg = IndexConfig(
         bundle=str(bundle.path),
         corpus=(str(tiny_corpus),),

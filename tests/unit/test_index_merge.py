@@ -1,0 +1,237 @@
+"""Indexes of other texts, merged into what one pass over all of them writes."""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from app.cli import main
+from sae_core.bundle import Bundle
+from sae_core.index import Index, IndexConfig, build_index, kept_state, state_file, token_sample
+from sae_core.index.kept_state import path_of
+from sae_core.index.merge import merge_indexes
+from sae_core.sae import SAE
+from tests import tiny
+from tests.index_parts import SIZES, assert_same, make_parts, rows_of
+
+Build = Callable[..., Path]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_samples() -> Any:
+    """So that histograms of pre-activations are made from a part of even such short texts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(token_sample, "MOST", 128)
+        yield
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return make_parts(tmp_path_factory.mktemp("texts"))
+
+
+@pytest.fixture(scope="module")
+def build(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> Build:
+    """Indexes texts. Row by row, so that a row is computed in the same way wherever it stands."""
+
+    def built(path: Path, *texts: Path, sae: SAE = tiny_sae, **settings: Any) -> Path:
+        given = {"rows_per_batch": 1, "output_scores": "off", "keep_state": True} | settings
+        cfg = IndexConfig(corpus=tuple(map(str, texts)), **given)
+        build_index(tiny_model, tiny_tokenizer, sae, cfg, path)
+        return path
+
+    return built
+
+
+@pytest.fixture(scope="module")
+def parts(build: Build, texts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("parts")
+    return [build(folder / f"{n}.duckdb", text) for n, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def whole(build: Build, texts: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build(tmp_path_factory.mktemp("whole") / "index.duckdb", *texts)
+
+
+@pytest.fixture
+def merge(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> Callable[..., Path]:
+    def merged(path: Path, indexes: Sequence[Path], **more: Any) -> Path:
+        states = [path_of(index) for index in indexes]
+        given = {"output_scores": "off", "sae": tiny_sae} | more
+        sae = given.pop("sae")
+        merge_indexes(tiny_model, tiny_tokenizer, sae, states, path, **given)
+        return path
+
+    return merged
+
+
+def test_merged_is_what_one_pass_writes(
+    merge: Callable[..., Path], parts: list[Path], whole: Path, tmp_path: Path
+) -> None:
+    assert_same(merge(tmp_path / "index.duckdb", parts), whole)
+    index = Index.open(whole)
+    assert index.meta["documents"] == sum(SIZES) + 1
+    # There is something to be merged of every kind, and features that never fire.
+    assert index.meta["tokens"] > 4 * token_sample.MOST
+    assert [row["source"] for row in index.meta["sources"]][-1] == "diaries"
+    assert index.feature(tiny.DEAD)["active_tokens"] == 0
+    numbers = [row[1] for row in rows_of(whole, "documents")]
+    assert max(numbers) >= sum(SIZES[:2])
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "index.duckdb",
+        "index.state.safetensors",
+    ]
+
+
+def test_what_was_merged_can_be_merged_again_and_in_any_grouping(
+    merge: Callable[..., Path], parts: list[Path], whole: Path, tmp_path: Path
+) -> None:
+    two = merge(tmp_path / "two.duckdb", parts[1:])
+    assert_same(merge(tmp_path / "all.duckdb", [parts[0], two]), whole)
+
+
+def test_the_order_is_that_of_the_parts(
+    merge: Callable[..., Path],
+    build: Build,
+    texts: list[Path],
+    parts: list[Path],
+    tmp_path: Path,
+) -> None:
+    turned = build(tmp_path / "one.duckdb", *texts[::-1])
+    assert_same(merge(tmp_path / "merged.duckdb", parts[::-1]), turned)
+
+
+def test_batches_and_checkpoints_do_not_show(
+    merge: Callable[..., Path],
+    build: Build,
+    texts: list[Path],
+    parts: list[Path],
+    whole: Path,
+    tmp_path: Path,
+) -> None:
+    """Rows of other batches are computed with other roundings: counts are compared."""
+    first = build(tmp_path / "0.duckdb", texts[0], rows_per_batch=9, checkpoint_tokens=200)
+    merged = merge(tmp_path / "merged.duckdb", [first, *parts[1:]])
+    indexes = [Index.open(path) for path in (merged, whole)]
+    for feature in range(tiny.D_SAE):
+        mine, theirs = (index.feature(feature) for index in indexes)
+        for name in ("active_tokens", "signature", "fires_on"):
+            assert mine[name] == theirs[name], name
+        for name in ("activation_histogram", "pre_activation_histogram"):
+            assert mine[name]["counts"] == theirs[name]["counts"], name
+        assert mine["max_act"] == pytest.approx(theirs["max_act"], rel=1e-5)
+
+
+def test_output_scores_are_measured_after_the_merge(
+    merge: Callable[..., Path], parts: list[Path], tmp_path: Path
+) -> None:
+    path = merge(tmp_path / "index.duckdb", parts[:2], output_scores="on")
+    assert Index.open(path).has_output_scores
+
+
+def test_without_the_option_no_state_is_kept(
+    build: Build, texts: list[Path], tmp_path: Path
+) -> None:
+    path = build(tmp_path / "index.duckdb", texts[1])
+    assert path_of(path).is_file()
+    build(path, texts[1], keep_state=False)
+    # One that is not of the index beside it would be merged in its place.
+    assert not path_of(path).exists()
+
+
+def test_what_cannot_be_merged_is_said(
+    merge: Callable[..., Path],
+    build: Build,
+    texts: list[Path],
+    parts: list[Path],
+    tiny_sae: SAE,
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out" / "index.duckdb"
+    out.parent.mkdir()
+
+    def refused(others: Sequence[Path], sentence: str, **more: Any) -> None:
+        with pytest.raises(ValueError, match=sentence):
+            merge(out, others, **more)
+        assert list(out.parent.iterdir()) == []
+
+    def other(name: str, **settings: Any) -> list[Path]:
+        return [parts[0], build(tmp_path / f"{name}.duckdb", texts[1], **settings)]
+
+    refused(other("a", seed=3, context_size=16), "differ in context_size and seed.")
+    refused(other("b", top=19), "cannot be merged: they differ in top.")
+    refused([parts[0], tmp_path / "none.duckdb"], "to merge: build that index with --keep-state")
+    metadata = tiny_sae.cfg.metadata | {"content_hash": "0000"}
+    weights = SAE.build(replace(tiny_sae.cfg, metadata=metadata))
+    refused(parts, "is of other weights of the SAE: build that index again", sae=weights)
+    state = path_of(parts[1])
+
+    def with_sink(path: Path) -> None:
+        facts = state_file.read(state)["facts"] | {"attention_sink": True}
+        whole = state_file.read(state) | {"facts": facts}
+        state_file.write(path, whole, state_file.read_marks(state))
+
+    for change, sentence in (
+        (lambda p: p.write_bytes(p.read_bytes()[:5000]), "is damaged"),
+        (lambda p: p.write_bytes(b"not a state"), "is damaged, or no safetensors file"),
+        (lambda p: state_file.write(p, {}, {}), "is not the state of an index"),
+        (
+            lambda p: state_file.write(p, {}, {"format": kept_state._FORMAT, "version": "0"}),
+            "by another version of Jumpscope",
+        ),
+        (
+            lambda p: state_file.write(
+                p,
+                state_file.read(state) | {"tokens": torch.zeros(4, dtype=torch.uint8)},
+                state_file.read_marks(state),
+            ),
+            "it lacks some of its tokens",
+        ),
+        (with_sink, "they differ in attention_sink."),
+    ):
+        wrong = Path(shutil.copy(parts[1], tmp_path / "wrong.duckdb"))
+        shutil.copy(state, path_of(wrong))
+        change(path_of(wrong))
+        refused([parts[0], wrong], sentence)
+
+
+def test_the_command(
+    bundle: Bundle,
+    texts: list[Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Bundles, folders of indexes and indexes name parts; the result is the bundle's index."""
+    other = Path(shutil.copytree(bundle.path, tmp_path / "other"))
+    given = ["--device", "cpu", "--output-scores", "off"]
+    for folder, text in ((bundle.path, texts[0]), (other, texts[1])):
+        built = ["--bundle", str(folder), "--corpus", str(text), "--keep-state"]
+        assert main(["index", *built, *given]) == 0
+    capsys.readouterr()
+    saes = [Bundle.open(folder).index_path(tiny.SAE_NAME) for folder in (bundle.path, other)]
+    documents = SIZES[0] + SIZES[1]
+    merged = ["index", "--bundle", str(bundle.path), *given, "--json", "--merge"]
+    assert main([*merged, str(bundle.path), str(other)]) == 0
+    [entry] = json.loads(capsys.readouterr().out)["indexes"]
+    assert entry["documents"] == documents
+    assert entry["path"] == str(saes[0])
+    assert Index.open(saes[0]).meta["documents"] == documents
+    # The bundle's index is now of both texts.
+    assert main([*merged, str(saes[1].parent), str(saes[0])]) == 0
+    assert Index.open(saes[0]).meta["documents"] == documents + SIZES[1]
+    capsys.readouterr()
+    for wrong, sentence in (
+        ([str(other)], "--merge joins indexes: name two or more."),
+        ([str(other), str(tmp_path)], "to merge: build that index with --keep-state."),
+        ([str(other), str(other), "--corpus", "a.txt"], "--merge reads no corpus"),
+        ([str(other), str(other), "--add-output-scores"], "give either --add-output-scores or"),
+        ([str(other), str(other), "--sae", "none"], "has no SAE 'none'"),
+    ):
+        assert main([*merged, *wrong]) == 2
+        assert sentence in capsys.readouterr().err
