@@ -14,7 +14,8 @@ def revision_of(workbench: Workbench, sae: str) -> dict[str, str]:
     one when it has other weights of a training run; nothing where there is neither. `note` says
     that the index is not finished, that a file in its place is not read, or of which checkpoint the
     SAE is. Both are "" for an SAE that there is not or that cannot be read, which the page itself
-    says; of a run's SAE that is not there yet, `revision` has the name.
+    says; of a run's SAE that is not there yet, `revision` has the name, and `note` says when it
+    comes.
     """
     try:
         name = workbench.sae_name(sae)
@@ -28,8 +29,10 @@ def revision_of(workbench: Workbench, sae: str) -> dict[str, str]:
             revision = revision or workbench.bundle.content_hash(name)[:16]
             note = " ".join(filter(None, (checkpoint_note(workbench, name), note)))
         return {"revision": f"{name}@{revision}", "note": note}
-    except ValueError:
-        return NOTHING_READ if workbench.run is None else {"revision": f"{name}@", "note": ""}
+    except ValueError as error:
+        if workbench.run is None:
+            return NOTHING_READ
+        return {"revision": f"{name}@", "note": without_paths(str(error))}
 
 
 def checkpoint_note(workbench: Workbench, name: str) -> str:

@@ -96,7 +96,7 @@ def cfg(
         model=str(tmp_path / "lm"),
         corpus=(str(tiny_corpus),),
         eval_corpus=(str(tiny_corpus),),
-        eval_tokens=500,
+        eval_tokens=300,
         sites=("resid_post/1",),
         d_sae=64,
         out=str(tmp_path / "first"),
@@ -105,7 +105,7 @@ def cfg(
         tokens=STEPS * 64,
         context_size=64,
         buffer_tokens=512,
-        run=RunOptions(device="cpu", checkpoint_every=EVERY, index_tokens=1_000),
+        run=RunOptions(device="cpu", checkpoint_every=EVERY, index_tokens=300),
     )
 
 
@@ -124,6 +124,10 @@ def test_a_run_is_followed_from_its_start_to_its_end(
             features = opened(f"{site.url}/features")
             sentence = f"SAE {NAME} is not there yet: it comes with a checkpoint (every 60 steps)"
             expect(features.locator("main")).to_contain_text(sentence)
+            expect(features.locator("#index-note")).to_be_empty()
+            steer = opened(f"{site.url}/steer")
+            expect(steer.locator("#index-note")).to_contain_text(sentence)
+            steer.close()
 
             # Curves grow, and what the reader has chosen stays.
             pace.let(10)

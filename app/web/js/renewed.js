@@ -42,8 +42,7 @@ export function watch(sae, refresh) {
     const name = sae();
     const answer = await ask(name);
     if (name !== sae() || page.hasAttribute("data-busy")) return;
-    const note = document.getElementById("index-note");
-    if (note && note.textContent !== answer.note) note.textContent = answer.note;
+    sayNote(answer.note);
     const what = change(page.dataset.revision ?? "", answer.revision);
     page.dataset.revision = answer.revision;
     if (what !== "renewed" && what !== "gone") return;
@@ -61,6 +60,14 @@ export function watch(sae, refresh) {
     }
   };
   void again();
+}
+
+/** Above the page, unless the page itself says it. @param {string} words */
+function sayNote(words) {
+  const problems = [...document.querySelectorAll("main .problem")];
+  const told = problems.some((problem) => problem.textContent === words);
+  const note = document.getElementById("index-note");
+  if (note && note.textContent !== (told ? "" : words)) note.textContent = told ? "" : words;
 }
 
 /** @param {"renewed" | "gone"} what @param {boolean} drawn whether the page shows it already */
