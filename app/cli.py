@@ -38,6 +38,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "report": ("app.commands.report:Report", "write a training run as one HTML page"),
     "eval": ("app.commands.evaluate:Evaluate", "measure what an SAE costs the language model"),
     "index": ("app.commands.index:BuildIndex", "index what every feature of an SAE fires on"),
+    "export": ("app.commands.export:Export", "write an index as Parquet or for Neuronpedia"),
     "effects": (
         "app.commands.effects_command:EffectsOfFeatures",
         "say which features carry a prediction",

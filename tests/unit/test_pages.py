@@ -20,7 +20,7 @@ from app.web import assets, pages
 from sae_core.bundle import Bundle
 from tests.unit.render_support import Document
 
-NAMES = ("/", "/features", "/prompt", "/steer", "/api", "/catalog")
+NAMES = ("/", "/features", "/prompt", "/steer", "/sql", "/api", "/catalog")
 
 
 @pytest.fixture(scope="module")

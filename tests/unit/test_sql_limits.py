@@ -35,8 +35,10 @@ def test_rows_columns_and_whether_there_are_more(tiny_index: Path) -> None:
 
 def test_values_of_every_kind_are_json(tiny_index: Path) -> None:
     query = (
-        "SELECT NULL, true, 2::HUGEINT ** 70, 9007199254740993, 'nan'::DOUBLE, '\\xAB\\x01'::BLOB,"
-        " DATE '2026-01-02', INTERVAL 1 DAY, [1, NULL], {'a': [1.5::DOUBLE]}, 1.25::DECIMAL(5, 2), 'é\n'"
+        "SELECT NULL, true, 2::HUGEINT ** 70, 9007199254740993, 'nan'::DOUBLE,"
+        " '\\xAB\\x01'::BLOB,"
+        " DATE '2026-01-02', INTERVAL 1 DAY, [1, NULL],"
+        " {'a': [1.5::DOUBLE]}, 1.25::DECIMAL(5, 2), 'é\n'"
     )
     [row] = answer_query(tiny_index, query, LIMITS)["rows"]
     assert row[:2] == [None, True]

@@ -193,7 +193,10 @@ def test_what_reads_is_let_through(connection: duckdb.DuckDBPyConnection, query:
 def test_a_mistake_names_its_place(
     connection: duckdb.DuckDBPyConnection, query: str, place: str
 ) -> None:
-    with pytest.raises(QueryError) as refused:
+    def asked() -> None:
         check_query(connection, query)
         relation(connection, query)
+
+    with pytest.raises(QueryError) as refused:
+        asked()
     assert str(refused.value).startswith(place)
