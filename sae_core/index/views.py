@@ -196,7 +196,7 @@ class FeatureFunctions:
             ("token_shares_of", self.token_shares, ["INTEGER", "INTEGER[]", "BIGINT"], _SHARE),
             ("source_shares_of", self.source_shares, ["INTEGER", "BIGINT"], _SOURCE),
         ):
-            connection.create_function(name, function, arguments, returned)  # pyright: ignore[reportArgumentType] - types may be words
+            connection.create_function(name, function, arguments, returned)  # pyright: ignore[reportArgumentType, reportCallIssue] - types may be words
 
     def _at(self, feature: int) -> tuple[Page, int]:
         """The page of a feature, which the next ones of a scan are in too, and its place in it."""

@@ -28,9 +28,11 @@ def test_parquet_files_are_the_views(bundle: Bundle, tiny_index: Path, tmp_path:
     index = Index.open(tiny_index)
     for view in VIEWS:
         expected = index.sql(f"FROM {view} ORDER BY ALL").fetchall()
-        assert duckdb.sql(f"FROM '{out / f'{view}.parquet'}' ORDER BY ALL").fetchall() == expected
+        assert (
+            duckdb.execute(f"FROM '{out / f'{view}.parquet'}' ORDER BY ALL").fetchall() == expected
+        )
         assert expected
-    compression = duckdb.sql(
+    compression = duckdb.execute(
         f"SELECT DISTINCT compression FROM parquet_metadata('{out / 'features.parquet'}')"
     )
     assert compression.fetchall() == [("ZSTD",)]

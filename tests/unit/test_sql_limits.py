@@ -103,7 +103,7 @@ def test_files_hold_what_is_selected(tiny_index: Path, tmp_path: Path) -> None:
     limits = QueryLimits(rows=1000, seconds=60.0, megabytes=256)
     folder = tmp_path.resolve()
     write_query(tiny_index, query, limits, folder / "rows.parquet", "parquet")
-    parquet = duckdb.sql(f"FROM '{folder / 'rows.parquet'}'").fetchall()
+    parquet = duckdb.execute(f"FROM '{folder / 'rows.parquet'}'").fetchall()
     assert sorted(parquet) == sorted(expected)
     write_query(tiny_index, query, limits, folder / "rows.csv", "csv")
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:

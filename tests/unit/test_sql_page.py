@@ -71,7 +71,7 @@ def test_files(workbench: Workbench, tmp_path: Path) -> None:
     assert answer.text.startswith("feature,signature\n0,")
     parquet = tmp_path / "result.parquet"
     parquet.write_bytes(ask(workbench, address(query, "/sql.parquet")).content)
-    assert duckdb.sql(f"SELECT count(*) FROM '{parquet}'").fetchall() == [(64,)]
+    assert duckdb.execute(f"SELECT count(*) FROM '{parquet}'").fetchall() == [(64,)]
     refused = ask(workbench, address("DROP TABLE features", "/sql.csv"))
     assert refused.status_code == 400
     assert "only read" in refused.text
