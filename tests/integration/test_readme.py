@@ -159,9 +159,9 @@ def test_train_index_and_open_at_a_small_size(tmp_path, tiny_bundle, tiny_corpus
     (index,) = (c for c in map(options, starting("jumpscope", "index")) if not c.model)
     assert index.bundle == train.out
     dataclasses.replace(index, corpus=(str(tiny_corpus),), tokens=2_000).execute()
-    (serve,) = (
-        c for c in map(options, starting("jumpscope", "serve")) if c.bundle not in ("", "demo")
-    )
+    # It is served while it is trained, and once more with its index.
+    served = {c.bundle: c for c in map(options, starting("jumpscope", "serve"))}
+    (serve,) = (c for bundle, c in served.items() if bundle not in ("", "demo"))
     api = Api(Workbench(serve.settings, open_bundle(serve.bundle)))
     listed = api.workbench.saes()
     assert len(listed) == len(sites) * len(train.l0_targets)
