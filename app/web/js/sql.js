@@ -4,9 +4,11 @@
 import { start } from "./frame.js";
 
 start();
-const form = document.getElementById("sql");
-const query = document.getElementById("query");
-if (form instanceof HTMLFormElement && query instanceof HTMLTextAreaElement) prepare(form, query);
+const asking = document.getElementById("sql");
+const field = document.getElementById("query");
+if (asking instanceof HTMLFormElement && field instanceof HTMLTextAreaElement) {
+  prepare(asking, field);
+}
 
 /** @param {HTMLFormElement} form @param {HTMLTextAreaElement} query */
 function prepare(form, query) {
