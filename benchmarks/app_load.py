@@ -132,7 +132,8 @@ class Client:
         return f"{chosen} {self.random.randrange(10**9)}"
 
     def feature_number(self) -> int:
-        return self.random.randrange(self.options.features)
+        options = self.options
+        return self.random.randrange(options.width if options.shape else options.features)
 
     async def page(self) -> None:
         path = self.random.choice(PAGES).format(feature=self.feature_number())

@@ -31,7 +31,7 @@ def given(number: int, **changed: Any) -> dict[str, Any]:
     return {
         "prompt": TEXTS[number],
         "edits": [edit],
-        "max_new_tokens": 20 + 4 * number,
+        "max_new_tokens": 10 + 3 * number,
         "temperature": 0.8 if number else 0.0,
         "seed": number,
     } | changed
@@ -132,7 +132,7 @@ def test_an_error_of_one_is_theirs_alone(app: RunningApp, monkeypatch: pytest.Mo
     plain = GenerationRun.edit
 
     def edit(self: GenerationRun, *args: Any) -> Any:
-        if self.watch == [("tiny", 7)] and self.length > 12:
+        if self.watch == [("tiny", 7)] and self.length > 9:
             raise ValueError("That edit cannot be made.")
         return plain(self, *args)
 

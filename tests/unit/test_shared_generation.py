@@ -67,7 +67,7 @@ def job_of(lm: SplicedLM, number: int, **changes: Any) -> dict[str, Any]:
     return {
         "ids": encode_text(lm.tokenizer, TEXTS[number % len(TEXTS)]),
         "arms": [[], arms[number % len(arms)]],
-        "max_new_tokens": 5 + 7 * number % 13,
+        "max_new_tokens": 4 + 5 * number % 9,
         "temperature": 0.8 if number % 3 else 0.0,
         "seed": number,
         "watch": [(FIRST, ALWAYS), (AFTER, 7)][: 1 + number % 2],
@@ -116,7 +116,7 @@ def people_at_random(
     return results
 
 
-@pytest.mark.parametrize(("kind", "people"), [("eager", len(edits())), ("chunked", 6)])
+@pytest.mark.parametrize(("kind", "people"), [("eager", len(edits()) // 2), ("chunked", 5)])
 def test_whoever_comes_and_goes_each_gets_what_they_get_alone(
     lm: SplicedLM, tiny_tokenizer: Any, kind: str, people: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -127,11 +127,12 @@ def test_whoever_comes_and_goes_each_gets_what_they_get_alone(
         model = copy.deepcopy(lm.model)
         model.set_attn_implementation(attention.CHUNKED)
         lm = SplicedLM(model, tiny_tokenizer, {name: lm.sae(name) for name in SITES})
-    jobs = [job_of(lm, number) for number in range(people)]
+    arms = edits()
+    jobs = [job_of(lm, n, arms=[[], *arms[2 * n : 2 * n + 2]]) for n in range(people)]
     shared = SharedGeneration(lm)
     with rows_of_forwards(lm.model) as rows:
         results = people_at_random(lm, shared, jobs, seed=1)
-    assert max(rows) >= 6, "they were hardly together"
+    assert max(rows) >= 9, "they were hardly together"
     early = [len(steps) for steps, _, complete in results if not complete]
     assert len(early) < people / 2
     assert early or kind == "chunked", "nobody left early"
