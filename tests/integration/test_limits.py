@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from app.endpoints import ENDPOINTS, Work, places
+from app.engine.workbench import SQL_AT_ONCE
 from app.server import RunningApp
 from app.work_queue import WorkQueue
 from sae_core.bundle import Bundle
@@ -42,7 +43,14 @@ GIVEN: dict[str, dict[str, Any]] = {
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
-LIMITS = {Work.INDEX: 7, Work.ANALYSE: 6, Work.GENERATE: 5, Work.SERIES: 4, Work.CHECK: 8, Work.SQL: 3}
+LIMITS = {
+    Work.INDEX: 7,
+    Work.ANALYSE: 6,
+    Work.GENERATE: 5,
+    Work.SERIES: 4,
+    Work.CHECK: 8,
+    Work.SQL: 3,
+}
 CROWD = 80
 PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 
@@ -93,9 +101,12 @@ def held(app: RunningApp) -> Iterator[None]:
     holder = threading.Thread(target=hold, daemon=True)
     holder.start()
     assert locked.wait(60)
+    for _ in range(SQL_AT_ONCE):
+        assert workbench.sql_places.acquire(timeout=60)
     try:
         yield
     finally:
+        workbench.sql_places.release(SQL_AT_ONCE)
         workbench.sources.features, workbench.load = read, load
         checker._checks.update(checks)
         going_on.set()
