@@ -55,11 +55,11 @@ def test_values_of_every_kind_are_json(tiny_index: Path) -> None:
     ],
 )
 def test_a_long_query_is_ended_with_its_process(tiny_index: Path, query: str) -> None:
-    threads = threading.active_count()
+    threads, children = threading.active_count(), psutil.Process().children()
     with pytest.raises(QueryError, match=r"takes longer than 0\.5 seconds"):
         answer_query(tiny_index, query, SHORT)
-    assert threading.active_count() == threads
-    assert not psutil.Process().children()
+    assert threading.active_count() <= threads
+    assert set(psutil.Process().children()) <= set(children)
     # Nothing holds the file.
     assert answer_query(tiny_index, "SELECT 1", LIMITS)["rows"] == [[1]]
     Index.open(tiny_index).close()
