@@ -154,7 +154,8 @@ class SearchRequest(Request):
     query: str = parameter(
         "",
         "Search",
-        "A number such as 12 or #12, or text to find in tokens and signatures.",
+        "A number such as 12 or #12, or words to find in tokens and signatures: all of them, and "
+        "what is in double quotes with its spaces.",
         unit="characters",
         most="max_query_chars",
     )

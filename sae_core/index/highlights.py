@@ -1,7 +1,8 @@
 """Which features to open first: a stated, deterministic rule."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -113,3 +114,12 @@ def _reason(signature: Signature) -> str:
         return "fires on many tokens"
     noun = "one word" if count == 1 else f"{count} words"
     return f"{100 * _share(signature):.0f} % of its firing is on {noun}"
+
+
+def readability(context: Mapping[str, Any]) -> tuple[float, float]:
+    """Prefers contexts that read as text: letters and spaces, few line breaks, a peak inside."""
+    text = "".join(context["tokens"])
+    plain = sum(c.isalpha() or c == " " for c in text) / max(len(text), 1)
+    breaks = text.count("\n")
+    inside = context["peak"] >= 4 and len(context["tokens"]) - context["peak"] > 4
+    return (round(plain - 0.15 * breaks + 0.2 * inside, 2), context["value"])

@@ -13,6 +13,7 @@ import numpy as np
 
 from sae_core.config import Site
 from sae_core.index.feature_pages import DOUBLING_BINS, FEATURES, WINDOW_BINS, Page, PageShape
+from sae_core.index.schema import SCORES
 from sae_core.index.tokencodec import BLOCK
 
 _BOUNDS = {
@@ -84,25 +85,20 @@ def _is_source(entry: Any) -> bool:
     )
 
 
-def check_ids(what: str, ids: Sequence[int], count: int) -> None:
+def check_ids(what: str, ids: Sequence[int] | np.ndarray, count: int) -> None:
     """ValueError unless a table's rows are numbered 0 to `count` - 1, each there once."""
     if len(ids) != count or not np.array_equal(np.asarray(ids), np.arange(count)):
         raise ValueError(f"it has {len(ids):,} {what} that should be {count:,}, each once")
 
 
-def check_features(
-    active: np.ndarray,
-    max_act: np.ndarray,
-    mean_act: np.ndarray,
-    threshold: np.ndarray,
-    tokens: int,
-) -> None:
+def check_features(columns: Mapping[str, np.ndarray], tokens: int) -> None:
     """ValueError unless the features' numbers, each `[d_sae]`, can be those of a sample of as many
     tokens.
     """
-    for name, values in (("max_act", max_act), ("mean_act", mean_act), ("threshold", threshold)):
-        if not np.isfinite(values).all():
+    for name, values in columns.items():
+        if name not in SCORES and not np.isfinite(values).all():
             raise ValueError(f"a feature's {name} is no number")
+    active, max_act, mean_act = (columns[key] for key in ("active_tokens", "max_act", "mean_act"))
     if (active < 0).any() or (active > tokens).any():
         raise ValueError("a feature is active on more tokens than there are, or on less than none")
     fires = active > 0
@@ -125,12 +121,13 @@ def check_score_settings(settings: Any) -> None:
         raise ValueError("its output_scores are no settings")
 
 
-def check_scores(score: Sequence[float | None], effect: Sequence[float | None]) -> None:
-    """ValueError unless output scores are shares, and side effects numbers of nats."""
-    # What is no number is between no bounds.
-    if not all(value is None or 0 <= value <= 1 for value in score):
+def check_scores(score: np.ndarray, effect: np.ndarray) -> None:
+    """ValueError unless output scores are shares, and side effects numbers of nats, both `[d_sae]`
+    and NaN where a feature has none.
+    """
+    if not (np.isnan(score) | (score >= 0) & (score <= 1)).all():
         raise ValueError("a feature's output_score is not between 0 and 1")
-    if not all(value is None or 0 <= value < math.inf for value in effect):
+    if not (np.isnan(effect) | (effect >= 0) & (effect < np.inf)).all():
         raise ValueError("a feature's side_effect is not 0 or more")
 
 

@@ -344,6 +344,30 @@ def rows_of(
             raise ValueError(damaged(path)) from error
 
 
+def columns_of(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str
+) -> dict[str, np.ndarray]:
+    """A query's columns of numbers. NULL is NaN, and so a column with one is float64; NaN, which
+    nothing writes, is infinity, so that no check takes it for NULL.
+    """
+    with connection.cursor() as cursor:
+        try:
+            columns = cursor.execute(statement).fetchnumpy()
+        except duckdb.ConnectionException:
+            raise  # the index was closed: a bug, not a damaged file
+        except duckdb.Error as error:
+            raise ValueError(damaged(path)) from error
+    return {name: _numbers(column) for name, column in columns.items()}
+
+
+def _numbers(column: Any) -> np.ndarray:
+    values = np.array(np.ma.getdata(column))
+    if values.dtype.kind == "f":
+        values[np.isnan(values)] = np.inf
+    missing = np.ma.getmaskarray(column)
+    return np.where(missing, np.nan, values) if missing.any() else values
+
+
 def damaged(path: Path, error: Exception | None = None) -> str:
     """The sentence for a file that cannot be read or cannot be true, with what is wrong with it."""
     if str(error).startswith(str(path)):

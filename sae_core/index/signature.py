@@ -122,6 +122,24 @@ def describe(facts: Facts) -> Signature:
     )
 
 
+SEPARATORS = (" · ", " → ", ", such as ")
+"""What stands between the words of a line."""
+
+
+def words_in(part: str) -> list[str]:
+    """What a line of `describe` shows between two separators: a word and a source, or fewer; none
+    of the line's own words.
+    """
+    if part.startswith("never fires in "):
+        return []
+    word = part.removesuffix(f", in the first {EARLY} tokens")
+    listed, _, source = word.rpartition(", in ")
+    if not listed:
+        listed, source = word, ""
+    listed = listed.removesuffix(" …")
+    return [each for each in (listed, source) if each not in ("", "many tokens")]
+
+
 class RankedWords:
     """The words of many features by falling bits."""
 

@@ -2,6 +2,7 @@
 
 import json
 import math
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,9 +15,11 @@ import numpy as np
 
 from sae_core.index.arrays import unpack
 from sae_core.index.context_reader import ContextReader
+from sae_core.index.feature_columns import SORTS, FeatureColumns
 from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.feature_reader import FeatureReader
-from sae_core.index.highlights import META_KEY
+from sae_core.index.feature_summaries import FeatureSummaries
+from sae_core.index.highlights import META_KEY, readability
 from sae_core.index.index_checks import (
     blocks_of,
     check_arrays,
@@ -30,23 +33,12 @@ from sae_core.index.index_checks import (
     page_shape,
     pages_of,
 )
-from sae_core.index.schema import ARRAYS, SCORES, connect, damaged, rows_of
+from sae_core.index.schema import ARRAYS, SCORES, columns_of, connect, damaged, rows_of
 from sae_core.index.sql_queries import open_views, relation
 from sae_core.index.views import FeatureFunctions
+from sae_core.index.word_search import WordSearch, read_words
 
-SORTS: dict[str, str] = {
-    "id": "feature",
-    "frequency": "active_tokens",
-    "max_act": "max_act",
-    "mean_act": "mean_act",
-    "threshold": "threshold",
-    "concentration": "concentration",
-    "output_score": "output_score",
-    "side_effect": "side_effect",
-}
-"""Sort order of `Index.search` -> the column it sorts by."""
-
-
+_NUMBERS = ("active_tokens", "max_act", "mean_act", "threshold", "concentration")
 _WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 """What is raised where a file's bytes or numbers cannot be what they stand for."""
 
@@ -54,8 +46,9 @@ _WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, Recur
 class Index:
     """What an index file holds; made by `Index.open`.
 
-    Every method may be called from any thread: each query has its own cursor. What lists show of
-    each feature (about 200 bytes) is kept in memory, the rest is read when needed.
+    Every method may be called from any thread: each query has its own cursor. What lists show and
+    sort by is kept in memory (about 100 bytes a feature), and from the first search for a text on
+    what that needs; the rest is read when needed.
     """
 
     @classmethod
@@ -80,28 +73,20 @@ class Index:
         d_sae = self._meta["d_sae"]
         self._highlights = check_highlights(self._meta.pop(META_KEY), d_sae)
         self._strong_contexts: dict[int, dict[str, Any]] = {}
+        self._word_search: WordSearch | None = None
+        self._making_words = threading.Lock()
         self._meta["totals"] = _totals(self._meta)
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
         self._tokens = int(self._meta["tokens"])
-        rows = self._rows(
-            "SELECT feature, signature, active_tokens, max_act, mean_act, threshold FROM features"
-            " ORDER BY feature"
-        )
-        ids, signature, active, max_act, mean_act, threshold = zip(*rows, strict=True)
-        check_ids("features", ids, d_sae)
-        self._signature: tuple[str, ...] = signature
-        self._active = np.array(active, np.int64)
-        self._max_act = np.array(max_act, np.float64)
-        self._mean_act = np.array(mean_act, np.float64)
-        self._threshold = np.array(threshold, np.float64)
-        check_features(self._active, self._max_act, self._mean_act, self._threshold, self._tokens)
-        self._scores = self._read_scores(d_sae)
+        self._columns = self._read_columns(d_sae)
+        self._summaries = FeatureSummaries(connection, path, self._columns)
         words = self._rows("SELECT text, bytes, token FROM vocabulary ORDER BY token")
         check_ids("tokens in its vocabulary", [token for *_, token in words], len(words))
         vocab = [text.encode() if raw is None else raw for text, raw, _ in words]
         self._vocabulary = len(vocab)
+        self._texts = [text for text, *_ in words]
         documents = self._rows(
             "SELECT number, title, source, license, document FROM documents ORDER BY document"
         )
@@ -120,7 +105,7 @@ class Index:
         self._reader = FeatureReader(
             self._meta,
             arrays,
-            texts=[text for text, *_ in words],
+            texts=self._texts,
             vocab=vocab,
             contexts=contexts,
         )
@@ -129,19 +114,24 @@ class Index:
         """File, SAE and sample in one line."""
         meta = self._meta
         return (
-            f"Index({str(self._path)!r}: {len(self._active):,} features at {meta['site']} of "
+            f"Index({str(self._path)!r}: {len(self._columns):,} features at {meta['site']} of "
             f"{meta['model_name']}, {meta['tokens']:,} tokens)"
         )
 
-    def _read_scores(self, d_sae: int) -> dict[str, list[float | None]]:
-        """Output scores and side effects, all None in an index without."""
-        if not self.has_output_scores:
-            return {name: [None] * d_sae for name in SCORES}
-        check_score_settings(self._meta["output_scores"])
-        rows = self._rows(f"SELECT {', '.join(SCORES)} FROM features ORDER BY feature")
-        score, effect = map(list, zip(*rows, strict=True))
-        check_scores(score, effect)
-        return {"output_score": score, "side_effect": effect}
+    def _read_columns(self, d_sae: int) -> FeatureColumns:
+        """The numbers of all features; NaN for scores in an index without."""
+        scores = SCORES if self.has_output_scores else ()
+        names = ["feature", *_NUMBERS, *scores]
+        statement = f"SELECT {', '.join(names)} FROM features ORDER BY feature"
+        columns = columns_of(self._connection, self._path, statement)
+        check_ids("features", columns.pop("feature"), d_sae)
+        check_features(columns, self._tokens)
+        columns["active_tokens"] = columns["active_tokens"].astype(np.int64)
+        if self.has_output_scores:
+            check_score_settings(self._meta["output_scores"])
+            check_scores(*(columns[name] for name in SCORES))
+        missing = {name: np.full(d_sae, np.nan) for name in SCORES if name not in columns}
+        return FeatureColumns(columns | missing, self._tokens)
 
     def _check_tables(self) -> None:
         """ValueError unless the tables that are read piece by piece are whole."""
@@ -153,8 +143,7 @@ class Index:
             check_ids(table, [i for (i,) in ids], count)
         # IS NOT TRUE holds for what is NULL as well.
         [(wrong,)] = self._rows(
-            "SELECT count(*) FROM features WHERE (signature IS NOT NULL"
-            " AND isfinite(concentration) AND isfinite(early_share)"
+            "SELECT count(*) FROM features WHERE (isfinite(early_share)"
             " AND len(tokens) = list_count(tokens) AND coalesce(list_min(tokens), 0) >= 0"
             " AND coalesce(list_max(tokens), 0) < ?) IS NOT TRUE",
             [self._vocabulary],
@@ -192,15 +181,16 @@ class Index:
 
     def frequencies(self) -> np.ndarray:
         """Share of tokens on which each feature is active, float64 `[d_sae]`."""
-        return self._active / self._tokens
+        return self._columns.frequencies()
 
     def max_acts(self) -> np.ndarray:
         """Largest activation of each feature, float64 `[d_sae]`; 0 for a dead one."""
-        return self._max_act.copy()
+        return self._columns["max_act"].copy()
 
     def summaries(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
         """What a list shows of each of these features; ValueError for an unknown id."""
-        return {int(i): self._summary(self._checked(i)) for i in ids}
+        checked = [self._checked(i) for i in ids]
+        return dict(zip(checked, self._summaries.of(checked), strict=True))
 
     def search(
         self,
@@ -216,53 +206,43 @@ class Index:
     ) -> dict[str, Any]:
         """One page of the features that match: `{"total", "features": [summary]}`.
 
-        `query` is an id (`12`, `#12`) or text that stands in the signature or in a token that the
-        feature fires on most, whatever the case. Ties keep the order of ids; features without the
-        number that is sorted by come last, and are not in a list that is filtered by it. Raises
-        ValueError for an unknown `sort`, and for output scores that the index does not have.
+        `query` is an id (`12`, `#12`) or text: features with all of its words, each in one of the
+        tokens that the feature fires on most or in a word of its signature, whatever the case; what
+        is in double quotes stands there with its spaces. Ties keep the order of ids; features
+        without the number that is sorted by come last, and are not in a list that is filtered by
+        it. Raises ValueError for an unknown `sort`, and for output scores that the index does not
+        have.
         """
         if sort not in SORTS:
             raise ValueError(f"unknown sort order {sort!r}: use one of {', '.join(SORTS)}.")
-        by_score = min_output_score > 0, max_side_effect < math.inf
-        if (sort in SCORES or any(by_score)) and not self.has_output_scores:
+        by_score = min_output_score > 0 or max_side_effect < math.inf
+        if (sort in SCORES or by_score) and not self.has_output_scores:
             raise ValueError(
                 "this index has no output scores: jumpscope index --add-output-scores adds them."
             )
-        where = ["active_tokens BETWEEN $low AND $high"]
-        # The bounds as counts, widened so that a feature's own frequency as a bound includes it.
-        arguments: dict[str, Any] = {
-            "low": float(min_frequency) * self._tokens - 1e-6,
-            "high": float(max_frequency) * self._tokens + 1e-6,
-        }
-        if by_score[0]:
-            where.append("output_score >= $score")
-            arguments["score"] = float(min_output_score)
-        if by_score[1]:
-            where.append("side_effect <= $effect")
-            arguments["effect"] = float(max_side_effect)
+        mask = self._columns.between(
+            float(min_frequency), float(max_frequency), min_output_score, max_side_effect
+        )
         query = query.strip()
         number = query.removeprefix("#")
-        if number.isascii() and number.isdigit() and int(number) < len(self._active):
-            where.append("feature = $id")
-            arguments["id"] = int(number)
+        if number.isascii() and number.isdigit() and int(number) < len(mask):
+            only = np.zeros_like(mask)
+            only[int(number)] = True
+            mask &= only
         elif query:
-            # Joined: a list of all matching tokens, looked through for each feature, takes half a
-            # minute where a letter is in most of a vocabulary of 262,144.
-            where.append(
-                "(contains(lower(signature), lower($query)) OR feature IN (SELECT feature FROM"
-                " (SELECT feature, unnest(tokens) AS token FROM features) WHERE token IN (SELECT"
-                " token FROM vocabulary WHERE contains(lower(text), lower($query)))))"
-            )
-            arguments["query"] = query
-        direction = "DESC" if descending else "ASC"
-        matches = self._rows(
-            f"SELECT feature FROM features WHERE {' AND '.join(where)}"
-            f" ORDER BY {SORTS[sort]} {direction} NULLS LAST, feature",
-            arguments,
-        )
+            mask &= self._words().matching(query)
+        order = self._columns.order(sort, descending)
         first = max(int(offset), 0)
-        shown = matches[first : first + max(int(limit), 0)]
-        return {"total": len(matches), "features": [self._summary(i) for (i,) in shown]}
+        shown = order[mask[order]][first : first + max(int(limit), 0)]
+        return {"total": int(mask.sum()), "features": self._summaries.of(shown.tolist())}
+
+    def _words(self) -> WordSearch:
+        """What texts are looked for in; made once, by whoever asks first."""
+        with self._making_words:
+            if self._word_search is None:
+                with self._reading():
+                    self._word_search = read_words(self._connection, self._path, self._texts)
+            return self._word_search
 
     def feature(self, feature: int) -> dict[str, Any]:
         """All that the index holds of a feature, as JSON values; ValueError for an unknown id."""
@@ -270,15 +250,16 @@ class Index:
         with self._reading():
             page, at = self._page(i)
             [(tokens,)] = self._rows("SELECT tokens FROM features WHERE feature = ?", [i])
-            active, threshold = int(self._active[i]), float(self._threshold[i])
+            [summary] = self._summaries.of([i])
+            active, threshold = int(self._columns["active_tokens"][i]), summary["threshold"]
             read = self._reader
             return {
-                **self._summary(i),
+                **summary,
                 "active_tokens": active,
                 "tokens": int(self._meta["tokens"]),
                 "activation_histogram": read.activation_histogram(page, at, i, threshold),
                 "pre_activation_histogram": read.pre_activation_histogram(page, at, i, threshold),
-                "groups": read.groups(page, at, threshold, float(self._max_act[i])),
+                "groups": read.groups(page, at, threshold, summary["max_act"]),
                 "writes": self._ranks(i),
                 "logits": {"raises": read.raises(page, at), "lowers": read.lowers(page, at)},
                 "fires_on": {
@@ -286,7 +267,7 @@ class Index:
                     "sources": read.sources(page, at, active),
                 },
                 "neighbours": [
-                    {**row, "signature": self._signature[row["feature"]]}
+                    {**row, "signature": self._summaries.signature(row["feature"])}
                     for row in read.neighbours(page, at)
                 ],
             }
@@ -320,48 +301,38 @@ class Index:
         `sae_core.index.highlights.RULE` states how they were chosen.
         """
         rows = []
+        summaries = self.summaries([feature for feature, _ in self._highlights[:n]])
         for feature, reason in self._highlights[:n]:
             # Every visit of an overview shows these: their contexts are kept once they are read.
             if feature not in self._strong_contexts:
                 self._strong_contexts[feature] = self._strong_context(feature)
             context = self._strong_contexts[feature]
-            rows.append({**self._summary(feature), "rule": reason, "context": context})
+            rows.append({**summaries[feature], "rule": reason, "context": context})
         return rows
 
     def _strong_context(self, feature: int) -> dict[str, Any]:
         with self._reading():
             page, at = self._page(feature)
-            largest = float(self._max_act[feature])
-            [top] = self._reader.groups(page, at, float(self._threshold[feature]), largest, 1)
+            largest, threshold = (
+                float(self._columns[name][feature]) for name in ("max_act", "threshold")
+            )
+            [top] = self._reader.groups(page, at, threshold, largest, 1)
             strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
-            return max(strong, key=_readability)
-
-    def _summary(self, i: int) -> dict[str, Any]:
-        return {
-            "feature": i,
-            "signature": self._signature[i],
-            "frequency": float(self._active[i] / self._tokens),
-            "max_act": float(self._max_act[i]),
-            "mean_act": float(self._mean_act[i]),
-            "threshold": float(self._threshold[i]),
-            **{name: column[i] for name, column in self._scores.items()},
-        }
+            return max(strong, key=readability)
 
     def _ranks(self, i: int) -> dict[str, dict[str, int]] | None:
         """For each of a feature's scores its rank, 1 for the largest, of the features that have it;
         None where it has none.
         """
-        ranks: dict[str, dict[str, int]] = {}
-        for name, column in self._scores.items():
-            own, known = column[i], [value for value in column if value is not None]
-            if own is not None:
-                ranks[name] = {"rank": 1 + sum(value > own for value in known), "of": len(known)}
-        return ranks or None
+        ranks = {name: self._columns.rank(name, i) for name in SCORES}
+        return {name: rank for name, rank in ranks.items() if rank} or None
 
     def _checked(self, feature: int) -> int:
         i = int(feature)
-        if not 0 <= i < len(self._active):
-            raise ValueError(f"there is no feature {i}: ids run from 0 to {len(self._active) - 1}.")
+        if not 0 <= i < len(self._columns):
+            raise ValueError(
+                f"there is no feature {i}: ids run from 0 to {len(self._columns) - 1}."
+            )
         return i
 
     def _page(self, feature: int) -> tuple[Page, int]:
@@ -370,7 +341,7 @@ class Index:
         [(data,)] = self._rows("SELECT data FROM pages WHERE page = ?", [number])
         shape = page_shape(self._meta, number)
         page = Page.unpack(data, shape)
-        active = self._active[number * FEATURES : (number + 1) * FEATURES]
+        active = self._columns["active_tokens"][number * FEATURES : (number + 1) * FEATURES]
         check_page(page, shape, self._meta, active, self._vocabulary)
         return page, at
 
@@ -404,12 +375,3 @@ def _totals(meta: Mapping[str, Any]) -> dict[str, float]:
         totals["dead"] /= meta["d_sae"]
         totals["fvu"] = totals["fvu"] or math.nan
     return totals
-
-
-def _readability(context: Mapping[str, Any]) -> tuple[float, float]:
-    """Prefers contexts that read as text: letters and spaces, few line breaks, a peak inside."""
-    text = "".join(context["tokens"])
-    plain = sum(c.isalpha() or c == " " for c in text) / max(len(text), 1)
-    breaks = text.count("\n")
-    inside = context["peak"] >= 4 and len(context["tokens"]) - context["peak"] > 4
-    return (round(plain - 0.15 * breaks + 0.2 * inside, 2), context["value"])
