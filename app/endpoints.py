@@ -152,8 +152,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         request=SqlRequest,
         answer=sql_answers.sql,
         work=Work.SQL,
-        returns="columns with name and type, rows, more (whether there are more than these), "
-        "seconds.",
+        returns="columns with name and type, rows, more (whether there are more than these).",
         example={"query": "SELECT feature, signature FROM features ORDER BY max_act DESC LIMIT 5"},
     ),
     Endpoint(
