@@ -16,7 +16,7 @@ from tests.browser.conftest import Site, served
 from tests.browser.visual import SCHEMES, Scheme, State, canvas, inspect, opened_page
 from tests.unit.test_run_report import make_run
 from training.loop import Interrupted, train
-from training.run_status import LOCK_FILE
+from training.run_status import STATUS_FILE
 from training.train_config import RunOptions, TrainConfig, short_run
 from training.train_run import TrainRun
 
@@ -116,7 +116,7 @@ def test_a_run_is_followed_from_its_start_to_its_end(
     monkeypatch.setattr(so_far.Spacing, "due", lambda _self: True)
     pace, out = Pace(monkeypatch), Path(cfg.out)
     with running(cfg, pace) as run:
-        wait_for(out / LOCK_FILE)
+        wait_for(out / STATUS_FILE)
         with served(served_bundle(str(out), "", ()), check_tokens=0) as site:
             page = opened(f"{site.url}/run")
             state = page.locator("[data-part=state]")
