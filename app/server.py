@@ -8,6 +8,7 @@ import inspect
 import logging
 import re
 import socket
+import sys
 import threading
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -42,6 +43,10 @@ SESSIONS: Final = 16
 """Sessions that Gradio remembers; the app keeps nothing in them."""
 THREADS: Final = 40
 """Threads for whatever is not a steering run, each of which may hold one."""
+SWITCH_SECONDS: Final = 0.0005
+"""For how long one thread of Python keeps another from going on. At Python's own 5 ms a forward,
+which lets go of the interpreter with each of its many operations, is held up again and again by
+the thread that sends answers."""
 LONGEST_HEAD_START: Final = 3.0
 """Seconds that the model waits for a first page to be asked for."""
 _STARTUP: Final = "/gradio_api/startup-events"
@@ -95,6 +100,7 @@ class JumpscopeServer(gr.Server):
         """Listen in the background; the app's own address. ValueError if the port is taken."""
         bracketed = f"[{settings.host}]" if ":" in settings.host else settings.host
         self._starting = True
+        sys.setswitchinterval(SWITCH_SECONDS)
         try:
             self._blocks.launch(
                 _app=self,
