@@ -1,88 +1,22 @@
-"""The Features page as HTML: the list, one feature, and what is never mixed with markup."""
+"""The page of one feature as HTML."""
 
 import json
 import re
 from html import unescape
-from typing import Any
 
 import pytest
 
-from app.web import query
-from app.web.feature_view import feature_page, firings_between, telling_source
-from app.web.features_view import PAGE_SIZE, list_page
-from app.web.pages import PAGES
-from app.web.templating import address, render
+from app.web.feature_view import firings_between, telling_source
 from sae_core.definitions import SCORE_DEFINITIONS
-from tests.tiny import HOSTILE
-from tests.unit.page_support import assert_plain, frame
-from tests.unit.render_support import Document, context, feature, result
-
-NB = "\N{NO-BREAK SPACE}"
-MISSING = {
-    "reason": "SAE first has no index yet",
-    "command": "jumpscope index --sae 'a b'",
-    "does": "builds it from text of yours",
-}
-QUERY: dict[str, Any] = {
-    "sae": "",
-    "q": "",
-    "sort": "frequency",
-    "desc": True,
-    "min": 0.0,
-    "max": 1.0,
-    "page": 2,
-}
-QUERY |= {"score": 0.0, "effect": None}
-[FEATURES] = [page for page in PAGES if page.name == "features"]
-
-
-def drawn(shown: dict[str, Any]) -> str:
-    return render("features.html", **frame("first", "first") | {"page": FEATURES}, **shown)
-
-
-def feature_html(text: str = "", in_address: str = "", **changed: Any) -> str:
-    return drawn(feature_page(feature(**changed), in_address=in_address, text=text))
-
-
-def listed(data: dict[str, Any] | None = None, **changed: Any) -> Document:
-    return Document(drawn(list_page(data or result(), QUERY | changed)))
-
-
-def unindexed_feature(**changed: Any) -> dict[str, Any]:
-    unknown = ("frequency", "max_act", "mean_act", "active_tokens", "tokens", "writes")
-    return {
-        **dict.fromkeys((*unknown, "activation_histogram", "pre_activation_histogram")),
-        "missing": MISSING,
-        "signature": "→ sea · ship",
-        "groups": [],
-        "fires_on": {"tokens": [], "sources": []},
-        "norms": {"encoder": 0.92, "decoder": 1.0},
-    } | changed
-
-
-def unindexed_list(**changed: Any) -> dict[str, Any]:
-    row = result()["features"][0] | {"frequency": None, "max_act": None, "mean_act": None}
-    return result(features=[row], missing=MISSING, scored=False) | changed
-
-
-def group(name: str, low: float, high: float, *contexts: dict[str, Any]) -> dict[str, Any]:
-    return {"name": name, "title": name, "low": low, "high": high, "contexts": list(contexts)}
-
-
-def dead_feature(**changed: Any) -> dict[str, Any]:
-    near = context(activations=[0.0] * 5, value=0.8, peak=2)
-    return {
-        "signature": "never fires in 3,000,000 tokens",
-        "frequency": 0.0,
-        "active_tokens": 0,
-        "max_act": 0.0,
-        "groups": [group("near_miss", 0.7, 0.831, near)],
-        "activation_histogram": {"edges": [], "counts": []},
-        "fires_on": {"tokens": [], "sources": []},
-    } | changed
-
-
-# One feature
+from tests.unit.features_page_support import (
+    MISSING,
+    NB,
+    dead_feature,
+    feature_html,
+    group,
+    unindexed_feature,
+)
+from tests.unit.render_support import Document, context
 
 
 def test_the_feature_page_says_what_the_index_holds() -> None:
@@ -281,69 +215,6 @@ def test_a_feature_page_without_an_index() -> None:
     assert "strength" not in steer["href"]
 
 
-# The list
-
-
-def test_the_list_sorts_pages_and_filters_by_links() -> None:
-    page = listed(min=0.01)
-    assert f"{PAGE_SIZE + 1} to {PAGE_SIZE + 1} of 120" in page.text
-    [head] = page.all("th", **{"aria-sort": "descending"})
-    assert head["class"] == "n"
-    assert page.all("a", href="features?desc=0&min=0.01")  # the same column turns round
-    assert page.all("a", href="features?sort=max_act&min=0.01")
-    assert page.all("a", href="features?min=0.01&page=3")
-    assert page.all("a", id="previous-above", href="features?min=0.01")
-    assert [o["value"] for o in page.all("option") if o.get("selected") == ""][-1] == "0.01"
-
-
-def test_how_often_a_feature_fires_is_a_number_beside_a_bar() -> None:
-    html = drawn(list_page(result(), QUERY))
-    assert f'<span class="value">1.0{NB}%</span>' in html
-    assert 'style="width:66.7%"' in html
-    # That two bars of which one is twice as long are not twice as often is said beside them.
-    assert "Bars are logarithmic: from 1 in 1,000,000 tokens, empty, to every token, full." in html
-    assert "Bars are" not in listed(unindexed_list(), sort="", page=1).text
-
-
-def test_an_empty_list_says_so() -> None:
-    assert "No feature matches" in listed(result(total=0, features=[]), page=1).text
-
-
-def test_an_unusual_filter_stays_among_the_choices() -> None:
-    chosen = [o for o in listed(max=0.0178).all("option") if "selected" in o]
-    assert "0.0178" in [option["value"] for option in chosen]
-
-
-def test_the_list_has_no_columns_or_filters_that_need_an_index() -> None:
-    page = listed(unindexed_list(), sort="", page=1)
-    assert "makes the model expect" in page.text
-    assert "fires on" not in page.text[page.text.index("Number") :]
-    assert not page.all("select", name="min")
-    [form] = page.all("form")
-    assert "data-jump" in form
-    [head] = page.all("th", **{"aria-sort": "ascending"})
-    assert page.all("a", href="features?sort=id")  # the other way round
-    assert page.all("a", href="features?sort=threshold")
-    assert MISSING["command"] in page.text
-    assert head
-    turned = listed(unindexed_list(), sort="threshold", page=1)
-    assert turned.all("a", href="features?sort=threshold&desc=0")
-    # Back to the list's own order is an address without one.
-    assert any(a["href"] == "features" for a in turned.all("a", id="sort-id"))
-
-
-def test_what_was_searched_for_stays_where_the_search_is_refused() -> None:
-    shown = list_page(unindexed_list(features=[], total=0), QUERY | {"q": "river", "page": 1})
-    page = Document(drawn(shown | {"refused": "Features are found by number alone."}))
-    [field] = page.all("input", name="q")
-    assert field["value"] == "river"
-    assert page.all("p", role="alert")
-    assert "found by number alone" in page.text
-
-
-# What it writes
-
-
 def test_what_a_feature_reads_and_writes_stands_in_its_heading() -> None:
     page = Document(feature_html())
     text = re.sub(r"\s+", " ", page.text)
@@ -362,105 +233,3 @@ def test_a_score_that_is_not_defined_is_a_dash_without_a_standing() -> None:
     text = re.sub(r"\s+", " ", Document(html).text)
     assert "output score – · side effect 0.310" in text.replace("—", "–")
     assert "None" not in text
-
-
-def test_an_index_without_scores_says_what_adds_them() -> None:
-    command = "jumpscope index --bundle b --add-output-scores"
-    changed = {"writes": None, "unscored": command, "output_score": None, "side_effect": None}
-    page = Document(feature_html(**changed))
-    assert "Writes:" not in page.text
-    assert "Reads:" not in page.text
-    assert command in page.text
-    assert page.all("button", **{"data-copy": command})
-    listed_page = listed(result(scored=False))
-    assert not listed_page.all("a", id="sort-output_score")
-    assert not listed_page.all("select", name="score")
-
-
-def test_the_list_sorts_and_filters_by_what_features_write() -> None:
-    page = listed(score=0.1, effect=0.42)
-    assert page.all("a", href="features?sort=output_score&score=0.1&effect=0.42")
-    assert page.all("a", href="features?sort=side_effect&score=0.1&effect=0.42")
-    chosen = [o["value"] for o in page.all("option") if "selected" in o]
-    assert chosen[-2:] == ["0.1", "0.42"]
-    for words in ("writes", "side effect", "0.0425", "0.310"):
-        assert words in page.text
-    assert len(page.all("button", **{"class": "term"})) == 2
-    assert query.positive({"effect": "0.42"}, "effect") == 0.42
-    assert query.positive({}, "effect") is None
-    for text in ("much", "nan", "-1", "inf"):
-        with pytest.raises(ValueError, match=r"effect in this link is .*, not a number of 0 or"):
-            query.positive({"effect": text}, "effect")
-
-
-# Whatever comes from a model, a corpus or a user stays text
-
-
-def hostile_feature(**changed: Any) -> str:
-    contexts = context(tokens=[HOSTILE] * 5, title=HOSTILE, license=HOSTILE, source=HOSTILE)
-    token = {"token": HOSTILE, "id": 1, "bytes": ""}
-    return feature_html(
-        text=HOSTILE,
-        **{
-            "signature": HOSTILE,
-            "sae": HOSTILE,
-            "groups": [group("top", 1.0, 2.0, contexts)],
-            "logits": {
-                "raises": [token | {"logit": 1.0}],
-                "lowers": [token | {"logit": -1.0}],
-            },
-            "fires_on": {
-                "tokens": [token | {"share": 0.1, "lift": 2.0}],
-                "sources": [{"source": HOSTILE, "share": 0.1, "lift": 2.0}],
-            },
-            "neighbours": [{"feature": 1, "cosine": 0.1, "signature": HOSTILE}],
-        }
-        | changed,
-    )
-
-
-HOSTILE_MISSING = {"reason": HOSTILE, "command": HOSTILE, "does": HOSTILE}
-
-
-@pytest.mark.parametrize(
-    "html",
-    [
-        hostile_feature(),
-        feature_html(**unindexed_feature(missing=HOSTILE_MISSING)),
-        drawn(
-            list_page(
-                result(features=[result()["features"][0] | {"signature": HOSTILE}], sae=HOSTILE),
-                QUERY | {"q": HOSTILE, "sort": HOSTILE, "sae": HOSTILE},
-            )
-        ),
-        drawn(list_page(unindexed_list(missing=HOSTILE_MISSING), QUERY)),
-        drawn(list_page(result(features=[]), QUERY) | {"refused": HOSTILE}),
-    ],
-    ids=["feature", "unindexed feature", "list", "unindexed list", "refused"],
-)
-def test_hostile_text_adds_no_element_and_no_attribute(html: str) -> None:
-    page = Document(html)
-    assert HOSTILE in page.text
-    assert_plain(page)
-
-
-# Addresses
-
-
-def test_addresses_leave_out_defaults() -> None:
-    assert address("features", sae="", q=None, page=2) == "features?page=2"
-    assert address("./") == "./"
-    assert address("features", q='a&b"<') == "features?q=a%26b%22%3C"
-
-
-def test_a_query_is_read_or_refused_with_its_name() -> None:
-    asked = {"a": "2", "b": "x y", "empty": ""}
-    assert query.whole(asked, "a", 0) == 2
-    assert query.whole({"feature": "#12"}, "feature", 0) == 12
-    assert query.whole(asked, "missing", 7) == 7
-    assert query.share({"min": "0.01"}, "min", 0.0) == 0.01
-    with pytest.raises(ValueError, match="b in this link is 'x y', not a whole number"):
-        query.whole(asked, "b", 0)
-    for text in ("much", "nan", "-1", "2"):
-        with pytest.raises(ValueError, match="not a share from 0 to 1"):
-            query.share({"min": text}, "min", 0.0)
