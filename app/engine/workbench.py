@@ -1,5 +1,6 @@
 """What everything that answers works on: one bundle, its model once it is loaded, its indexes."""
 
+import contextlib
 import logging
 import threading
 from typing import TYPE_CHECKING, Any, Final
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from app.engine import facts
 from app.engine.checker import Checker
 from app.engine.feature_sources import FeatureSources
+from app.engine.indexes import NoIndexError
 from app.engine.memory import give_back_freed_memory
 from app.requests import RequestError, shown
 from app.sentences import FAILED, without_paths
@@ -67,7 +69,7 @@ class Workbench:
     def load_in_background(self) -> threading.Thread:
         """Begin to load the model and the first SAE, so that the first question need not wait.
 
-        Then the SAE's check begins.
+        Then the SAE's check begins, and what the first search in its index needs is made.
         """
 
         def load() -> None:
@@ -75,6 +77,8 @@ class Workbench:
                 with self.load().spliced([self.sae_name()]):
                     pass
                 self.checker.begin(self.sae_name())
+                with contextlib.suppress(NoIndexError):
+                    self.sources.index(self.sae_name()).prepare_search()
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)

@@ -236,6 +236,10 @@ class Index:
         shown = order[mask[order]][first : first + max(int(limit), 0)]
         return {"total": int(mask.sum()), "features": self._summaries.of(shown.tolist())}
 
+    def prepare_search(self) -> None:
+        """Make what the first search for a text would have to wait for."""
+        self._words()
+
     def _words(self) -> WordSearch:
         """What texts are looked for in; made once, by whoever asks first."""
         with self._making_words:

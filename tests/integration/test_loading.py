@@ -105,3 +105,17 @@ def test_a_load_that_failed_is_tried_again(
     assert (workbench.engine, workbench.model_problem) == (None, problem)
     assert workbench.load() is workbench.engine
     assert workbench.model_problem is None
+
+
+def test_after_the_model_the_first_search_is_made_ready(
+    tiny_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workbench = Workbench(Settings(threads=1, device="cpu", check_tokens=0), tiny_bundle)
+    workbench.load_in_background().join()
+    index = workbench.sources.index(workbench.sae_name())
+
+    def reads_again(*_: Any) -> None:
+        raise AssertionError("the words are read again")
+
+    monkeypatch.setattr("sae_core.index.store.read_words", reads_again)
+    assert index.search("train")["total"] > 0
