@@ -79,7 +79,8 @@ def served(bundle: Bundle, **changed: Any) -> Iterator[Site]:
 @pytest.fixture(scope="session")
 def site() -> Iterator[Site]:
     """The demo. It is part of the package, so its absence is a failure, not a reason to skip."""
-    with served(open_bundle("demo")) as running:
+    # With one place for steering, so that a second run shows how it waits.
+    with served(open_bundle("demo"), max_generations=1) as running:
         # Pages ask on until the check is over, and some tests count requests.
         assert running.api.check()["state"] == "green"
         yield running
