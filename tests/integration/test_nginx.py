@@ -1,15 +1,8 @@
 """The app under a path behind nginx, with the configuration of docs/deployment.md."""
 
 import asyncio
-import os
-import re
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -19,24 +12,16 @@ from gradio_client import Client
 
 from app.server import RunningApp
 from sae_core.bundle import Bundle
+from tests.nginx import documented, serving
 from tests.serving import answer, join, listening, running
 
-ROOT = Path(__file__).parents[2]
 PAGES = ("", "features", "features?q=river", "features?feature=5", "prompt", "steer", "api")
 NAME = "lab.example.org"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def location(port: int, *, strips: bool) -> str:
     """The block of docs/deployment.md for an app on `port`; a proxy may also pass paths whole."""
-    docs = (ROOT / "docs/deployment.md").read_text()
-    (block,) = re.findall(r"```nginx\n(.*?)```", docs, re.DOTALL)
-    assert "127.0.0.1:7860/;" in block
+    block = documented("proxy_pass http://127.0.0.1:7860/;")
     return block.replace("127.0.0.1:7860/;", f"127.0.0.1:{port}{'/' if strips else ''};")
 
 
@@ -52,34 +37,9 @@ def outside(
     app: RunningApp, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
     """The address of the app as nginx serves it."""
-    nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin:/usr/local/sbin")
-    assert nginx, "No nginx found: make nginx installs it."
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
     inner = location(int(app.url.rpartition(":")[2]), strips=request.param)
-    temporary = "\n".join(
-        f"{kind}_temp_path {folder}/{kind};"
-        for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    )
-    (folder / "nginx.conf").write_text(
-        f"{'user root;' if os.geteuid() == 0 else ''} daemon off; pid {folder}/pid;\n"
-        f"events {{}} http {{ access_log off; {temporary}\n"
-        f"server {{ listen 127.0.0.1:{port};\n{inner}\n}} }}\n"
-    )
-    log = folder / "error.log"
-    process = subprocess.Popen(
-        [nginx, "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(log)]
-    )
-    try:
-        for _ in range(500):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.02)
+    with serving(tmp_path_factory.mktemp("nginx"), inner) as port:
         yield f"http://127.0.0.1:{port}/jumpscope/"
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 class Links(HTMLParser):
