@@ -3,92 +3,40 @@
 import copy
 import random
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sae_core import attention, joined_cache, shared_generation
-from sae_core.config import Site
-from sae_core.edits import Condition, Edit
+from sae_core.edits import Edit
 from sae_core.generation import EditRecord, generate
-from sae_core.generation_run import GenerationRun, GenerationStep
+from sae_core.generation_run import GenerationStep
 from sae_core.joined_cache import joins
 from sae_core.shared_generation import SharedGeneration
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
-from tests.tiny import ALWAYS, make_sae
+from tests.tiny import ALWAYS
 from tests.unit.service_support import counted_forwards
-
-SITES = ["resid_post/1", "mlp_out/0", "mlp_out/2"]
-FIRST, BEFORE, AFTER = SITES
-TEXTS = (
-    "The river remembers two letters in the winter of 1912. My neighbour returns it",
-    "A student",
-    "The old clock measures the morning train at noon. Every function ignores it again!",
-    "The ship carries a red lamp",
+from tests.unit.shared_generation_support import (
+    FIRST,
+    SITES,
+    TEXTS,
+    acts_of,
+    assert_alike,
+    edits,
+    ids_of,
+    job_of,
+    spliced,
 )
-"""Longer and shorter than the window of 8 tokens."""
-TOLERANCE = 1e-5
-"""Of activations in float32: rows of a larger product may be rounded otherwise."""
 
 
 @pytest.fixture(scope="module")
 def lm(tiny_model: Any, tiny_tokenizer: Any) -> SplicedLM:
-    saes = {site: make_sae(tiny_model, tiny_tokenizer, Site.parse(site)) for site in SITES}
-    return SplicedLM(tiny_model, tiny_tokenizer, saes)
-
-
-def edits() -> list[list[Edit]]:
-    """Every mode, place, fading and condition, and edits of several SAEs."""
-
-    def set_to(value: float, sae: str = FIRST, **how: Any) -> Edit:
-        return Edit(feature=ALWAYS, mode="set", value=value, sae=sae, **how)
-
-    places: Any = ("continuation", "generated", "prompt", "all", (1, 3, 9, 14))
-    modes: Any = ("set", "scale", "add", "ablate", "cap")
-    arms = [[set_to(20.0, positions=place)] for place in places]
-    arms += [[set_to(20.0, positions=place, fade=5)] for place in places]
-    arms += [[Edit(feature=ALWAYS, mode=mode, value=3.0, sae=FIRST)] for mode in modes]
-    for site in SITES:
-        condition = Condition(feature=ALWAYS, above=0.3, sae=site)
-        arms.append([set_to(20.0, positions="continuation", condition=condition, fade=9)])
-    arms.append([set_to(9.0, BEFORE), Edit(feature=7, mode="add", value=9.0, sae=AFTER)])
-    arms.append([set_to(9.0), set_to(9.0, AFTER, condition=Condition(feature=9, sae=BEFORE))])
-    return arms
-
-
-def job_of(lm: SplicedLM, number: int, **changes: Any) -> dict[str, Any]:
-    """One person's generation; different people's have little in common."""
-    arms = edits()
-    return {
-        "ids": encode_text(lm.tokenizer, TEXTS[number % len(TEXTS)]),
-        "arms": [[], arms[number % len(arms)]],
-        "max_new_tokens": 4 + 5 * number % 9,
-        "temperature": 0.8 if number % 3 else 0.0,
-        "seed": number,
-        "watch": [(FIRST, ALWAYS), (AFTER, 7)][: 1 + number % 2],
-        "eos": frozenset({40 + number}) if number % 4 == 0 else frozenset(),
-    } | changes
-
-
-def ids_of(steps: list[GenerationStep]) -> list[list[int | None]]:
-    return [[token and token.id for token in step.tokens] for step in steps]
-
-
-def acts_of(steps: list[GenerationStep]) -> Tensor:
-    tokens = [token for step in steps for token in step.tokens if token is not None]
-    return torch.tensor([[*token.own, *token.after] for token in tokens])
-
-
-def assert_alike(steps: list[GenerationStep], alone: list[GenerationStep]) -> None:
-    assert ids_of(steps) == ids_of(alone)
-    expected = acts_of(alone)
-    atol = TOLERANCE * max(1.0, float(expected.abs().max())) if len(expected) else 0.0
-    torch.testing.assert_close(acts_of(steps), expected, atol=atol, rtol=TOLERANCE)
+    return spliced(tiny_model, tiny_tokenizer)
 
 
 def people_at_random(
@@ -251,120 +199,6 @@ def test_who_has_left_is_not_computed_for(lm: SplicedLM) -> None:
         each.close()
     assert shared._cache is None
     assert not shared._members
-
-
-@contextmanager
-def failing(run_of: Callable[[GenerationRun], bool], after: int) -> Iterator[None]:
-    """Edits of some runs fail after so many forwards."""
-    plain, calls = GenerationRun.edit, 0
-
-    def edit(self: GenerationRun, *args: Any) -> Any:
-        nonlocal calls
-        if run_of(self):
-            calls += 1
-            if calls > after:
-                raise RuntimeError("an edit that fails")
-        return plain(self, *args)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GenerationRun, "edit", edit)
-        yield
-
-
-def results_with_records(
-    shared: SharedGeneration, jobs: list[dict[str, Any]]
-) -> list[tuple[list[GenerationStep], EditRecord, Exception | None]]:
-    """What all get who read in turns, and the error by which each ended."""
-    results: list[tuple[list[GenerationStep], EditRecord, Exception | None]] = []
-    going: dict[int, Any] = {}
-    for number, job in enumerate(jobs):
-        results.append(([], EditRecord(), None))
-        going[number] = shared.generate(**job, record=results[-1][1])
-    while going:
-        for number in list(going):
-            steps, record, _ = results[number]
-            try:
-                steps.append(next(going[number]))
-            except StopIteration:
-                del going[number]
-            except RuntimeError as error:
-                results[number] = steps, record, error
-                del going[number]
-    return results
-
-
-def assert_only_one_fails(
-    lm: SplicedLM,
-    jobs: list[dict[str, Any]],
-    results: list[tuple[list[GenerationStep], EditRecord, Exception | None]],
-    failed: int,
-) -> None:
-    for number, (job, (steps, record, error)) in enumerate(zip(jobs, results, strict=True)):
-        own = EditRecord()
-        alone = list(generate(lm, **job, record=own))
-        if number == failed:
-            assert isinstance(error, RuntimeError)
-            assert 0 < len(steps) < len(alone)
-            continue
-        assert error is None
-        assert_alike(steps, alone)
-        assert record.touched() == own.touched(), "what was run again counts once"
-
-
-def test_an_error_of_one_does_not_end_the_others(lm: SplicedLM) -> None:
-    jobs = [job_of(lm, n, max_new_tokens=12, eos=frozenset()) for n in (1, 2, 17, 5)]
-    bad = jobs[1]["ids"]
-    shared = SharedGeneration(lm)
-    with failing(lambda run: run.length > len(bad) and run.watch == [(FIRST, 5)], after=4):
-        jobs[1]["watch"] = [(FIRST, 5)]
-        results = results_with_records(shared, jobs)
-    assert_only_one_fails(lm, jobs, results, failed=1)
-
-
-def test_where_the_batch_is_too_large_who_came_last_has_to_go(lm: SplicedLM) -> None:
-    jobs = [job_of(lm, n, max_new_tokens=12, eos=frozenset()) for n in (1, 5, 17, 2)]
-
-    def too_many(_module: nn.Module, _args: Any, output: Any) -> None:
-        first = output[0] if isinstance(output, tuple) else output
-        if len(first) > 6:
-            raise RuntimeError("no memory for so many rows")
-
-    shared = SharedGeneration(lm)
-    # In the midst of a forward: edits at earlier sites have been made by then.
-    handle = lm.model.model.layers[2].register_forward_hook(too_many)
-    try:
-        results = results_with_records(shared, jobs)
-    finally:
-        handle.remove()
-    error = results[-1][2]
-    assert error is not None
-    assert "no memory" in str(error)
-    for job, (steps, record, error) in list(zip(jobs, results, strict=True))[:-1]:
-        own = EditRecord()
-        assert error is None
-        assert_alike(steps, list(generate(lm, **job, record=own)))
-        assert record.touched() == own.touched(), "what was run again counts once"
-
-
-def test_what_is_broken_off_in_the_midst_is_done_again(lm: SplicedLM) -> None:
-    """As by Ctrl-C, which reaches whoever makes the step for all."""
-    jobs = [job_of(lm, n, max_new_tokens=8, eos=frozenset()) for n in (1, 5)]
-    shared = SharedGeneration(lm)
-    records = [EditRecord() for _ in jobs]
-    going = [shared.generate(**job, record=r) for job, r in zip(jobs, records, strict=True)]
-    steps = [[next(each)] for each in going]
-
-    def broken(*_args: Any) -> None:
-        raise KeyboardInterrupt
-
-    handle = lm.model.model.layers[2].register_forward_hook(broken)
-    with pytest.raises(KeyboardInterrupt):
-        list(going[0])
-    handle.remove()
-    steps[1].extend(going[1])
-    own = EditRecord()
-    assert_alike(steps[1], list(generate(lm, **jobs[1], record=own)))
-    assert records[1].touched() == own.touched()
 
 
 def test_threads_share_forwards_and_get_their_own(lm: SplicedLM) -> None:
