@@ -14,7 +14,7 @@ import webbrowser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import wraps
+from functools import partial, wraps
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -147,6 +147,8 @@ class RunningApp:
     def close(self) -> None:
         """End it and free its port."""
         self._server.stop()
+        self._server.has_served.set()  # nobody is waited for any more
+        self.workbench.close()
 
     def _repr_html_(self) -> str:
         src = html.escape(f"{self.url}/")
@@ -170,14 +172,9 @@ def serve(settings: Settings, bundle: Bundle) -> RunningApp:
         )
     if settings.open_browser:
         webbrowser.open(f"{url}/")
-    threading.Thread(target=_load_soon, args=[server, workbench], daemon=True).start()
+    # The model takes the processor from a page that is asked for first.
+    workbench.load_in_background(after=partial(server.has_served.wait, LONGEST_HEAD_START))
     return RunningApp(url=url, workbench=workbench, _server=server)
-
-
-def _load_soon(server: JumpscopeServer, workbench: Workbench) -> None:
-    """Begin to load the model, which takes the processor from a page that is asked for first."""
-    server.has_served.wait(LONGEST_HEAD_START)
-    workbench.load_in_background()
 
 
 def access_of(settings: Settings) -> Access:

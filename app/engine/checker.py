@@ -12,8 +12,10 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
+from app.engine.background import Background, StoppedError
 from app.sentences import without_paths
 from app.settings import Settings
 from sae_core.bundle import Bundle
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FAILED: Final = "Something went wrong in the check; the server's log says what."
+STOPPED: Final = "The app has been closed."
 HEAD_START: Final = 2.0
 """Seconds that a check which nobody waits for leaves to other requests of the same time: the page
 that shows the badge begins with an analysis."""
@@ -51,8 +54,15 @@ class _Check:
 class Checker:
     """Checks of a bundle's SAEs; `load` gives the engine. Safe to use from several threads."""
 
-    def __init__(self, settings: Settings, bundle: Bundle, load: "Callable[[], Engine]") -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        bundle: Bundle,
+        load: "Callable[[], Engine]",
+        background: Background,
+    ) -> None:
         self._settings, self._bundle, self._load = settings, bundle, load
+        self._background = background
         self._checks: dict[str, _Check] = {}
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -87,9 +97,7 @@ class Checker:
             check = self._checks.get(name)
             if check is None or self._outdated(name, check) or (again and check.has_failed):
                 check = self._checks[name] = _Check()
-                threading.Thread(
-                    target=self._run, args=(name, check), name=f"check {name}", daemon=True
-                ).start()
+                self._background.start(f"check {name}", partial(self._run, name, check))
             return check
 
     def _outdated(self, name: str, check: _Check) -> bool:
@@ -101,11 +109,14 @@ class Checker:
     def _run(self, name: str, check: _Check) -> None:
         with self._turn:
             try:
+                self._background.go_on()
                 result = self._saved_or_measured(name, check.awaited)
                 state = _state(name, result["verdict"], result["sentence"], result)
                 log.info("check of SAE %s: %s", name, result["verdict"])
             except ValueError as error:
                 state = _state(name, "failed", without_paths(str(error)))
+            except StoppedError:
+                state = _state(name, "failed", STOPPED)
             except Exception:  # a bug; whoever waits must hear of an end all the same
                 log.exception("the check of SAE %s failed", name)
                 state = _state(name, "failed", FAILED)
@@ -125,12 +136,12 @@ class Checker:
             if saved is not None and _is_about(saved, sae.cfg):
                 return saved
             awaited.wait(HEAD_START)
+            self._background.go_on()
             return self._measured(engine, name, sae)
 
     def _measured(self, engine: "Engine", name: str, sae: Any) -> dict[str, Any]:
         from app.engine.memory import refused_when_full
         from sae_core.check import check_sae, with_source
-        from sae_core.progress_bar import silent
 
         tokens = self._settings.check_tokens
         with refused_when_full(
@@ -138,7 +149,11 @@ class Checker:
             "lower check_tokens or max_sae_memory."
         ):
             result = check_sae(
-                engine.lm, sae, text=self._texts(), tokens=tokens, progress=silent
+                engine.lm,
+                sae,
+                text=self._texts(),
+                tokens=tokens,
+                progress=self._background.go_on,
             ).as_dict()
         source = self._bundle.sae_source(name)
         return result | {"sentence": with_source(result["sentence"], source)}

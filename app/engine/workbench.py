@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 from app.engine import facts
+from app.engine.background import Background, StoppedError
 from app.engine.checker import Checker
 from app.engine.feature_sources import FeatureSources
 from app.engine.indexes import NoIndexError
@@ -45,7 +47,8 @@ class Workbench:
         """Taken by whoever has a query answered (`app.service.sql_answers`)."""
         self._model_problem: str | None = None
         self.sources = FeatureSources(bundle, self.load)
-        self.checker = Checker(settings, bundle, self.load)
+        self.background = Background(self)
+        self.checker = Checker(settings, bundle, self.load, self.background)
 
     def load(self) -> "Engine":
         """Load the model, once; further calls return it at once."""
@@ -66,28 +69,37 @@ class Workbench:
                 self._model_problem = None
             return self._engine
 
-    def load_in_background(self) -> threading.Thread:
+    def load_in_background(self, after: Callable[[], object] | None = None) -> threading.Thread:
         """Begin to load the model and the first SAE, so that the first question need not wait.
 
-        Then the SAE's check begins, and what the first search in its index needs is made.
+        Then the SAE's check begins, and what the first search in its index needs is made. `after`
+        is called, and waited for, before all that.
         """
 
         def load() -> None:
+            if after is not None:
+                after()
             try:
+                self.background.go_on()
                 with self.load().spliced([self.sae_name()]):
                     pass
                 self.checker.begin(self.sae_name())
+                self.background.go_on()
                 with contextlib.suppress(NoIndexError):
                     self.sources.index(self.sae_name()).prepare_search()
             except ValueError as error:
                 # Whoever asks for the model gets the same sentence; the log says it first.
                 log.error("%s", error)
+            except StoppedError:
+                raise
             except Exception:  # a bug, in a thread that nobody waits for
                 log.exception("the model cannot be loaded")
 
-        thread = threading.Thread(target=load, name="load the model", daemon=True)
-        thread.start()
-        return thread
+        return self.background.start("load the model", load)
+
+    def close(self) -> None:
+        """End what is being done that nobody has asked for; returns when it has ended."""
+        self.background.close()
 
     @property
     def engine(self) -> "Engine | None":

@@ -38,6 +38,8 @@ from sae_core.index.sql_queries import open_views, relation
 from sae_core.index.views import FeatureFunctions
 from sae_core.index.word_search import WordSearch, read_words
 
+_DIGITS = 20
+"""Longer numbers are text: no feature has one."""
 _NUMBERS = ("active_tokens", "max_act", "mean_act", "threshold", "concentration")
 _WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 """What is raised where a file's bytes or numbers cannot be what they stand for."""
@@ -225,7 +227,8 @@ class Index:
         )
         query = query.strip()
         number = query.removeprefix("#")
-        if number.isascii() and number.isdigit() and int(number) < len(mask):
+        is_number = number.isascii() and number.isdigit() and len(number) < _DIGITS
+        if is_number and int(number) < len(mask):
             only = np.zeros_like(mask)
             only[int(number)] = True
             mask &= only

@@ -33,8 +33,8 @@ def terms(query: str) -> list[str]:
     """What has to stand somewhere: words, and what is in double quotes with its spaces. A signature
     may be a query as it stands.
     """
-    matches = (folded(quoted or word) for quoted, word in _TERM.findall(query))
-    return [term for term in matches if term not in _MARKS]
+    matches = [(quoted, word) for quoted, word in _TERM.findall(query) if word not in _MARKS]
+    return [folded(quoted or word) for quoted, word in matches]
 
 
 class Words:

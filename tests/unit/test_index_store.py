@@ -168,6 +168,7 @@ def test_tokens_and_signatures_are_searched_whatever_the_case(index: Index) -> N
         "$query",
         "train%' UNION SELECT 1",
         "zzzz",
+        "9" * 5000,
     ],
 )
 def test_a_query_is_text_and_nothing_else(index: Index, query: str) -> None:

@@ -53,6 +53,11 @@ def test_features_with_every_term_in_a_word(several, query: str) -> None:
     assert np.flatnonzero(search.matching(query)).tolist() == expected
 
 
+def test_marks_of_a_signature_are_no_terms_but_in_quotes() -> None:
+    assert terms("said · replied → “…") == ["said", "replied", "“…"]
+    assert terms('"·" "a  b" x') == ["·", "a  b", "x"]
+
+
 def test_a_term_does_not_run_on_into_the_next_word() -> None:
     search = search_of(["ab", "cd", "bc"], [[0], [1], [2]], 3)
     assert np.flatnonzero(search.matching("bc")).tolist() == [2]
