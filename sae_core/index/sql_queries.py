@@ -99,7 +99,16 @@ def check_query(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     if tree["error"]:
         raise QueryError("This kind of query is not offered here: use SELECT.")
     nodes = list(_nodes(tree))
-    names = {*VIEWS, *(name for node in nodes for name in _named_here(node))}
+    given = {name for node in nodes for name in _named_here(node)}
+    # A name of WITH is let through as a table anywhere in the query, also outside its own part: so
+    # it must be none that stands for something there.
+    taken = given & _catalog(connection) - {*VIEWS}
+    if taken:
+        raise QueryError(
+            f"The name {_shown(min(taken))} is that of a table of the system: give what WITH "
+            "names another one."
+        )
+    names = {*VIEWS, *given}
     for node in nodes:
         _check_node(node, names)
 
@@ -122,6 +131,16 @@ def _named_here(node: dict[str, Any]) -> Iterator[str]:
         yield from (each["key"].lower() for each in node["cte_map"]["map"])
     if node.get("type") == "RECURSIVE_CTE_NODE":
         yield str(node["cte_name"]).lower()
+
+
+def _catalog(connection: duckdb.DuckDBPyConnection) -> set[str]:
+    """The names of all tables and views that a connection has, in lower case: of the index's file,
+    the program's views, and DuckDB's own.
+    """
+    rows = connection.execute(
+        "SELECT table_name FROM duckdb_tables() UNION SELECT view_name FROM duckdb_views()"
+    ).fetchall()
+    return {name.lower() for (name,) in rows}
 
 
 def _check_node(node: dict[str, Any], names: set[str]) -> None:

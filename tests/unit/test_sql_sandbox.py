@@ -9,6 +9,7 @@ import pytest
 
 from sae_core.index import Index
 from sae_core.index.sql_queries import QueryError, check_query, relation
+from sae_core.index.views import VIEWS
 
 ESCAPES = {
     "a file by its name": "FROM '{file}'",
@@ -124,6 +125,51 @@ def test_it_is_refused_in_one_sentence(
     assert "\n" not in sentence
     assert sentence.endswith(".")
     assert not paths["new"].exists()
+
+
+WITHS = {
+    "a part that reads its own name": "WITH {name} AS (SELECT * FROM {name}) FROM {name}",
+    "a part beside": "SELECT b.* FROM (WITH {name} AS (SELECT 1) FROM {name}) a, {name} b",
+    "a part that nothing reads": "SELECT b.* FROM (WITH {name} AS (SELECT 1) SELECT 1) a, {name} b",
+    "a part of a part": "WITH a AS (WITH {name} AS (SELECT 1) FROM {name}) FROM a, {name}",
+    "an earlier part": "WITH a AS (FROM {name}), {name} AS (SELECT 1) FROM a",
+    "a subquery": "SELECT (WITH {name} AS (SELECT 1) SELECT 1), (SELECT count(*) FROM {name})",
+    "a condition": "FROM {name} WHERE EXISTS (WITH {name} AS (SELECT 1) FROM {name})",
+    "a union": "(WITH {name} AS (SELECT 1) SELECT 1) UNION ALL (SELECT 2 FROM {name})",
+    "a recursive part": "WITH RECURSIVE {name} AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM {name}"
+    " WHERE n < 3) FROM {name}",
+    "a materialized part": "WITH {name} AS MATERIALIZED (FROM {name}) FROM {name}",
+    "a DESCRIBE": "DESCRIBE WITH {name} AS (FROM {name}) FROM {name}",
+}
+"""Queries that give a name to a part of theirs, and read what has that name elsewhere."""
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    mixed = "".join(c.upper() if n % 2 else c for n, c in enumerate(name))
+    return name, f'"{mixed}"'
+
+
+@pytest.mark.parametrize("kind", WITHS)
+def test_with_opens_no_table_of_the_system(
+    kind: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    rows = connection.execute(
+        "SELECT view_name FROM duckdb_views() UNION SELECT table_name FROM duckdb_tables()"
+    ).fetchall()
+    names = {name for (name,) in rows} - {*VIEWS}
+    assert {"pragma_database_list", "duckdb_databases", "sqlite_master", "pages"} <= names
+    for name in sorted(names):
+        for spelling in spellings(name):
+            with pytest.raises(QueryError, match="give what WITH names another one"):
+                check_query(connection, WITHS[kind].replace("{name}", spelling))
+
+
+@pytest.mark.parametrize("kind", WITHS)
+def test_with_may_take_the_name_of_a_view_or_a_new_one(
+    kind: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    for name in ("mine", "features", "Meta"):
+        check_query(connection, WITHS[kind].replace("{name}", name))
 
 
 REACHING = [
