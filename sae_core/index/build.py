@@ -126,17 +126,20 @@ def _build(
                         for n, target in enumerate(targets):
                             sae_hash = target.sae.cfg.metadata.get("content_hash", "")
                             if gives_way(target.out_path, gathered.tokens, sae_hash):
-                                kept_state.remove(target.out_path)
                                 gathered.write_so_far(n, target.out_path, name)
+                                kept_state.remove(target.out_path)
 
             run.read(save, report)
             entries = []
             for n, target in enumerate(targets):
-                kept_state.remove(target.out_path)
-                entries.append(gathered.write(n, target.out_path, name, report))
-                if cfg.keep_state:
-                    facts = kept_state.Facts.of(model, target.sae, cfg, context_size, gathered.sink)
-                    kept_state.write(target.out_path, facts, gathered, n)
+                path = target.out_path
+                if not cfg.keep_state:
+                    entries.append(gathered.write(n, path, name, report))
+                    kept_state.remove(path)
+                    continue
+                facts = kept_state.Facts.of(model, target.sae, cfg, context_size, gathered.sink)
+                with kept_state.kept(path, facts, gathered, n) as mark:
+                    entries.append(gathered.write(n, path, name, report, mark))
     except KeyboardInterrupt as stop:
         if not index_checkpoint.exists(folder):
             raise

@@ -69,9 +69,14 @@ class Gathered:
         missing = len(self.spool.sources) - len(self._source_tokens)
         self._source_tokens = np.pad(self._source_tokens, (0, missing))
 
-    def write(self, n: int, path: Path, model_name: str, progress: Progress) -> dict[str, Any]:
-        """Write the index of the n-th SAE; returns its meta entries."""
-        return self._write(n, path, model_name, scores=self._output_scores(n, progress))
+    def write(
+        self, n: int, path: Path, model_name: str, progress: Progress, state_mark: str = ""
+    ) -> dict[str, Any]:
+        """Write the index of the n-th SAE; returns its meta entries. `state_mark` is that of the
+        state that is kept beside it.
+        """
+        scores = self._output_scores(n, progress)
+        return self._write(n, path, model_name, scores=scores, state_mark=state_mark)
 
     def write_so_far(self, n: int, path: Path, model_name: str) -> None:
         """The same of a text that will be longer, without output scores."""

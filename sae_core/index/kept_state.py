@@ -1,8 +1,14 @@
 """What an index was made from, kept beside it so that it can be merged: `index.state.safetensors`.
 
-It holds what a checkpoint does, of one SAE, and the tokens that were read (docs/format.md).
+It holds what a checkpoint does, of one SAE, and the tokens that were read (docs/format.md). A state
+and its index have the same random mark, so that one is never taken for the state of another index,
+whatever has failed or was killed between the two.
 """
 
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,10 +21,11 @@ from sae_core.index import state_file
 from sae_core.index.gathered import Gathered
 from sae_core.index.index_checkpoint import weights_mark
 from sae_core.index.index_config import IndexConfig
+from sae_core.index.schema import connect, rows_of
 from sae_core.sae import SAE
 from sae_core.text_options import TextOptions
 
-_FORMAT, _VERSION = "jumpscope-index-state", "1"
+_FORMAT, _VERSION = "jumpscope-index-state", "2"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +87,25 @@ def path_of(index_path: Path) -> Path:
 
 
 def remove(index_path: Path) -> None:
-    """Remove the state of an index that is about to be replaced."""
+    """Remove the state of an index that has been replaced."""
     path_of(index_path).unlink(missing_ok=True)
 
 
-def write(index_path: Path, facts: Facts, gathered: Gathered, n: int) -> None:
-    """Keep what was gathered of the n-th SAE beside its index."""
+@contextmanager
+def kept(index_path: Path, facts: Facts, gathered: Gathered, n: int) -> Iterator[str]:
+    """Keep what was gathered of the n-th SAE beside the index that the block writes with the mark
+    that it is given.
+
+    The state takes its place after the index has done so. If the block raises, or the disk is full,
+    the old state stays, beside the old index or one that it does not fit.
+    """
+    mark = uuid.uuid4().hex
+    with atomic_write(path_of(index_path)) as temporary:
+        _write(temporary, mark, facts, gathered, n)
+        yield mark
+
+
+def _write(path: Path, mark: str, facts: Facts, gathered: Gathered, n: int) -> None:
     tokens = np.asarray(gathered.spool.tokens())
     state = gathered.position() | {
         "facts": asdict(facts),
@@ -93,12 +113,14 @@ def write(index_path: Path, facts: Facts, gathered: Gathered, n: int) -> None:
         "token_bytes": tokens.dtype.itemsize,
         "tokens": torch.from_numpy(np.frombuffer(bytearray(tokens.tobytes()), np.uint8)),
     }
-    with atomic_write(path_of(index_path)) as temporary:
-        state_file.write(temporary, state, {"format": _FORMAT, "version": _VERSION})
+    state_file.write(path, state, {"format": _FORMAT, "version": _VERSION, "mark": mark})
 
 
-def check(path: Path) -> None:
-    """ValueError with one sentence if the file is missing, another one, or of another version."""
+def check(index_path: Path) -> str:
+    """The mark of an index's state. ValueError with one sentence if that is missing, another kind
+    of file, of another version, or of another index than is there.
+    """
+    path = path_of(index_path)
     if not path.is_file():
         raise ValueError(f"there is no {path} to merge: build that index with --keep-state.")
     marks = state_file.read_marks(path)
@@ -108,21 +130,47 @@ def check(path: Path) -> None:
         raise ValueError(
             f"{path} was written by another version of Jumpscope: build that index again."
         )
+    # A state says all by itself: its index need not have been copied with it.
+    mark = marks.get("mark", "")
+    if index_path.is_file() and json.dumps(mark) != _mark_of(index_path):
+        raise ValueError(
+            f"{path} is not the state of the index beside it, whose writing did not get as far as "
+            "that: build that index again with --keep-state."
+        )
+    return mark
 
 
-def read(path: Path) -> tuple[Facts, dict[str, Any], np.ndarray]:
-    """Facts, what was gathered (`Gathered.append`), and the tokens of a state's file.
+def _mark_of(index_path: Path) -> str | None:
+    """The mark in an index, as JSON; None if it was written without a state."""
+    connection = connect(index_path)
+    try:
+        rows = rows_of(connection, index_path, "SELECT value FROM meta WHERE key = 'state_mark'")
+    finally:
+        connection.close()
+    return rows[0][0] if rows else None
+
+
+def read(index_path: Path) -> tuple[Facts, dict[str, Any], np.ndarray]:
+    """Facts, what was gathered (`Gathered.append`), and the tokens of an index's state.
 
     ValueError with one sentence as `check` says, or if it is damaged.
     """
-    check(path)
+    check(index_path)
+    path = path_of(index_path)
     state = state_file.read(path)
     try:
         facts = Facts(**state["facts"])
+        facts.config()  # which checks them
         dtype = {2: "<u2", 4: "<u4"}[state["token_bytes"]]
         tokens = state["tokens"].numpy().view(dtype)
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: build that index again.") from error
-    if len(tokens) != state["spool"]["length"]:
+        length = state["spool"]["length"]
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(index_path) from error
+    if len(tokens) != length:
         raise ValueError(f"{path} is damaged: it lacks some of its tokens.")
     return facts, state, tokens
+
+
+def damaged(index_path: Path) -> ValueError:
+    """Of an index's state that cannot be what was written."""
+    return ValueError(f"{path_of(index_path)} is damaged: build that index again.")

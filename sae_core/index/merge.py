@@ -12,6 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 
 from sae_core.index import kept_state
@@ -37,11 +38,13 @@ def merge_indexes(
     """Write to `out_path` the index of the texts of `parts`, one after another; returns its meta
     entries. Its own state is kept beside it.
 
-    `parts` are files as `kept_state` writes them. Output scores are measured anew, as in a build;
-    `progress` is told of their tokens. Raises ValueError with one sentence if a part is missing or
-    damaged, is of other weights than `sae`, or if parts differ in what they must agree on.
+    `parts` are indexes with their states. Output scores are measured anew, as in a build;
+    `progress` is told of their tokens. Raises ValueError with one sentence if a state is missing,
+    damaged, of another index than is beside it or of other weights than `sae`, if a part is named
+    twice, or if parts differ in what they must agree on.
     """
     check_site(model, sae)
+    check_parts(parts)
     with (
         only_build([out_path]),
         tempfile.TemporaryDirectory(prefix=f".{out_path.name}.", dir=out_path.parent) as folder,
@@ -55,20 +58,45 @@ def merge_indexes(
             for path in parts:
                 facts, state, tokens = kept_state.read(path)
                 _check_alike(parts[0], first, path, facts)
-                gathered.append(state, tokens)
+                _append(gathered, path, state, tokens)
             name = model_name or sae.cfg.model_name
-            meta = gathered.write(0, out_path, name, progress)
-            kept_state.write(out_path, first, gathered, 0)
+            with kept_state.kept(out_path, first, gathered, 0) as mark:
+                meta = gathered.write(0, out_path, name, progress, mark)
         finally:
             gathered.close()
     return meta
 
 
+def check_parts(parts: Sequence[Path]) -> None:
+    """ValueError with one sentence as `kept_state.check` says, or if an index is among them twice:
+    by two names, or as a copy.
+    """
+    seen: dict[str, Path] = {}
+    for path in parts:
+        mark = kept_state.check(path)
+        if mark in seen:
+            raise ValueError(
+                f"{seen[mark]} and {path} are the same index: name it once, or its text would "
+                "count twice."
+            )
+        seen[mark] = path
+
+
+def _append(gathered: Gathered, path: Path, state: dict[str, Any], tokens: np.ndarray) -> None:
+    try:
+        gathered.append(state, tokens)
+    except torch.OutOfMemoryError:
+        raise
+    except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise kept_state.damaged(path) from error
+
+
 def _check_weights(path: Path, facts: kept_state.Facts, model: Any, sae: SAE) -> None:
+    state = kept_state.path_of(path)
     if facts.sae != kept_state.sae_mark(sae):
-        raise ValueError(f"{path} is of other weights of the SAE: build that index again.")
+        raise ValueError(f"{state} is of other weights of the SAE: build that index again.")
     if facts.vocabulary != int(model.config.vocab_size):
-        raise ValueError(f"{path} is of another model: its vocabulary is not this one's.")
+        raise ValueError(f"{state} is of another model: its vocabulary is not this one's.")
 
 
 def _check_alike(

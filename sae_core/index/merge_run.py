@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sae_core.bundle import BUNDLE_FILE, INDEX_FILE, Bundle
-from sae_core.index import kept_state
 from sae_core.index.index_run import summary
-from sae_core.index.merge import merge_indexes
+from sae_core.index.merge import check_parts, merge_indexes
 from sae_core.index.schema import check_name
 from sae_core.placement import Device, DType, chosen_device, chosen_dtype, wide_device
 
@@ -26,24 +25,23 @@ def run_merge(
 
     Each part is a bundle, the folder of an index, or an index; its state is beside the index. A bar
     on stderr shows progress. Returns a `summary`. Raises ValueError with one sentence if a state is
-    missing or damaged, or if they do not fit together.
+    missing or damaged, if a part is named twice, or if they do not fit together.
     """
     from tqdm import tqdm
 
     started = time.monotonic()
     names = list(dict.fromkeys(saes)) or list(bundle.sae_names)
-    states = [[_state(part, name, len(names) == 1) for part in parts] for name in names]
+    indexes = [[_index(part, name, len(names) == 1) for part in parts] for name in names]
     paths = [bundle.index_path(name) for name in names]
-    for name, path, files in zip(names, paths, states, strict=True):
+    for name, path, files in zip(names, paths, indexes, strict=True):
         bundle.sae_source(name)  # one that the bundle has
         check_name(path)
-        for file in files:
-            kept_state.check(file)
+        check_parts(files)
     place = chosen_device(device)
     model, tokenizer = bundle.load_model(chosen_dtype(dtype, place), place)
     metas = []
     with tqdm(unit="token", unit_scale=True, desc="merging", dynamic_ncols=True) as bar:
-        for name, path, files in zip(names, paths, states, strict=True):
+        for name, path, files in zip(names, paths, indexes, strict=True):
             sae = bundle.load_sae(name, wide_device(place))
             meta = merge_indexes(
                 model,
@@ -59,12 +57,12 @@ def run_merge(
     return summary(started, zip(names, paths, metas, strict=True))
 
 
-def _state(part: Path, name: str, alone: bool) -> Path:
-    """The state of a part's index of the SAE `name`; `alone`: of no other SAE one is wanted."""
+def _index(part: Path, name: str, alone: bool) -> Path:
+    """A part's index of the SAE `name`; `alone`: of no other SAE one is wanted."""
     if (part / BUNDLE_FILE).is_file():
         bundle = Bundle.open(part)
         bundle.sae_source(name)
-        return kept_state.path_of(bundle.index_path(name))
+        return bundle.index_path(name)
     if not alone:
         raise ValueError(f"{part} is the index of one SAE: say with --sae of which one.")
-    return kept_state.path_of(part / INDEX_FILE if part.is_dir() else part)
+    return part / INDEX_FILE if part.is_dir() else part

@@ -45,8 +45,8 @@ def read(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             return _nested({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-    except (SafetensorError, LookupError) as error:
-        raise ValueError(f"{path} is damaged.") from error
+    except (SafetensorError, LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: what it holds cannot be read.") from error
 
 
 def _flat(state: dict[str, Any]) -> dict[str, Tensor]:

@@ -49,12 +49,14 @@ def write_index(
     sink: bool,
     scores: OutputScores | None = None,
     planned: int | None = None,
+    state_mark: str = "",
 ) -> dict[str, Any]:
     """Write the index of one SAE; returns its meta entries.
 
     `token_counts [vocabulary]` and `source_tokens [sources]` count the tokens read; `sink` says
     that the first of each row, an attention sink, was left out; `scores` is of all features;
-    `planned` is how many tokens will be read, None once all are.
+    `planned` is how many tokens will be read, None once all are; `state_mark` names the state
+    that is kept beside it, "" where none is.
     """
     statistics.settle()
     sae = statistics.sae
@@ -118,6 +120,7 @@ def write_index(
         "seed": cfg.seed,
         **({"attention_sink": True} if sink else {}),
         **({"planned_tokens": planned} if planned else {}),
+        **({"state_mark": state_mark} if state_mark else {}),
         **({"output_scores": settings()} if scores else {}),
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),

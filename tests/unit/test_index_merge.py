@@ -1,6 +1,7 @@
 """Indexes of other texts, merged into what one pass over all of them writes."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -12,7 +13,15 @@ import torch
 
 from app.cli import main
 from sae_core.bundle import Bundle
-from sae_core.index import Index, IndexConfig, build_index, kept_state, state_file, token_sample
+from sae_core.index import (
+    Index,
+    IndexConfig,
+    build_index,
+    gathered,
+    kept_state,
+    state_file,
+    token_sample,
+)
 from sae_core.index.kept_state import path_of
 from sae_core.index.merge import merge_indexes
 from sae_core.sae import SAE
@@ -62,10 +71,9 @@ def whole(build: Build, texts: list[Path], tmp_path_factory: pytest.TempPathFact
 @pytest.fixture
 def merge(tiny_model: Any, tiny_tokenizer: Any, tiny_sae: SAE) -> Callable[..., Path]:
     def merged(path: Path, indexes: Sequence[Path], **more: Any) -> Path:
-        states = [path_of(index) for index in indexes]
         given = {"output_scores": "off", "sae": tiny_sae} | more
         sae = given.pop("sae")
-        merge_indexes(tiny_model, tiny_tokenizer, sae, states, path, **given)
+        merge_indexes(tiny_model, tiny_tokenizer, sae, indexes, path, **given)
         return path
 
     return merged
@@ -162,7 +170,10 @@ def test_what_cannot_be_merged_is_said(
         assert list(out.parent.iterdir()) == []
 
     def other(name: str, **settings: Any) -> list[Path]:
-        return [parts[0], build(tmp_path / f"{name}.duckdb", texts[1], **settings)]
+        return [
+            parts[0],
+            build(tmp_path / f"{name}.duckdb", texts[1], rows_per_batch=8, **settings),
+        ]
 
     refused(other("a", seed=3, context_size=16), "differ in context_size and seed.")
     refused(other("b", top=19), "cannot be merged: they differ in top.")
@@ -172,10 +183,17 @@ def test_what_cannot_be_merged_is_said(
     refused(parts, "is of other weights of the SAE: build that index again", sae=weights)
     state = path_of(parts[1])
 
-    def with_sink(path: Path) -> None:
-        facts = state_file.read(state)["facts"] | {"attention_sink": True}
-        whole = state_file.read(state) | {"facts": facts}
-        state_file.write(path, whole, state_file.read_marks(state))
+    def changed(**entries: Any) -> Callable[[Path], None]:
+        """Writes the state with other entries; None leaves one out."""
+        whole = state_file.read(state) | entries
+        given = {name: entry for name, entry in whole.items() if entry is not None}
+        return lambda path: state_file.write(path, given, state_file.read_marks(state))
+
+    def without_json(path: Path) -> None:
+        path.write_bytes(path.read_bytes().replace(b'"facts"', b'x"acts"'))
+
+    facts = state_file.read(state)["facts"]
+    [statistics] = state_file.read(state)["statistics"]
 
     for change, sentence in (
         (lambda p: p.write_bytes(p.read_bytes()[:5000]), "is damaged"),
@@ -185,20 +203,103 @@ def test_what_cannot_be_merged_is_said(
             lambda p: state_file.write(p, {}, {"format": kept_state._FORMAT, "version": "0"}),
             "by another version of Jumpscope",
         ),
-        (
-            lambda p: state_file.write(
-                p,
-                state_file.read(state) | {"tokens": torch.zeros(4, dtype=torch.uint8)},
-                state_file.read_marks(state),
-            ),
-            "it lacks some of its tokens",
-        ),
-        (with_sink, "they differ in attention_sink."),
+        (changed(tokens=torch.zeros(4, dtype=torch.uint8)), "it lacks some of its tokens"),
+        (changed(facts=facts | {"attention_sink": True}), "they differ in attention_sink."),
+        (without_json, "is damaged: what it holds cannot be read."),
+        (changed(spool=None), "is damaged: build that index again."),
+        (changed(spool={"length": 5}), "is damaged: "),
+        (changed(tokens=3), "is damaged: build that index again."),
+        (changed(facts=facts | {"text": None}), "is damaged: build that index again."),
+        (changed(token_counts=None), "is damaged: build that index again."),
+        (changed(statistics=[]), "is damaged: build that index again."),
+        (changed(statistics=[statistics | {"sums": {}}]), "is damaged: build that index again."),
     ):
         wrong = Path(shutil.copy(parts[1], tmp_path / "wrong.duckdb"))
         shutil.copy(state, path_of(wrong))
         change(path_of(wrong))
         refused([parts[0], wrong], sentence)
+
+
+class Killed(BaseException):
+    """What nothing between two steps can catch."""
+
+
+def test_no_end_leaves_a_state_beside_another_index(
+    merge: Callable[..., Path],
+    build: Build,
+    texts: list[Path],
+    parts: list[Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whatever fails or is killed: the pair is whole, or is refused."""
+    both, path = SIZES[0] + SIZES[1], tmp_path / "index.duckdb"
+
+    def documents(*indexes: Path) -> int:
+        merge(tmp_path / "again.duckdb", indexes)
+        return Index.open(tmp_path / "again.duckdb").meta["documents"]
+
+    def begin() -> None:
+        shutil.copy(parts[0], path)
+        shutil.copy(path_of(parts[0]), path_of(path))
+
+    def full(*_: Any) -> None:
+        raise ValueError("no space left on the disk")
+
+    # Before anything has taken its place: both are the old ones.
+    for module, name in ((state_file, "write"), (gathered, "write_index")):
+        begin()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, lambda *_, **__: full())
+            with pytest.raises(ValueError, match="no space"):
+                merge(path, [path, parts[1]])
+        assert Index.open(path).meta["documents"] == SIZES[0]
+        assert documents(path, parts[1]) == both
+
+    # After the index has, and before its state has.
+    replace_file = os.replace
+
+    def killed_at_state(source: Path, target: Path) -> None:
+        if target == path_of(path):
+            raise Killed
+        replace_file(source, target)
+
+    def killed_removing(_: Path) -> None:
+        raise Killed
+
+    def built(**settings: Any) -> None:
+        build(path, *texts[:2], rows_per_batch=8, **settings)
+
+    for work, module, name, instead in (
+        (lambda: merge(path, [path, parts[1]]), os, "replace", killed_at_state),
+        (built, os, "replace", killed_at_state),
+        (lambda: built(keep_state=False), kept_state, "remove", killed_removing),
+    ):
+        begin()
+        with monkeypatch.context() as patch:
+            patch.setattr(module, name, instead)
+            with pytest.raises(Killed):
+                work()
+        assert Index.open(path).meta["documents"] == both
+        with pytest.raises(ValueError, match="is not the state of the index beside it"):
+            documents(path, parts[2])
+    built()
+    assert documents(path, parts[2]) == sum(SIZES) + 1
+
+
+def test_an_index_is_named_once(
+    merge: Callable[..., Path], parts: list[Path], tmp_path: Path
+) -> None:
+    """By whatever name, and as a copy too."""
+    linked, copied = tmp_path / "linked.duckdb", tmp_path / "copied.duckdb"
+    linked.symlink_to(parts[0])
+    path_of(linked).symlink_to(path_of(parts[0]))
+    shutil.copy(parts[0], copied)
+    shutil.copy(path_of(parts[0]), path_of(copied))
+    for again in (parts[0], linked, copied):
+        with pytest.raises(ValueError, match="are the same index: name it once"):
+            merge(tmp_path / "index.duckdb", [parts[0], parts[1], again])
+    assert not (tmp_path / "index.duckdb").exists()
 
 
 def test_the_command(
@@ -229,6 +330,7 @@ def test_the_command(
     for wrong, sentence in (
         ([str(other)], "--merge joins indexes: name two or more."),
         ([str(other), str(tmp_path)], "to merge: build that index with --keep-state."),
+        ([str(other), str(saes[1])], "are the same index: name it once"),
         ([str(other), str(other), "--corpus", "a.txt"], "--merge reads no corpus"),
         ([str(other), str(other), "--add-output-scores"], "give either --add-output-scores or"),
         ([str(other), str(other), "--sae", "none"], "has no SAE 'none'"),
