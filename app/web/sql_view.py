@@ -51,7 +51,7 @@ def sql(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         return shown
     begun = time.monotonic()
     try:
-        answer = service.sql(workbench, request_of(workbench, query, rows=SHOWN_ROWS))
+        answer = service.sql_on_page(workbench, request_of(workbench, query, rows=SHOWN_ROWS))
     except ValueError as error:
         return shown | {"refused": str(error)}
     files = {kind: address(f"sql.{kind}", sae=in_address, q=asked) for kind in ("csv", "parquet")}

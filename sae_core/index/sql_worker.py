@@ -33,12 +33,17 @@ _GRACE: Final = 2.0
 """Seconds that a query has to stop in before its process ends."""
 _OVERHEAD_MB: Final = 200
 """Megabytes that DuckDB takes beside its own count, and Python for the answer."""
+_NICE: Final = 10
+"""By how much a query's priority is lower than the server's."""
 TIMED_OUT: Final = 3
 """Exit status of a process whose query did not stop."""
 
 
 def main() -> None:
     """Answer the request on stdin."""
+    # The server's own threads go first.
+    if hasattr(os, "nice"):
+        os.nice(_NICE)
     request = json.load(sys.stdin)
     try:
         answer = _answer(request)

@@ -1,13 +1,19 @@
 """The SQL page and its files, as the server makes them; without a script too."""
 
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
 
 import duckdb
 import pytest
 
-from app.engine.workbench import Workbench
+from app.engine.workbench import SQL_AT_ONCE, Workbench
+from app.requests import SqlRequest, parsed
+from app.service import sql_answers
 from app.settings import Settings
+from app.web import sql_view
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.sql_recipes import RECIPES
@@ -82,3 +88,41 @@ def test_who_finds_no_place_is_told(tiny_bundle: Bundle) -> None:
     for _ in range(2):
         busy.sql_places.acquire()
     assert "Other queries are being answered" in ask(busy, address("SELECT 1")).text
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("most", [1, 20])
+def test_few_pages_wait_and_further_ones_are_told_at_once(tiny_bundle: Bundle, most: int) -> None:
+    """Each waiting page holds one of the threads that all pages need."""
+    settings = Settings(device="cpu", check_tokens=0, max_sql_seconds=300.0, max_waiting_sql=most)
+    busy = Workbench(settings, tiny_bundle)
+    for _ in range(SQL_AT_ONCE):
+        busy.sql_places.acquire()
+    waiting = min(most, sql_answers.MOST_WAITING)
+    with ThreadPoolExecutor(waiting + 1) as threads:
+        pages = [
+            threads.submit(sql_view.sql, busy, {"q": f"SELECT {n} AS n"}) for n in range(waiting)
+        ]
+        try:
+            wait_until(lambda: sql_answers.WAITING.count == waiting)
+            for page in ("/sql", "/sql.csv", "/sql.parquet"):
+                refused = ask(busy, address("SELECT 1", page)).text
+                assert "Other queries are being answered" in refused, page
+            # Requests to the endpoint have a queue of their own, and wait for a place all the same.
+            request = parsed(SqlRequest, {"query": "SELECT 7"}, settings)
+            asked = threads.submit(sql_answers.sql, busy, request)
+            assert not any(page.done() for page in pages)
+        finally:
+            for _ in range(SQL_AT_ONCE):
+                busy.sql_places.release()
+        rows = [page.result(120)["answer"]["rows"] for page in pages]
+        assert [row[0]["text"] for [row] in rows] == [str(n) for n in range(waiting)]
+        assert asked.result(120)["rows"] == [[7]]
+    assert sql_answers.WAITING.count == 0
+    assert ask(busy, address("SELECT 1 AS one")).text.count("1 row") == 1
