@@ -10,7 +10,7 @@ taken.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -31,7 +31,7 @@ class BatchTokens:
     x: Float[Tensor, "tokens d_model"]
     """float32."""
     row: Int[Tensor, " tokens"]
-    """Row of the batch, from 0."""
+    """Number of its row, rising; some may be missing, as those that other processes count are."""
     column: Int[Tensor, " tokens"]
     """Place in the row, from 0; those of tokens that do not count are missing."""
     document: Int[Tensor, " tokens"]
@@ -76,6 +76,9 @@ class BatchLists:
         return PlainLists(self._sae)
 
     def _from_arrays(self, tokens: BatchTokens, bar: Tensor | None) -> tuple[Entries, Entries]:
+        # Arrays have a place for each row that is here, and for no other.
+        row = tokens.row.unique_consecutive(return_inverse=True)[1]
+        tokens = replace(tokens, row=row)
         active, near = [], []
         for features, first, part, pre, acts in self._arrays(tokens):
             fired = acts > 0
@@ -119,7 +122,9 @@ class BatchLists:
             first += count
 
     def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor) -> Entries:
-        """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept."""
+        """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept; rows
+        are numbered from 0, none missing.
+        """
         rows, length = int(tokens.row[-1]) + 1, int(tokens.column.max()) + 1
         whole = pre.new_full((len(pre), rows * length), -torch.inf)
         whole[:, tokens.row * length + tokens.column] = pre
@@ -129,12 +134,9 @@ class BatchLists:
         # What is not among the best documents of these rows is not among the best of all.
         starts = tokens.row.diff(prepend=tokens.row.new_full((1,), -1)) > 0
         document = tokens.document[starts].unique(return_inverse=True)[1]
-        present = tokens.row[starts]
         if int(document.max()) + 1 >= self._kept:
             by_document = pre.new_full((len(pre), int(document.max()) + 1), -torch.inf)
-            by_document.scatter_reduce_(
-                1, document.expand(len(pre), -1), largest[:, present], "amax"
-            )
+            by_document.scatter_reduce_(1, document.expand(len(pre), -1), largest, "amax")
             last = by_document.topk(self._kept, dim=1).values[:, -1]
             keep = (largest > bar[:, None]) & (largest >= last[:, None])
         else:

@@ -161,8 +161,8 @@ class FeatureStatistics:
         if self._cfg.near_misses:
             # A list of documents is never harder to enter than the list of rows.
             near_bar = self.best["near_miss", "document"].bar
-        x, row = tokens.x.float(), tokens.row - tokens.row[0]
-        batch = BatchTokens(x=x, row=row, column=tokens.position, document=tokens.document)
+        x = tokens.x.float()
+        batch = BatchTokens(x=x, row=tokens.row, column=tokens.position, document=tokens.document)
         active, near = self._lists.of(batch, near_bar)
 
         self.tokens += len(tokens)

@@ -111,10 +111,12 @@ def test_batches_as_lists_find_the_active_and_the_nearest(
     everything = []
     for number in range(12):
         row = torch.randint(0, 6, (50,), generator=generator).sort().values
-        row = row.unique(return_inverse=True)[1]
+        document = row.unique(return_inverse=True)[1] + 6 * number
+        # Of many processes: an array with a place for each row between these would not fit.
+        row = row << 40
         column = torch.arange(50)
         x = torch.randn(50, d_model, generator=generator)
-        tokens = BatchTokens(x=x, row=row, column=column, document=row + 6 * number)
+        tokens = BatchTokens(x=x, row=row, column=column, document=document)
         active, near = lists.of(tokens, best.bar)
         acts = sae.encode(x).T
         dense = torch.zeros_like(acts)
