@@ -122,8 +122,8 @@ class BatchLists:
             first += count
 
     def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor) -> Entries:
-        """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept; rows
-        are numbered from 0, none missing.
+        """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept;
+        rows are numbered from 0, none missing.
         """
         rows, length = int(tokens.row[-1]) + 1, int(tokens.column.max()) + 1
         whole = pre.new_full((len(pre), rows * length), -torch.inf)
