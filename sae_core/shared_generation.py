@@ -8,6 +8,10 @@ the rounding of a product of more rows: 1e-5 of an activation in float32.
 
 There is no thread for it. Whoever needs a token that is not there runs the next forward for all,
 and the others find theirs when it is done.
+
+Leaving waits for nobody: a generator that nobody holds any more is closed wherever the garbage
+collector finds it, also in the thread that is running a forward, or one that holds the model's
+lock. Nothing further is begun for who has left; what is being computed for all may end first.
 """
 
 import threading
@@ -43,11 +47,12 @@ class SharedGeneration:
     def __init__(self, lm: SplicedLM, most_bytes: int | None = None) -> None:
         self._lm, self._most_bytes = lm, most_bytes
         self._changed = threading.Condition()
-        self._members: list[_Member] = []
-        self._running: list[_Member] = []
-        """Those whose next token is being made now."""
+        # Somebody may leave between any two steps of the code below, even in this thread with
+        # `_changed` held. So these are dicts, to be changed by one step that asks for nothing, and
+        # only copies are gone through.
+        self._members: dict[_Member, None] = {}
         self._is_led = False
-        # Only whoever leads touches these.
+        # Only whoever leads touches these, or who leaves while nobody does.
         self._cache: Any = None
         self._laid: list[_Member] = []
         """Whose rows are in the cache."""
@@ -110,7 +115,7 @@ class SharedGeneration:
     def _join(self, member: "_Member") -> None:
         with self._changed:
             self._changed.wait_for(lambda: not self._members or self._has_room(member))
-            self._members.append(member)
+            self._members[member] = None
 
     def _has_room(self, member: "_Member") -> bool:
         """Whether the keys and values of all fit, each row as long as the longest may become."""
@@ -120,14 +125,20 @@ class SharedGeneration:
         return self._most_bytes is None or needed <= self._most_bytes
 
     def _leave(self, member: "_Member") -> None:
-        """Be gone when this returns: nothing is computed for it any more."""
+        """Have nothing further begun for a member. What is being computed may end after this."""
         with self._changed:
             member.is_gone = True
-            self._changed.wait_for(lambda: member not in self._running)
-            self._members.remove(member)
-            if not self._members:
-                self._cache, self._laid = None, []
+            if not self._is_led:
+                self._drop_gone()
             self._changed.notify_all()
+
+    def _drop_gone(self) -> None:
+        """Forget who has left. The caller holds `_changed`, and nobody leads."""
+        for each in list(self._members):
+            if each.is_gone:
+                self._members.pop(each, None)
+        if not self._members:
+            self._cache, self._laid = None, []
 
     def _next(self, member: "_Member") -> tuple[GenerationStep, _Tallies] | None:
         """A member's next step, which it makes for all if nobody does; None after the last."""
@@ -141,13 +152,14 @@ class SharedGeneration:
                 if member.is_over:
                     return None
                 self._is_led = True
-                going = [m for m in self._members if not (m.is_over or m.is_gone)]
-                self._running = list(going)
+                going = [m for m in list(self._members) if not (m.is_over or m.is_gone)]
             try:
                 self._lead(going)
             finally:
                 with self._changed:
-                    self._is_led, self._running = False, []
+                    # In this order: who leaves between the two is dropped by their own thread.
+                    self._is_led = False
+                    self._drop_gone()
                     self._changed.notify_all()
 
     @torch.no_grad()
@@ -173,6 +185,10 @@ class SharedGeneration:
         """Read the tokens that have been drawn, one for each row."""
         lm, self._at_work = self._lm, None
         with lm.lock, ExitStack() as stack:
+            # Others may have held the lock for long.
+            going = [each for each in going if not each.is_gone]
+            if not going:
+                return
             for each in going:
                 with self._work_of(each):
                     each.prepare()
