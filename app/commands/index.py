@@ -42,13 +42,18 @@ class BuildIndex(IndexConfig):
         if not (self.add_output_scores or self.merge):
             super()._check_corpus()
         elif self.corpus:
-            option = "--merge" if self.merge else "--add-output-scores"
-            raise ValueError(f"{option} reads no corpus: leave --corpus out.")
+            raise ValueError(f"{self._option()} reads no corpus: leave --corpus out.")
         if len(self.merge) == 1:
             raise ValueError("--merge joins indexes: name two or more.")
 
+    def _option(self) -> str:
+        """What is asked for in place of a corpus."""
+        return "--merge" if self.merge else "--add-output-scores"
+
     def execute(self) -> str | None:
         """Read, write, and say what was written; of several processes the first one says it."""
+        if (self.add_output_scores or self.merge) and _processes() > 1:
+            raise ValueError(f"{self._option()} is the work of one process: leave torchrun out.")
         if self.add_output_scores:
             return self._add()
         if self.merge:
@@ -88,6 +93,11 @@ class BuildIndex(IndexConfig):
             output_scores=self.output_scores,
         )
         return to_json(result) if self.json else _table(result, ("tokens", "documents", "bytes"))
+
+
+def _processes() -> int:
+    """How many torchrun has started."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "RANK" in os.environ else 1
 
 
 @contextmanager

@@ -337,3 +337,17 @@ def test_the_command(
     ):
         assert main([*merged, *wrong]) == 2
         assert sentence in capsys.readouterr().err
+
+
+def test_several_processes_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each of which would do all of the work, and write the same file."""
+    # As torchrun sets them; whoever waited for the others would find nobody.
+    for name, value in (("RANK", "1"), ("LOCAL_RANK", "1"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    bundle = ["index", "--bundle", str(tmp_path / "none")]
+    for option in (["--merge", "a", "b"], ["--add-output-scores"]):
+        assert main([*bundle, *option]) == 2
+        said = f"{option[0]} is the work of one process: leave torchrun out."
+        assert said in capsys.readouterr().err
