@@ -49,8 +49,8 @@ class CheckpointSAEs:
         with self._spacing.writing():
             try:
                 self._write(stage, trainers, facts)
-            except (ValueError, torch.OutOfMemoryError) as error:
-                log.warning("going on without the features of this checkpoint: %s", error)
+            except Exception as error:  # of files, DuckDB or the device: none is worth the run
+                _report("going on without the features of this checkpoint", error)
             finally:
                 shutil.rmtree(stage, ignore_errors=True)
 
@@ -92,19 +92,30 @@ def index(cfg: TrainConfig, model: Any, tokenizer: Any, folders: Sequence[Path])
 
 def renew_indexes(cfg: TrainConfig, model: Any, tokenizer: Any, folders: Sequence[Path]) -> None:
     """After a run: the indexes of its checkpoints become those of what it ended with; indexes of
-    the same weights, and folders without one, stay as they are.
+    the same weights, and folders without one, stay as they are. What goes wrong is logged.
     """
-    outdated = [
-        folder
-        for folder in folders
-        if (folder / INDEX_FILE).is_file()
-        and gives_way(
-            folder / INDEX_FILE, cfg.run.index_tokens, load_sae(folder).cfg.metadata["content_hash"]
-        )
-    ]
-    if not outdated or not cfg.run.index_tokens:
+    if not cfg.run.index_tokens:
         return
     try:
-        index(cfg, model, tokenizer, outdated)
-    except (ValueError, torch.OutOfMemoryError) as error:
-        log.warning("the indexes of the last checkpoint stay, of other weights: %s", error)
+        outdated = [
+            folder
+            for folder in folders
+            if (folder / INDEX_FILE).is_file()
+            and gives_way(
+                folder / INDEX_FILE,
+                cfg.run.index_tokens,
+                load_sae(folder).cfg.metadata["content_hash"],
+            )
+        ]
+        if outdated:
+            index(cfg, model, tokenizer, outdated)
+    except Exception as error:  # as above: the run has ended well
+        _report("the indexes of the last checkpoint stay, of other weights", error)
+
+
+def _report(what: str, error: Exception) -> None:
+    """Log an error: a known one's sentence, and of another where it is from."""
+    if isinstance(error, ValueError | torch.OutOfMemoryError):
+        log.warning("%s: %s", what, error)
+    else:
+        log.warning("%s: %s: %s", what, type(error).__name__, error, exc_info=error)

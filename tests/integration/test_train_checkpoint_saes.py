@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -109,21 +110,38 @@ def test_the_weights_are_those_of_a_run_without_them(cfg: TrainConfig, tmp_path:
     assert not list((tmp_path / "without").glob("saes/*/index.duckdb"))
 
 
+@pytest.mark.parametrize(
+    "kind", [ValueError, OSError, duckdb.IOException, RuntimeError, torch.OutOfMemoryError]
+)
 def test_what_goes_wrong_with_them_does_not_end_the_run(
-    cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: type[Exception],
+    cfg: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     build, calls = checkpoint_saes.build_indexes, []
 
-    def full_at_the_second(*args: Any, **named: Any) -> Any:
+    def failing_after_the_first(*args: Any, **named: Any) -> Any:
         calls.append(1)
-        if len(calls) == 2:
-            raise ValueError("no space left on the disk: free some and run again.")
+        if len(calls) > 1:
+            raise kind("no space left")
         return build(*args, **named)
 
-    monkeypatch.setattr(checkpoint_saes, "build_indexes", full_at_the_second)
+    monkeypatch.setattr(checkpoint_saes, "build_indexes", failing_after_the_first)
     seen = watched(monkeypatch, Path(cfg.out))
     with caplog.at_level(logging.WARNING):
         assert len(train(cfg)) == 2
     # The first checkpoint's stay, weights and index.
     assert [(step, amiss) for step, _, amiss in seen] == [(20, ""), (20, "")]
-    assert "going on without the features of this checkpoint: no space left" in caplog.text
+    for what in ("going on without the features of this checkpoint", "the indexes of the last"):
+        assert any(what in line and "no space left" in line for line in caplog.messages)
+    assert not (Path(cfg.out) / STAGE).exists()
+
+
+def test_a_stop_among_them_ends_the_run(cfg: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint_saes, "build_indexes", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(cfg)
