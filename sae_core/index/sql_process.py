@@ -24,6 +24,8 @@ class QueryLimits:
     """Rows that are answered; what is beyond them is left out, and that is said."""
     seconds: float
     megabytes: int
+    file_megabytes: int = 2000
+    """The largest file that is written, in 10^6 bytes."""
 
 
 def answer_query(path: Path, query: str, limits: QueryLimits) -> dict[str, Any]:
@@ -46,12 +48,15 @@ def _ask(request: dict[str, Any], limits: QueryLimits) -> dict[str, Any]:
         "rows": limits.rows,
         "seconds": limits.seconds,
         "megabytes": limits.megabytes,
+        "file_megabytes": limits.file_megabytes,
     }
     places = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(places)}
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "sae_core.index.sql_worker"],
+            # -P: without it the folder that the server was started in comes first among the places
+            # of modules.
+            [sys.executable, "-P", "-m", "sae_core.index.sql_worker"],
             input=json.dumps(request).encode(),
             capture_output=True,
             env=environment,
@@ -85,6 +90,11 @@ def _met(limit: str, limits: QueryLimits) -> str:
     if limit == "memory":
         return (
             f"This query needs more than {limits.megabytes:,} MB of memory: select fewer rows or "
+            "columns."
+        )
+    if limit == "file":
+        return (
+            f"This file would be larger than {limits.file_megabytes:,} MB: select fewer rows or "
             "columns."
         )
     return "This answer is too large to show: select fewer columns, or a lower LIMIT."

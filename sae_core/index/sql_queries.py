@@ -19,6 +19,9 @@ from sae_core.index.schema import attach_for_queries
 from sae_core.index.views import VIEWS, FeatureFunctions, create_views
 
 EXAMPLE: Final = "SELECT feature, signature FROM features LIMIT 10"
+TOO_DEEP: Final = (
+    "This query is nested too deeply: use fewer brackets, or fewer terms in a row of operators."
+)
 
 _TABLE_FUNCTIONS: Final = frozenset({"range", "generate_series", "unnest"})
 _REFUSED_FUNCTIONS: Final = re.compile(
@@ -95,7 +98,10 @@ def check_query(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     if statements[0].named_parameters:
         raise QueryError("A query has no parameters here: write the values in their places.")
     [(serialized,)] = connection.execute("SELECT json_serialize_sql(?)", [query]).fetchall()
-    tree = json.loads(serialized)
+    try:
+        tree = json.loads(serialized)
+    except RecursionError as error:
+        raise QueryError(TOO_DEEP) from error
     if tree["error"]:
         raise QueryError("This kind of query is not offered here: use SELECT.")
     nodes = list(_nodes(tree))
@@ -171,6 +177,11 @@ def _shown(name: str) -> str:
     return f"“{short}”"
 
 
+def _spaced(text: str) -> str:
+    """The text with a space for each character that is one."""
+    return re.sub(r"\s", " ", text)
+
+
 def told(error: Exception, query: str) -> str:
     """DuckDB's complaint about a query as one line, with line and column where they are known."""
     text = str(error)
@@ -182,18 +193,24 @@ def told(error: Exception, query: str) -> str:
     place = _PLACE.search(text)
     sentence = _KIND.sub("", text.partition("\n\nLINE ")[0])
     sentence = " ".join(sentence.split()).rstrip(".")
-    if place:
+    lines = query.split("\n")
+    if place and int(place[1]) <= len(lines):
         line, column = int(place[1]), len(place[3]) - len(f"LINE {place[1]}: ") + 1
         shown = place[2].removeprefix("...").removesuffix("...")
-        lines = query.split("\n")
-        if line <= len(lines) and place[2].startswith("..."):
-            column += lines[line - 1].find(shown) - 3
-        return f"Line {line}, column {column}: {sentence}."
+        at = _spaced(lines[line - 1]).find(_spaced(shown).rstrip())
+        if place[2].startswith("..."):
+            column += at - 3
+        # Else it is a place in a query that DuckDB has made of this one.
+        if at >= 0:
+            return f"Line {line}, column {column}: {sentence}."
+    if place:
+        return f"{sentence}."
     # Of names that are not there DuckDB does not say where they stand.
     named = _NAMED.search(sentence)
-    at = query.find(named[1] or named[2]) if named else -1
-    if at >= 0:
-        before = query[:at]
-        line, column = before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+    name = re.escape(named[1] or named[2]) if named else ""
+    word = re.search(rf"(?<!\w){name}(?!\w)", query) if name else None
+    if word:
+        before = query[: word.start()]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         return f"Line {line}, column {column}: {sentence}."
     return f"{sentence}."

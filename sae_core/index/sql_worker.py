@@ -13,6 +13,7 @@ the result is to be a file, `file` and `format`. The answer: `columns`, `rows` a
 
 import contextlib
 import datetime
+import errno
 import json
 import math
 import os
@@ -24,7 +25,7 @@ from typing import Any, Final
 
 import duckdb
 
-from sae_core.index.sql_queries import QueryError, check_query, relation, told
+from sae_core.index.sql_queries import TOO_DEEP, QueryError, check_query, relation, told
 from sae_core.index.store import Index
 
 LARGEST_ANSWER: Final = 8_000_000
@@ -33,6 +34,8 @@ _GRACE: Final = 2.0
 """Seconds that a query has to stop in before its process ends."""
 _OVERHEAD_MB: Final = 200
 """Megabytes that DuckDB takes beside its own count, and Python for the answer."""
+_DEEPEST: Final = 100
+"""Levels of a value: whoever reads the answer has a stack too."""
 _NICE: Final = 10
 """By how much a query's priority is lower than the server's."""
 TIMED_OUT: Final = 3
@@ -51,17 +54,25 @@ def main() -> None:
         answer = {"problem": str(error), "limit": ""}
     except MemoryError:
         answer = {"problem": "", "limit": "memory"}
+    except RecursionError:
+        answer = {"problem": TOO_DEEP, "limit": ""}
     sys.stdout.write(json.dumps(answer, allow_nan=False))
     sys.stdout.flush()
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    index, query = Index.open(request["index"]), request["query"]
+    query = request["query"]
     written = Path(request["file"]) if "file" in request else None
-    connection = index.query_connection(memory_mb=request["megabytes"], writes=written)
+    try:
+        index = Index.open(request["index"])
+        connection = index.query_connection(memory_mb=request["megabytes"], writes=written)
+    except ValueError as error:
+        # Whoever asks has it open: it was replaced or removed meanwhile.
+        raise QueryError(str(error)) from error
     with contextlib.closing(connection):
         check_query(connection, query)
         _limit_memory(request["megabytes"] + _OVERHEAD_MB)
+        _limit_file(request["file_megabytes"])
         with _limited_time(connection, request["seconds"]):
             try:
                 return _selected(connection, query, request["rows"], written, request)
@@ -70,6 +81,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
             except duckdb.OutOfMemoryException:
                 return {"problem": "", "limit": "memory"}
             except duckdb.Error as error:
+                if written is not None and os.strerror(errno.EFBIG) in str(error):
+                    return {"problem": "", "limit": "file"}
                 raise QueryError(told(error, query)) from error
 
 
@@ -129,8 +142,23 @@ def _limit_memory(megabytes: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (most, most))
 
 
-def _plain(value: Any) -> Any:
-    """A value as JSON has it: what is not finite becomes null, bytes hexadecimal digits."""
+def _limit_file(megabytes: int) -> None:
+    """Let no file grow beyond so much, where the system can; Python ignores the signal of it."""
+    try:
+        import resource
+    except ImportError:
+        return  # Windows
+    most = megabytes * 10**6
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    """A value as JSON has it: what is not finite becomes null, bytes hexadecimal digits.
+
+    RecursionError for one that holds more than `_DEEPEST` values in each other.
+    """
+    if depth > _DEEPEST:
+        raise RecursionError
     match value:
         case None | bool() | str():
             return value
@@ -142,9 +170,9 @@ def _plain(value: Any) -> Any:
         case bytes():
             return value.hex(" ").upper()
         case dict():
-            return {str(key): _plain(item) for key, item in value.items()}
+            return {str(key): _plain(item, depth + 1) for key, item in value.items()}
         case list() | tuple():
-            return [_plain(item) for item in value]
+            return [_plain(item, depth + 1) for item in value]
         case datetime.date() | datetime.time():
             return value.isoformat()
     return str(value)

@@ -1,14 +1,18 @@
 """A query has a process of its own and limits that hold; answers and files are what it selects."""
 
 import csv
+import io
+import json
+import os
 import threading
 from pathlib import Path
+from typing import Literal
 
 import duckdb
 import psutil
 import pytest
 
-from sae_core.index import Index
+from sae_core.index import Index, sql_worker
 from sae_core.index.sql_process import QueryLimits, answer_query, write_query
 from sae_core.index.sql_queries import QueryError
 
@@ -112,3 +116,62 @@ def test_files_hold_what_is_selected(tiny_index: Path, tmp_path: Path) -> None:
     assert sorted((int(a), int(b), text) for a, b, text in rows) == sorted(expected)
     write_query(tiny_index, query, LIMITS, folder / "few.csv", "csv")
     assert len((folder / "few.csv").read_text(encoding="utf-8").splitlines()) >= 10
+
+
+def test_modules_of_the_folder_that_the_server_was_started_in_are_not_run(
+    tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("random", "json", "duckdb", "sae_core"):
+        (tmp_path / f"{name}.py").write_text("open('was-run', 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    assert answer_query(tiny_index, "SELECT 1", LIMITS)["rows"] == [[1]]
+    assert not (tmp_path / "was-run").exists()
+
+
+@pytest.mark.parametrize(
+    ("query", "levels"), [("SELECT {}1{}", 450), ("SELECT {}1{} FROM features", 150)]
+)
+def test_values_in_values_are_refused_in_one_sentence(
+    tiny_index: Path, query: str, levels: int
+) -> None:
+    with pytest.raises(QueryError, match="nested too deeply"):
+        answer_query(tiny_index, query.format("[" * levels, "]" * levels), LIMITS)
+
+
+def test_an_index_that_is_gone_or_damaged_meanwhile_is_said(
+    tiny_index: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(QueryError, match="there is no index"):
+        answer_query(tmp_path / "gone.duckdb", "SELECT 1", LIMITS)
+    damaged = tmp_path / "damaged.duckdb"
+    damaged.write_bytes(tiny_index.read_bytes()[:5000])
+    with pytest.raises(QueryError, match="is damaged or no index"):
+        answer_query(damaged, "SELECT 1", LIMITS)
+
+
+def test_a_query_goes_after_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lowered: list[int] = []
+    monkeypatch.setattr(os, "nice", lowered.append, raising=False)
+    request = {"index": str(tmp_path / "gone"), "query": "", "megabytes": 1}
+    monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
+    sql_worker.main()
+    assert "there is no index" in json.loads(capsys.readouterr().out)["problem"]
+    assert len(lowered) == 1
+    assert lowered[0] > 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the system has no limit of a file's size")
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_file_has_a_largest_size(
+    tiny_index: Path, tmp_path: Path, kind: Literal["csv", "parquet"]
+) -> None:
+    limits = QueryLimits(rows=10**6, seconds=60.0, megabytes=256, file_megabytes=1)
+    query = "SELECT md5(range::VARCHAR) AS a FROM range({})"
+    file = tmp_path.resolve() / f"rows.{kind}"
+    write_query(tiny_index, query.format(20_000), limits, file, kind)
+    assert 0 < file.stat().st_size < 10**6
+    with pytest.raises(QueryError, match="larger than 1 MB: select fewer rows"):
+        write_query(tiny_index, query.format(100_000), limits, file.with_stem("large"), kind)
+    assert all(each.stat().st_size <= 10**6 for each in file.parent.iterdir())

@@ -1,6 +1,7 @@
 """Queries that anybody may send: they read the views and reach nothing else, whatever they try."""
 
 import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import duckdb
 import pytest
 
 from sae_core.index import Index
-from sae_core.index.sql_queries import QueryError, check_query, relation
+from sae_core.index.sql_queries import QueryError, check_query, relation, told
 from sae_core.index.views import VIEWS
 
 ESCAPES = {
@@ -246,3 +247,44 @@ def test_a_mistake_names_its_place(
     with pytest.raises(QueryError) as refused:
         asked()
     assert str(refused.value).startswith(place)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT signature::INTEGER FROM features",
+        "SELECT title::INTEGER\nFROM feature_contexts",
+        "SELECT\n  feature,\n\ttokens['x']\nFROM feature_contexts",
+        "FROM neighbours WHERE feature = 'abc'",
+        "SELECT DATE 'abc'",
+        "SELECT 1,\n  'é日本',\n 'a'::INTEGER\nFROM features",
+        "SELECT xnope, nope FROM (SELECT 1 AS xnope)",
+    ],
+)
+def test_a_place_is_one_in_the_query_or_is_left_out(
+    connection: duckdb.DuckDBPyConnection, query: str
+) -> None:
+    """DuckDB counts lines of the query that it has made of this one."""
+    with pytest.raises((QueryError, duckdb.Error)) as refused:
+        relation(connection, query).limit(11).fetchall()
+    sentence = str(refused.value)
+    if isinstance(refused.value, duckdb.Error):
+        sentence = told(refused.value, query)
+    place = re.match(r"Line (\d+), column (\d+): ", sentence)
+    if place is None:
+        assert "Line " not in sentence
+        return
+    line = query.split("\n")[int(place[1]) - 1]
+    assert line[int(place[2]) - 1 :].startswith(("nope", "'abc'", "tokens['x']"))
+
+
+def test_too_many_terms_are_refused_in_one_sentence(
+    connection: duckdb.DuckDBPyConnection,
+) -> None:
+    for query in (
+        "SELECT " + " + ".join(["1"] * 900),
+        "SELECT " + " || ".join(["signature"] * 900) + " FROM features",
+        "SELECT " + "NOT " * 900 + "true",
+    ):
+        with pytest.raises(QueryError, match="nested too deeply"):
+            check_query(connection, query)
