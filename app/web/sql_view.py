@@ -1,5 +1,6 @@
 """What the SQL page shows: a query, recipes, the views' columns, and the rows of an answer."""
 
+import json
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -80,7 +81,7 @@ def answer_page(answer: Mapping[str, Any], in_address: str) -> dict[str, Any]:
         ]
         if coloured is not None:
             tokens, activations = (row[place] for place in coloured)
-            if tokens and activations and len(tokens) == len(activations):
+            if _makes_heat_map(tokens, activations):
                 cells[coloured[0]] = {
                     "kind": "heat",
                     "tokens": tokens,
@@ -112,6 +113,13 @@ def _coloured(columns: Sequence[Mapping[str, str]]) -> tuple[int, int] | None:
     return (pair[0], pair[1]) if types == ("VARCHAR[]", "DOUBLE[]") else None
 
 
+def _makes_heat_map(tokens: Any, activations: Any) -> bool:
+    """Whether there is an activation for each token, none of either is NULL, and there are some."""
+    if not tokens or not activations or len(tokens) != len(activations):
+        return False
+    return not any(each is None for each in (*tokens, *activations))
+
+
 def _is_numeric(kind: str) -> bool:
     return kind.partition("(")[0] in (*_WHOLE, *_FRACTIONS)
 
@@ -133,7 +141,10 @@ def _cell(column: Mapping[str, str], value: Any, in_address: str) -> Cell:
     if kind == "VARCHAR" and name == "text":
         return {"kind": "text", "text": token_text(_short(value))}
     if isinstance(value, list) and name == "tokens" and kind == "VARCHAR[]":
-        return {"kind": "tokens", "tokens": [quoted(each) for each in value[:LONGEST_CELL]]}
+        shown = [None if each is None else quoted(each) for each in value[:LONGEST_CELL]]
+        return {"kind": "tokens", "tokens": shown}
+    if isinstance(value, list | dict):
+        return {"kind": "plain", "text": _short(json.dumps(value, ensure_ascii=False))}
     return {"kind": "plain", "text": _short(str(value))}
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from urllib.parse import urlencode
 
+import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from sae_core.index.sql_recipes import RECIPES
@@ -47,6 +48,21 @@ def test_a_mistake_names_its_place_and_can_be_corrected(site: Site, opened: Open
     page.get_by_role("button", name="Run").click()
     expect(page.locator("#count")).to_contain_text("1 row", timeout=LONG)
     expect(page.get_by_role("alert")).to_have_count(0)
+
+
+@pytest.mark.parametrize("width", [380, 1024, 1600])
+def test_a_refusal_stands_right_under_the_query(site: Site, opened: Opened, width: int) -> None:
+    page = opened(f"{site.url}/sql?{urlencode({'q': 'DROP TABLE features'})}")
+    page.set_viewport_size({"width": width, "height": 900})
+    said = page.get_by_role("alert")
+    expect(said).to_contain_text("only read")
+    placed = [page.locator("#sql"), said, page.locator(".recipes"), page.locator(".views")]
+    boxes = [part.bounding_box() for part in placed]
+    form, refusal, recipes, views = (box for box in boxes if box is not None)
+    assert 0 <= refusal["y"] - (form["y"] + form["height"]) < 60
+    assert refusal["y"] + refusal["height"] <= recipes["y"]
+    beside = views["x"] >= form["x"] + form["width"]
+    assert beside == (width > 900)
 
 
 def test_a_file_is_downloaded(site: Site, opened: Opened) -> None:

@@ -1,5 +1,7 @@
 """The SQL page and its files, as the server makes them; without a script too."""
 
+import html
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -55,6 +57,39 @@ def test_tokens_with_activations_are_a_heat_map(workbench: Workbench) -> None:
     query = "SELECT tokens, activations FROM feature_contexts WHERE feature = 5 AND rank = 1"
     page = Document(ask(workbench, address(query)).text)
     assert page.all("div", **{"class": "tokens"})
+
+
+@pytest.mark.parametrize(
+    ("query", "shown"),
+    [
+        ("['a', 'b'] AS tokens, [1.0, NULL]::DOUBLE[] AS activations", ["“a”", "“b”"]),
+        ("['a', NULL] AS tokens, [1.0, 2.0]::DOUBLE[] AS activations", ["“a”", "NULL"]),
+        ("['a', 'b'] AS tokens, ['nan'::DOUBLE, 1] AS activations", ["“a”", "“b”"]),
+        ("['a', 'b'] AS tokens, NULL::DOUBLE[] AS activations", ["“a”", "“b”"]),
+        ("NULL::VARCHAR[] AS tokens, [1.0]::DOUBLE[] AS activations", ["NULL"]),
+        ("[]::VARCHAR[] AS tokens, []::DOUBLE[] AS activations", []),
+        ("['a', NULL] AS tokens", ["“a”", "NULL"]),
+        ("[NULL]::VARCHAR[] AS tokens", ["NULL"]),
+        ("[1, NULL] AS x", ["[1, null]"]),
+        ("{'a': NULL, 'b': [NULL, 'é']} AS x", ['{"a": null, "b": [null, "é"]}']),
+        ("[[NULL, true]] AS tokens", ["[[null, true]]"]),
+        ("NULL AS text, NULL AS token, NULL AS feature", ["NULL"] * 3),
+    ],
+)
+def test_null_is_drawn_wherever_it_stands(
+    workbench: Workbench, query: str, shown: list[str]
+) -> None:
+    answer = ask(workbench, address(f"SELECT {query}"))
+    assert answer.status_code == 200
+    page = Document(answer.text)
+    assert not page.all("div", **{"class": "tokens"})
+    cells = html.unescape(re.sub(r"<[^>]*>", "", answer.text.partition("<tbody>")[2]))
+    cells = cells.partition("Recipes")[0]
+    for each in shown:
+        assert each in cells
+        cells = cells.replace(each, "", 1)
+    assert "NULL" not in cells
+    assert "None" not in cells
 
 
 def test_markup_in_a_result_is_text(workbench: Workbench) -> None:
