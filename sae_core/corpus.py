@@ -6,7 +6,7 @@ by DuckDB as a stream.
 
 import glob
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,8 +123,9 @@ def data_set_of(path: str) -> DataSetId | None:
 
 def documents(
     paths: Sequence[str], *, skip: int = 0, options: TextOptions | None = None
-) -> Iterator[Document]:
-    """Stream the documents of a corpus in file and row order, leaving out the first `skip`.
+) -> Generator[Document, None, int]:
+    """Stream the documents of a corpus in file and row order, leaving out the first `skip`; returns
+    how many there are, those without text too.
 
     Texts are `normalised`. `title`, `source` and `license` are "" where a file has no such column.
     Raises ValueError with one sentence for a missing, unreadable or text-less file.
@@ -136,6 +137,7 @@ def documents(
             if number >= skip and text:
                 yield Document(number, text, title, source, licence, messages)
             number += 1
+    return number
 
 
 _Passage = tuple[str, Sequence[Turn], Sequence[str]]

@@ -17,12 +17,15 @@ SIZES = (17, 5, 11)
 
 def make_parts(folder: Path) -> list[Path]:
     """Three corpora of unlike sizes; the second has a source of its own, and the third brings a
-    document of the first once more.
+    document of the first once more. The first two end with documents without text, which count
+    among the numbers of documents.
     """
     paths = []
     texts = [tiny.tiny_documents(count, seed) for seed, count in enumerate(SIZES)]
     texts[1][2]["source"] = "diaries"
     texts[2].append(texts[0][3])
+    for documents in texts[:2]:
+        documents += 2 * [documents[0] | {"text": ""}]
     for n, documents in enumerate(texts):
         paths.append(folder / f"part{n}.jsonl")
         paths[-1].write_text("".join(json.dumps(each) + "\n" for each in documents))

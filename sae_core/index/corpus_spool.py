@@ -50,6 +50,16 @@ class Spool:
         """Of each document, an int64."""
         self.sources: list[str] = []
         self._source_index: dict[str, int] = {}
+        self.corpus_documents = 0
+        """Documents in the corpus, those without text too, once all have been looked at."""
+        self.whole_documents = 0
+        """The same, once all their rows have been taken."""
+
+    @property
+    def documents_read(self) -> int:
+        """How many documents of the corpus have been read, those without text too."""
+        last = self.documents[-1][0] + 1 if self.documents else 0
+        return max(last, self.whole_documents)
 
     def append(self, rows: Sequence[TokenRow], skip: int) -> None:
         """Remember rows whose first `skip` tokens are BOS."""
@@ -81,10 +91,10 @@ class Spool:
     def absorb(self, state: dict[str, Any], tokens: np.ndarray) -> list[int]:
         """Append another spool, with its tokens; says which of this one's sources its sources are.
 
-        Its documents are numbered on from this one's last.
+        Its documents are numbered on from the last that this one has read.
         """
         sources = [self._source(name) for name in state["sources"]]
-        number = self.documents[-1][0] + 1 if self.documents else 0
+        number = self.documents_read
         before = len(self.documents)
         self.documents += [
             (n + number, title, sources[source], lic)
@@ -96,6 +106,7 @@ class Spool:
         self.row_offset += state["row_offset"].tolist()
         self._file.write(tokens.astype(self._dtype).tobytes())
         self.length += state["length"]
+        self.whole_documents = number + state["documents_read"]
         return sources
 
     def row_sources(self, first: int) -> list[int]:
@@ -129,6 +140,7 @@ class Spool:
             "documents": [list(facts) for facts in self.documents],
             "keys": torch.tensor(self.keys, dtype=torch.int64),
             "sources": list(self.sources),
+            "documents_read": self.documents_read,
         }
 
     def load(self, state: dict[str, Any]) -> None:
@@ -148,6 +160,7 @@ class Spool:
         self.documents = [(n, title, source, lic) for n, title, source, lic in state["documents"]]
         self.keys = state["keys"].tolist()
         self.sources = list(state["sources"])
+        self.whole_documents = state["documents_read"]
         self._source_index = {source: i for i, source in enumerate(self.sources)}
 
     def close(self) -> None:
@@ -169,12 +182,13 @@ def corpus_rows(
     cfg: IndexConfig, tokenizer: Any, context_size: int, spool: Spool
 ) -> Iterator[TokenRow]:
     """Rows of the corpus that come after those in the spool."""
-    if not spool.row_document:
-        return token_rows(documents(cfg.corpus, options=cfg.text), tokenizer, context_size)
-    last = spool.documents[-1][0]
-    offset = spool.row_offset[-1]
-    docs = documents(cfg.corpus, skip=last, options=cfg.text)
-    rows = token_rows(docs, tokenizer, context_size)
+    last, offset = (spool.documents[-1][0], spool.row_offset[-1]) if spool.row_document else (0, -1)
+
+    def counted() -> Iterator[Document]:
+        docs = documents(cfg.corpus, skip=last, options=cfg.text)
+        spool.corpus_documents = yield from docs
+
+    rows = token_rows(counted(), tokenizer, context_size)
 
     def seen(row: TokenRow) -> bool:
         return row.document.number == last and row.offset <= offset
@@ -182,10 +196,14 @@ def corpus_rows(
     return itertools.dropwhile(seen, rows)
 
 
-def until(rows: Iterator[TokenRow], tokens: int, have: int, skip: int) -> Iterator[TokenRow]:
-    """Rows until the stream holds at least `tokens` tokens, `have` of which came before."""
+def until(rows: Iterator[TokenRow], tokens: int, spool: Spool, skip: int) -> Iterator[TokenRow]:
+    """Rows until the stream, which goes on from the spool, holds at least `tokens` tokens; at the
+    end of the corpus the spool is told that all of it has been read.
+    """
+    have = spool.length
     for row in rows:
         if have >= tokens:
             return
         have += len(row.ids) - skip
         yield row
+    spool.whole_documents = spool.corpus_documents

@@ -21,7 +21,7 @@ from sae_core.sae import SAE
 log = logging.getLogger(__name__)
 
 STATE_FILE, SPOOL_FILE = "state.pt", "tokens.bin"
-_VERSION = 4
+_VERSION = 5
 # What may change between a run and its continuation.
 _FREE = (
     "bundle", "sae", "model", "corpus", "rows_per_batch", "checkpoint_tokens",

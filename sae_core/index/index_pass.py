@@ -125,7 +125,7 @@ class Pass:
 
     def _batches(self) -> Iterator[TokenBatch]:
         spool = self.gathered.spool
-        rows = until(self._rows, self._cfg.tokens, spool.length, self.gathered.skip)
+        rows = until(self._rows, self._cfg.tokens, spool, self.gathered.skip)
         given = batches(rows, self._tokenizer, self._cfg.rows_per_batch)
         return map(without_first, given) if self.gathered.sink else given
 

@@ -90,7 +90,7 @@ def test_merged_is_what_one_pass_writes(
     assert [row["source"] for row in index.meta["sources"]][-1] == "diaries"
     assert index.feature(tiny.DEAD)["active_tokens"] == 0
     numbers = [row[1] for row in rows_of(whole, "documents")]
-    assert max(numbers) >= sum(SIZES[:2])
+    assert max(numbers) >= sum(SIZES[:2]) + 4
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "index.duckdb",
         "index.state.safetensors",
@@ -141,6 +141,17 @@ def test_output_scores_are_measured_after_the_merge(
 ) -> None:
     path = merge(tmp_path / "index.duckdb", parts[:2], output_scores="on")
     assert Index.open(path).has_output_scores
+
+
+def test_what_was_not_read_of_a_text_has_no_numbers(
+    build: Build, texts: list[Path], tmp_path: Path
+) -> None:
+    """All of so short a corpus is tokenised at once, also where a part is enough."""
+    for tokens, count in ((100, None), (10**6, SIZES[1] + 2)):
+        path = build(tmp_path / "index.duckdb", texts[1], tokens=tokens, rows_per_batch=8)
+        spool = kept_state.read(path)[1]["spool"]
+        assert spool["documents_read"] == (count or spool["documents"][-1][0] + 1)
+        assert count or len(spool["documents"]) < SIZES[1]
 
 
 def test_without_the_option_no_state_is_kept(
