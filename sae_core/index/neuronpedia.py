@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from sae_core.files import atomic_folder
+from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.store import Index
 from sae_core.index.view_files import refuse_existing
 
@@ -23,6 +24,22 @@ BATCH: Final = 256
 """Features of a file."""
 _SITES: Final = {"resid_post": "res", "mlp_out": "mlp", "attn_out": "att"}
 _KINDS: Final = ("features", "activations", "explanations")
+
+
+class _PageKept(Index):
+    """An index for whoever goes through its features in order: a page is unpacked once for all
+    features in it. It is open as long as the index that it is made of.
+    """
+
+    def __init__(self, index: Index) -> None:
+        vars(self).update(vars(index))
+        self._kept: tuple[int, Page] | None = None
+
+    def _page(self, feature: int) -> tuple[Page, int]:
+        number, at = divmod(feature, FEATURES)
+        if self._kept is None or self._kept[0] != number:
+            self._kept = (number, super()._page(feature)[0])
+        return self._kept[1], at
 
 
 def write_neuronpedia(
@@ -40,6 +57,7 @@ def write_neuronpedia(
     if not source or set(source) & set("/\\") or not source.split("-")[0].isdigit():
         raise ValueError(f"{source!r} is no source: name it as 20-gemmascope-res-16k.")
     d_sae = int(meta["d_sae"])
+    pages = _PageKept(index)
     with atomic_folder(out) as folder:
         root = folder / "v1" / model / source
         for kind in _KINDS:
@@ -47,7 +65,7 @@ def write_neuronpedia(
         for batch, first in enumerate(range(0, d_sae, BATCH)):
             lines: dict[str, list[Mapping[str, Any]]] = {kind: [] for kind in _KINDS}
             for feature in range(first, min(first + BATCH, d_sae)):
-                data = index.feature(feature)
+                data = pages.feature(feature)
                 names = {"modelId": model, "layer": source, "index": str(feature)}
                 lines["features"].append(names | _feature(data))
                 lines["activations"] += (names | each for each in _activations(data))
