@@ -14,7 +14,9 @@ collector finds it, also in the thread that is running a forward, or one that ho
 lock. Nothing further is begun for who has left; what is being computed for all may end first.
 """
 
+import math
 import threading
+import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -33,6 +35,9 @@ from sae_core.splice import SplicedLM
 PROMPT_TOKENS: Final = {"cuda": 2048}
 """Tokens of a newcomer's prompt in one forward, for which the others wait."""
 PROMPT_TOKENS_ELSEWHERE: Final = 128
+LOOK_SECONDS: Final = 1.0
+"""Who waits for room looks so often whether there is some: a garbage collection that lets somebody
+leave in the instant between a look and the wait wakes nobody."""
 
 _Tallies = dict[str, EditTally]
 
@@ -40,17 +45,24 @@ _Tallies = dict[str, EditTally]
 class SharedGeneration:
     """Runs what is asked of it from several threads as one batch of a model.
 
-    `most_bytes` bounds its keys and values: who finds no room waits until somebody has left. None
-    is no bound.
+    `most_bytes` bounds its keys and values: before anything is computed for them, those who find no
+    room wait until others have left, in order of arrival and for at most `patience` seconds. Who is
+    alone needs no room. None is no bound.
     """
 
-    def __init__(self, lm: SplicedLM, most_bytes: int | None = None) -> None:
-        self._lm, self._most_bytes = lm, most_bytes
+    def __init__(
+        self, lm: SplicedLM, most_bytes: int | None = None, *, patience: float = math.inf
+    ) -> None:
+        self._lm, self._most_bytes, self._patience = lm, most_bytes, patience
+        self._row_bytes: int | None = None
         self._changed = threading.Condition()
         # Somebody may leave between any two steps of the code below, even in this thread with
         # `_changed` held. So these are dicts, to be changed by one step that asks for nothing, and
         # only copies are gone through.
+        self._waiting: dict[_Member, None] = {}
+        """Those who have found no room yet; who came first is first."""
         self._members: dict[_Member, None] = {}
+        """Those who have room."""
         self._is_led = False
         # Only whoever leads touches these, or who leaves while nobody does.
         self._cache: Any = None
@@ -74,9 +86,9 @@ class SharedGeneration:
         """`sae_core.generation.generate`, together with whatever else is being generated.
 
         `record` says what the edits did up to the step that was given out last. A model whose texts
-        cannot be joined runs each by itself.
+        cannot be joined runs each by itself. ValueError, too, if there is no room for too long.
         """
-        from sae_core.joined_cache import joins
+        from sae_core.joined_cache import ROOM, joins
         from sae_core.prefix_cache import whole_cache
 
         lm = self._lm
@@ -97,13 +109,18 @@ class SharedGeneration:
         run = GenerationRun(lm, list(ids), arms, watch, eos=eos)
         if record is not None:
             record.follow(run.arms, _tallies(run))
-        run.cache = whole_cache(lm.model)
-        most = PROMPT_TOKENS.get(lm.device.type, PROMPT_TOKENS_ELSEWHERE)
-        with torch.no_grad():
-            logits = run.begin(torch.tensor([list(ids)] * len(arms)), most=most)
-        member = _Member(run, Sampler(seeds, temperature, logits.device), logits, max_new_tokens)
-        self._join(member)
+        member = _Member(
+            run,
+            longest=len(ids) + max_new_tokens + ROOM,
+            bytes_of_column=len(arms) * self._bytes_of_token(ids[0]),
+        )
         try:
+            self._wait_for_room(member)
+            run.cache = whole_cache(lm.model)
+            most = PROMPT_TOKENS.get(lm.device.type, PROMPT_TOKENS_ELSEWHERE)
+            with torch.no_grad():
+                logits = run.begin(torch.tensor([list(ids)] * len(arms)), most=most)
+            member.begin(Sampler(seeds, temperature, logits.device), logits, max_new_tokens)
             while (made := self._next(member)) is not None:
                 step, tallies = made
                 if record is not None:
@@ -112,22 +129,59 @@ class SharedGeneration:
         finally:
             self._leave(member)
 
-    def _join(self, member: "_Member") -> None:
+    @torch.no_grad()
+    def _bytes_of_token(self, token: int) -> int:
+        """Bytes of a token's keys and values in one row: as many as those of this one are. 0
+        where there is no bound.
+        """
+        from sae_core.prefix_cache import keys_of, whole_cache
+
+        if self._most_bytes is None:
+            return 0
+        if self._row_bytes is None:
+            lm, cache = self._lm, whole_cache(self._lm.model)
+            with lm.lock:
+                lm.model(
+                    input_ids=torch.tensor([[token]], device=lm.device),
+                    past_key_values=cache,
+                    use_cache=True,
+                    logits_to_keep=1,
+                )
+            pairs = keys_of(cache)
+            self._row_bytes = sum(keys.nbytes + values.nbytes for keys, values in pairs)
+        return self._row_bytes
+
+    def _wait_for_room(self, member: "_Member") -> None:
+        """Be one of the members, after all who came before. ValueError if that takes too long."""
+        deadline = time.monotonic() + self._patience
         with self._changed:
-            self._changed.wait_for(lambda: not self._members or self._has_room(member))
+            self._waiting[member] = None
+            while not (next(iter(self._waiting)) is member and self._has_room(member)):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise ValueError(
+                        "Other people's generations leave no room in memory for this one: try "
+                        "again when they are done, or ask for fewer tokens."
+                    )
+                self._changed.wait(min(left, LOOK_SECONDS))
             self._members[member] = None
+            del self._waiting[member]
+            self._changed.notify_all()  # there may be room for the next as well
 
     def _has_room(self, member: "_Member") -> bool:
-        """Whether the keys and values of all fit, each row as long as the longest may become."""
-        together = [*self._members, member]
+        """Whether the keys and values of all fit, each row as long as the longest may become. They
+        count twice, since they are copied into a new cache when somebody comes or goes.
+        """
+        together = [*list(self._members), member]
         longest = max(each.longest for each in together)
-        needed = sum(each.bytes_of_column for each in together) * longest
-        return self._most_bytes is None or needed <= self._most_bytes
+        needed = 2 * sum(each.bytes_of_column for each in together) * longest
+        return len(together) == 1 or self._most_bytes is None or needed <= self._most_bytes
 
     def _leave(self, member: "_Member") -> None:
         """Have nothing further begun for a member. What is being computed may end after this."""
         with self._changed:
             member.is_gone = True
+            self._waiting.pop(member, None)
             if not self._is_led:
                 self._drop_gone()
             self._changed.notify_all()
@@ -152,7 +206,7 @@ class SharedGeneration:
                 if member.is_over:
                     return None
                 self._is_led = True
-                going = [m for m in list(self._members) if not (m.is_over or m.is_gone)]
+                going = [each for each in list(self._members) if each.is_going]
             try:
                 self._lead(going)
             finally:
@@ -258,22 +312,34 @@ class SharedGeneration:
 class _Member:
     """One run among others, and its steps that nobody has taken yet."""
 
-    def __init__(self, run: GenerationRun, sampler: Sampler, logits: Tensor, left: int) -> None:
-        from sae_core.prefix_cache import keys_of
+    _sampler: Sampler
+    _logits: Tensor
 
-        self.run, self._sampler, self._logits, self._left = run, sampler, logits, left
+    def __init__(self, run: GenerationRun, *, longest: int, bytes_of_column: int) -> None:
+        self.run, self.bytes_of_column = run, bytes_of_column
+        self.longest = longest
+        """Columns that its keys and values may take."""
         self.steps: deque[tuple[GenerationStep, _Tallies]] = deque()
         self.drawn: list[int] = []
         """The next token of each arm, until it has been read."""
-        self.length = run.length
-        """Tokens that have been read; `longest` is how many they may become."""
-        self.longest = run.length + left
-        size = sum(keys.nbytes + values.nbytes for keys, values in keys_of(run.cache))
-        self.bytes_of_column = size // run.length
-        self.is_over = self.is_gone = False
+        self.length = 0
+        """Tokens that have been read."""
+        self._left = 0
+        self.has_begun = self.is_over = self.is_gone = False
         self.error: Exception | None = None
-        self._tallies = _tallies(run)
+        self._tallies: _Tallies = {}
         self._is_prepared = False
+
+    @property
+    def is_going(self) -> bool:
+        """Whether there may be tokens to make for it."""
+        return self.has_begun and not (self.is_over or self.is_gone)
+
+    def begin(self, sampler: Sampler, logits: Tensor, left: int) -> None:
+        """Take part, now that the prompt has been read: `logits [arms, vocab]` after it."""
+        self._sampler, self._logits, self._left = sampler, logits, left
+        self.length, self._tallies = self.run.length, _tallies(self.run)
+        self.has_begun = True
 
     @property
     def column(self) -> Tensor:

@@ -89,7 +89,9 @@ class Engine:
             weights=self._weights,
         )
         free, _ = free_and_total(self.devices)
-        self.generations = SharedGeneration(self.lm, int(free * GENERATION_SHARE))
+        self.generations = SharedGeneration(
+            self.lm, int(free * GENERATION_SHARE), patience=float(settings.max_seconds)
+        )
         """Steering runs, as one batch."""
         self._analyses: OrderedDict[tuple[Any, ...], Analysis] = OrderedDict()
         self._analyses_lock = threading.Lock()

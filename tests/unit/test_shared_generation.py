@@ -223,25 +223,6 @@ def test_threads_share_forwards_and_get_their_own(lm: SplicedLM) -> None:
         assert_alike(results[number], list(generate(lm, **job)))
 
 
-def test_who_finds_no_room_waits_until_somebody_has_left(lm: SplicedLM) -> None:
-    job = job_of(lm, 2, max_new_tokens=6)
-    one = SharedGeneration(lm)
-    going = one.generate(**job)
-    next(going)
-    [member] = one._members
-    shared = SharedGeneration(lm, most_bytes=2 * member.bytes_of_column * member.longest - 1)
-    first = shared.generate(**job)
-    next(first)
-    got: list[Any] = []
-    late = threading.Thread(target=lambda: got.extend(shared.generate(**job)), daemon=True)
-    with rows_of_forwards(lm.model) as rows:
-        late.start()
-        rest = list(first)
-        late.join(timeout=60)
-    assert max(rows) == 2, "the two were never together"
-    assert ids_of(got)[1:] == ids_of(rest)
-
-
 def test_a_model_whose_texts_cannot_be_joined_runs_each_by_itself(
     lm: SplicedLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
