@@ -262,6 +262,17 @@ def test_an_index_of_other_weights_is_refused(
 # Threads
 
 
+def rounded(answer: Any) -> Any:
+    """An answer with its fractions as what pytest compares to 1e-4: people who steer together share
+    products, which are rounded otherwise than those of one.
+    """
+    if isinstance(answer, dict):
+        return {key: rounded(value) for key, value in answer.items()}
+    if isinstance(answer, list):
+        return [rounded(value) for value in answer]
+    return pytest.approx(answer, rel=1e-4, abs=1e-4) if isinstance(answer, float) else answer
+
+
 def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
     texts = [f"{text} {n}" for n, text in enumerate(["The river", "A student", TEXT, "It"])]
     alone = api_of(tiny_bundle)
@@ -275,7 +286,7 @@ def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
         answers = [pool.submit(crowded.prompt_features, text) for text in texts]
         pages = [pool.submit(crowded.feature, n) for n in range(20)]
         assert [answer.result() for answer in answers] == expected
-        assert [run.result() for run in runs] == steered
+        assert [run.result() for run in runs] == rounded(steered)
         assert [page.result()["feature"] for page in pages] == list(range(20))
 
 
