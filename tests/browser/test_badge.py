@@ -128,7 +128,7 @@ def test_what_could_not_be_checked_says_so(
 
 
 @pytest.mark.parametrize("state", ["green", "checking", "failed"])
-@pytest.mark.parametrize("width", [320, 390, 440, 700])
+@pytest.mark.parametrize("width", [320, 390, 420, 440, 441, 700])
 def test_the_badge_takes_no_line_of_its_own(
     opened: Opened, site: Site, width: int, state: str
 ) -> None:
