@@ -43,6 +43,11 @@ def start(
     cfgs: Sequence[TrainConfig], world: int, device: str = "cpu"
 ) -> list[subprocess.Popen[str]]:
     """`world` processes that train `cfgs`, one after another; `device`: that of the settings."""
+    return started(PROGRAM, [json.dumps([asdict(cfg) for cfg in cfgs]), device], world)
+
+
+def started(program: str, arguments: Sequence[str], world: int) -> list[subprocess.Popen[str]]:
+    """`world` processes of a program in Python, as torchrun starts them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -54,10 +59,9 @@ def start(
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world),
     }
-    settings = json.dumps([asdict(cfg) for cfg in cfgs])
     return [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, settings, device],
+            [sys.executable, "-c", program, *arguments],
             env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import httpx
+from gradio_client import Client
 
 from app.endpoints import ENDPOINTS
 from app.server import RunningApp, serve
@@ -79,3 +80,14 @@ async def answer(
             if message["msg"] == "process_completed":
                 return message
     raise AssertionError("the stream ended without an answer")
+
+
+def assert_gradios_client_is_answered(url: str) -> None:
+    """An answer and a stream, by Gradio's own client."""
+    client = Client(url, verbose=False)
+    try:
+        assert client.predict(5, api_name="/feature")["feature"] == 5
+        job = client.submit("The river", [{"feature": 5}], max_new_tokens=5, api_name="/steer")
+        assert job.result()["steered"]
+    finally:
+        client.close()

@@ -1,11 +1,8 @@
 """Indexes that several processes build together are those that one process builds."""
 
 import json
-import os
 import shutil
-import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +15,7 @@ from sae_core.index.index_checkpoint import STATE_FILE, folder_of
 from sae_core.index.kept_state import path_of
 from tests import tiny
 from tests.index_parts import assert_same, make_parts
-
-ROOT = Path(__file__).parents[2]
+from tests.processes import started
 
 # The second run ends without a word at its second checkpoint, as a process that is killed does.
 PROGRAM = """
@@ -53,28 +49,8 @@ with together("cpu"):
 
 
 def start(world: int, runs: list[list[str]]) -> list[subprocess.Popen[str]]:
-    """Processes as torchrun starts them."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
-        "WORLD_SIZE": str(world),
-    }
-    return [
-        subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, json.dumps(runs)],
-            env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(world)
-    ]
+    """`world` processes that index."""
+    return started(PROGRAM, [json.dumps(runs)], world)
 
 
 def test_two_processes_write_what_one_writes_and_one_goes_on_where_two_were_killed(

@@ -8,12 +8,11 @@ from urllib.parse import urljoin, urlsplit
 
 import httpx
 import pytest
-from gradio_client import Client
 
 from app.server import RunningApp
 from sae_core.bundle import Bundle
 from tests.nginx import documented, serving
-from tests.serving import answer, join, listening, running
+from tests.serving import answer, assert_gradios_client_is_answered, join, listening, running
 
 PAGES = ("", "features", "features?q=river", "features?feature=5", "prompt", "steer", "api")
 NAME = "lab.example.org"
@@ -128,13 +127,7 @@ def test_a_stream_arrives_step_by_step_and_a_break_is_noticed(outside: str, app:
 
 
 def test_gradios_client_works_through_it(outside: str) -> None:
-    client = Client(outside, verbose=False)
-    try:
-        assert client.predict(5, api_name="/feature")["feature"] == 5
-        job = client.submit("The river", [{"feature": 5}], max_new_tokens=5, api_name="/steer")
-        assert job.result()["steered"]
-    finally:
-        client.close()
+    assert_gradios_client_is_answered(outside)
 
 
 def test_people_come_by_the_name_that_was_allowed_and_no_other(outside: str) -> None:

@@ -11,11 +11,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from gradio_client import Client
 
 from sae_core.bundle import Bundle
 from tests.nginx import documented, free_port, serving
-from tests.serving import answer, join, listening
+from tests.serving import answer, assert_gradios_client_is_answered, join, listening
 
 READERS = 12
 
@@ -108,13 +107,7 @@ def test_everybody_stays_with_one_replica_and_both_have_readers(site: Site) -> N
 
 
 def test_gradios_client_is_answered(site: Site) -> None:
-    client = Client(site.url, verbose=False)
-    try:
-        assert client.predict(5, api_name="/feature")["feature"] == 5
-        job = client.submit("The river", [{"feature": 5}], max_new_tokens=5, api_name="/steer")
-        assert job.result()["steered"]
-    finally:
-        client.close()
+    assert_gradios_client_is_answered(site.url)
 
 
 def test_readers_of_a_replica_that_ends_go_on_with_the_other(site: Site) -> None:
