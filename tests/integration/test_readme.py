@@ -44,7 +44,8 @@ def commands(page: Path) -> list[str]:
     """Lines after `$ ` in the console blocks of a page."""
     blocks = re.findall(r"^```console\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
     lines = [line[2:] for block in blocks for line in block.splitlines() if line.startswith("$ ")]
-    # Under torchrun the command goes by its module's name.
+    # Variables may stand before a command, and under torchrun it goes by its module's name.
+    lines = [re.sub(r"^(?:[A-Z_]+=\S+ )+", "", line) for line in lines]
     return [re.sub(r"^torchrun .*? -m app\.cli ", "jumpscope ", line) for line in lines]
 
 
