@@ -11,6 +11,7 @@ from app.web import numbers
 from app.web.charts import METRICS, histogram, lines_of, plot
 from app.web.charts.pareto import CURVES, Mark
 from app.web.memory_view import memory_view
+from app.web.number_scales import disagreement, dots, fvu_axis, loss_axis
 from app.web.numbers import count, fixed, number, one_in, percent, signed
 from app.web.templating import address, part
 from sae_core.definitions import HIGH_FREQUENCY
@@ -70,7 +71,7 @@ def overview_page(data: Data, first_sae: str) -> dict[str, Any]:
         "problems": [each for each in (data["model"].get("problem"), row["problem"]) if each],
         "readable": readable,
         "missing": data["missing"],
-        "quality": _quality(data),
+        "quality": _quality(data, row),
         "definitions": data["definitions"],
         "frequencies": _frequencies(data, in_address),
         "loaded": _loaded(row) if readable else [],
@@ -106,23 +107,40 @@ def _site(row: Data) -> str:
     return f"layer {row['layer']} · {row['site']}"
 
 
-def _quality(data: Data) -> dict[str, Any]:
-    """The strip of numbers: those in the SAE's files, else those of the index's text."""
+def _quality(data: Data, row: Data) -> dict[str, Any]:
+    """The strip of numbers, those in the SAE's files, else those of the index's text; the first
+    three stand on a scale where enough is known.
+    """
     measured, index, where = data["measured"], data["index"], "validation text"
     if not measured and index is not None:
         measured, where = {**index["totals"], "tokens": index["tokens"]}, "the index's text"
+    scales = {
+        "l0": dots(measured.get("l0"), row["d_sae"]),
+        "fvu": fvu_axis(
+            measured.get("fvu"), measured.get("l0"), data.get("comparison"), row.get("reads")
+        ),
+        "delta_lm_loss": loss_axis(
+            measured.get("delta_lm_loss"), measured.get("loss_recovered_mean")
+        ),
+    }
     rows = [
         {
+            "key": key,
             "value": write(measured[key]),
             "name": name,
             "definition": str(data["definitions"].get(key, "")),
+            "scale": scales.get(key),
         }
         for key, name, write in _MEASURED
         if measured.get(key) is not None
     ]
     tokens = measured.get("tokens") if rows else None
-    words = f"Measured on {count(tokens)} tokens of {where}." if tokens else ""
-    return {"rows": rows, "words": words, "measured": bool(data["measured"])}
+    return {
+        "scaled": [each for each in rows if each["scale"]],
+        "rows": [each for each in rows if not each["scale"]],
+        "words": f"Measured on {count(tokens)} tokens of {where}." if tokens else "",
+        "measured": bool(data["measured"]),
+    }
 
 
 def _frequencies(data: Data, in_address: str) -> Markup | None:
@@ -163,6 +181,7 @@ def _table(data: Data, first_sae: str) -> dict[str, Any]:
         each for each in _COLUMNS if any(row.get(each[0]) is not None for row in data["saes"])
     ]
     return {
+        "disagreement": disagreement(data["saes"]),
         "heads": [(name, str(data["definitions"].get(key, ""))) for key, name, _ in columns],
         "rows": [
             {
