@@ -3,6 +3,7 @@
 Generation with edits is in `sae_core.generation`.
 """
 
+import copy
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,14 @@ class SplicedLM:
         """Forget the SAE called `name`; ValueError if there is none."""
         self.sae(name)
         del self._saes[name]
+
+    def with_saes(self, saes: Mapping[str, SAE]) -> "SplicedLM":
+        """The same model, tokenizer and lock with other SAEs, which are known to fit: for work on
+        changed ones beside whoever uses this instance.
+        """
+        other = copy.copy(self)
+        other._saes = dict(saes)
+        return other
 
     @property
     def sae_names(self) -> list[str]:

@@ -151,20 +151,20 @@ class Checker:
             result = check_sae(
                 engine.lm,
                 sae,
-                text=self._texts(),
+                text=self.texts(tokens),
                 tokens=tokens,
                 progress=self._background.go_on,
             ).as_dict()
         source = self._bundle.sae_source(name)
         return result | {"sentence": with_source(result["sentence"], source)}
 
-    def _texts(self) -> list[str] | None:
-        """As much of the settings' text as a check needs; None is the text that is shipped."""
+    def texts(self, tokens: int) -> list[str] | None:
+        """As much of the settings' text as `tokens` tokens need; None: the text that is shipped."""
         if not self._settings.check_text:
             return None
         from sae_core.corpus import documents
 
-        texts, missing = [], CHARACTERS * self._settings.check_tokens
+        texts, missing = [], CHARACTERS * tokens
         for document in documents([self._settings.check_text]):
             texts.append(document.text[:missing])
             missing -= len(document.text)

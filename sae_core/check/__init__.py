@@ -4,7 +4,7 @@ docs/check.md explains verdicts, thresholds and conventions.
 """
 
 from sae_core.check.recommended_command import with_source
-from sae_core.check.sae_check import Check, Tried, check, check_sae
+from sae_core.check.sae_check import Check, Tried, check, check_rows, check_sae
 from sae_core.check.saved import CHECK_FILE, save_check, saved_check
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Check",
     "Tried",
     "check",
+    "check_rows",
     "check_sae",
     "save_check",
     "saved_check",

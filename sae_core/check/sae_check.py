@@ -109,7 +109,7 @@ def check_sae(
     that counts, and for an SAE without a site that is as wide as no activation of the model.
     """
     cfg = sae.cfg
-    rows = _rows(lm, cfg, text, tokens)
+    rows = check_rows(lm, cfg, text, tokens)
     # How much is to be read depends on what is found.
     with reported(progress, "checking", None) as report:
         search = ConventionSearch(lm, sae, rows, report)
@@ -141,9 +141,12 @@ def check_sae(
     )
 
 
-def _rows(
+def check_rows(
     lm: SplicedLM, cfg: SAEConfig, text: str | Iterable[str | Document] | None, tokens: int
 ) -> list[TokenRow]:
+    """Rows of about `tokens` tokens of `text` (None: the text that is shipped), as long as the SAE
+    was trained with; ValueError as `check_sae` raises it.
+    """
     if not 1 <= tokens <= _MOST_TOKENS:
         raise ValueError(f"tokens is {tokens} but must be between 1 and {_MOST_TOKENS:,}.")
     if text is None:
