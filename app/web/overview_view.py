@@ -10,6 +10,7 @@ from app.service import overview as service
 from app.web import numbers
 from app.web.charts import METRICS, histogram, lines_of, plot
 from app.web.charts.pareto import CURVES, Mark
+from app.web.living import living
 from app.web.memory_view import memory_view
 from app.web.number_scales import disagreement, dots, fvu_axis, loss_axis
 from app.web.numbers import count, fixed, number, one_in, percent, signed
@@ -57,11 +58,14 @@ _COMPARED: Final = {
 
 def overview(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
     """The page of the SAE that the address names."""
-    return overview_page(service.overview(workbench, query.get("sae", "")), workbench.sae_name())
+    data = service.overview(workbench, query.get("sae", ""))
+    return overview_page(data, workbench.sae_name(), living(workbench, data))
 
 
-def overview_page(data: Data, first_sae: str) -> dict[str, Any]:
-    """The template's values from the service's answer; `first_sae` is left out of addresses."""
+def overview_page(data: Data, first_sae: str, sentence: Data) -> dict[str, Any]:
+    """The template's values from the service's answer, with the sentence that is read (`living`);
+    `first_sae` is left out of addresses.
+    """
     row = next(row for row in data["saes"] if row["name"] == data["sae"])
     in_address = "" if data["sae"] == first_sae else data["sae"]
     readable = row["problem"] is None
@@ -70,6 +74,7 @@ def overview_page(data: Data, first_sae: str) -> dict[str, Any]:
         "site": _site(row) if readable else "",
         "problems": [each for each in (data["model"].get("problem"), row["problem"]) if each],
         "readable": readable,
+        "sentence": sentence,
         "missing": data["missing"],
         "quality": _quality(data, row),
         "definitions": data["definitions"],

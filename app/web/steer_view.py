@@ -7,11 +7,9 @@ from app.engine.workbench import Workbench
 from app.requests import EditRequest, LadderRequest, ProveRequest, SteerRequest, parameters_of
 from app.service import overview
 from app.web.ready_proofs import ready_proofs
+from app.web.ready_runs import DEFAULT_PROMPT, from_features
 
-DEFAULT_PROMPT: Final = "The old man walked into the"
 DEFAULT_QUESTION: Final = "What is the best way to spend a Sunday?"
-IDEAS: Final = 4
-"""Runs that are offered for a bundle that brings none."""
 
 
 def steer(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
@@ -27,19 +25,5 @@ def steer(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         "proof_parameters": {each.name: each for each in parameters_of(ProveRequest, settings)},
         "proofs": ready_proofs(workbench),
         "edit": {each.name: each for each in parameters_of(EditRequest, settings)},
-        "ideas": runs or _from_features(workbench, query.get("sae", "")),
+        "ideas": runs or from_features(overview.overview(workbench, query.get("sae", ""))),
     }
-
-
-def _from_features(workbench: Workbench, sae: str) -> list[dict[str, Any]]:
-    """Ideas for a bundle that brings none: its features worth opening, switched on."""
-    data = overview.overview(workbench, sae)
-    return [
-        {
-            "title": f"#{item['feature']} {item['signature']}",
-            "sae": data["sae"],
-            "prompt": DEFAULT_PROMPT,
-            "edits": [{"feature": item["feature"], "mode": "set", "strength": 1.0}],
-        }
-        for item in data["highlights"][:IDEAS]
-    ]

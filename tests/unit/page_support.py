@@ -9,6 +9,7 @@ from app.web.templating import render
 from tests.unit.render_support import Document, overview
 
 NOTHING = {"badge": "", "doubt": ""}
+SENTENCE: dict[str, Any] = {"text": "The sea", "token": 1, "run": None}
 
 
 def frame(sae: str, first: str) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def frame(sae: str, first: str) -> dict[str, Any]:
 
 def overview_html(data: dict[str, Any], first: str = "first") -> str:
     """The overview of the service's answer."""
-    return render("overview.html", **frame(data["sae"], first), **overview_page(data, first))
+    shown = overview_page(data, first, SENTENCE)
+    return render("overview.html", **frame(data["sae"], first), **shown)
 
 
 def overview_document(first: str = "first", **changed: Any) -> Document:

@@ -1,11 +1,11 @@
 // @ts-check
-/* The overview: what is loaded and checked is drawn anew as it changes; another SAE is shown in
-   place. */
+/* The overview: its sentence is live, what is loaded and checked is drawn anew as it changes, and
+   another SAE is shown in place. */
 
 import { fill, markup, onState, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 
-const { onSae, refresh } = navigation();
+const { onSae, refresh } = navigation({ onShown: startSentence });
 start({ onSae, refresh });
 
 onState(({ checks, memory }) => {
@@ -13,6 +13,17 @@ onState(({ checks, memory }) => {
   if (own?.panel !== undefined) fill(document.getElementById("check"), own.panel);
   if (memory !== undefined) remember(memory);
 });
+
+/* What makes the sentence live is fetched once the page is there. */
+function startSentence() {
+  import("./living.js").then(
+    ({ startLiving }) => startLiving(),
+    () => {
+      const hint = document.getElementById("living-hint");
+      if (hint) hint.textContent = "What reads it could not be fetched: load the page again.";
+    },
+  );
+}
 
 /** What is unfolded stays so, and the focus where it is. @param {string} html */
 function remember(html) {
