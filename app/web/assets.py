@@ -17,7 +17,7 @@ _KINDS: Final = {
     ".svg": "image/svg+xml",
 }
 _JOINED: Final = {
-    "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays"),
+    "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays", "export"),
     "css/prompt.css": ("prompt", "compare", "next"),
     "css/steer.css": ("steer", "ladder", "proof"),
 }

@@ -21,6 +21,7 @@ from app.sentences import without_paths
 from app.web import assets
 from app.web.api_view import api
 from app.web.catalog_view import catalog
+from app.web.exports import add_about
 from app.web.features_view import features
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
@@ -33,7 +34,7 @@ from app.web.steer_view import steer
 from app.web.templating import render
 
 PATHS: Final = (
-    r"/|/(features|prompt|steer|sql|api|catalog|run|state|revision|progress)"
+    r"/|/(features|prompt|steer|sql|api|catalog|run|state|revision|progress|about)"
     r"|/sql\.(csv|parquet)|/static/.*"
 )
 """Paths of everything that is routed here."""
@@ -142,6 +143,7 @@ def add_routes(app: FastAPI, workbench: Workbench) -> None:
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)
+    add_about(app, workbench)
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
     app.add_api_route("/revision", partial(_revision, workbench), methods=["GET"])
     app.add_api_route("/progress", partial(_progress, workbench), methods=["GET"])

@@ -3,6 +3,7 @@
    its contexts, and opens the card of their numbers. The server draws both (templates/feature*.html). */
 
 import { address, el, quoted, tokenNodes } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 import { number, percent } from "./numbers.js";
@@ -83,6 +84,7 @@ async function test(form) {
   try {
     const answer = await busy(call("test_text", asked, { onQueue, signal: mine.signal }));
     result.replaceChildren(...drawn(answer, text));
+    shows(form, "test_text", asked, answer);
   } catch (error) {
     if (mine.signal.aborted) return;
     if (!(error instanceof ServerError)) throw error;

@@ -56,6 +56,7 @@ export function start({ onSae, refresh } = {}) {
     if (button instanceof HTMLButtonElement) copy(button.dataset.copy ?? "", button);
   });
   document.getElementById("theme")?.addEventListener("click", nextTheme);
+  document.getElementById("export")?.addEventListener("click", async () => (await import("./export.js")).openExport());
   carrySae();
   current = JSON.parse(document.getElementById("state")?.textContent ?? "null") ?? current;
   asked = asking();

@@ -3,6 +3,7 @@
    patched, and what has to be asked for that. All of it stands in the address. */
 
 import { el } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { busy, missingIndex, problem } from "./frame.js";
 import { fixed } from "./numbers.js";
 import {
@@ -143,6 +144,7 @@ export function comparing(box, place) {
     }
     // The rest is of the tokens that were looked at before.
     if (shown.token !== pair()) return;
+    shows(box, "compare", { ...texts, token: pair(), limit: 0 }, shown);
     drawPrediction(shown);
     drawFeatures(shown);
   }
@@ -161,10 +163,9 @@ export function comparing(box, place) {
     const end = atEnd ? [", the end"] : [];
     parts.after.replaceChildren("After ", ...pairNodes(shown, prediction.at), ...end, ".");
     const rows = new Map(shown.features.map((row) => [row.feature, row]));
-    parts.bars.replaceChildren(
-      ...predictionNodes(shown, prediction),
-      current ? patchTable(current, at, rows) : hint(),
-    );
+    const patched = current ? patchTable(current, at, rows) : hint();
+    if (current) shows(patched, "patch", { ...texts, token: pair(), features: ticked() }, current);
+    parts.bars.replaceChildren(...predictionNodes(shown, prediction), patched);
   }
 
   /** @param {Comparison} shown */

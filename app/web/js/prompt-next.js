@@ -5,6 +5,7 @@
 
 import { el } from "./dom.js";
 import { inAddress, inArm, isTicked, ofAddress, toggled } from "./effects.js";
+import { shows } from "./export-answers.js";
 import { problem } from "./frame.js";
 import { percent } from "./numbers.js";
 import { armWords, drawn, pairOf, reproduce } from "./prompt-next-parts.js";
@@ -102,6 +103,7 @@ export function nextPart(place) {
     const [key, of] = [JSON.stringify(question(current)), textOf(reading, token)];
     const answer = answers.get(key);
     if (answer) latest = { of, answer };
+    if (answer) shows(node, "effects", question(current), answer);
     const failed = refused.key === key ? refused.sentence : "";
     const waits = !answer && !failed;
     if (waits) void ask(current, key);

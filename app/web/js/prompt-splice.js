@@ -3,6 +3,7 @@
    that costs, alone and together. The states stand in the address as a list, an SAE each. */
 
 import { el } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { busy, problem, saeLabel, saes } from "./frame.js";
 import { fixed, signed } from "./numbers.js";
 import { term } from "./prompt-compare-parts.js";
@@ -114,6 +115,7 @@ export function spliceSwitch(box, place) {
       const answer = await busy(call("splice", question, { signal: mine.signal }));
       if (asking !== mine) return;
       table.replaceChildren(costTable(answer));
+      shows(table, "splice", question, answer);
     } catch (error) {
       if (mine.signal.aborted) return;
       if (!(error instanceof ServerError)) throw error;

@@ -2,6 +2,7 @@
 /* The prompt page: one answer of the server holds everything; choosing, sorting, hiding and colouring
    happen here, and stand in the address. What was chosen last is on top. */
 
+import { shows } from "./export-answers.js";
 import * as frame from "./frame.js";
 import { given as fields, listInAddress, messagesProblem } from "./given.js";
 import { saeSwitch, secondText } from "./prompt-beside.js";
@@ -258,6 +259,7 @@ function take(data, shown) {
   if (state.feature === null || !features.has(state.feature)) Object.assign(state, withoutFeature());
   reading = { data, features, state, of: read() };
   shown.begin(data);
+  shows(at("result"), "prompt_features", { ...asked(), limit: 0 }, data);
   switches.update();
   at("start").hidden = true;
   at("result").hidden = false;

@@ -118,6 +118,17 @@ export async function revision(sae) {
 }
 
 /**
+ * What a file or picture of a page is of: the app's version, the model, the SAE and its hash.
+ * @param {string} sae
+ * @returns {Promise<Record<string, string>>}
+ */
+export async function about(sae) {
+  const response = await reached(fetch(within(`about?${new URLSearchParams({ sae })}`)));
+  if (!response.ok) throw await refusal(response);
+  return response.json();
+}
+
+/**
  * What changes when there is something new to show of the training run.
  * @returns {Promise<{revision: string}>}
  */

@@ -5,6 +5,7 @@
 
 import { keepBand } from "./bands.js";
 import { el } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { busy, placeWords } from "./frame.js";
 import { clearProblems, markProblem } from "./given.js";
 import { drawCharts } from "./ladder-charts.js";
@@ -108,6 +109,7 @@ export function view(page) {
     running?.abort();
     running = new AbortController();
     const { signal } = running;
+    const question = asked();
     keep();
     clearProblems(panel);
     begin();
@@ -115,7 +117,7 @@ export function view(page) {
     status("Growing…");
     try {
       const last = await busy(
-        call("ladder", asked(), {
+        call("ladder", question, {
           signal,
           onProgress: show,
           onQueue: (place) => status(placeWords(place)),
@@ -123,6 +125,7 @@ export function view(page) {
         }),
       );
       show(last);
+      shows(at("rungs"), "ladder", question, last);
       status(last.note ?? "");
       remember(last);
     } catch (error) {

@@ -3,6 +3,7 @@
    on a click. What is asked stands in the address, the whole proof in a file. */
 
 import { el } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { busy, placeWords } from "./frame.js";
 import { clearProblems, markProblem } from "./given.js";
 import { drawProof } from "./proof-plot.js";
@@ -80,6 +81,7 @@ export function view(page) {
       );
       ran = JSON.stringify(question);
       show(last);
+      shows(at("proof-result"), "prove", question, last);
       status(last.note ?? "");
     } catch (error) {
       if (signal.aborted) status("Stopped.");

@@ -4,6 +4,7 @@
 
 import { knownBand } from "./bands.js";
 import { el, quoted, tokenNodes, tokenText } from "./dom.js";
+import { shows } from "./export-answers.js";
 import { saeLabel } from "./frame.js";
 import { ROLES } from "./given.js";
 import { number } from "./numbers.js";
@@ -315,6 +316,7 @@ export function runView({ carryOn }) {
     show(grown) {
       run = grown;
       draw();
+      if (grown.done) shows(at("run"), "steer", grown.settings, grown);
     },
 
     /** No more tokens will come. */
