@@ -51,6 +51,9 @@ class Settings:
     mcp: bool = False
     """Offer the endpoints as tools of the Model Context Protocol, at /gradio_api/mcp."""
 
+    notes: str = ""
+    """File of stars, labels, notes and lists; empty is notes.duckdb in the user's data folder, and
+    `off` keeps nothing."""
     device: Device = "auto"
     """Where the model runs; `auto` is the first CUDA device if there is one, else the CPU."""
     dtype: DType = "auto"

@@ -17,12 +17,12 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 # Shapes and types of the library's signatures are checked while tests run, and only then; so this
-# comes before the library is imported. Not in its index: checked functions outlive the interpreter,
-# and DuckDB reports each of its types that their annotations keep alive as a leak. Not in jumprelu:
-# training compiles it, and torch.compile cannot see through the checks. Nor where annotations name
-# what is imported later, so that pages need no PyTorch.
+# comes before the library is imported. Not in its index and notes: checked functions outlive the
+# interpreter, and DuckDB reports each of its types that their annotations keep alive as a leak. Not
+# in jumprelu: training compiles it, and torch.compile cannot see through the checks. Nor where
+# annotations name what is imported later, so that pages need no PyTorch.
 LIBRARY = Path(__file__).parents[1] / "sae_core"
-UNCHECKED = ("__init__", "bundle", "index", "jumprelu", "sources")
+UNCHECKED = ("__init__", "bundle", "index", "jumprelu", "notes", "sources")
 CHECKED = [f"sae_core.{p.stem}" for p in LIBRARY.iterdir() if p.stem not in UNCHECKED]
 jaxtyping.install_import_hook(CHECKED, "beartype.beartype")
 
@@ -43,6 +43,14 @@ def unchecked_types() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_data_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the person at this machine keeps is neither read nor written."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
+        yield
 
 
 @pytest.fixture(scope="session")

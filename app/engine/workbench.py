@@ -18,6 +18,7 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.loading import LOADING
+from sae_core.notes import Notes
 from training.run_status import is_run
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class Workbench:
         """Taken by whoever has a query answered (`app.service.sql_answers`)."""
         self._model_problem: str | None = None
         self.sources = FeatureSources(bundle, self.load)
+        self.notes = Notes.named(settings.notes)
+        """What people keep: stars, labels, notes, by the content hash of an SAE."""
         self.background = Background(self)
         self.checker = Checker(settings, bundle, self.load, self.background)
 

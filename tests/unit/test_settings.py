@@ -81,6 +81,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         dtype="float32",
         device_map="auto",
         attention="eager",
+        notes="mine.duckdb",
         threads=3,
         max_sae_memory=1.5,
         max_prompt_tokens=99,

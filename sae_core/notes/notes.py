@@ -1,0 +1,214 @@
+"""Stars, labels, verdicts and notes of features: read from memory, written at once.
+
+    notes = Notes.named()
+    notes.set_label(sae_hash, 12, "numbers of years")
+    notes.labels(sae_hash)[12].text
+
+What is read is kept in memory and read anew once the file has changed, whoever changed it.
+"""
+
+import datetime
+import logging
+import threading
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import duckdb
+
+from sae_core.notes.feature_notes import (
+    MOST_LABEL,
+    MOST_NOTE,
+    NOTHING,
+    TOPIC,
+    VERDICTS,
+    FeatureNote,
+    Kind,
+    Label,
+    SAENotes,
+    Verdict,
+    one_line,
+    sae_notes,
+)
+from sae_core.notes.notes_file import NotesFile, Topic
+
+log = logging.getLogger(__name__)
+
+
+class Notes:
+    """What is kept about features in one file; safe for any number of threads and processes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.file = NotesFile(path)
+        self._reading = threading.Lock()
+        self._stamp: tuple[Any, ...] | None = None
+        self._saes: Mapping[str, SAENotes] = {}
+        self._problem = ""
+
+    @classmethod
+    def named(cls, name: str = "") -> "Notes":
+        """Those of a file; "" is the one in the user's data folder, and `off` keeps nothing."""
+        return cls(NotesFile.named(name).path)
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything can be kept."""
+        return self.file.path is not None
+
+    @property
+    def problem(self) -> str:
+        """Why the file could not be read when that was last tried; "" if it could."""
+        self._read()
+        return self._problem
+
+    def transaction(self, topic: Topic) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """`NotesFile.transaction`: writes to the tables of a topic."""
+        return self.file.transaction(topic)
+
+    def reading(self, topic: Topic) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """`NotesFile.reading`: reads the tables of a topic."""
+        return self.file.reading(topic)
+
+    def of(self, sae_hash: str) -> SAENotes:
+        """All about the features of an SAE; what was read last if the file cannot be read now."""
+        self._read()
+        return self._saes.get(sae_hash, NOTHING)
+
+    def labels(self, sae_hash: str) -> Mapping[int, Label]:
+        """The label that is shown of each feature that has one."""
+        return self.of(sae_hash).labels
+
+    def set_label(
+        self,
+        sae_hash: str,
+        feature: int,
+        text: str,
+        kind: Kind = "yours",
+        source: str = "",
+    ) -> None:
+        """Keep a label in place of the one of that kind and source; an empty text removes it.
+
+        ValueError if it is too long, or nothing can be kept.
+        """
+        self.set_labels(sae_hash, {feature: text}, kind, source)
+
+    def set_labels(
+        self, sae_hash: str, texts: Mapping[int, str], kind: Kind = "yours", source: str = ""
+    ) -> None:
+        """`set_label` of many features, kept together or not at all."""
+        lines = {i: one_line(text, MOST_LABEL, "the label") for i, text in texts.items()}
+        kept = {feature: line for feature, line in lines.items() if line}
+        with self.transaction(TOPIC) as connection:
+            connection.execute(
+                "DELETE FROM labels WHERE sae_hash = ? AND kind = ? AND source = ?"
+                " AND feature IN (SELECT unnest(?::INTEGER[]))",
+                [sae_hash, kind, source, list(lines)],
+            )
+            connection.execute(
+                "INSERT INTO labels SELECT ?, unnest(?::INTEGER[]), ?, ?, unnest(?::VARCHAR[]), ?",
+                [sae_hash, list(kept), kind, source, list(kept.values()), _now()],
+            )
+        self._forget()
+
+    def set_star(self, sae_hash: str, feature: int, starred: bool) -> None:
+        """Star a feature, or take its star away."""
+        self._set(sae_hash, [feature], starred=starred)
+
+    def set_verdict(self, sae_hash: str, feature: int, verdict: Verdict) -> None:
+        """Keep how many meanings it has; "" takes the verdict back. ValueError for other words."""
+        if verdict and verdict not in VERDICTS:
+            raise ValueError(
+                f"the verdict is {verdict[:40]!r}: use one of {', '.join(VERDICTS)}, or none."
+            )
+        self._set(sae_hash, [feature], verdict=verdict)
+
+    def set_note(self, sae_hash: str, feature: int, note: str) -> None:
+        """Keep a text of any number of lines; "" removes it. ValueError if it is too long."""
+        if len(note) > MOST_NOTE:
+            raise ValueError(
+                f"the note has {len(note)} characters but may have {MOST_NOTE}: shorten it."
+            )
+        self._set(sae_hash, [feature], note=note)
+
+    def set_notes(self, sae_hash: str, notes: Mapping[int, str]) -> None:
+        """`set_note` of many features, kept together or not at all."""
+        with self.transaction(TOPIC) as connection:
+            for feature, note in notes.items():
+                write_feature(connection, sae_hash, [feature], note=note[:MOST_NOTE])
+        self._forget()
+
+    def _set(self, sae_hash: str, features: Iterable[int], **values: Any) -> None:
+        with self.transaction(TOPIC) as connection:
+            write_feature(connection, sae_hash, features, **values)
+        self._forget()
+
+    def _forget(self) -> None:
+        """What is read next is read from the file."""
+        with self._reading:
+            self._stamp = None
+
+    def _read(self) -> None:
+        """Read the file if it has changed."""
+        with self._reading:
+            stamp = self.file.stamp()
+            if stamp is not None and stamp == self._stamp:
+                return
+            try:
+                with self.reading(TOPIC) as connection:
+                    # Of what is read, since nobody writes inside the block.
+                    stamp = self.file.stamp()
+                    self._saes = _all(connection)
+            except ValueError as error:
+                if str(error) != self._problem:
+                    log.warning("%s", error)
+                self._problem = str(error)
+            else:
+                self._problem = ""
+            self._stamp = stamp
+
+
+def write_feature(
+    connection: duckdb.DuckDBPyConnection,
+    sae_hash: str,
+    features: Iterable[int],
+    **values: Any,
+) -> None:
+    """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying."""
+    for feature in features:
+        there = [sae_hash, feature]
+        row = connection.execute(
+            "SELECT starred, verdict, note FROM features WHERE sae_hash = ? AND feature = ?", there
+        ).fetchone()
+        before = dict(zip(("starred", "verdict", "note"), row or (False, "", ""), strict=True))
+        after = before | values
+        connection.execute("DELETE FROM features WHERE sae_hash = ? AND feature = ?", there)
+        if any(after.values()):
+            connection.execute(
+                "INSERT INTO features VALUES (?, ?, ?, ?, ?, ?)",
+                [*there, after["starred"], after["verdict"], after["note"], _now()],
+            )
+
+
+def _all(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+    labels: dict[str, dict[int, list[Label]]] = {}
+    features: dict[str, dict[int, FeatureNote]] = {}
+    for sae_hash, feature, kind, source, text, time in connection.execute(
+        "SELECT sae_hash, feature, kind, source, label, changed FROM labels"
+    ).fetchall():
+        label = Label(text=text, kind=kind, source=source, time=time)
+        labels.setdefault(sae_hash, {}).setdefault(feature, []).append(label)
+    for sae_hash, feature, starred, verdict, note, time in connection.execute(
+        "SELECT sae_hash, feature, starred, verdict, note, changed FROM features"
+    ).fetchall():
+        note = FeatureNote(starred=starred, verdict=verdict, note=note, time=time)
+        features.setdefault(sae_hash, {})[feature] = note
+    return {
+        sae_hash: sae_notes(labels.get(sae_hash, {}), features.get(sae_hash, {}))
+        for sae_hash in {**labels, **features}
+    }
+
+
+def _now() -> datetime.datetime:
+    """This moment in UTC, as a TIMESTAMP holds it."""
+    return datetime.datetime.now(datetime.UTC).replace(tzinfo=None)
