@@ -34,6 +34,7 @@ from app.requests import (
     SpliceRequest,
     SqlRequest,
     SteerRequest,
+    ThresholdRequest,
     TokensRequest,
     parameters_of,
     parsed,
@@ -48,6 +49,7 @@ from app.service import (
     sql_answers,
     steer,
     switch,
+    threshold,
     trust,
     two_texts,
 )
@@ -208,6 +210,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "sentence, and check: verdict, l0, fvu, declared_l0, declared_fvu, tokens, reading and "
         "the readings tried.",
         example={},
+    ),
+    Endpoint(
+        name="threshold",
+        request=ThresholdRequest,
+        answer=threshold.threshold,
+        work=Work.SERIES,
+        returns="threshold, own_threshold, tokens, variants (as it is, this threshold, all ReLU) "
+        "with frequency, l0, fvu and delta_lm_loss, gradient (thresholds, reconstruction, "
+        "sparsity, standard_error, in_window, at, rests, sentence, units), definitions.",
+        example={"feature": 12, "measured": False, "tokens": 400},
     ),
     Endpoint(
         name="reproduce",

@@ -86,14 +86,16 @@ def evaluate_together(
     rows: Sequence[TokenRow],
     *,
     batch_rows: int = 16,
+    ablations: bool = True,
     progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
     """Measure SAEs that read and write at the same sites, on rows of tokens; by name.
 
     The model runs once to the site, whole for the untouched text and for both ablations, and once
-    more whole for each SAE. `progress` is told the number of tokens as they are done, half of each
-    batch in either pass; None shows a bar on stderr if it takes long. Raises ValueError if the
-    SAEs' sites differ, or if the rows hold no token that counts.
+    more whole for each SAE; without `ablations`, the loss recovered is NaN. `progress` is told the
+    number of tokens as they are done, half of each batch in either pass; None shows a bar on stderr
+    if it takes long. Raises ValueError if the SAEs' sites differ, or if the rows hold no token that
+    counts.
     """
     sites = {(lm.site(name), lm.target(name)) for name in sae_names}
     if len(sites) != 1:
@@ -102,7 +104,7 @@ def evaluate_together(
     all_batches = list(batches(rows, lm.tokenizer, batch_rows))
     total = sum(int(batch.mask.sum()) for batch in all_batches)
     with reported(progress, f"measuring {', '.join(sae_names)}", total) as report:
-        return _measured(lm, saes, all_batches, report)
+        return _measured(lm, saes, all_batches, report, ablations=ablations)
 
 
 def _measured(
@@ -110,6 +112,8 @@ def _measured(
     saes: dict[str, SAE],
     all_batches: Sequence[TokenBatch],
     report: Progress,
+    *,
+    ablations: bool,
 ) -> dict[str, Evaluation]:
     """The two passes over SAEs of one site."""
     sae_names = list(saes)
@@ -138,10 +142,10 @@ def _measured(
     some = next(iter(stats.values()))
     if some.tokens == 0:
         raise ValueError("the text holds no token that counts: give more text.")
-    mean = some.mean().float()
+    ablated = some.mean().float() if ablations else None
     sums: dict[str, dict[str, float]] = {name: defaultdict(float) for name in sae_names}
     for batch in all_batches:
-        for name, losses in _batch_losses(lm, sae_names, batch, mean).items():
+        for name, losses in _batch_losses(lm, sae_names, batch, ablated).items():
             for key, value in losses.items():
                 sums[name][key] += value
         report(-(-int(batch.mask.sum()) // 2))
@@ -170,9 +174,11 @@ def _ratio(part: float, whole: float) -> float:
 
 @torch.no_grad()
 def _batch_losses(
-    lm: SplicedLM, sae_names: Sequence[str], batch: TokenBatch, mean: Tensor
+    lm: SplicedLM, sae_names: Sequence[str], batch: TokenBatch, mean: Tensor | None
 ) -> dict[str, dict[str, float]]:
-    """For each SAE, losses and KL summed over a batch's predictions that a splice can affect."""
+    """For each SAE, losses and KL summed over a batch's predictions that a splice can affect; NaN
+    for both ablations without the `mean` activation.
+    """
     ids, counted = batch.input_ids.to(lm.device), affected(batch.mask)
     read, write = lm.site(sae_names[0]), lm.target(sae_names[0])
 
@@ -192,10 +198,14 @@ def _batch_losses(
         lm.model, states(None), [spliced(lm.sae(name)) for name in sae_names], ids
     )
     shared = {"predicted": float(counted.sum()), "base": total(base)}
-    mean = mean.to(lm.device)
-    ablations = {"mean": lambda _, y: mean.expand_as(y), "zero": lambda _, y: torch.zeros_like(y)}
-    for name, ablation in ablations.items():
-        shared[name] = total(token_losses(lm.model, states(ablation), ids))
+    shared |= dict.fromkeys(("mean", "zero"), float("nan"))
+    if mean is not None:
+        centre = mean.to(lm.device)
+        for name, ablation in {
+            "mean": lambda _, y: centre.expand_as(y),
+            "zero": lambda _, y: torch.zeros_like(y),
+        }.items():
+            shared[name] = total(token_losses(lm.model, states(ablation), ids))
     return {
         name: {**shared, "spliced": total(losses), "kl": total(kl)}
         for name, (losses, kl) in zip(sae_names, compared, strict=True)

@@ -9,8 +9,8 @@ the threshold is at least five times its own standard error, as counting noise m
     slope    neither, and it is clearly lower than the largest
     unclear  the counts do not suffice to tell these apart
 
-The sample that the counts below the threshold are scaled from may be smaller than the text: its
-`tokens_per_count` widens their standard errors.
+The sample that the counts below the threshold are scaled from may be smaller than the text, which
+widens their standard errors (`tokens_per_count`).
 """
 
 from collections.abc import Sequence
@@ -30,31 +30,51 @@ BULK = 0.5
 """Height over the largest from which on a threshold lies in the bulk."""
 
 
+_SAMPLED = 2**14
+
+
+def tokens_per_count(tokens: int) -> float:
+    """Of an index of `tokens` tokens, how many stand behind one that was counted below thresholds:
+    as `sae_core.index.token_sample` chooses them, which needs PyTorch.
+    """
+    return float(1 << max(0, (tokens - 1) // _SAMPLED).bit_length())
+
+
 def place_of(
-    counts: Sequence[int], edge: int, *, tokens_per_count: float = 1.0, exact_from: int = 0
+    counts: Sequence[int], edge: int, *, per_count: float = 1.0, exact_from: int = 0
 ) -> Place:
     """The place of the edge before bin `edge` (0 to the number of bins) of a histogram of equal
-    bins.
+    bins; all else as in `places_of`.
+    """
+    return places_of(counts, per_count=per_count, exact_from=exact_from)[edge]
+
+
+def places_of(counts: Sequence[int], *, per_count: float = 1.0, exact_from: int = 0) -> list[Place]:
+    """The place of each of a histogram's edges, one more than there are bins.
 
     The counts of bins before `exact_from` are scaled from a sample, of which each token stands for
-    `tokens_per_count` of the text's.
+    `per_count` of the text's.
     """
     number = np.asarray(counts, dtype=np.float64)
-    edges = np.arange(len(number) + 1)
-    scaling = np.where(np.arange(len(number)) < exact_from, tokens_per_count, 1.0)
-    height = error = np.zeros(len(edges))
+    edges, bins = np.arange(len(number) + 1), np.arange(len(number))
+    scaling = np.where(bins < exact_from, per_count, 1.0)
+    smoothed = []
     for width in WIDTHS:
         # [edges, bins]: the heights at the edges as weighted means of bins.
-        weights = np.exp(-0.5 * ((edges[:, None] - np.arange(len(number)) - 0.5) / width) ** 2)
+        weights = np.exp(-0.5 * ((edges[:, None] - bins - 0.5) / width) ** 2)
         weights /= weights.sum(1, keepdims=True)
-        height = weights @ number
         # A count of 0 says no more than that fewer than about one token was expected.
         error = np.sqrt(weights**2 @ (np.maximum(number, scaling) * scaling))
-        if height[edge] >= SURE * error[edge]:
-            break
+        smoothed.append((weights @ number, error))
+    return [_place(smoothed, edge) for edge in edges.tolist()]
+
+
+def _place(smoothed: Sequence[tuple[np.ndarray, np.ndarray]], edge: int) -> Place:
+    """By heights and their standard errors at every edge, the narrowest smoothing first."""
+    sure = (each for each in smoothed if each[0][edge] >= SURE * each[1][edge])
+    height, error = next(sure, smoothed[-1])
     here, noise = height[edge], error[edge]
-    apart = (height - here) / np.hypot(error, noise)
-    higher = apart >= CLEAR
+    higher = (height - here) / np.hypot(error, noise) >= CLEAR
     if higher[:edge].any() and higher[edge + 1 :].any():
         return "valley"
     if here < SURE * noise:

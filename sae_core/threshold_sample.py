@@ -132,7 +132,8 @@ def measure_thresholds(
     lm: SplicedLM, sae_name: str, feature: int, threshold: float, rows: Sequence[TokenRow]
 ) -> dict[str, Evaluation]:
     """`evaluate` of the SAE as it is, with this `threshold` of the feature, in the units of the
-    saved SAE, and with all thresholds at 0; by AS_IS, MOVED and RELU.
+    saved SAE, and with all thresholds at 0; by AS_IS, MOVED (not where it is the feature's own) and
+    RELU. No ablations: the loss recovered is NaN.
 
     Raises ValueError as `feature_sample`, and for a threshold below 0.
     """
@@ -142,9 +143,8 @@ def measure_thresholds(
         raise ValueError(f"threshold is {threshold} but must be 0 or more.")
     moved = sae.threshold.detach().clone()
     moved[feature] = threshold
-    saes = {
-        AS_IS: sae,
-        MOVED: with_thresholds(sae, moved),
-        RELU: with_thresholds(sae, torch.zeros_like(moved)),
-    }
-    return evaluate_together(lm.with_saes(saes), list(saes), rows, progress=silent)
+    saes: dict[str, SAE] = {AS_IS: sae}
+    if not torch.equal(moved, sae.threshold):
+        saes[MOVED] = with_thresholds(sae, moved)
+    saes[RELU] = with_thresholds(sae, torch.zeros_like(moved))
+    return evaluate_together(lm.with_saes(saes), list(saes), rows, ablations=False, progress=silent)

@@ -28,6 +28,7 @@ from app.requests.parameters import Kind, Parameter, Request, parameters_of
 from app.requests.parsing import RequestError, parsed, shown
 from app.requests.prove_models import ProveRequest
 from app.requests.sql_models import SqlRequest
+from app.requests.threshold_models import ThresholdRequest
 
 __all__ = [
     "AnalysisNumber",
@@ -57,6 +58,7 @@ __all__ = [
     "SqlRequest",
     "SteerRequest",
     "SwitchRequest",
+    "ThresholdRequest",
     "TokensRequest",
     "parameters_of",
     "parsed",

@@ -108,6 +108,15 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "seeds": 6,
     },
     "check": {"sae": ""},
+    "threshold": {
+        "feature": None,
+        "sae": "",
+        "threshold": None,
+        "measured": True,
+        "penalty": None,
+        "bandwidth": None,
+        "tokens": 4000,
+    },
     "reproduce": {"asked": None},
 }
 """Names, order and defaults of every endpoint's parameters: programs of other people hold them."""

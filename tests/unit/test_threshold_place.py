@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sae_core.threshold_place import place_of
+from sae_core.index.token_sample import stride
+from sae_core.threshold_place import place_of, tokens_per_count
 
 BINS = 56
 
@@ -65,10 +66,15 @@ def test_counts_scaled_from_a_sample_are_less_certain_than_counted_ones() -> Non
     scaled = [1000 * each for each in drawn(60, (1.0, 12.0, 4.0))]
     scaled[28:] = [30] * 28
     assert place_of(scaled, 20) == "slope"
-    assert place_of(scaled, 20, tokens_per_count=1000.0, exact_from=28) == "unclear"
+    assert place_of(scaled, 20, per_count=1000.0, exact_from=28) == "unclear"
 
 
 def test_thresholds_at_the_ends_have_one_side_alone() -> None:
     counts = drawn(20_000, (1.0, 28.0, 9.0))
     assert place_of(counts, 0) == "slope"
     assert place_of(counts, BINS) == "slope"
+
+
+def test_a_count_stands_for_as_many_tokens_as_the_index_has_it() -> None:
+    for tokens in (1, 16_384, 16_385, 32_768, 32_769, 3_000_000):
+        assert tokens_per_count(tokens) == stride(tokens)

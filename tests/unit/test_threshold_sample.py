@@ -111,14 +111,23 @@ def test_what_is_measured_is_what_a_saved_and_changed_sae_gives(
         other = SplicedLM(lm.model, lm.tokenizer, {name: changed})
         return evaluate(other, name, rows).as_dict()
 
+    def close(name: str, expected: dict[str, Any]) -> None:
+        got = measured[name].as_dict()
+        for key in ("tokens", "l0", "fvu", "ce_base", "ce_spliced", "delta_lm_loss", "kl"):
+            assert got[key] == pytest.approx(expected[key], rel=1e-5, abs=1e-7), key
+
     moved = before.clone()
     moved[FEATURE] = threshold
-    assert measured[AS_IS].as_dict() == pytest.approx(slow("same", before), rel=1e-5)
-    assert measured[MOVED].as_dict() == pytest.approx(slow("moved", moved), rel=1e-5)
-    zero = torch.zeros_like(before)
-    assert measured[RELU].as_dict() == pytest.approx(slow("relu", zero), rel=1e-5)
+    close(AS_IS, slow("same", before))
+    close(MOVED, slow("moved", moved))
+    close(RELU, slow("relu", torch.zeros_like(before)))
     assert measured[MOVED].l0 < measured[AS_IS].l0 < measured[RELU].l0
     assert measured[MOVED].fvu != measured[AS_IS].fvu
+
+
+def test_its_own_threshold_is_not_measured_twice(lm: SplicedLM, rows: list[TokenRow]) -> None:
+    own = float(lm.sae("tiny").threshold[FEATURE])
+    assert list(measure_thresholds(lm, "tiny", FEATURE, own, rows[:1])) == [AS_IS, RELU]
 
 
 def test_changed_thresholds_share_every_other_tensor(tiny_sae: SAE) -> None:

@@ -1,0 +1,77 @@
+"""What another threshold would do, as the app answers it."""
+
+import pytest
+
+from app.endpoints import Api
+from app.engine.workbench import Workbench
+from app.requests import RequestError
+from app.settings import Settings
+from sae_core.bundle import Bundle
+from sae_core.check import check_rows
+from sae_core.threshold_lab import gradient_terms
+from sae_core.threshold_sample import feature_sample
+from tests.tiny import ALWAYS
+
+
+@pytest.fixture(scope="module")
+def api(tiny_bundle: Bundle) -> Api:
+    return Api(Workbench(Settings(device="cpu", check_tokens=0), tiny_bundle))
+
+
+def test_the_answer_is_in_the_saved_units_and_its_terms_in_those_of_training(api: Api) -> None:
+    lm = api.workbench.load().lm
+    answer = api.threshold(feature=ALWAYS, measured=False, tokens=300, penalty=0.02, bandwidth=0.3)
+    gradient, units = answer["gradient"], answer["gradient"]["units"]
+    name = answer["sae"]
+    own = float(lm.sae(name).threshold[ALWAYS])
+    assert answer["threshold"] == answer["own_threshold"] == own
+    assert own in gradient["thresholds"]
+    assert answer["variants"] == []
+    sample = feature_sample(lm, name, ALWAYS, check_rows(lm, lm.sae(name).cfg, None, 300))
+    assert answer["tokens"] == len(sample.feature.pre_acts)
+    assert units["scale"] == pytest.approx(sample.units.scale)
+    scaled = [each / units["scale"] for each in gradient["thresholds"]]
+    terms = gradient_terms(
+        sample.feature.scaled(units["scale"]), scaled, penalty=0.02, bandwidth=0.3
+    )
+    assert gradient["reconstruction"] == pytest.approx(terms.reconstruction.tolist())
+    assert gradient["sparsity"] == pytest.approx(terms.sparsity.tolist())
+    at = gradient["thresholds"].index(own)
+    assert gradient["at"]["in_window"] == int(terms.in_window[at])
+    assert units["sentence"].startswith("Lambda 0.0200 is yours. Bandwidth 0.3 is yours.")
+    # Twice the bandwidth reaches twice as far around the threshold, in raw units.
+    assert max(gradient["thresholds"]) == pytest.approx(own + 6 * 0.3 * units["scale"])
+
+
+def test_what_the_sae_does_not_state_is_said(api: Api) -> None:
+    units = api.threshold(feature=ALWAYS, measured=False, tokens=200)["gradient"]["units"]
+    assert (units["lambda_from"], units["bandwidth_from"], units["scale_from"]) == (
+        "rest",
+        "paper",
+        "text",
+    )
+    assert units["bandwidth"] == 0.001
+    assert "does not state its lambda" in units["sentence"]
+    assert "0.001 is the paper's" in units["sentence"]
+
+
+def test_variants_are_measured_and_few_tokens_are_no_evidence(api: Api) -> None:
+    answer = api.threshold(feature=ALWAYS, threshold=1e4, tokens=200)
+    as_is, moved, relu = answer["variants"]
+    assert [each["name"] for each in answer["variants"]] == [
+        "as it is",
+        "this threshold",
+        "all ReLU",
+    ]
+    assert moved["frequency"] == 0 < as_is["frequency"] <= relu["frequency"]
+    assert moved["l0"] == pytest.approx(as_is["l0"] - as_is["frequency"])
+    assert moved["fvu"] != as_is["fvu"]
+    assert answer["gradient"]["at"]["tendency"] == "unclear"
+    assert answer["gradient"]["sentence"].startswith("Only 0 tokens lie")
+
+
+def test_a_mistake_names_its_parameter(api: Api) -> None:
+    for wrong in ({"feature": 64}, {"threshold": -1.0}, {"bandwidth": 0.0}, {"tokens": 5}):
+        with pytest.raises(RequestError) as refused:
+            api.threshold(**{"feature": ALWAYS, "measured": False} | wrong)
+        assert refused.value.field == next(iter(wrong))
