@@ -18,6 +18,7 @@ _KINDS: Final = {
 }
 _JOINED: Final = {
     "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays", "export"),
+    "css/features.css": ("features", "threshold"),
     "css/prompt.css": ("prompt", "compare", "next"),
     "css/steer.css": ("steer", "ladder", "proof"),
 }

@@ -8,8 +8,10 @@ from typing import Any, Final
 from markupsafe import Markup
 
 from app.web.charts import histogram, linear_ticks
+from app.web.evidence_view import evidence_strip, folded
 from app.web.numbers import NO_BREAK, count, number, percent
 from app.web.templating import address
+from app.web.threshold_view import threshold_lab
 from sae_core.definitions import SCORE_DEFINITIONS
 
 Data = Mapping[str, Any]
@@ -32,6 +34,7 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
     """The template's values; `in_address` is the SAE as addresses have it, `text` is tested."""
     groups = [group for group in data["groups"] if group["contexts"]]
     dead = data["missing"] is None and data["frequency"] <= 0
+    drawn = [_group(group, data) for group in groups]
     return {
         "view": "feature",
         "data": data,
@@ -43,10 +46,11 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "steps": _steps(data, in_address, text),
         "steer": None if dead else _steer(data, in_address),
         "missing": data["missing"],
-        "pre_activations": _pre_activations(data),
+        "lab": threshold_lab(data),
         "activations": _activations(data),
         "logits": _logits(data["logits"]),
-        "groups": [_group(group, data) for group in groups],
+        "groups": drawn,
+        "evidence": evidence_strip(groups, drawn),
         "sampled": any(group["name"].startswith("interval_") for group in groups),
         "reproduce": _numbers(groups, data),
         "foldable": any(map(_can_unfold, itertools.chain(*(g["contexts"] for g in groups)))),
@@ -158,28 +162,6 @@ def _steer(data: Data, in_address: str) -> str:
     return address("steer", sae=in_address, edits=json.dumps([edit], separators=(",", ":")))
 
 
-def _pre_activations(data: Data) -> dict[str, Any] | None:
-    chart = data["pre_activation_histogram"]
-    if chart is None or len(chart["edges"]) < 2:
-        return None
-    edges = chart["edges"]
-    beyond = [
-        f"{count(chart[side])} further {side}" for side in ("below", "above") if chart.get(side)
-    ]
-    return {
-        "chart": histogram(
-            edges,
-            chart["counts"],
-            label=f"Histogram of pre-activations with the threshold at "
-            f"{number(chart['threshold'])}",
-            ticks=linear_ticks(edges[0], edges[-1], 4),
-            threshold=chart["threshold"],
-        ),
-        "tokens": count(data["tokens"]),
-        "beyond": f" ({', '.join(beyond)})" if beyond else "",
-    }
-
-
 def _activations(data: Data) -> Markup | None:
     chart = data["activation_histogram"]
     if chart is None or len(chart["edges"]) < 2 or not any(chart["counts"]):
@@ -232,7 +214,11 @@ def _group(group: Data, data: Data) -> dict[str, Any]:
         "title": title,
         "said": said,
         "near_miss": near_miss,
-        "contexts": [_context(context, digits, near_miss) for context in group["contexts"]],
+        "contexts": [
+            _context(context, digits, near_miss)
+            | {"copies": [_context(each, digits, near_miss) for each in context["copies"]]}
+            for context in folded(group["contexts"])
+        ],
     }
 
 
@@ -294,10 +280,10 @@ def _numbers(groups: Sequence[Data], data: Data) -> dict[str, Any]:
         choices += [
             {
                 "words": f"{context['written']}, {context['title'] or 'no title'}",
-                "asked": {"group": group["name"], "context": i},
+                "asked": {"group": group["name"], "context": context["index"]},
                 "group": shown["title"],
             }
-            for i, context in enumerate(shown["contexts"])
+            for context in shown["contexts"]
         ]
     return {"asked": {"sae": data["sae"], "feature": data["feature"]}, "choices": choices}
 

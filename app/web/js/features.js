@@ -8,6 +8,7 @@ import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 import { number, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
+import { showLab } from "./threshold.js";
 
 const PHONE = "(max-width: 900px)"; // as in css/features.css
 const FEW = 3;
@@ -209,6 +210,9 @@ async function clicked(event, main) {
     unfolded = !unfolded;
     fold(main);
   }
+  const jumped = target?.closest("[data-group]")?.getAttribute("data-group");
+  const group = jumped && document.getElementById(jumped);
+  if (group instanceof HTMLDetailsElement) group.open = true;
   const button = target?.closest("[data-reproduce]");
   if (button instanceof HTMLElement) {
     const { choicesOf, openCard } = await import("./card.js");
@@ -236,6 +240,7 @@ function begin() {
       fillSearch(main);
       fold(main);
       foldGroups(main);
+      showLab(main);
       const form = main.querySelector("form[data-test]");
       if (form instanceof HTMLFormElement && new FormData(form).get("text")) void test(form);
     },
