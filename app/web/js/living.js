@@ -7,7 +7,6 @@ import { address, el, quoted, tokenNodes, unbroken } from "./dom.js";
 import { busy, onState, placeWords, problem, sae, saeInAddress } from "./frame.js";
 import { fixed, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
-import { queryOf } from "./steer-settings.js";
 import { oneStop, setValue } from "./steps.js";
 
 /** @typedef {import("./effects.js").Prediction} Prediction */
@@ -182,13 +181,15 @@ function answerNodes({ base, effects, definitions }, text, token) {
 async function steerInPlace(button) {
   const example = /** @type {Example} */ (JSON.parse(at("living-example").textContent ?? "{}"));
   const slot = at("living-run");
-  /** @param {Run} run */
-  const show = (run) => {
-    slot.hidden = false;
-    slot.replaceChildren(...runNodes(run, example));
-  };
   button.ariaDisabled = "true";
   try {
+    const { queryOf } = await import("./steer-settings.js");
+    const target = address("steer", { sae: saeInAddress(example.sae ?? ""), ...queryOf(example, {}) });
+    /** @param {Run} run */
+    const show = (run) => {
+      slot.hidden = false;
+      slot.replaceChildren(...runNodes(run, target));
+    };
     const onQueue = (/** @type {import("./server.js").Place} */ place) => {
       slot.hidden = false;
       slot.replaceChildren(el("p", { class: "quiet", role: "status" }, placeWords(place)));
@@ -201,8 +202,8 @@ async function steerInPlace(button) {
   }
 }
 
-/** @param {Run} run @param {Example} example */
-function runNodes(run, example) {
+/** @param {Run} run @param {string} target the Steer page's address of it */
+function runNodes(run, target) {
   const [edit] = run.edits;
   const scale = edit.max_act ?? Math.max(...run.steered.map(({ own }) => own[0]), 1e-9);
   /** @param {"base" | "steered"} arm @param {string} words */
@@ -221,10 +222,6 @@ function runNodes(run, example) {
         }),
       ),
     );
-  const target = address("steer", {
-    sae: saeInAddress(example.sae ?? ""),
-    ...queryOf(example, {}),
-  });
   return [
     column("base", "As it is"),
     column("steered", `With #${edit.feature} ${edit.signature} held on`),
