@@ -201,6 +201,9 @@ STATES: Final = (
     State(name="steer with a proof", address=f"/steer?{STEERING}&{PROOF}", act=proven),
     State(name="api", address="/api"),
     State(name="catalog", address="/catalog"),
+    State(name="blind test", address="/blind"),
+    State(name="blind test of a meaning", address="/blind?rater=Ann&per_sae=3"),
+    State(name="blind test of intruders", address="/blind?rater=Ann&per_sae=3&kind=intruders"),
     State(name="sql", address="/sql"),
     State(name="sql answered", address=f"/sql?{urlencode({'q': ROWS})}"),
     State(name="sql in colour", address=f"/sql?{urlencode({'q': COLOURED})}"),
@@ -279,7 +282,9 @@ def look(page: Page, view: View) -> list[str]:
         page.keyboard.press("Tab")
     return page.evaluate(
         """async (checks) => {
-          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          // A window that the browser holds for hidden draws no frames: its layout is there at once.
+          const frames = (done) => requestAnimationFrame(() => requestAnimationFrame(done));
+          await Promise.race([new Promise(frames), new Promise((done) => setTimeout(done, 2000))]);
           scrollTo({ left: 0, top: 0, behavior: "instant" });
           visual.still();
           const back = visual.flatten();
