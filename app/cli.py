@@ -44,6 +44,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "say which features carry a prediction",
     ),
     "prove": ("app.commands.prove_command:Prove", "say whether it is this feature that steers"),
+    "explain": (
+        "app.commands.explain_command:Explain",
+        "have a language model explain features, and score it",
+    ),
+    "ratings": (
+        "app.commands.ratings_command:Ratings",
+        "print the rates of people's blind ratings",
+    ),
     "convert": ("app.commands.convert:Convert", "write an SAE in another on-disk format"),
     "inspect": ("app.commands.inspect:Inspect", "list what a bundle holds"),
     "list": ("app.commands.list:ListSAEs", "list the SAEs of a repository on the hub"),

@@ -22,6 +22,7 @@ class Work(StrEnum):
     SERIES = "series"
     CHECK = "check"
     SQL = "sql"
+    EXPLAIN = "explain"
 
     @property
     def sentence(self) -> str:
@@ -33,6 +34,7 @@ class Work(StrEnum):
             Work.SERIES: "Generates or measures many texts with the model",
             Work.CHECK: "Waits for a check, which is done beside all requests",
             Work.SQL: "Answers a query in SQL, in a process of its own",
+            Work.EXPLAIN: "Asks a language model elsewhere",
         }[self]
 
 
@@ -42,6 +44,7 @@ _PLACES: Final[dict[Work, int | None]] = {
     Work.SERIES: 1,
     Work.CHECK: None,
     Work.SQL: SQL_AT_ONCE,
+    Work.EXPLAIN: 2,
 }
 
 

@@ -21,6 +21,7 @@ from app.requests import (
     CompareRequest,
     DeltaLossRequest,
     EffectsRequest,
+    ExplainRequest,
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
@@ -28,6 +29,7 @@ from app.requests import (
     PatchRequest,
     PromptFeaturesRequest,
     ProveRequest,
+    RatingsRequest,
     ReproduceRequest,
     Request,
     SearchRequest,
@@ -41,6 +43,8 @@ from app.requests import (
 )
 from app.service import (
     analyse,
+    blind,
+    explain,
     features,
     find_strength,
     next_token,
@@ -200,6 +204,25 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
             "max_new_tokens": 10,
             "seeds": 3,
         },
+    ),
+    Endpoint(
+        name="explain",
+        request=ExplainRequest,
+        answer=explain.explain,
+        work=Work.EXPLAIN,
+        returns="explanations, the newest first, with text, model, prompt_version, correlation, "
+        "detection and made; model, host and cost (requests, tokens_in, tokens_out) of asking, "
+        "done (requests that are answered), definitions.",
+        example={"feature": 12},
+    ),
+    Endpoint(
+        name="ratings",
+        request=RatingsRequest,
+        answer=blind.ratings,
+        work=Work.INDEX,
+        returns="rated, of and next of the rater's plan; meaning (verdicts with rate, low and "
+        "high per SAE, rater and band, alpha, kappas) and intruders (named, chance), definitions.",
+        example={},
     ),
     Endpoint(
         name="check",

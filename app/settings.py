@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, get_args
 
 import tyro
 
+from sae_core.explain.chat_client import check_endpoint
 from sae_core.placement import Attention, Device, DeviceMap, DType
 
 ENVIRONMENT_PREFIX = "JUMPSCOPE_"
@@ -50,10 +51,10 @@ class Settings:
     give auth too."""
     mcp: bool = False
     """Offer the endpoints as tools of the Model Context Protocol, at /gradio_api/mcp."""
-
     notes: str = ""
     """File of stars, labels, notes and lists; empty is notes.duckdb in the user's data folder, and
     `off` keeps nothing."""
+
     device: Device = "auto"
     """Where the model runs; `auto` is the first CUDA device if there is one, else the CPU."""
     dtype: DType = "auto"
@@ -116,6 +117,14 @@ class Settings:
     """Longest query in SQL in characters."""
     max_waiting_sql: int = 20
     """Most queries in SQL that wait for their turn."""
+    explain_endpoint: str = ""
+    """OpenAI-compatible address, up to and with /v1, of a language model that explains features on
+    request, where contexts are sent; empty offers no such thing. Its key is JUMPSCOPE_EXPLAIN_KEY's
+    value."""
+    explain_model: str = ""
+    """The model's name at that endpoint."""
+    max_waiting_explain: int = 10
+    """Most requests that wait for an explanation."""
     cached_analyses: int = 64
     """Prompt analyses kept in memory, the least recently used leaving first."""
     max_cached_megabytes: float = 32.0
@@ -144,6 +153,13 @@ class Settings:
                 f"frame_ancestors {self.frame_ancestors!r} names no sites: write them as "
                 "'self' https://one.example, or 'none'."
             )
+        if self.explain_endpoint:
+            try:
+                check_endpoint(self.explain_endpoint)
+            except ValueError as error:
+                raise ValueError(f"explain_endpoint: {error}") from error
+        if bool(self.explain_endpoint) != bool(self.explain_model.strip()):
+            raise ValueError("explain_endpoint and explain_model need each other: give both.")
         for name, choices in (
             ("device", Device),
             ("dtype", DType),
@@ -173,6 +189,7 @@ class Settings:
             "max_sql_export_rows": 1,
             "max_sql_chars": 1,
             "max_waiting_sql": 1,
+            "max_waiting_explain": 1,
             "cached_analyses": 1,
             "check_tokens": 0,
         }

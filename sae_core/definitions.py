@@ -98,3 +98,47 @@ SCORE_DEFINITIONS: dict[str, str] = {
     ),
 }
 """Numbers of what a feature writes: `sae_core.index.output_scores` computes them."""
+
+EXPLANATION_DEFINITIONS: dict[str, str] = {
+    "correlation": (
+        "Pearson's correlation of the activations that a model simulates from an explanation, 0 to "
+        "10, with the true ones, over all tokens of contexts that did not explain, half of them "
+        "without the feature."
+    ),
+    "detection": (
+        "Balanced accuracy: the mean of the share of texts with the feature that a model tells by "
+        "an explanation, and of those without it; 0.5 is chance."
+    ),
+    "detection_interval": (
+        "Interval of 95 % of the balanced accuracy, which joins Wilson's intervals of the two "
+        "shares by the squares of their distances."
+    ),
+}
+"""Numbers of an explanation: `sae_core.explain.explanation_scores` computes them."""
+
+RATING_DEFINITIONS: dict[str, str] = {
+    "verdict_rate": (
+        "Share of ratings with a verdict, YES, MAYBE or NO, to whether one meaning accounts for a "
+        "feature's contexts, with Wilson's interval of 95 %."
+    ),
+    "grade": (
+        "Mean of the grades from 1 to 3: that meaning accounts for few, for most or for all of the "
+        "contexts."
+    ),
+    "intruders_named": (
+        "Share of contexts of near neighbours that raters tell from a feature's own, 3 among 12; "
+        "chance is 0.25."
+    ),
+    "intruder_p": (
+        "Probability that drawing 3 of 12 at random each time names as many intruders or more."
+    ),
+    "kappa": (
+        "Cohen's kappa of two raters on the features that both rated: (p_o - p_e) / (1 - p_e), p_o "
+        "the share rated alike, p_e the same if they were independent with their own rates."
+    ),
+    "alpha": (
+        "Krippendorff's alpha of all raters on the features that two or more rated: 1 minus "
+        "observed over expected disagreement, where NO, MAYBE and YES are ordered."
+    ),
+}
+"""Numbers of people's ratings: `sae_core.ratings` computes them."""

@@ -1,5 +1,6 @@
 """What can be asked of the app: one pydantic model a request, and how values become one."""
 
+from app.requests.blind_models import RatingsRequest
 from app.requests.compare_models import (
     CompareRequest,
     PatchRequest,
@@ -7,6 +8,7 @@ from app.requests.compare_models import (
     SwitchRequest,
 )
 from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
+from app.requests.explain_models import ExplainRequest
 from app.requests.ladder_models import LadderRequest
 from app.requests.models import (
     AnalysisNumber,
@@ -39,6 +41,7 @@ __all__ = [
     "EditRequest",
     "EffectNumber",
     "EffectsRequest",
+    "ExplainRequest",
     "FeatureOnTextRequest",
     "FeatureRequest",
     "Kind",
@@ -49,6 +52,7 @@ __all__ = [
     "PatchRequest",
     "PromptFeaturesRequest",
     "ProveRequest",
+    "RatingsRequest",
     "ReproduceRequest",
     "Request",
     "RequestError",

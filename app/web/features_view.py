@@ -8,6 +8,7 @@ from app.engine.feature_sources import UNINDEXED_SORTS
 from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
+from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
 from app.web.numbers import NO_BREAK, number, one_in, percent
 from app.web.query import positive, share, whole
@@ -56,7 +57,8 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
     if "feature" in query:
         arguments = {"feature": whole(dict(query), "feature", 0), "sae": sae}
         data = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
-        return feature_page(data, in_address=in_address, text=text)
+        explained = {"explained": explanation_part(workbench, data)}
+        return feature_page(data, in_address=in_address, text=text) | explained
     return _list(workbench, sae, in_address, query)
 
 

@@ -20,6 +20,7 @@ from app.gate import ASGIApp, route_path
 from app.sentences import without_paths
 from app.web import assets
 from app.web.api_view import api
+from app.web.blind_view import blind
 from app.web.catalog_view import catalog
 from app.web.exports import add_about
 from app.web.features_view import features
@@ -34,7 +35,7 @@ from app.web.steer_view import steer
 from app.web.templating import render
 
 PATHS: Final = (
-    r"/|/(features|prompt|steer|sql|api|catalog|run|state|revision|progress|about)"
+    r"/|/(features|prompt|steer|sql|api|blind|catalog|run|state|revision|progress|about)"
     r"|/sql\.(csv|parquet)|/static/.*"
 )
 """Paths of everything that is routed here."""
@@ -115,6 +116,14 @@ API_PAGE: Final = Page(
     modules=_SHARED,
     view=api,
 )
+BLIND_PAGE: Final = Page(
+    name="blind",
+    title="Blind test",
+    path="blind",
+    script="blind",
+    modules=_SHARED,
+    view=blind,
+)
 CATALOG_PAGE: Final = Page(
     name="catalog",
     title="Catalog",
@@ -139,7 +148,7 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, RUN_PAGE, API_PAGE, CATALOG_PAGE):
+    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)

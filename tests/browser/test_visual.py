@@ -17,6 +17,7 @@ OWN_SHEETS = {
     "/prompt": "prompt",
     "/steer": "steer",
     "/catalog": "catalog",
+    "/blind": "blind",
     "/sql": "sql",
 }
 

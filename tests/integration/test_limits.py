@@ -40,6 +40,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "steer": RUN,
     "ladder": {**RUN, "strengths": [1.0], "seeds": 1},
     "prove": {**RUN, "seeds": 3},
+    "explain": {"feature": 5},
+    "ratings": {},
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
@@ -50,6 +52,7 @@ LIMITS = {
     Work.SERIES: 4,
     Work.CHECK: 8,
     Work.SQL: 3,
+    Work.EXPLAIN: 2,
 }
 CROWD = 80
 PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")

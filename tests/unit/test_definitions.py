@@ -5,7 +5,13 @@ from pathlib import Path
 
 from app.service.prove import DEFINITIONS as PROOF_DEFINITIONS
 from app.service.token_rows import PROMPT_DEFINITIONS, UNINDEXED_DEFINITIONS
-from sae_core.definitions import DEFINITIONS, EFFECT_DEFINITIONS, SCORE_DEFINITIONS
+from sae_core.definitions import (
+    DEFINITIONS,
+    EFFECT_DEFINITIONS,
+    EXPLANATION_DEFINITIONS,
+    RATING_DEFINITIONS,
+    SCORE_DEFINITIONS,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -38,6 +44,11 @@ def test_the_page_defines_every_number_of_a_proof_in_the_code_s_words() -> None:
 
 def test_the_page_defines_what_a_feature_writes_in_the_code_s_words() -> None:
     assert _defined("Of what a feature writes") == SCORE_DEFINITIONS
+
+
+def test_the_page_defines_every_number_of_an_explanation_and_of_ratings() -> None:
+    assert _defined("Of an explanation") == EXPLANATION_DEFINITIONS
+    assert _defined("Of ratings") == RATING_DEFINITIONS
 
 
 def test_the_page_says_what_differs_without_an_index() -> None:

@@ -107,6 +107,18 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "edit": 0,
         "seeds": 6,
     },
+    "explain": {"feature": None, "sae": "", "ask": False},
+    "ratings": {
+        "rater": "",
+        "kind": "meaning",
+        "saes": "",
+        "per_sae": 20,
+        "seed": 0,
+        "at": None,
+        "verdict": "",
+        "grade": 0,
+        "marked": None,
+    },
     "check": {"sae": ""},
     "threshold": {
         "feature": None,

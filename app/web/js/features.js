@@ -6,6 +6,7 @@ import { address, el, quoted, tokenNodes } from "./dom.js";
 import { shows } from "./export-answers.js";
 import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
+import { keepNotes } from "./notes.js";
 import { number, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
 import { showLab } from "./threshold.js";
@@ -213,6 +214,8 @@ async function clicked(event, main) {
   const jumped = target?.closest("[data-group]")?.getAttribute("data-group");
   const group = jumped && document.getElementById(jumped);
   if (group instanceof HTMLDetailsElement) group.open = true;
+  const explained = target?.closest("[data-explain] button");
+  if (explained) (await import("./explanation.js")).pressed(explained);
   const button = target?.closest("[data-reproduce]");
   if (button instanceof HTMLElement) {
     const { choicesOf, openCard } = await import("./card.js");
@@ -235,6 +238,7 @@ function begin() {
     timer = window.setTimeout(() => void test(form), TYPING);
   });
   main.addEventListener("click", (event) => void clicked(event, main));
+  keepNotes(main);
   const { go, onSae, refresh } = navigation({
     onShown: () => {
       fillSearch(main);
