@@ -1,13 +1,18 @@
 """What another threshold would do, as the app answers it."""
 
+import re
+from pathlib import Path
+
 import pytest
 
 from app.endpoints import Api
 from app.engine.workbench import Workbench
 from app.requests import RequestError
+from app.service.threshold import THRESHOLD_DEFINITIONS
 from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.check import check_rows
+from sae_core.definitions import DEFINITIONS
 from sae_core.threshold_lab import gradient_terms
 from sae_core.threshold_sample import feature_sample
 from tests.tiny import ALWAYS
@@ -75,3 +80,12 @@ def test_a_mistake_names_its_parameter(api: Api) -> None:
         with pytest.raises(RequestError) as refused:
             api.threshold(**{"feature": ALWAYS, "measured": False} | wrong)
         assert refused.value.field == next(iter(wrong))
+
+
+def test_the_definitions_stand_in_the_docs_in_the_code_s_words() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    body = text.partition("\n## Of a threshold\n")[2].partition("\n## ")[0]
+    defined = dict(re.findall(r"^### `(\w+)`[^\n]*\n([^\n]+)$", body, re.MULTILINE))
+    own = {k: v for k, v in THRESHOLD_DEFINITIONS.items() if DEFINITIONS.get(k) != v}
+    assert {k: v for k, v in defined.items() if k in own} == own
+    assert set(defined) == {*own, "place", "token_spread"}

@@ -4,7 +4,7 @@
 
 import { el } from "./dom.js";
 import { busy, placeWords, problem, query, setQuery } from "./frame.js";
-import { number, percent, signed } from "./numbers.js";
+import { count, number, percent, signed } from "./numbers.js";
 import { ServerError, call } from "./server.js";
 import { drawCurves } from "./threshold-curves.js";
 
@@ -158,6 +158,6 @@ function drawTable({ variants, tokens, definitions }) {
       el("thead", {}, el("tr", {}, el("td"), head("frequency", "fires"), head("l0", "L0"), head("fvu", "FVU"), head("delta_lm_loss", "Δ loss"))),
       el("tbody", {}, variants.map(row)),
     ),
-    el("p", { class: "quiet" }, `Spliced into the model on ${tokens} tokens of the check’s text; Δ loss in nats per token.`),
+    el("p", { class: "quiet" }, `Spliced into the model on ${count(tokens)} tokens of the check’s text; Δ loss in nats per token.`),
   ];
 }

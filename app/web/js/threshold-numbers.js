@@ -59,6 +59,9 @@ export function firing(lab, cut) {
   };
 }
 
+/** A count that is about so many. @param {number} value */
+const about = (value) => count(Number(value.toPrecision(2)));
+
 /** Whether the histogram reaches down to 0, so that it knows what plain ReLU lets through.
  * @param {Lab} lab */
 const reachesZero = (lab) => lab.edges[0] <= 0 || lab.below === 0;
@@ -78,7 +81,7 @@ export function reading(lab, cut) {
   const change =
     moved < 0.5
       ? "no token changes sides"
-      : `about ${count(moved)} tokens${part} ${cut > lab.threshold ? "lost" : "gained"}`;
+      : `about ${about(moved)} tokens${part} ${cut > lab.threshold ? "lost" : "gained"}`;
   return `Threshold ${number(cut)}: about ${percent(share)} of tokens instead of ${percent(own)}, ${change}.`;
 }
 
@@ -97,7 +100,7 @@ export function functionSays(lab, threshold, kind) {
     const times = kept.fires >= 1 ? `, ${number(more / kept.fires, 2)} for each that it keeps` : "";
     const least = reachesZero(lab) ? "about" : "at least";
     return (
-      `ReLU has no threshold: magnitudes stay, but ${least} ${count(more)} tokens between 0 and ` +
+      `ReLU has no threshold: magnitudes stay, but ${least} ${about(more)} tokens between 0 and ` +
       `${number(threshold)} come in as false positives${times}. It would fire on ${least} ` +
       `${percent(zero.share)} of tokens.`
     );
