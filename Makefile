@@ -29,7 +29,7 @@ endef
 # Tests and the app need few threads each; two test processes suit two cores and more.
 WORKERS ?= 2
 
-.PHONY: install demo test check check-js check-versions format bench pictures chromium nginx constraints js-lock clean
+.PHONY: install demo test check check-js check-versions format bench docs pictures chromium nginx constraints js-lock clean
 
 install: $(ALL) $(JS)
 
@@ -59,6 +59,10 @@ format: $(ALL)
 bench: $(APP)
 	$(BIN)/python benchmarks/app_latency.py $(ARGS)
 
+# The documentation with an API reference, as pages for a browser: build/docs/index.html.
+docs: $(ALL)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
 # Those of docs/pictures, from the demo.
 pictures: $(ALL) chromium
 	$(BIN)/python -m tests.browser.pictures
@@ -69,7 +73,7 @@ $(APP): pyproject.toml $(PINS) | $(BIN)/python
 	touch $@
 
 $(ALL): pyproject.toml $(PINS) | $(BIN)/python
-	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,test]'
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,docs,test]'
 	$(PIP) install --quiet --constraint $(PINS) $(PEER)
 	touch $(APP) $@
 
@@ -118,7 +122,7 @@ check-versions: $(ALL)
 constraints:
 	rm -rf build/pins
 	$(PYTHON) -m venv build/pins
-	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,test]'
+	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,docs,test]'
 	build/pins/bin/python -m pip check
 	build/pins/bin/python -m pip install $(PEER)
 	{ grep '^#' $(PINS); build/pins/bin/python -m pip freeze --exclude jumpscope \
