@@ -28,7 +28,7 @@ def test_the_answer_is_in_the_saved_units_and_its_terms_in_those_of_training(api
     answer = api.threshold(feature=ALWAYS, measured=False, tokens=300, penalty=0.02, bandwidth=0.3)
     gradient, units = answer["gradient"], answer["gradient"]["units"]
     name = answer["sae"]
-    own = float(lm.sae(name).threshold[ALWAYS])
+    own = float(lm.sae(name).effective_threshold()[ALWAYS])
     assert answer["threshold"] == answer["own_threshold"] == own
     assert own in gradient["thresholds"]
     assert answer["variants"] == []

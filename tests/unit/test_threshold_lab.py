@@ -149,7 +149,7 @@ def test_saved_tensors_give_the_terms_of_training(norm: float) -> None:
         pre_acts=z[:, FEATURE],
         pull=(raw - sae.decode(acts)) @ sae.W_dec[FEATURE],
         square_norm=float(sae.W_dec[FEATURE].square().sum()),
-        threshold=float(sae.threshold[FEATURE]),
+        threshold=float(sae.effective_threshold()[FEATURE]),
     )
     units = training_units(cfg, 1.0)
     assert units.stated == ("scale", "bandwidth", "lambda")

@@ -63,7 +63,7 @@ def test_the_sample_gives_the_gradient_that_training_would_have(
     assert sample.units.stated == ()
     assert sample.units.scale == pytest.approx(float(x.square().sum(1).mean().sqrt()), rel=1e-5)
     bandwidth, penalty = 0.3, 0.02
-    thresholds = (sae.threshold.detach() / SCALE).double().requires_grad_()
+    thresholds = (sae.effective_threshold() / SCALE).double().requires_grad_()
     z = sae.pre_acts(x).double() / SCALE
     acts = jumprelu(z, thresholds, bandwidth)
     recon = acts @ sae.W_dec.double() + sae.b_dec.double() / SCALE
@@ -98,16 +98,16 @@ def test_what_is_measured_is_what_a_saved_and_changed_sae_gives(
     lm: SplicedLM, rows: list[TokenRow], tmp_path: Path
 ) -> None:
     sae = lm.sae("tiny")
-    before = sae.threshold.detach().clone()
+    before = sae.effective_threshold().clone()
     threshold = 3 * float(before[FEATURE]) + 1
     measured = measure_thresholds(lm, "tiny", FEATURE, threshold, rows)
-    assert torch.equal(sae.threshold, before)
+    assert torch.equal(sae.effective_threshold(), before)
     assert lm.sae_names == ["tiny"]
 
     def slow(name: str, thresholds: torch.Tensor) -> dict[str, Any]:
         save_sae(sae, tmp_path / name)
         changed = load_sae(tmp_path / name)
-        changed.threshold.data = thresholds
+        changed.get_parameter("threshold").data = thresholds
         other = SplicedLM(lm.model, lm.tokenizer, {name: changed})
         return evaluate(other, name, rows).as_dict()
 
@@ -126,7 +126,7 @@ def test_what_is_measured_is_what_a_saved_and_changed_sae_gives(
 
 
 def test_its_own_threshold_is_not_measured_twice(lm: SplicedLM, rows: list[TokenRow]) -> None:
-    own = float(lm.sae("tiny").threshold[FEATURE])
+    own = float(lm.sae("tiny").effective_threshold()[FEATURE])
     assert list(measure_thresholds(lm, "tiny", FEATURE, own, rows[:1])) == [AS_IS, RELU]
 
 

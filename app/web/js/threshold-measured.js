@@ -10,6 +10,8 @@ import { drawCurves } from "./threshold-curves.js";
 
 /* Tokens that the losses are measured on: four runs of the model. The curves take one, to the SAE. */
 const LOSS_TOKENS = 1000;
+/* How the answer calls the row of a threshold that is not the feature's own. */
+const MOVED = "this threshold";
 
 /**
  * @typedef {import("./threshold-numbers.js").Lab} Lab
@@ -145,7 +147,7 @@ function drawTable({ variants, tokens, definitions }) {
     el(
       "tr",
       {},
-      el("th", { scope: "row" }, each.name),
+      el("th", { scope: "row" }, each.name === MOVED ? `threshold ${number(each.threshold)}` : each.name),
       el("td", { class: "n" }, percent(each.frequency)),
       el("td", { class: "n" }, number(each.l0)),
       el("td", { class: "n" }, number(each.fvu, 4)),
