@@ -242,7 +242,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         returns="threshold, own_threshold, tokens, variants (as it is, this threshold, all ReLU) "
         "with frequency, l0, fvu and delta_lm_loss, gradient (thresholds, reconstruction, "
         "sparsity, standard_error, in_window, at, rests, sentence, units), definitions.",
-        example={"feature": 12, "measured": False, "tokens": 400},
+        example={"feature": 12, "tokens": 100},
     ),
     Endpoint(
         name="reproduce",

@@ -27,12 +27,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sae_core.config import SAEConfig
 from sae_core.jumprelu import KERNELS, Kernel, half_width, kernel_density
+from sae_core.placement import in_float64
 
 PUBLISHED_BANDWIDTH = 0.001
 """The paper's, for inputs of mean squared norm 1."""
@@ -138,10 +140,10 @@ def gradient_terms(
         raise ValueError(f"bandwidth is {bandwidth} but must be above 0.")
     if not penalty >= 0:
         raise ValueError(f"lambda is {penalty} but must be 0 or more.")
-    z, pull = sample.pre_acts.double().cpu()[:, None], sample.pull.double().cpu()[:, None]
+    z, pull = in_float64(sample.pre_acts)[:, None], in_float64(sample.pull)[:, None]
     if not len(z):
         raise ValueError("the sample holds no token: give more text.")
-    at = torch.tensor(list(thresholds), dtype=torch.float64)  # [n]
+    at = torch.from_numpy(np.asarray(thresholds, dtype=np.float64)).to(z.device)  # [n]
     u = (z - at) / bandwidth  # [tokens, n]
     weight = kernel_density(u, kernel) / bandwidth
     cost = 2 * at * (pull - z * (z > at) * sample.square_norm)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sae_core.corpus import TokenRow, batches
 from sae_core.evaluation import Evaluation, evaluate_together
 from sae_core.jumprelu import kernel_density
+from sae_core.placement import in_float64
 from sae_core.progress_bar import silent
 from sae_core.sae import SAE, JumpReLUSAE
 from sae_core.sites import activations
@@ -66,7 +67,7 @@ def feature_sample(
     if not len(read):
         raise ValueError("the text holds no token that counts: give more text.")
     direction, bias = sae.W_dec[feature], float(sae.threshold[feature])
-    mean_square = float(read.double().square().sum(1).mean())
+    mean_square = float(in_float64(read.square().sum(1)).mean())
     units = training_units(sae.cfg, mean_square)
     pre_acts, pulls = [], []
     cost = density = 0.0
@@ -80,8 +81,8 @@ def feature_sample(
         pulls.append(error @ direction + acts[:, feature] * direction.square().sum())
         weight = kernel_density((z - sae.threshold) / (units.scale * units.bandwidth), units.kernel)
         each = 2 * sae.threshold * (error @ sae.W_dec.T) / units.scale**2
-        cost += float((weight * each).sum(dtype=torch.float64))
-        density += float(weight.sum(dtype=torch.float64))
+        cost += float(in_float64((weight * each).sum(1)).sum())
+        density += float(in_float64(weight.sum(1)).sum())
     return TextSample(
         feature=FeatureSample(
             pre_acts=torch.cat(pre_acts),

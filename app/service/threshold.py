@@ -73,7 +73,7 @@ def threshold(workbench: Workbench, request: ThresholdRequest) -> dict[str, Any]
             {
                 "name": variant,
                 "threshold": fires[variant],
-                "frequency": float((pre_acts > fires[variant]).double().mean()),
+                "frequency": int((pre_acts > fires[variant]).sum()) / len(pre_acts),
                 **{key: finite(getattr(evaluation, key)) for key in _MEASURED},
             }
             for variant, evaluation in measured.items()
@@ -124,7 +124,7 @@ def _gradient(sample: "TextSample", request: ThresholdRequest, moved: float) -> 
 
 def _curves(terms: "GradientTerms") -> dict[str, Any]:
     names = ("reconstruction", "sparsity", "standard_error", "in_window")
-    return {name: finite_list(getattr(terms, name).numpy()) for name in names}
+    return {name: finite_list(getattr(terms, name).cpu().numpy()) for name in names}
 
 
 def _penalty(sample: "TextSample", request: ThresholdRequest) -> tuple[float, str]:

@@ -252,7 +252,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     },
     "splice.SplicedLM.analyse": {"mean": None},
     "evaluation.evaluate": {"batch_rows": 16, "progress": None},
-    "evaluation.evaluate_together": {"batch_rows": 16, "progress": None},
+    "evaluation.evaluate_together": {"batch_rows": 16, "ablations": True, "progress": None},
     "evaluation.uniformity": {"seed": 0, "batch_rows": 16},
     "check.check": {"text": None, "tokens": 4000, "progress": None},
     "check.sae_check.check_sae": {"text": None, "tokens": 4000, "progress": None},
