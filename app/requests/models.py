@@ -154,8 +154,8 @@ class SearchRequest(Request):
     query: str = parameter(
         "",
         "Search",
-        "A number such as 12 or #12, or words to find in tokens and signatures: all of them, and "
-        "what is in double quotes with its spaces.",
+        "A number such as 12 or #12, or words to find in tokens, signatures, labels and notes: all "
+        "of them, and what is in double quotes with its spaces.",
         unit="characters",
         most="max_query_chars",
     )
@@ -164,7 +164,8 @@ class SearchRequest(Request):
         "",
         "Sort order",
         "What to sort by: id, frequency, max_act, mean_act, threshold, concentration, output_score "
-        "or side_effect; empty is frequency, and the id where the SAE has no index.",
+        "or side_effect; empty is the best match with a search and frequency without, and the id "
+        "where the SAE has no index.",
     )
     descending: bool = parameter(True, "Descending", "Whether the largest come first.")
     min_frequency: float = parameter(

@@ -39,7 +39,12 @@ def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
 
 
 def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, Any]:
-    """Features whose number, tokens or signature match a query."""
+    """Features whose number, tokens or signature match a query, best match first where no other
+    order is asked for. `sort` is the order, `marks` the folded texts that matched, `phrases` those
+    of them that are several tokens. With an index a feature has `matches`, the words of its tokens
+    that matched with their `share` of its firing, and `context`, a few tokens around its strongest
+    peak, or None.
+    """
     name = workbench.sae_name(request.sae)
     low, high = request.min_frequency, request.max_frequency
     if low > high:
@@ -57,12 +62,16 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
     }
     of_scores = next((field for field, given in by_scores.items() if given), None)
     if isinstance(source, Index):
-        order = request.sort or "frequency"
         if of_scores and not source.has_output_scores:
             command = scores_command(workbench.bundle, name)
             raise RequestError(f"This index has no output scores: {command} adds them.", of_scores)
         bound = math.inf if effect is None else effect
-        matches = source.search(request.query, order, down, low, high, most, skip, score, bound)
+        query, sort = request.query, request.sort
+        notes = _notes(workbench, name) if query.strip() else None
+        matches = source.search(query, sort, down, low, high, most, skip, score, bound, notes)
+        contexts = source.glimpses([row["feature"] for row in matches["features"]])
+        for row in matches["features"]:
+            row["context"] = contexts.get(row["feature"])
     else:
         if of_scores:
             raise RequestError(
@@ -79,12 +88,21 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
             )
         order = request.sort or "id"
         matches = source.search(request.query, order, down and request.sort != "", most, skip)
+        matches |= {"sort": order, "marks": [], "phrases": []}
     return {
         "sae": name,
         "missing": _missing(source),
         "scored": _scored(source),
         **matches,
     }
+
+
+def _notes(workbench: Workbench, sae: str) -> dict[int, tuple[str, str]]:
+    """Label and note of each feature that has one."""
+    kept = workbench.notes.of(workbench.bundle.content_hash(sae))
+    labels = {feature: label.text for feature, label in kept.labels.items()}
+    notes = {feature: note.note for feature, note in kept.features.items() if note.note}
+    return {i: (labels.get(i, ""), notes.get(i, "")) for i in {*labels, *notes}}
 
 
 def scored(workbench: Workbench, sae: str) -> bool:

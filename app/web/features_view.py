@@ -10,10 +10,13 @@ from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
+from app.web.marked_matches import marked_signature, pieces_sentence, shown_context
 from app.web.numbers import NO_BREAK, number, one_in, percent
 from app.web.query import positive, share, whole
 from app.web.templating import address
 from sae_core.definitions import SCORE_DEFINITIONS
+from sae_core.index.feature_search import BEST
+from sae_core.index.text_folding import marked_parts
 
 Data = Mapping[str, Any]
 
@@ -57,7 +60,6 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
     if "feature" in query:
         arguments = {"feature": whole(dict(query), "feature", 0), "sae": sae}
         data = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
-        explained = {"explained": explanation_part(workbench, data)}
         return feature_page(data, in_address=in_address, text=text) | explained
     return _list(workbench, sae, in_address, query)
 
@@ -116,8 +118,9 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """The template's values from the service's answer and what was wanted of the list."""
     indexed = matches["missing"] is None
     wanted = dict(wanted)
-    if not wanted["sort"]:
-        wanted |= {"sort": "frequency"} if indexed else {"sort": "id", "desc": False}
+    own = _own_order(wanted["q"], indexed)
+    if not wanted["sort"] or (wanted["sort"] == BEST and own != BEST):
+        wanted |= {"sort": own, "desc": indexed}
     columns = [each for each in COLUMNS if indexed or each[0] in UNINDEXED_SORTS]
     if not matches["scored"]:
         columns = [each for each in columns if each[0] not in SCORE_DEFINITIONS]
@@ -127,7 +130,12 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "missing": matches["missing"],
         "refused": "",
         "wanted": wanted,
-        "order": _written(wanted["sort"], wanted["desc"], indexed),
+        "order": _written(wanted["sort"], wanted["desc"], own),
+        "best": None
+        if own != BEST or wanted["sort"] == BEST
+        else _address(wanted, indexed, sort="", desc="", page=""),
+        "order_words": _order_words(wanted["sort"], own),
+        "pieces": pieces_sentence(matches),
         "least": _choices(FREQUENCIES, wanted["min"], 0.0, percent),
         "most": _choices(FREQUENCIES, wanted["max"], 1.0, percent),
         "scored": matches["scored"],
@@ -135,7 +143,10 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "side_effects": _choices(SIDE_EFFECTS, wanted["effect"], None, _nats),
         "definitions": SCORE_DEFINITIONS,
         "heads": [_head(*each, wanted, indexed) for each in (("id", "feature"), *columns)],
-        "rows": [_row(feature, columns, wanted["sae"]) for feature in matches["features"]],
+        "rows": [
+            _row(feature, columns, wanted["sae"], matches.get("marks", ()))
+            for feature in matches["features"]
+        ],
         "bars": BARS if indexed else "",
         "total": matches["total"],
         "first": (wanted["page"] - 1) * PAGE_SIZE + 1,
@@ -166,7 +177,8 @@ def _head(key: str, words: str, wanted: Data, indexed: bool) -> dict[str, Any]:
     """A column's head: where a click leads, and the direction that it is sorted in."""
     current = wanted["sort"] == key
     descending = not wanted["desc"] if current else key != "id"
-    changed = {**_written(key, descending, indexed), "page": ""}
+    own = _own_order(wanted["q"], indexed)
+    changed = {**_written(key, descending, own), "page": ""}
     return {
         "key": key,
         "words": words,
@@ -175,7 +187,9 @@ def _head(key: str, words: str, wanted: Data, indexed: bool) -> dict[str, Any]:
     }
 
 
-def _row(feature: Data, columns: list[tuple[str, str]], in_address: str) -> dict[str, Any]:
+def _row(
+    feature: Data, columns: list[tuple[str, str]], in_address: str, marks: Sequence[str]
+) -> dict[str, Any]:
     """A feature of the list; a frequency is a logarithmic bar beside its number."""
     cells = [
         {
@@ -187,6 +201,12 @@ def _row(feature: Data, columns: list[tuple[str, str]], in_address: str) -> dict
     return {
         "feature": feature["feature"],
         "signature": feature["signature"],
+        "marked": marked_signature(feature["signature"], marks),
+        "matches": [
+            {"parts": marked_parts(each["word"], marks), "share": percent(each["share"])}
+            for each in feature.get("matches", ())
+        ],
+        "context": shown_context(feature.get("context"), marks),
         "href": address("features", sae=in_address, feature=feature["feature"]),
         "cells": cells,
     }
@@ -216,7 +236,7 @@ def _address(wanted: Data, indexed: bool, **changed: object) -> str:
     kept = {
         "sae": wanted["sae"],
         "q": wanted["q"],
-        **_written(wanted["sort"], wanted["desc"], indexed),
+        **_written(wanted["sort"], wanted["desc"], _own_order(wanted["q"], indexed)),
         "min": f"{wanted['min']:.6g}" if wanted["min"] > 0 else "",
         "max": f"{wanted['max']:.6g}" if wanted["max"] < 1 else "",
         "score": f"{wanted['score']:.6g}" if wanted["score"] > 0 else "",
@@ -226,8 +246,28 @@ def _address(wanted: Data, indexed: bool, **changed: object) -> str:
     return address("features", **(kept | changed))
 
 
-def _written(sort: str, descending: bool, indexed: bool) -> dict[str, str]:
+def _own_order(query: str, indexed: bool) -> str:
+    """What the list is sorted by where its address says nothing."""
+    if not indexed:
+        return "id"
+    return BEST if query.strip() else "frequency"
+
+
+def _order_words(sort: str, own: str) -> str:
+    """How a search's matches are ordered; "" without a search."""
+    if own != BEST:
+        return ""
+    if sort != BEST:
+        return "Sorted by a column."
+    return (
+        "Best match first: whole tokens, then beginnings, then what is within one; then by the "
+        "share of the firing that lies on them."
+    )
+
+
+def _written(sort: str, descending: bool, own: str) -> dict[str, str]:
     """Sort order and direction as an address has them: empty where they are the list's own."""
-    if not indexed and (sort, descending) == ("id", False):
+    if own == "id" and (sort, descending) == ("id", False):
         return {"sort": "", "desc": ""}
-    return {"sort": "" if sort == "frequency" else sort, "desc": "" if descending else "0"}
+    is_own = sort == own and own != "id"
+    return {"sort": "" if is_own else sort, "desc": "" if descending or sort == BEST else "0"}

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sae_core.index.build import Target, build_index, build_indexes
+    from sae_core.index.feature_columns import SORTS
     from sae_core.index.index_config import IndexConfig
     from sae_core.index.index_run import run_index
-    from sae_core.index.store import SORTS, Index
+    from sae_core.index.store import Index
 else:
     _MODULES = {
         "Target": "build",
@@ -18,7 +19,7 @@ else:
         "build_indexes": "build",
         "IndexConfig": "index_config",
         "run_index": "index_run",
-        "SORTS": "store",
+        "SORTS": "feature_columns",
         "Index": "store",
     }
 

@@ -47,6 +47,13 @@ def unpack(
     return np.ascontiguousarray(planes.T).view(dtype).reshape(-1), at
 
 
+def skip(data: bytes, dtype: str, at: int = 0) -> int:
+    """Where the array after the one that begins at byte `at` begins, without unpacking that one."""
+    size = np.dtype(dtype).itemsize
+    lengths = np.frombuffer(data, "<u4", size, at + 4)
+    return at + 4 * (1 + size) + int(lengths.sum(dtype=np.int64))
+
+
 def inflate(data: bytes, most: int, window: int = zlib.MAX_WBITS) -> bytes:
     """`data` decompressed (`window` as zlib takes it); ValueError, before more memory is used, if
     that is longer than `most` bytes or the data is cut off.

@@ -12,6 +12,8 @@ from sae_core.tokens import partial_bytes, token_texts
 
 CACHED_BLOCKS = 2048
 """Decoded blocks kept in memory, 16 KB each."""
+WINDOW = 128
+"""More tokens than a window has on either side of its peak."""
 
 
 class ContextReader:
@@ -106,6 +108,25 @@ class ContextReader:
                 self._segment_offset[segment] + first - self._segment_start[segment]
             ),
             "peak": place - first,
+        }
+
+    def around(
+        self, places: Mapping[int, int], before: int, after: int
+    ) -> dict[int, tuple[list[int], int]]:
+        """For each key of `places` the tokens around that peak, at most so many before and after
+        it, and the peak's place among them; the blocks of all are read at once.
+        """
+        windows = {}
+        for key, place in places.items():
+            _, first, last = self._window(place)
+            windows[key] = (max(first, place - before), min(last, place + after + 1), place)
+        size = tokencodec.BLOCK
+        blocks = self._decoded(
+            {b for first, last, _ in windows.values() for b in (first // size, (last - 1) // size)}
+        )
+        return {
+            key: (self._ids(blocks, first, last), place - first)
+            for key, (first, last, place) in windows.items()
         }
 
     def ids(self, place: int) -> list[int]:

@@ -4,12 +4,13 @@ A page is the arrays of `Page` in the order of `_FIELDS`, each written by `array
 docs/format.md says what they mean.
 """
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
 
-from sae_core.index.arrays import pack, unpack
+from sae_core.index.arrays import pack, skip, unpack
 
 FEATURES = 64
 """Features per page."""
@@ -148,3 +149,35 @@ class Page:
 
 
 assert [field.name for field in fields(Page)] == list(_FIELDS)
+
+
+def listed_counts_and_places(
+    data: bytes, shape: PageShape
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of a page's bytes only `tokens`, `token_count`, and the place of the peak of each feature's
+    strongest context, -1 for none; ValueError or zlib.error as `unpack`.
+    """
+    strongest, at = _strongest(data, shape)
+    for name, dtype in itertools.takewhile(lambda each: each[0] != "tokens", _FIELDS.items()):
+        if name not in ("contexts", "place"):
+            at = skip(data, dtype, at)
+    tokens, at = unpack(data, _FIELDS["tokens"], at, shape.features)
+    counts, _ = unpack(data, _FIELDS["token_count"], at, _sum(tokens))
+    return tokens, counts, strongest
+
+
+def strongest_places(data: bytes, shape: PageShape) -> np.ndarray:
+    """Of a page's bytes only the place of the peak of each feature's strongest context, -1 for
+    none.
+    """
+    return _strongest(data, shape)[0]
+
+
+def _strongest(data: bytes, shape: PageShape) -> tuple[np.ndarray, int]:
+    contexts, at = unpack(data, _FIELDS["contexts"], 0, shape.features * shape.groups)
+    place, at = unpack(data, _FIELDS["place"], at, _sum(contexts))
+    by_feature = contexts.reshape(-1, shape.groups).astype(np.int64)
+    first = np.cumsum(by_feature.sum(1)) - by_feature.sum(1)
+    # One place more: the last features may have no contexts.
+    strongest = np.append(place.astype(np.int64), -1)[np.minimum(first, len(place))]
+    return np.where(by_feature[:, 0] > 0, strongest, -1), at

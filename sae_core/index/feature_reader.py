@@ -6,9 +6,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sae_core.index.context_reader import ContextReader
+from sae_core.index.context_reader import WINDOW, ContextReader
 from sae_core.index.feature_pages import DOUBLING_BINS, WINDOW_BINS, Page
-from sae_core.tokens import partial_bytes
+from sae_core.tokens import partial_bytes, token_texts
 
 
 class Peak(NamedTuple):
@@ -51,6 +51,8 @@ class FeatureReader:
         self._exponent = arrays["histogram_exponent"].astype(int)
         self._width = arrays["histogram_width"].astype(np.float64)
         self._texts, self._vocab = texts, vocab
+        self.words = (texts, vocab, arrays["token_counts"])
+        """Texts and bytes of the vocabulary, and how often the sample has each token."""
         self.contexts = contexts
         """Reads the tokens of contexts."""
 
@@ -130,6 +132,18 @@ class FeatureReader:
                 for rank, (value, place, positions, levels) in enumerate(context, 1)
             ]
         return peaks
+
+    def strongest(self, page: Page, at: int) -> list[tuple[str, str, str]]:
+        """The strongest contexts as texts: before the peak, the peak, and after it."""
+        groups = len(self._names())
+        count = int(_of(page.contexts, at, groups)[0])
+        places = _Cut(page, at, groups).places(count).tolist()
+        windows = self.contexts.around(dict(enumerate(places)), WINDOW, WINDOW)
+        split = []
+        for ids, peak in windows.values():
+            texts = token_texts(ids, self._vocab)
+            split.append(("".join(texts[:peak]), texts[peak], "".join(texts[peak + 1 :])))
+        return split
 
     def _names(self) -> list[str]:
         """The groups of contexts."""

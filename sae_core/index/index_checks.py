@@ -213,3 +213,13 @@ def check_page(
     # Its counts have 32 bits.
     if meta["tokens"] < 2**32 and (counts != meta["tokens"]).any():
         raise ValueError("a page's histograms are of another number of tokens")
+
+
+def totals_of(meta: Mapping[str, Any]) -> dict[str, float]:
+    """The SAE's numbers on the sample; NaN where it does not define one."""
+    totals = {k: math.nan if v is None else float(v) for k, v in meta["totals"].items()}
+    if meta["schema_version"] == 1:
+        # There it was a number of features, and an undefined FVU was 0.
+        totals["dead"] /= meta["d_sae"]
+        totals["fvu"] = totals["fvu"] or math.nan
+    return totals

@@ -52,6 +52,7 @@ ARRAYS = {
 # Read by every DuckDB from 1.2 on; small blocks waste less in small files.
 _STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
 _ROWS_AT_ONCE = 10_000
+_STREAMED = 256
 _LIMITS: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false",
@@ -338,6 +339,21 @@ def rows_of(
     with connection.cursor() as cursor:
         try:
             return cursor.execute(statement, arguments).fetchall()
+        except duckdb.ConnectionException:
+            raise  # the index was closed: a bug, not a damaged file
+        except duckdb.Error as error:
+            raise ValueError(damaged(path)) from error
+
+
+def streamed(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str
+) -> Iterator[tuple[Any, ...]]:
+    """The rows of a query, of which only some are in memory at a time."""
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute(statement)
+            while rows := cursor.fetchmany(_STREAMED):
+                yield from rows
         except duckdb.ConnectionException:
             raise  # the index was closed: a bug, not a damaged file
         except duckdb.Error as error:

@@ -15,10 +15,13 @@ import numpy as np
 
 from sae_core.index.arrays import unpack
 from sae_core.index.context_reader import ContextReader
-from sae_core.index.feature_columns import SORTS, FeatureColumns
+from sae_core.index.described_words import read_described_words
+from sae_core.index.feature_columns import FeatureColumns
 from sae_core.index.feature_pages import FEATURES, Page
 from sae_core.index.feature_reader import FeatureReader
+from sae_core.index.feature_search import FeatureSearch
 from sae_core.index.feature_summaries import FeatureSummaries
+from sae_core.index.glimpses import glimpses, places_in_pages
 from sae_core.index.highlights import META_KEY, readability
 from sae_core.index.index_checks import (
     blocks_of,
@@ -32,15 +35,16 @@ from sae_core.index.index_checks import (
     check_scores,
     page_shape,
     pages_of,
+    totals_of,
 )
+from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.schema import ARRAYS, SCORES, columns_of, connect, damaged, rows_of
 from sae_core.index.sql_queries import open_views, relation
 from sae_core.index.views import FeatureFunctions
-from sae_core.index.word_search import WordSearch, read_words
 
-_DIGITS = 20
-"""Longer numbers are text: no feature has one."""
 _NUMBERS = ("active_tokens", "max_act", "mean_act", "threshold", "concentration")
+_FEW_PAGES = 2048
+"""Of no more pages some are found in milliseconds."""
 _WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 """What is raised where a file's bytes or numbers cannot be what they stand for."""
 
@@ -75,9 +79,9 @@ class Index:
         d_sae = self._meta["d_sae"]
         self._highlights = check_highlights(self._meta.pop(META_KEY), d_sae)
         self._strong_contexts: dict[int, dict[str, Any]] = {}
-        self._word_search: WordSearch | None = None
+        self._match_ranking: MatchRanking | None = None
         self._making_words = threading.Lock()
-        self._meta["totals"] = _totals(self._meta)
+        self._meta["totals"] = totals_of(self._meta)
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
@@ -88,7 +92,6 @@ class Index:
         check_ids("tokens in its vocabulary", [token for *_, token in words], len(words))
         vocab = [text.encode() if raw is None else raw for text, raw, _ in words]
         self._vocabulary = len(vocab)
-        self._texts = [text for text, *_ in words]
         documents = self._rows(
             "SELECT number, title, source, license, document FROM documents ORDER BY document"
         )
@@ -107,7 +110,7 @@ class Index:
         self._reader = FeatureReader(
             self._meta,
             arrays,
-            texts=self._texts,
+            texts=[text for text, *_ in words],
             vocab=vocab,
             contexts=contexts,
         )
@@ -197,7 +200,7 @@ class Index:
     def search(
         self,
         query: str = "",
-        sort: str = "frequency",
+        sort: str = "",
         descending: bool = True,
         min_frequency: float = 0.0,
         max_frequency: float = 1.0,
@@ -205,51 +208,74 @@ class Index:
         offset: int = 0,
         min_output_score: float = 0.0,
         max_side_effect: float = math.inf,
+        notes: Mapping[int, tuple[str, str]] | None = None,
     ) -> dict[str, Any]:
-        """One page of the features that match: `{"total", "features": [summary]}`.
+        """One page of the features that match: `{"total", "sort", "marks", "phrases", "features"}`.
 
         `query` is an id (`12`, `#12`) or text: features with all of its words, each in one of the
-        tokens that the feature fires on most or in a word of its signature, whatever the case; what
-        is in double quotes stands there with its spaces. Ties keep the order of ids; features
-        without the number that is sorted by come last, and are not in a list that is filtered by
-        it. Raises ValueError for an unknown `sort`, and for output scores that the index does not
-        have.
+        tokens that the feature fires on most, in a word of its signature, or in what `notes` have
+        (feature -> label and note), whatever the case; what is in double quotes stands there with
+        its spaces. "" sorts by "match" with a query (`match_ranking.py`), else by frequency. Ties
+        keep the order of ids; features without the number that is sorted by come last, and are not
+        in a list that is filtered by it. `sort` is what was sorted by, `marks` the folded texts
+        that matched, `phrases` those of several tokens, a feature's `matches` its tokens' words
+        that have one, with their share of its firing. Raises ValueError for an unknown `sort`, and
+        for output scores that the index does not have.
         """
-        if sort not in SORTS:
-            raise ValueError(f"unknown sort order {sort!r}: use one of {', '.join(SORTS)}.")
-        by_score = min_output_score > 0 or max_side_effect < math.inf
-        if (sort in SCORES or by_score) and not self.has_output_scores:
-            raise ValueError(
-                "this index has no output scores: jumpscope index --add-output-scores adds them."
-            )
-        mask = self._columns.between(
-            float(min_frequency), float(max_frequency), min_output_score, max_side_effect
-        )
-        query = query.strip()
-        number = query.removeprefix("#")
-        is_number = number.isascii() and number.isdigit() and len(number) < _DIGITS
-        if is_number and int(number) < len(mask):
-            only = np.zeros_like(mask)
-            only[int(number)] = True
-            mask &= only
-        elif query:
-            mask &= self._words().matching(query)
-        order = self._columns.order(sort, descending)
         first = max(int(offset), 0)
-        shown = order[mask[order]][first : first + max(int(limit), 0)]
-        return {"total": int(mask.sum()), "features": self._summaries.of(shown.tolist())}
+        bounds = (float(min_frequency), float(max_frequency), min_output_score, max_side_effect)
+        page = slice(first, first + max(int(limit), 0))
+        search = FeatureSearch(
+            self._columns, self.has_output_scores, self._ranking, self._strongest
+        )
+        found = search.page(query, sort, descending, bounds, page, notes)
+        return {
+            "total": found.total,
+            "sort": found.sort,
+            "marks": list(found.marks),
+            "phrases": list(found.phrases),
+            "features": [
+                {**row, "matches": matches}
+                for row, matches in zip(self._summaries.of(found.ids), found.matches, strict=True)
+            ],
+        }
+
+    def glimpses(self, ids: Sequence[int]) -> dict[int, dict[str, Any]]:
+        """A few tokens around the peak of the strongest context of each of these features:
+        `tokens`, their `bytes` (`partial_bytes`) and the `peak` among them; none for a dead one,
+        and none at all in a large index as long as no text was searched for.
+        """
+        ids = [self._checked(i) for i in ids]
+        with self._reading():
+            if self._match_ranking is not None:
+                places = {i: int(self._match_ranking.strongest[i]) for i in ids}
+            elif pages_of(len(self._columns)) <= _FEW_PAGES:
+                in_pages = places_in_pages(self._rows, {i // FEATURES for i in ids}, self._meta)
+                places = {i: in_pages[i] for i in ids}
+            else:
+                return {}
+            return glimpses(places, self._reader.contexts, self._reader.words[1])
 
     def prepare_search(self) -> None:
         """Make what the first search for a text would have to wait for."""
-        self._words()
+        self._ranking()
 
-    def _words(self) -> WordSearch:
-        """What texts are looked for in; made once, by whoever asks first."""
+    def _ranking(self) -> MatchRanking:
+        """What texts are looked for in; made once."""
         with self._making_words:
-            if self._word_search is None:
+            if self._match_ranking is None:
                 with self._reading():
-                    self._word_search = read_words(self._connection, self._path, self._texts)
-            return self._word_search
+                    active = self._columns["active_tokens"]
+                    words = read_described_words(
+                        self._connection, self._path, self._meta, self._reader.words, active
+                    )
+                    self._match_ranking = MatchRanking(words, active)
+            return self._match_ranking
+
+    def _strongest(self, feature: int) -> list[tuple[str, str, str]]:
+        """The texts of a feature's strongest contexts: before, at and after the peak."""
+        with self._reading():
+            return self._reader.strongest(*self._page(feature))
 
     def feature(self, feature: int) -> dict[str, Any]:
         """All that the index holds of a feature, as JSON values; ValueError for an unknown id."""
@@ -372,13 +398,3 @@ def _blocks(
     """
     statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
     return [(i, data) for i, data in rows_of(connection, path, statement, [list(blocks)])]
-
-
-def _totals(meta: Mapping[str, Any]) -> dict[str, float]:
-    """The SAE's numbers on the sample; NaN where it does not define one."""
-    totals = {k: math.nan if v is None else float(v) for k, v in meta["totals"].items()}
-    if meta["schema_version"] == 1:
-        # There it was a number of features, and an undefined FVU was 0.
-        totals["dead"] /= meta["d_sae"]
-        totals["fvu"] = totals["fvu"] or math.nan
-    return totals

@@ -1,137 +1,180 @@
-"""Which features have a text among the words that they are described by.
+"""The words that features are described by, and which of them have a text.
 
 A feature's words are the tokens that it fires on most and those that its signature shows. Distinct
 words are few beside features (a token is one word, however many features fire on it): a query is
-looked for once in all of them, laid end to end as bytes, and then the features of the words that
-have it are gathered. So a search of a million features takes tens of milliseconds, and what makes
-it so, about 70 bytes a feature, is made from the file once.
+looked for once in all of them, laid end to end as bytes; `match_ranking.py` turns that into
+features. Bytes, because a token may be a part of a character.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from pathlib import Path
+from enum import IntEnum
+from functools import lru_cache
+from unicodedata import category
 
-import duckdb
 import numpy as np
 
-from sae_core.index.schema import columns_of, rows_of
-from sae_core.index.signature import SEPARATORS, words_in
+from sae_core.index.text_folding import folded
 
 _TERM = re.compile(r'"([^"]+)"|(\S+)')
 _MARKS = {"·", "→", "…"}
 """What a signature has beside words."""
-_GATHER = 1 / 8
-"""Share of all entries above which those of the words that match are not taken one by one."""
+_ESCAPED = "surrogateescape"
+"""How bytes that are no UTF-8 are told from characters."""
+_MOST_PIECES = 12
+"""Pieces of a text that is looked for as several tokens."""
 
 
-def folded(text: str) -> str:
-    """A text without its case."""
-    return text.casefold()
+class Place(IntEnum):
+    """Where in a word a text stands; punctuation and spaces around a word are not of it."""
+
+    NOWHERE = 0
+    WITHIN = 1
+    BEGINS = 2
+    WHOLE = 3
 
 
 def terms(query: str) -> list[str]:
-    """What has to stand somewhere: words, and what is in double quotes with its spaces. A signature
-    may be a query as it stands.
+    """What has to stand somewhere, folded: words, and what is in double quotes with its spaces. A
+    signature may be a query as it stands.
     """
     matches = [(quoted, word) for quoted, word in _TERM.findall(query) if word not in _MARKS]
     return [folded(quoted or word) for quoted, word in matches]
 
 
 class Words:
-    """Numbers texts as they come; those that differ in case alone are one word."""
+    """Numbers texts as they come; those that fold to the same are one word."""
 
     def __init__(self) -> None:
-        self._number: dict[str, int] = {}
+        self._number: dict[bytes, int] = {}
 
-    def __call__(self, text: str) -> int:
-        """The number of a text's word."""
-        return self._number.setdefault(folded(text), len(self._number))
+    def __call__(self, text: str, raw: bytes | None = None) -> int:
+        """The number of a text's word; `raw`: its bytes where they are no whole characters."""
+        return self._number.setdefault(encoded(folded(text)) if raw is None else raw, len(self))
 
-    def __iter__(self) -> Iterator[str]:
-        """The words, without case, by their numbers."""
+    def __iter__(self) -> Iterator[bytes]:
+        """The words by their numbers."""
         return iter(self._number)
 
+    def __len__(self) -> int:
+        return len(self._number)
 
-class WordSearch:
-    """Finds the features of which a word has a text in it."""
 
-    def __init__(
-        self, words: Sequence[str], word: np.ndarray, feature: np.ndarray, d_sae: int
-    ) -> None:
-        """`words` without case; `word`, `feature`: pairs of equal length, in any order."""
-        raw = [text.encode("utf-8", "surrogatepass") for text in words]
-        self._bytes = np.frombuffer(b"".join(raw), np.uint8)
-        self._end = np.cumsum([len(each) for each in raw], dtype=np.int64)
-        pairs = word.astype(np.uint64) << np.uint64(32) | feature.astype(np.uint64)
-        pairs.sort()
-        self._feature = (pairs & np.uint64(2**32 - 1)).astype(np.int32)
-        bounds = np.arange(len(words) + 1, dtype=np.uint64) << np.uint64(32)
-        self._bound = np.searchsorted(pairs, bounds)
-        self._d_sae = d_sae
+def encoded(text: str) -> bytes:
+    """A folded text's bytes."""
+    return text.encode("utf-8", "surrogatepass")
 
-    def matching(self, query: str) -> np.ndarray:
-        """Mask `[d_sae]` of the features that have every term of a query in a word of theirs."""
-        mask = np.ones(self._d_sae, bool)
-        for term in terms(query):
-            mask &= self._having(self._words_with(term))
-        return mask
 
-    def _words_with(self, term: str) -> np.ndarray:
-        """Numbers of the words in which a term stands."""
-        needle = np.frombuffer(term.encode("utf-8", "surrogatepass"), np.uint8)
+class WordTable:
+    """Distinct words as one run of bytes, and the search in it."""
+
+    def __init__(self, words: Sequence[bytes]) -> None:
+        self._bytes = np.frombuffer(b"".join(words), np.uint8)
+        self._end = np.cumsum([len(each) for each in words], dtype=np.int64)
+        self._lettered = np.zeros(len(self._bytes) + 1, np.int32)
+        """How many of the bytes before each are of letters, digits or marks."""
+        np.cumsum(_lettered(words), out=self._lettered[1:])
+
+    def __len__(self) -> int:
+        return len(self._end)
+
+    def word(self, number: int) -> bytes:
+        """A word by its number."""
+        start = int(self._end[number - 1]) if number else 0
+        return self._bytes[start : int(self._end[number])].tobytes()
+
+    def find(self, term: bytes) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the words in which a folded term stands, and the best `Place` in each."""
+        needle = np.frombuffer(term, np.uint8)
         last = len(self._bytes) - len(needle)
-        if last < 0:
-            return np.empty(0, np.int64)
+        if last < 0 or not len(needle):
+            return np.empty(0, np.int64), np.empty(0, np.uint8)
         # UTF-8 begins no character with a byte that goes on with one.
-        place = np.flatnonzero(self._bytes[: last + 1] == needle[0])
+        at = np.flatnonzero(self._bytes[: last + 1] == needle[0])
         for n, byte in enumerate(needle[1:], 1):
-            place = place[self._bytes[place + n] == byte]
-        word = np.searchsorted(self._end, place, side="right")
-        inside = place + len(needle) <= self._end[word]
-        return np.unique(word[inside])
+            at = at[self._bytes[at + n] == byte]
+        word, place = self._placed(at, len(needle), _is_text(term))
+        if not len(word):
+            return word, place
+        # Sorted by their places, words come in runs.
+        first = np.flatnonzero(np.diff(word, prepend=-1))
+        return word[first], np.maximum.reduceat(place, first)
 
-    def _having(self, words: np.ndarray) -> np.ndarray:
-        mask = np.zeros(self._d_sae, bool)
-        first, stop = self._bound[words], self._bound[words + 1]
-        if (stop - first).sum() < _GATHER * len(self._feature):
-            spans = [self._feature[a:b] for a, b in zip(first.tolist(), stop.tolist(), strict=True)]
-            mask[np.concatenate([*spans, np.empty(0, np.int32)])] = True
-        else:
-            chosen = np.zeros(len(self._bound) - 1, bool)
-            chosen[words] = True
-            mask[self._feature[np.repeat(chosen, np.diff(self._bound))]] = True
-        return mask
+    def _placed(self, at: np.ndarray, length: int, is_text: bool) -> tuple[np.ndarray, np.ndarray]:
+        """Words and places of a needle of that many bytes at these bytes; none across an end, and
+        of parts of characters none but in words that are these parts alone.
+        """
+        word = np.searchsorted(self._end, at, side="right")
+        inside = at + length <= self._end[word]
+        at, word = at[inside], word[inside]
+        start = np.where(word > 0, self._end[word - 1], 0)
+        if not is_text:
+            alone = (at == start) & (at + length == self._end[word])
+            return word[alone], np.full(int(alone.sum()), Place.WHOLE, np.uint8)
+        count = self._lettered
+        begins = count[at] == count[start]
+        whole = begins & (count[self._end[word]] == count[at + length])
+        return word, (np.uint8(Place.WITHIN) + begins + whole).astype(np.uint8)
+
+    def pieces(self, term: bytes) -> list[bytes]:
+        """A term as tokens that stand one after the other: the longest word at each place, spaces
+        between words apart. Empty if some of it is no word, or if a word falls into single letters,
+        which say nothing of it.
+        """
+        pieces: list[bytes] = []
+        for part in term.split():
+            at = 0
+            while at < len(part):
+                length = self._longest(part[at:])
+                alone = length == 1 and part[at] < 128 and len(part) > 1
+                alone &= part[at : at + 1].isalnum()
+                if not length or alone or len(pieces) == _MOST_PIECES:
+                    return []
+                pieces.append(part[at : at + length])
+                at += length
+        return pieces
+
+    def _longest(self, text: bytes) -> int:
+        """Bytes of the longest beginning of a text that is a whole word; 0 for none."""
+        longest = 0
+        at = np.flatnonzero(self._bytes == text[0])
+        for n in range(1, len(text) + 1):
+            if not len(at):
+                break
+            if (self._placed(at, n, _is_text(text[:n]))[1] == Place.WHOLE).any():
+                longest = n
+            if n < len(text):
+                at = at[at + n < len(self._bytes)]
+                at = at[self._bytes[at + n] == text[n]]
+        return longest
 
 
-def read_words(
-    connection: duckdb.DuckDBPyConnection, path: Path, texts: Sequence[str]
-) -> WordSearch:
-    """The words of an index's features; `texts` are its vocabulary's.
+def _is_text(raw: bytes) -> bool:
+    try:
+        raw.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return False
+    return True
 
-    DuckDB splits the lines and unnests the lists: of what it finds only what is distinct, and
-    columns of numbers, come to Python.
+
+_ASCII = bytes(n < 128 and chr(n).isalnum() for n in range(256))
+
+
+def _lettered(words: Sequence[bytes]) -> np.ndarray:
+    """For each byte of the words whether it is of a letter, digit, mark or sign, or a part of one;
+    signs of ASCII are punctuation here.
     """
-    words = Words()
-    number_of_token = np.array([words(text) for text in texts], np.int64)
-    fires_on = columns_of(connection, path, "SELECT feature, unnest(tokens) AS token FROM features")
-    split = "signature"
-    for separator in SEPARATORS[1:]:
-        split = f"replace({split}, '{separator}', '{SEPARATORS[0]}')"
-    parts = (
-        f"SELECT feature, unnest(string_split({split}, '{SEPARATORS[0]}')) AS part FROM features"
-    )
-    shown = columns_of(connection, path, f"SELECT feature, hash(part) AS key FROM ({parts})")
-    distinct = rows_of(
-        connection, path, f"SELECT DISTINCT hash(part) AS key, part FROM ({parts}) ORDER BY key"
-    )
-    place = np.searchsorted(np.array([key for key, _ in distinct], np.uint64), shown["key"])
-    # A word and a source at most.
-    numbers = np.full((len(distinct), 2), -1, np.int64)
-    for row, (_, part) in zip(numbers, distinct, strict=True):
-        of_part = [words(word) for word in words_in(part)]
-        row[: len(of_part)] = of_part
-    word = np.concatenate([number_of_token[fires_on["token"]], *numbers[place].T])
-    feature = np.concatenate([fires_on["feature"], shown["feature"], shown["feature"]])
-    there = word >= 0
-    [(d_sae,)] = rows_of(connection, path, "SELECT count(*) FROM features")
-    return WordSearch(list(words), word[there], feature[there], d_sae)
+    parts = []
+    for word in words:
+        if word.isascii():
+            parts.append(word.translate(_ASCII))
+            continue
+        for char in word.decode("utf-8", _ESCAPED):
+            length = 1 if "\udc80" <= char <= "\udcff" else len(encoded(char))
+            parts.append(bytes([_is_lettered(char)]) * length)
+    return np.frombuffer(b"".join(parts), np.uint8)
+
+
+@lru_cache(maxsize=65_536)
+def _is_lettered(char: str) -> bool:
+    return char.isalnum() if char.isascii() else category(char)[0] not in "PZ"

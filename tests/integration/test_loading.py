@@ -117,5 +117,5 @@ def test_after_the_model_the_first_search_is_made_ready(
     def reads_again(*_: Any) -> None:
         raise AssertionError("the words are read again")
 
-    monkeypatch.setattr("sae_core.index.store.read_words", reads_again)
+    monkeypatch.setattr("sae_core.index.store.read_described_words", reads_again)
     assert index.search("train")["total"] > 0

@@ -276,7 +276,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "corpus.documents": {"skip": 0, "options": None},
     "index.store.Index.search": {
         "query": "",
-        "sort": "frequency",
+        "sort": "",
         "descending": True,
         "min_frequency": 0.0,
         "max_frequency": 1.0,
@@ -284,6 +284,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "offset": 0,
         "min_output_score": 0.0,
         "max_side_effect": inf,
+        "notes": None,
     },
     "index.store.Index.highlights": {"n": 12},
 }

@@ -4,6 +4,7 @@ import pytest
 
 from app.web import query
 from app.web.features_view import PAGE_SIZE, list_page
+from app.web.marked_matches import marked_signature
 from app.web.templating import address
 from tests.unit.features_page_support import (
     MISSING,
@@ -120,3 +121,31 @@ def test_a_query_is_read_or_refused_with_its_name() -> None:
     for text in ("much", "nan", "-1", "2"):
         with pytest.raises(ValueError, match="not a share from 0 to 1"):
             query.share({"min": text}, "min", 0.0)
+
+
+def test_what_matched_is_bold_in_words_alone() -> None:
+    assert marked_signature("many tokens, such as token · door", ["token"]) == [
+        ("many tokens", False), (", such as ", False), ("token", True), (" · ", False),
+        ("door", False),
+    ]  # fmt: skip
+    row = result()["features"][0] | {
+        "signature": "<i>sea</i> · ship",
+        "matches": [{"word": "sea", "share": 0.25}],
+        "context": {"tokens": ["<b>the", " sea", "\n\n"], "bytes": [""] * 3, "peak": 1},
+    }
+    data = result(features=[row], marks=["sea"], phrases=["sea lion"])
+    html = drawn(list_page(data, QUERY | {"q": "sea", "sort": "", "page": 1}))
+    assert "&lt;i&gt;<b>sea</b>&lt;/i&gt; · ship" in html
+    assert "&lt;b&gt;the <mark>sea</mark>↵↵" in html
+    assert f"<b>sea</b></bdi> 25{NB}%" in html
+    assert "No token is “sea lion”" in html
+    assert "Best match first" in html
+
+
+def test_a_search_has_its_own_order_and_the_columns_are_a_click_away() -> None:
+    page = listed(q="sea", sort="", page=1)
+    assert not [head for head in page.all("th") if "aria-sort" in head]
+    assert page.all("a", href="features?q=sea&sort=frequency")
+    by_column = listed(q="sea", sort="frequency", page=1)
+    assert by_column.all("th", **{"aria-sort": "descending"})
+    assert by_column.all("a", href="features?q=sea")

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from app.endpoints import Api
-from app.service import overview
+from app.engine.workbench import Workbench
+from app.requests import SearchRequest
+from app.service import features, overview
 from app.service.features import random_feature
 from app.settings import Settings
 from sae_core.bundle import Bundle, write_bundle
@@ -308,3 +310,24 @@ def test_answers_do_not_depend_on_who_else_asks(tiny_bundle: Bundle) -> None:
 def test_any_question_may_be_the_first(tiny_bundle: Bundle, ask: Any) -> None:
     """Each loads what it needs, whether or not another one did before."""
     assert as_json(ask(api_of(tiny_bundle)))
+
+
+def test_a_search_finds_labels_first_and_shows_a_context(
+    tiny_bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = Settings(
+        threads=1, device="cpu", check_tokens=0, notes=str(tmp_path / "notes.duckdb")
+    )
+    workbench = Workbench(settings, tiny_bundle)
+    digest = tiny_bundle.content_hash(workbench.sae_name())
+    workbench.notes.set_label(digest, 40, "Trains at night")
+    workbench.notes.set_note(digest, 41, "no train at all")
+    answer = features.search_features(workbench, SearchRequest(query="train"))
+    numbers = [row["feature"] for row in answer["features"]]
+    assert numbers[:2] == [40, 41]
+    assert answer["sort"] == "match"
+    assert answer["total"] == len(set(numbers)) > 2
+    last = answer["features"][2]
+    assert "train" in last["matches"][0]["word"]
+    assert last["context"]["tokens"][last["context"]["peak"]]
+    assert features.search_features(workbench, SearchRequest())["sort"] == "frequency"

@@ -1,7 +1,7 @@
-"""The search for text among features' words, against a slow search of each word."""
+"""The search for text among features' words, and the order of what matches, against slow ones."""
 
-import itertools
 import re
+import unicodedata
 from pathlib import Path
 
 import duckdb
@@ -9,48 +9,142 @@ import numpy as np
 import pytest
 
 from sae_core.index import Index
-from sae_core.index.schema import connect
+from sae_core.index.described_words import DescribedWords
+from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.signature import words_in
-from sae_core.index.word_search import Words, WordSearch, read_words, terms
+from sae_core.index.text_folding import folded, marked_parts
+from sae_core.index.word_search import Place, Words, WordTable, encoded, terms
 from tests import tiny
 
 WORDS = ["said", " said", "Said", "re", "éa", "İstanbul", "i", "😀!", "אב", "a", " ", "\x00", ""]
 
 
-def search_of(words: list[str], features: list[list[int]], d_sae: int) -> WordSearch:
-    number = Words()
-    pairs = [(number(word), f) for word, of in zip(words, features, strict=True) for f in of]
-    word, feature = np.array(pairs, np.int64).reshape(-1, 2).T
-    return WordSearch(list(number), word, feature, d_sae)
+def ranking_of(
+    features: list[dict[str, float]], base: dict[str, float] | None = None, active: int = 1000
+) -> MatchRanking:
+    """Features given as word -> share; 0 for a word of the line alone."""
+    numbers = Words()
+    triples = [(f, numbers(w), s) for f, words in enumerate(features) for w, s in words.items()]
+    feature, word, share = (np.array(column) for column in zip(*triples, strict=True))
+    shares = dict.fromkeys(numbers, 1e-4)
+    shares |= {encoded(folded(w)): share for w, share in (base or {}).items()}
+    described = DescribedWords(
+        words=WordTable(list(numbers)),
+        base=np.array([shares[w] for w in numbers], np.float32),
+        feature=feature.astype(np.int32),
+        word=word.astype(np.int32),
+        share=share.astype(np.float32),
+        strongest=np.full(len(features), -1),
+    )
+    return MatchRanking(described, np.full(len(features), active))
 
 
-def texts_of(connection: duckdb.DuckDBPyConnection) -> list[str]:
-    rows = connection.execute("SELECT text FROM vocabulary ORDER BY token").fetchall()
-    return [text for (text,) in rows]
-
-
-@pytest.fixture(scope="module")
-def several() -> tuple[WordSearch, list[list[int]]]:
-    rng = np.random.default_rng(0)
-    features = [sorted(rng.permutation(40)[: 1 + n].tolist()) for n in range(len(WORDS))]
-    return search_of(WORDS, features, 40), features
+def found(ranking: MatchRanking, query: str, **given: dict[int, tuple[str, str]]) -> list[int]:
+    matches = ranking.matching(query, **given)
+    return ranking.best(matches, np.ones(len(matches.tiers), bool), 100).tolist()
 
 
 @pytest.mark.parametrize(
     "query",
-    [
-        "said", "SAID", '" said"', "ai", "e", "é", "i", "i̇", "İ", "a", "😀", "א", "ב", "aid", "sre",
-        "said re", "re said", '"said" é', '" "', "\x00", "zz", "said zz", "· said → …", "",
-    ],
+    ["said", "SAID", '" said"', "ai", "e", "é", "i", "i̇", "İ", "a", "😀", "א", "ב", "aid",
+     "said re", "re said", '"said" é', "\x00", "· said → …"],
 )  # fmt: skip
-def test_features_with_every_term_in_a_word(several, query: str) -> None:
-    search, features = several
-    having = [
-        {f for of, word in zip(features, WORDS, strict=True) if term in word.casefold() for f in of}
-        for term in terms(query)
-    ]
-    expected = sorted(set(range(40)).intersection(*having))
-    assert np.flatnonzero(search.matching(query)).tolist() == expected
+@pytest.mark.parametrize("often", [False, True])
+def test_features_with_every_term_in_a_word(query: str, often: bool) -> None:
+    """Rare words are taken one by one, common ones in one pass over all pairs."""
+    rng = np.random.default_rng(0)
+    chosen: list[dict[str, float]] = [{} for _ in range(40)]
+    for n, word in enumerate(WORDS):
+        for f in rng.permutation(40)[: 30 if often else 1 + n]:
+            chosen[f][word] = 0.1
+    chosen = [words | {f"filler{n}": 0.1 for n in range(5)} for words in chosen]
+    expected = {
+        f
+        for f, words in enumerate(chosen)
+        if all(any(term in folded(word) for word in words) for term in terms(query))
+    }
+    if expected:  # where no feature has all of several, it is a text of several tokens
+        assert set(found(ranking_of(chosen), query)) == expected
+
+
+def test_whole_tokens_before_beginnings_before_what_is_within() -> None:
+    ranking = ranking_of([{"uphe": 0.9}, {" hers": 0.9}, {" He": 0.1}, {"he": 0.0, "x": 1.0}])
+    assert found(ranking, "he") == [2, 1, 3, 0]
+
+
+def test_a_tier_is_ordered_by_the_share_of_the_firing() -> None:
+    shares = np.random.default_rng(0).permutation(50) / 60 + 0.01
+    ranking = ranking_of([{" raise": float(s), f"w{n}": 0.1} for n, s in enumerate(shares)])
+    assert found(ranking, "raise") == np.argsort(-shares).tolist()
+
+
+def test_three_firings_prove_less_than_a_thousand() -> None:
+    ranking = ranking_of([{"sea": 1.0}, {"sea": 0.9}])
+    ranking._active[:] = [3, 1000]
+    assert found(ranking, "sea") == [1, 0]
+
+
+def test_what_it_fires_on_less_than_the_text_has_comes_last() -> None:
+    assert found(ranking_of([{"the": -0.04}, {"bathe": 0.5}]), "the") == [1, 0]
+
+
+def test_several_words_must_all_match() -> None:
+    ranking = ranking_of([{"sea": 0.9}, {"sea": 0.4, "ship": 0.4}, {"ship": 0.9, "sea": 0.01}])
+    assert found(ranking, "sea ship") == found(ranking, "ship sea") == [1, 2]
+
+
+def test_a_text_of_several_tokens_is_looked_for_by_each_of_them() -> None:
+    base = {" the": 0.05, " value": 1e-4, "error": 1e-4}
+    features = [{" the": 1.0}, {" value": 0.5, "error": 0.4}, {" value": 0.5}, {" sea": 1.0}]
+    ranking = ranking_of(features, base)
+    assert found(ranking, '"the ValueError"') == [1, 2, 0]
+    assert found(ranking, "ValueError") == [1, 2]
+    matches = ranking.matching("sea ValueError")  # no feature has both: one text of several tokens
+    assert matches.phrases == ("sea valueerror",)
+    assert ranking.matching("value ValueError").phrases == ("valueerror",)
+    assert "value" in " ".join(matches.marks)
+    # No token has a letter of it, or it falls into single letters, which say nothing.
+    assert found(ranking_of([{"q": 1.0, "z": 1.0}]), "zqzq") == []
+
+
+def test_tokens_that_are_parts_of_characters() -> None:
+    numbers = Words()
+    first, second = numbers("�", b"\xf0\x9f"), numbers("�", b"\x98\x80")
+    dash = numbers("—")  # E2 80 94 has the byte 80 in it
+    table = WordTable(list(numbers))
+    assert table.pieces("😀".encode()) == [b"\xf0\x9f", b"\x98\x80"]
+    assert table.find(b"\x98\x80")[0].tolist() == [second]
+    assert table.find(b"\x80")[0].tolist() == []
+    assert table.find("—".encode())[0].tolist() == [dash]
+    assert first == 0
+
+
+def test_labels_come_first_and_notes_before_tokens() -> None:
+    ranking = ranking_of([{" sea": 1.0}, {"x": 1.0}, {"x": 1.0}, {"x": 1.0}])
+    notes = {1: ("the sea at night", ""), 2: ("", "perhaps the SEA"), 3: ("seaside", "")}
+    assert found(ranking, "Sea", notes=notes) == [1, 3, 2, 0]
+    assert found(ranking, "sea x", notes=notes) == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("word", "term", "place"),
+    [(" said", "said", Place.WHOLE),
+     ("“said", "said", Place.WHOLE), ("(self", "self", Place.WHOLE),
+     ("-ing", "ing", Place.WHOLE),
+     ("saids", "said", Place.BEGINS), ("unsaid", "said", Place.WITHIN),
+     ("sad said", "said", Place.WITHIN), ("ee e", "e", Place.WITHIN), ("אב", "א", Place.BEGINS)],
+)  # fmt: skip
+def test_where_in_a_word_a_term_stands(word: str, term: str, place: Place) -> None:
+    words, places = WordTable([b"zz", encoded(word), b"yy"]).find(encoded(term))
+    assert (words.tolist(), places.tolist()) in (([1], [place]), ([1], [Place.BEGINS]))
+
+
+def test_text_is_folded_alike_however_it_is_written() -> None:
+    assert folded("É") == folded(unicodedata.normalize("NFD", "é")) == "é"
+    assert folded("ﬁrst ＡＢ²") == "first ab2"
+    assert folded("…½´") == "…½´"
+    assert folded("İ") != "i"
+    assert folded("ß") == "ss"
 
 
 def test_marks_of_a_signature_are_no_terms_but_in_quotes() -> None:
@@ -59,25 +153,18 @@ def test_marks_of_a_signature_are_no_terms_but_in_quotes() -> None:
 
 
 def test_a_term_does_not_run_on_into_the_next_word() -> None:
-    search = search_of(["ab", "cd", "bc"], [[0], [1], [2]], 3)
-    assert np.flatnonzero(search.matching("bc")).tolist() == [2]
-    assert not search.matching("dbc").any()
+    table = WordTable([b"ab", b"cd", b"bc"])
+    assert table.find(b"bc")[0].tolist() == [2]
+    assert table.find(b"dbc")[0].tolist() == []
+    assert WordTable([]).find(b"a")[0].tolist() == []
 
 
-def test_rare_and_common_words_are_gathered_alike() -> None:
-    """Common ones in one pass over all entries, rare ones each by itself."""
-    rng = np.random.default_rng(1)
-    words = [f"{'c' if n % 2 else 'r'}{n}" for n in range(50)]
-    features = [rng.permutation(300)[: 100 if n % 2 else 1].tolist() for n in range(50)]
-    search = search_of(words, features, 300)
-    for letter, first in (("c", 1), ("r", 0)):
-        expected = sorted(set(itertools.chain.from_iterable(features[first::2])))
-        assert np.flatnonzero(search.matching(letter)).tolist() == expected
-
-
-def test_no_words_match_nothing() -> None:
-    search = WordSearch([], np.empty(0, np.int64), np.empty(0, np.int64), 3)
-    assert not search.matching("a").any()
+def test_parts_of_a_text_are_marked_where_terms_stand() -> None:
+    assert marked_parts("He SAID so", ["said", "o"]) == [
+        ("He ", False), ("SAID", True), (" s", False), ("o", True),
+    ]  # fmt: skip
+    text = "Straße ﬁne"
+    assert "".join(part for part, _ in marked_parts(text, ["ss", "f"])) == text
 
 
 @pytest.mark.parametrize(
@@ -101,26 +188,43 @@ def test_the_words_of_a_signature_are_none_of_its_own(line: str, words: list[str
 
 
 def test_the_words_of_an_index_are_its_tokens_and_those_of_its_lines(tiny_index: Path) -> None:
-    """Read by DuckDB; here each feature's page is read."""
+    """Read by DuckDB and from parts of pages; here each feature's page is read."""
     index = Index.open(tiny_index)
-    connection = connect(tiny_index)
-    texts = [
-        text
-        for (text,) in connection.execute("SELECT text FROM vocabulary ORDER BY token").fetchall()
-    ]
-    search = read_words(connection, tiny_index, texts)
-    words: list[set[str]] = []
-    for i in range(tiny.D_SAE):
-        page = index.feature(i)
-        parts = re.split(" · | → |, such as ", page["signature"])
-        own = {word for part in parts for word in words_in(part)}
-        words.append(
-            {w.casefold() for w in own | {row["token"] for row in page["fires_on"]["tokens"]}}
-        )
+    pages = [index.feature(i) for i in range(tiny.D_SAE)]
     for query in ["the", "a", "train", "tokens", "fires", "many", "e", ".", "ing"]:
-        expected = [i for i in range(tiny.D_SAE) if any(query in word for word in words[i])]
-        assert np.flatnonzero(search.matching(query)).tolist() == expected, query
-    connection.close()
+        expected = set()
+        for i, page in enumerate(pages):
+            parts = re.split(" · | → |, such as ", page["signature"])
+            own = {word for part in parts for word in words_in(part)}
+            own |= {row["token"] for row in page["fires_on"]["tokens"]}
+            if any(query in word.casefold() for word in own):
+                expected.add(i)
+        actual = index.search(query, limit=100)
+        assert {row["feature"] for row in actual["features"]} == expected, query
+        for row in actual["features"]:
+            listed = pages[row["feature"]]["fires_on"]["tokens"]
+            for match in row["matches"]:
+                shares = [
+                    each["share"]
+                    for each in listed
+                    if folded(each["token"]).strip() == match["word"]
+                ]
+                assert match["share"] == pytest.approx(sum(shares), rel=1e-5)
+
+
+def test_a_glimpse_is_the_middle_of_the_strongest_context(tiny_index: Path) -> None:
+    fresh, searched = Index.open(tiny_index), Index.open(tiny_index)
+    searched.prepare_search()
+    ids = list(range(tiny.D_SAE))
+    assert fresh.glimpses(ids) == searched.glimpses(ids)
+    glimpses = fresh.glimpses(ids)
+    assert tiny.DEAD not in glimpses
+    for i in set(ids) - {tiny.DEAD}:
+        top = fresh.feature(i)["groups"][0]["contexts"][0]
+        shift = top["peak"] - glimpses[i]["peak"]
+        stop = shift + len(glimpses[i]["tokens"])
+        assert glimpses[i]["tokens"] == top["tokens"][shift:stop]
+        assert glimpses[i]["peak"] <= 8
 
 
 def test_a_letter_in_half_of_a_large_vocabulary(tiny_index: Path, tmp_path: Path) -> None:
@@ -130,12 +234,15 @@ def test_a_letter_in_half_of_a_large_vocabulary(tiny_index: Path, tmp_path: Path
     with duckdb.connect(str(large)) as connection:
         [(tokens,)] = connection.execute("SELECT count(*) FROM vocabulary").fetchall()
         connection.execute(
-            f"INSERT INTO vocabulary SELECT {tokens} + n, 'ae' || n, NULL FROM range(200000) t(n)"
+            f"INSERT INTO vocabulary SELECT {tokens} + n, 'ae' || n, NULL FROM range(20000) t(n)"
         )
-    texts_before = Index.open(tiny_index).search("ae", limit=100)["total"]
-    connection = connect(large)
-    texts = [
-        t for (t,) in connection.execute("SELECT text FROM vocabulary ORDER BY token").fetchall()
-    ]
-    assert read_words(connection, large, texts).matching("ae").sum() == texts_before
-    connection.close()
+        row = connection.execute("SELECT data FROM arrays WHERE name = 'token_counts'").fetchone()
+        from sae_core.index.arrays import pack, unpack
+
+        assert row is not None
+        counts = np.append(unpack(row[0], "<u8")[0], np.zeros(20000, np.uint64))
+        connection.execute(
+            "UPDATE arrays SET data = ? WHERE name = 'token_counts'", [pack(counts, "<u8")]
+        )
+    before = Index.open(tiny_index).search("ae", limit=100)
+    assert Index.open(large).search("ae", limit=100)["total"] == before["total"]
