@@ -19,7 +19,11 @@ class RatingsRequest(Request):
         "What is asked: whether contexts have one meaning, or which three of twelve are another's.",
     )
     saes: str = parameter(
-        "", "SAEs", "Names of the SAEs that are rated, with commas; empty is all with an index."
+        "",
+        "SAEs",
+        "Names of the SAEs that are rated, with commas; empty is all with an index.",
+        unit="characters",
+        most=2000,
     )
     per_sae: Whole = parameter(
         20,

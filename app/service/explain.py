@@ -32,8 +32,8 @@ NO_ENDPOINT: Final = (
 
 
 def explain(workbench: Workbench, request: ExplainRequest) -> Iterator[dict[str, Any]]:
-    """A feature's explanations by language models with their scores on held-out contexts, and where
-    `ask` is true another one by the model that the app was started with.
+    """A feature's explanations by language models with their scores on held-out contexts, and with
+    `ask` another one by the model that the app was started with.
 
     Answers grow: `done` of the cost's requests. What a model has answered is kept, so that asking
     again after breaking off goes on.

@@ -22,7 +22,7 @@ KINDS = (
     (
         "meaning",
         "Meaning",
-        "Ten contexts of one feature: does one meaning account for them, and for how many?",
+        "Up to ten contexts of one feature: does one meaning account for them, and for how many?",
     ),
     (
         "intruders",
@@ -100,9 +100,10 @@ def _end(workbench: Workbench, request: RatingsRequest) -> dict[str, Any]:
         rows = service.records_of(workbench).intruders()
         rater = " ".join(request.rater.split())
         score = intruder_score([row.named for row in rows if row.rater == rater])
+        tests = "test" if score["ratings"] == 1 else "tests"
         sentence = (
             f"You have named {score['named']} of {score['of']} intruders in "
-            f"{count(score['ratings'])} {'test' if score['ratings'] == 1 else 'tests'}; drawing at random names "
+            f"{count(score['ratings'])} {tests}; drawing at random names "
             f"{fixed(score['of'] * INTRUDERS / (OWN + INTRUDERS), 1)} of them on average."
         )
     return {"view": "end", "sentence": sentence, "start": address("blind", kind=request.kind)}

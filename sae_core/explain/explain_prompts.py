@@ -80,7 +80,10 @@ def level(activation: float, max_act: float) -> int:
 
 def read_explanation(answer: str) -> str | None:
     """The phrase of an answer, on one line."""
-    phrase = " ".join(_said(answer).split()).strip("\"'`“”*")
+    phrase = " ".join(_said(answer).split())
+    for left, right in ('""', "“”", "``", "**"):
+        if len(phrase) > 1 and phrase[0] == left and phrase[-1] == right:
+            phrase = phrase[1:-1].strip()
     return phrase[:LONGEST_EXPLANATION] or None
 
 

@@ -175,7 +175,7 @@ def test_examples_are_requests(endpoint: Endpoint) -> None:
 
 def test_what_streams_and_what_waits() -> None:
     streaming = [endpoint.name for endpoint in ENDPOINTS if endpoint.streams]
-    assert streaming == ["steer", "ladder", "prove"]
+    assert streaming == ["steer", "ladder", "prove", "explain"]
     assert [endpoint.name for endpoint in ENDPOINTS if endpoint.waits] == ["check"]
 
 

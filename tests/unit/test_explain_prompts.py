@@ -75,5 +75,6 @@ def test_verdicts_are_read_or_missing(answer: str, verdicts: list[bool] | None) 
 
 def test_an_explanation_is_one_line_without_thoughts_or_marks() -> None:
     assert read_explanation('<think>Hm.</think>\n"Ships,\nand the  sea"') == "Ships, and the sea"
+    assert read_explanation('words such as "ship"') == 'words such as "ship"'
     assert read_explanation(" <think>only that</think> ") is None
     assert len(read_explanation("x" * 9999) or "") == LONGEST_EXPLANATION

@@ -15,6 +15,7 @@ from app.requests import (
     EditRequest,
     EffectNumber,
     EffectsRequest,
+    ExplainRequest,
     FeatureOnTextRequest,
     FeatureRequest,
     Kind,
@@ -25,6 +26,7 @@ from app.requests import (
     PatchRequest,
     PromptFeaturesRequest,
     ProveRequest,
+    RatingsRequest,
     ReproduceRequest,
     Request,
     RequestError,
@@ -64,6 +66,8 @@ RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
     SteerRequest: {"prompt": "The river", "edits": [EDIT]},
     LadderRequest: {"prompt": "The river", "edits": [EDIT]},
     ProveRequest: {"prompt": "The river", "edits": [EDIT]},
+    ExplainRequest: {"feature": 5},
+    RatingsRequest: {},
     ThresholdRequest: {"feature": 5},
     CheckRequest: {},
     ReproduceRequest: {"asked": {"quantity": "l0", "text": "The river"}},
@@ -134,7 +138,7 @@ def fits(value: Any, parameter: Parameter) -> bool:
             numbers = parameter.name == "positions" and value in ([], [1])
             return numbers or value in parameter.choices
         case Kind.ITEMS:
-            numbers = {"strengths": ([], [1]), "features": ([1],)}
+            numbers = {"strengths": ([], [1]), "features": ([1],), "marked": ([], [1])}
             return value in numbers.get(parameter.name, ())
         case Kind.GROUP:
             return isinstance(value, dict)
