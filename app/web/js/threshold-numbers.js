@@ -105,6 +105,7 @@ export function functionSays(lab, threshold, kind) {
       `${percent(zero.share)} of tokens.`
     );
   }
+  if (kept.fires < 0.5) return "Nothing lies above the threshold: all of it is screened out.";
   if (kind === "shifted") {
     const lost = kept.mean > 0 ? Math.min(1, threshold / kept.mean) : 0;
     const left = number(Math.max(0, kept.mean - threshold));
