@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sae_core import notebook
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_write, sha256, stamp_of
 from sae_core.formats.configs import read_config, weights_file
@@ -59,6 +60,23 @@ class Bundle:
     def __repr__(self) -> str:
         """Folder, model and SAEs in one line."""
         return f"Bundle({str(self.path)!r}: {self.model}, SAEs {', '.join(self.sae_names)})"
+
+    def _repr_html_(self) -> str:
+        """The model, and where each SAE's weights are and whether it has an index."""
+        rows = [
+            (
+                name,
+                self.sources.get(name, "here"),
+                "yes" if self.index_path(name).is_file() else "no",
+            )
+            for name in self.sae_names
+        ]
+        return notebook.page(
+            f"Bundle {self.name}",
+            notebook.words(self.title),
+            notebook.facts({"model": self.model, "folder": str(self.path)}),
+            notebook.table(("SAE", "weights", "index"), rows),
+        )
 
     @classmethod
     def open(cls, path: Path | str) -> "Bundle":

@@ -16,9 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sae_core import notebook
 from sae_core.head import chunks, head, hidden_states
 from sae_core.placement import in_float64
 from sae_core.splice import SplicedLM
+from sae_core.tokens import token_texts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,6 +76,23 @@ class Comparison:
         return (
             f"Comparison({len(self.a):,} and {len(self.b):,} tokens, {len(self.pairs):,} pairs, "
             f"the first {self.common:,} the same)"
+        )
+
+    def _repr_html_(self) -> str:
+        """Both texts, coloured by how far apart is what the model predicts after each token."""
+        kl = self.kl()
+        largest = float(kl.max(initial=0.0))
+        maps = []
+        for name, ids in (("a", self.a), ("b", self.b)):
+            values = [float("nan")] * len(ids)
+            for pair, value in zip(self.pairs, kl.tolist(), strict=True):
+                values[getattr(pair, name)] = value
+            texts = token_texts(ids, self.lm.vocabulary)
+            maps.append(notebook.heat_map(texts, values, largest, f"Text {name.upper()}"))
+        return notebook.page(
+            f"Two texts of {len(self.a):,} and {len(self.b):,} tokens",
+            notebook.words("Colour: KL between the predictions after a pair of tokens, nats."),
+            *maps,
         )
 
     @torch.no_grad()

@@ -1,8 +1,11 @@
 """Effects of features on a prediction, as they were measured (`sae_core.effects` defines them)."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
+
+from sae_core import notebook
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +38,8 @@ class Effects:
     """Estimate of the target's change, nats; NaN where none was asked for."""
     exact: np.ndarray
     """Whether the pair was truly set to 0."""
+    texts: Mapping[int, str] = field(default_factory=dict, repr=False)
+    """Texts of the ids that are told, by id."""
 
     @property
     def dlogp(self) -> np.ndarray:
@@ -49,6 +54,42 @@ class Effects:
         a, b = (each - each.mean() if len(each) else each for each in ranks)
         norm = float(np.linalg.norm(a) * np.linalg.norm(b))
         return float(a @ b) / norm if norm > 0 else float("nan")
+
+    def _repr_html_(self) -> str:
+        """The model's likeliest next tokens, and the features with the largest effects."""
+        name = self._name
+        likeliest = [
+            (name(int(t)), float(p)) for t, p in zip(self.tokens, np.exp(self.logp), strict=True)
+        ]
+        rows = [
+            (
+                f"#{self.feature[i]}",
+                int(self.position[i]),
+                float(self.activation[i]),
+                float(self.kl[i]),
+                float(self.dlogp[i] if self.exact[i] else self.estimate[i]),
+                name(int(self.becomes[i])) if self.exact[i] else "estimate only",
+            )
+            for i in range(len(self.feature))
+        ]
+        heads = (
+            "feature",
+            "token",
+            "activation",
+            "KL",
+            f"change of {name(self.target)}",
+            "becomes",
+        )
+        return notebook.page(
+            f"What carries the prediction after token {self.read_at}",
+            notebook.table(("next token", "probability"), likeliest, most=8),
+            notebook.words("Each feature set to 0 alone; nats."),
+            notebook.table(heads, rows),
+        )
+
+    def _name(self, token: int) -> str:
+        text = self.texts.get(token)
+        return f"[{token}]" if text is None else repr(text)
 
     def __repr__(self) -> str:
         """How many pairs, and the largest effect, in one line."""

@@ -22,9 +22,11 @@ from typing import Final
 
 import numpy as np
 
+from sae_core import notebook
 from sae_core.edits import Edit, EditSize
 from sae_core.generation import EditRecord, GenerationStep, generate
 from sae_core.splice import SplicedLM
+from sae_core.tokens import token_texts
 from sae_core.unedited import Reading, readback
 
 STRENGTHS: Final = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -113,6 +115,14 @@ class Ladder:
             if token is not None:
                 rung, seed = divmod(row, self._seeds)
                 self.texts[rung][seed].append(token.id)
+
+    def _repr_html_(self) -> str:
+        """The first text of each rung so far."""
+        rows = [
+            (rung, "".join(token_texts(texts[0], self._lm.vocabulary)))
+            for rung, texts in enumerate(self.texts)
+        ]
+        return notebook.page("A ladder of strengths", notebook.table(("rung", "first text"), rows))
 
     def touched(self, edit: int) -> tuple[int, int]:
         """To how many tokens the edit of that number applied so far, and at how many it changed an

@@ -19,6 +19,7 @@ from sae_core.head import head
 from sae_core.placement import in_float64
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
+from sae_core.tokens import token_texts
 
 _ENCODED = 2**24
 """Elements of the largest array over tokens and features: 64 MB in float32."""
@@ -216,7 +217,12 @@ class Prediction:
             becomes_logp=becomes_logp[order],
             estimate=pairs.estimate[order],
             exact=exact[order],
+            texts=self._texts({*self.tokens, self.target, *becomes[exact].tolist()}),
         )
+
+    def _texts(self, ids: set[int]) -> dict[int, str]:
+        """Texts of ids, each by itself."""
+        return {each: token_texts([each], self.lm.vocabulary)[0] for each in sorted(ids)}
 
     def _of_batch(self, batch: ArmBatch) -> tuple[np.ndarray, ...]:
         """KL, changes of `tokens`, likeliest token and its log-probability, of each arm."""

@@ -21,6 +21,7 @@ from typing import Literal
 
 import numpy as np
 
+from sae_core import notebook
 from sae_core.edits import EditSize
 from sae_core.unedited import Reading
 from sae_core.wilson import wilson
@@ -124,6 +125,25 @@ class Proof:
         """The others."""
         return self.arms[2:]
 
+    def _repr_html_(self) -> str:
+        """The sentence, and a row for each direction."""
+        rows = [
+            (
+                arm.words,
+                "" if arm.kind == "without" else str(self.rate(arm)),
+                _mean([run.share for run in arm.runs]),
+                _mean([run.nll for run in arm.runs]),
+            )
+            for arm in self.arms
+        ]
+        heads = ("direction", "passes", "fires on", "nats per token")
+        return notebook.page(
+            "Proof",
+            notebook.words(self.sentence),
+            notebook.table(heads, rows),
+            notebook.words(self.rule),
+        )
+
     def passes(self, arm: Arm) -> list[bool]:
         """Which of an arm's runs pass; a text without tokens does not."""
         pairs = zip(arm.runs, self.without.runs, strict=True)
@@ -210,6 +230,12 @@ def like_frequency(
     own = max(float(frequencies[feature]), float(rarest))
     distance = np.abs(np.log(frequencies[kept]) - np.log(own))
     return kept[np.lexsort((kept, distance))][:count].tolist()
+
+
+def _mean(values: Sequence[float]) -> float:
+    """Of those that are numbers; NaN of none."""
+    kept = [value for value in values if np.isfinite(value)]
+    return float(np.mean(kept)) if kept else float("nan")
 
 
 def _median(runs: Sequence[Run]) -> str:

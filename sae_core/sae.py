@@ -9,10 +9,13 @@ when an SAE is saved. Architectures differ in `activate` (and Gated in how it ge
 everything else - splice, index, metrics, formats - is written once.
 """
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sae_core import notebook
 from sae_core.config import SAEConfig
 
 
@@ -57,6 +60,34 @@ class SAE(nn.Module):
             str(self.W_enc.device),
         ]
         return f"{type(self).__name__}({', '.join(filter(None, parts))})"
+
+    def _repr_html_(self) -> str:
+        """Its configuration, measured numbers, and a histogram of its thresholds."""
+        cfg = self.cfg
+        measured = cfg.metadata.get("measured") or {}
+        thresholds = self.effective_threshold().float().cpu()
+        low, high = float(thresholds.min()), float(thresholds.max())
+        parts = []
+        if math.isfinite(low) and low < high:
+            counts = torch.histc(thresholds, bins=40, min=low, max=high).int().tolist()
+            edges = torch.linspace(low, high, 41).tolist()
+            parts = [notebook.words("thresholds"), notebook.histogram(edges, counts, "Thresholds")]
+        return notebook.page(
+            type(self).__name__,
+            notebook.facts(
+                {
+                    "site": str(cfg.site or "none"),
+                    "writes to": str(cfg.site_out) if cfg.is_transcoder else None,
+                    "d_model": cfg.d_model,
+                    "d_sae": cfg.d_sae,
+                    "k": cfg.k or None,
+                    "of": cfg.model_name or None,
+                    "device": str(self.W_enc.device),
+                }
+            ),
+            notebook.facts({name: measured.get(name) for name in ("l0", "fvu", "delta_lm_loss")}),
+            *parts,
+        )
 
     def pre_acts(self, x: Float[Tensor, "*batch d_model"]) -> Float[Tensor, "*batch d_sae"]:
         """What the activation function sees."""

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sae_core import notebook
 from sae_core.attention_sink import is_sink
 from sae_core.config import Site
 from sae_core.edits import Edit
@@ -22,7 +23,7 @@ from sae_core.placement import in_float64
 from sae_core.residual_stream import check_stream
 from sae_core.sae import SAE
 from sae_core.sites import activations, check_widths, rewrite, site_device
-from sae_core.tokens import special_ids, vocabulary
+from sae_core.tokens import special_ids, token_texts, vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,33 @@ class Analysis:
     activation: np.ndarray
     totals: dict[str, int | float] = field(default_factory=dict)
     """tokens, l0, fvu, ce_base, ce_spliced, delta_lm_loss, kl as in `sae_core.metrics`."""
+    texts: tuple[str, ...] = field(default=(), repr=False)
+    """The tokens' texts, T or, where they are not known, none."""
+
+    def _repr_html_(self) -> str:
+        """The totals, what the splice costs on each token, and the features that fire most."""
+        names = ("l0", "fvu", "delta_lm_loss", "kl")
+        texts = self.texts or tuple(f"[{i}]" for i in self.ids)
+        cost = np.where(self.special, np.nan, self.spliced_loss - self.base_loss)
+        largest = float(np.nanmax(np.abs(cost), initial=0.0)) if np.isfinite(cost).any() else 0.0
+        strongest = np.argsort(-self.activation, kind="stable")
+        _, first = np.unique(self.feature[strongest], return_index=True)
+        rows = [
+            (
+                f"#{self.feature[at]}",
+                float(self.activation[at]),
+                texts[self.token[at]],
+                int((self.feature == self.feature[at]).sum()),
+            )
+            for at in strongest[np.sort(first)][: notebook.MOST_ROWS]
+        ]
+        return notebook.page(
+            f"{len(self.ids):,} tokens through the model, as it is and with the SAE",
+            notebook.facts({name: self.totals.get(name) for name in names}),
+            notebook.words("Red: the loss of this token grows with the SAE; blue: it falls."),
+            notebook.heat_map(texts, cost.tolist(), largest, "What the SAE costs", cost=True),
+            notebook.table(("feature", "largest", "on", "tokens"), rows),
+        )
 
     def __repr__(self) -> str:
         """How many tokens and active features, and the totals, in one line."""
@@ -91,6 +119,25 @@ class SplicedLM:
             f"SplicedLM({type(self.model).__name__}{called} in "
             f"{str(self.model.dtype).removeprefix('torch.')} on {self.device}; "
             f"{f'SAEs: {saes}' if saes else 'no SAEs'})"
+        )
+
+    def _repr_html_(self) -> str:
+        """The model, and a row for each SAE."""
+        rows = [
+            (name, str(sae.cfg.site), type(sae).__name__, sae.cfg.d_model, sae.cfg.d_sae)
+            for name, sae in self._saes.items()
+        ]
+        config = self.model.config
+        return notebook.page(
+            f"{type(self.model).__name__} {config.name_or_path}".strip(),
+            notebook.facts(
+                {
+                    "dtype": str(self.model.dtype).removeprefix("torch."),
+                    "device": str(self.device),
+                    "vocabulary": len(self.vocabulary),
+                }
+            ),
+            notebook.table(("SAE", "site", "kind", "d_model", "d_sae"), rows),
         )
 
     def add(self, name: str, sae: SAE) -> None:
@@ -184,6 +231,7 @@ class SplicedLM:
             token=token[order],
             feature=feature[order],
             activation=activation[order],
+            texts=tuple(token_texts(ids, self.vocabulary)),
         )
         analysis.totals.update(_totals(analysis))
         return analysis
