@@ -9,6 +9,7 @@ import asyncio
 import inspect
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 from app.endpoint import Answer as Answer
@@ -26,6 +27,7 @@ from app.requests import (
     FeatureRequest,
     Kind,
     LadderRequest,
+    NotesRequest,
     PatchRequest,
     PromptFeaturesRequest,
     ProveRequest,
@@ -48,6 +50,7 @@ from app.service import (
     features,
     find_strength,
     next_token,
+    notes,
     prove,
     provenance,
     sql_answers,
@@ -57,6 +60,7 @@ from app.service import (
     trust,
     two_texts,
 )
+from app.service.labels import with_labels
 from app.settings import Settings
 
 _TEXT: Final = "The old man walked into the room."
@@ -80,6 +84,15 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         returns="total, and features with number, signature, frequency, max_act, mean_act, "
         "threshold, output_score, side_effect; scored, whether the index has the last two.",
         example={"sort": "threshold", "limit": 5},
+    ),
+    Endpoint(
+        name="notes",
+        request=NotesRequest,
+        answer=notes.notes,
+        work=Work.INDEX,
+        returns="starred, label (the one that is shown), labels with text, kind, source and time, "
+        "verdict, note, can_keep, problem (why the file of notes cannot be read).",
+        example={"feature": 12},
     ),
     Endpoint(
         name="sql",
@@ -285,11 +298,13 @@ def function_of(endpoint: Endpoint, workbench: Workbench) -> Callable[..., Any]:
     def answer(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return endpoint.answer(workbench, request(args, kwargs))
 
+    labelled = partial(with_labels, workbench)
+
     def plain(*args: Any, **kwargs: Any) -> Any:
-        return answer(args, kwargs)
+        return labelled(answer(args, kwargs))
 
     def streaming(*args: Any, **kwargs: Any) -> Any:
-        yield from answer(args, kwargs)
+        yield from map(labelled, answer(args, kwargs))
 
     async def waiting(*args: Any, **kwargs: Any) -> Any:
         return await answer(args, kwargs)

@@ -26,6 +26,7 @@ from app.requests.models import (
     SteerRequest,
     TokensRequest,
 )
+from app.requests.notes_models import NotesRequest
 from app.requests.parameters import Kind, Parameter, Request, parameters_of
 from app.requests.parsing import RequestError, parsed, shown
 from app.requests.prove_models import ProveRequest
@@ -47,6 +48,7 @@ __all__ = [
     "Kind",
     "LadderRequest",
     "Message",
+    "NotesRequest",
     "PairRequest",
     "Parameter",
     "PatchRequest",

@@ -18,7 +18,7 @@ _KINDS: Final = {
 }
 _JOINED: Final = {
     "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays", "export"),
-    "css/features.css": ("features", "threshold"),
+    "css/features.css": ("features", "threshold", "notes"),
     "css/prompt.css": ("prompt", "compare", "next"),
     "css/steer.css": ("steer", "ladder", "proof"),
 }

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from app.web.charts import histogram, linear_ticks
 from app.web.evidence_view import evidence_strip, folded
+from app.web.notes_view import notes_part
 from app.web.numbers import NO_BREAK, count, number, percent
 from app.web.templating import address
 from app.web.threshold_view import threshold_lab
@@ -40,6 +41,7 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "data": data,
         "text": text,
         "dead": dead,
+        "kept": notes_part(data),
         "facts": _facts(data, dead),
         "writes": _writes(data),
         "unscored": data["unscored"] if data["missing"] is None else None,

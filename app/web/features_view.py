@@ -8,6 +8,8 @@ from app.engine.feature_sources import UNINDEXED_SORTS
 from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
+from app.service.labels import with_labels
+from app.service.notes import kept
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
 from app.web.marked_matches import marked_signature, pieces_sentence, shown_context
@@ -59,7 +61,9 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         return {"redirect": address("features", sae=in_address, feature=number_, text=text)}
     if "feature" in query:
         arguments = {"feature": whole(dict(query), "feature", 0), "sae": sae}
-        data = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
+        answer = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
+        data = with_labels(workbench, answer) | {"kept": kept(workbench, sae, answer["feature"])}
+        explained = {"explained": explanation_part(workbench, data)}
         return feature_page(data, in_address=in_address, text=text) | explained
     return _list(workbench, sae, in_address, query)
 
@@ -99,8 +103,9 @@ def _list(
         "max_side_effect": wanted["effect"],
     }
     try:
-        matches = service.search_features(
-            workbench, parsed(SearchRequest, request, workbench.settings)
+        matches = with_labels(
+            workbench,
+            service.search_features(workbench, parsed(SearchRequest, request, workbench.settings)),
         )
     except ValueError as error:
         # The form stays, so that what was typed can be corrected.
@@ -201,6 +206,7 @@ def _row(
     return {
         "feature": feature["feature"],
         "signature": feature["signature"],
+        "label": feature.get("label"),
         "marked": marked_signature(feature["signature"], marks),
         "matches": [
             {"parts": marked_parts(each["word"], marks), "share": percent(each["share"])}

@@ -7,6 +7,7 @@ from markupsafe import Markup
 
 from app.engine.workbench import Workbench
 from app.service import overview as service
+from app.service.labels import with_labels
 from app.web import numbers
 from app.web.charts import METRICS, histogram, lines_of, plot
 from app.web.charts.pareto import CURVES, Mark
@@ -58,7 +59,7 @@ _COMPARED: Final = {
 
 def overview(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
     """The page of the SAE that the address names."""
-    data = service.overview(workbench, query.get("sae", ""))
+    data = with_labels(workbench, service.overview(workbench, query.get("sae", "")))
     return overview_page(data, workbench.sae_name(), living(workbench, data))
 
 

@@ -1,5 +1,6 @@
 """Jinja2 with autoescape: whatever comes from a model, a corpus or a user is escaped."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -39,6 +40,11 @@ def part(template: str, macro: str, /, *arguments: Any) -> Markup:
     return Markup(getattr(_ENVIRONMENT.get_template(template).module, macro)(*arguments).strip())
 
 
+def _feature_name(row: Mapping[str, Any]) -> str:
+    """What a feature is called: its label, else its signature. js/dom.js chooses alike."""
+    return row.get("label") or row["signature"]
+
+
 def _signature(text: str) -> Markup:
     """A feature's signature; its dots stay with the word before them when it breaks.
 
@@ -58,4 +64,4 @@ _ENVIRONMENT.filters |= {
     for name in ("number", "fixed", "signed", "percent", "count", "one_in")
 }
 _ENVIRONMENT.filters["fvu"] = fvu_text
-_ENVIRONMENT.filters["signature"] = _signature
+_ENVIRONMENT.filters |= {"signature": _signature, "feature_name": _feature_name}

@@ -10,7 +10,7 @@ What is read is kept in memory and read anew once the file has changed, whoever 
 import datetime
 import logging
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -79,6 +79,39 @@ class Notes:
         """The label that is shown of each feature that has one."""
         return self.of(sae_hash).labels
 
+    def set(
+        self,
+        sae_hash: str,
+        feature: int,
+        *,
+        label: str | None = None,
+        starred: bool | None = None,
+        verdict: Verdict | None = None,
+        note: str | None = None,
+    ) -> None:
+        """Keep what is given of a feature, together or not at all; None stays as it is, and an
+        empty text is removed. `label` is your own.
+
+        ValueError if a text is too long, or nothing can be kept.
+        """
+        given = {"starred": starred, "verdict": verdict, "note": note}
+        values = {name: value for name, value in given.items() if value is not None}
+        line = None if label is None else one_line(label, MOST_LABEL, "the label")
+        if verdict and verdict not in VERDICTS:
+            raise ValueError(
+                f"the verdict is {verdict[:40]!r}: use one of {', '.join(VERDICTS)}, or none."
+            )
+        if note and len(note) > MOST_NOTE:
+            raise ValueError(
+                f"the note has {len(note)} characters but may have {MOST_NOTE}: shorten it."
+            )
+        with self.transaction(TOPIC) as connection:
+            if line is not None:
+                write_labels(connection, sae_hash, {feature: line}, "yours", "")
+            if values:
+                write_features(connection, sae_hash, {feature: values})
+        self._forget()
+
     def set_label(
         self,
         sae_hash: str,
@@ -98,50 +131,21 @@ class Notes:
     ) -> None:
         """`set_label` of many features, kept together or not at all."""
         lines = {i: one_line(text, MOST_LABEL, "the label") for i, text in texts.items()}
-        kept = {feature: line for feature, line in lines.items() if line}
         with self.transaction(TOPIC) as connection:
-            connection.execute(
-                "DELETE FROM labels WHERE sae_hash = ? AND kind = ? AND source = ?"
-                " AND feature IN (SELECT unnest(?::INTEGER[]))",
-                [sae_hash, kind, source, list(lines)],
-            )
-            connection.execute(
-                "INSERT INTO labels SELECT ?, unnest(?::INTEGER[]), ?, ?, unnest(?::VARCHAR[]), ?",
-                [sae_hash, list(kept), kind, source, list(kept.values()), _now()],
-            )
+            write_labels(connection, sae_hash, lines, kind, source)
         self._forget()
 
     def set_star(self, sae_hash: str, feature: int, starred: bool) -> None:
         """Star a feature, or take its star away."""
-        self._set(sae_hash, [feature], starred=starred)
+        self.set(sae_hash, feature, starred=starred)
 
     def set_verdict(self, sae_hash: str, feature: int, verdict: Verdict) -> None:
         """Keep how many meanings it has; "" takes the verdict back. ValueError for other words."""
-        if verdict and verdict not in VERDICTS:
-            raise ValueError(
-                f"the verdict is {verdict[:40]!r}: use one of {', '.join(VERDICTS)}, or none."
-            )
-        self._set(sae_hash, [feature], verdict=verdict)
+        self.set(sae_hash, feature, verdict=verdict)
 
     def set_note(self, sae_hash: str, feature: int, note: str) -> None:
         """Keep a text of any number of lines; "" removes it. ValueError if it is too long."""
-        if len(note) > MOST_NOTE:
-            raise ValueError(
-                f"the note has {len(note)} characters but may have {MOST_NOTE}: shorten it."
-            )
-        self._set(sae_hash, [feature], note=note)
-
-    def set_notes(self, sae_hash: str, notes: Mapping[int, str]) -> None:
-        """`set_note` of many features, kept together or not at all."""
-        with self.transaction(TOPIC) as connection:
-            for feature, note in notes.items():
-                write_feature(connection, sae_hash, [feature], note=note[:MOST_NOTE])
-        self._forget()
-
-    def _set(self, sae_hash: str, features: Iterable[int], **values: Any) -> None:
-        with self.transaction(TOPIC) as connection:
-            write_feature(connection, sae_hash, features, **values)
-        self._forget()
+        self.set(sae_hash, feature, note=note)
 
     def _forget(self) -> None:
         """What is read next is read from the file."""
@@ -168,20 +172,39 @@ class Notes:
             self._stamp = stamp
 
 
-def write_feature(
+def write_labels(
     connection: duckdb.DuckDBPyConnection,
     sae_hash: str,
-    features: Iterable[int],
-    **values: Any,
+    lines: Mapping[int, str],
+    kind: Kind,
+    source: str,
+) -> None:
+    """Within a transaction: labels in place of those of that kind and source; "" removes one."""
+    kept = {feature: line for feature, line in lines.items() if line}
+    connection.execute(
+        "DELETE FROM labels WHERE sae_hash = ? AND kind = ? AND source = ?"
+        " AND feature IN (SELECT unnest(?::INTEGER[]))",
+        [sae_hash, kind, source, list(lines)],
+    )
+    connection.execute(
+        "INSERT INTO labels SELECT ?, unnest(?::INTEGER[]), ?, ?, unnest(?::VARCHAR[]), ?",
+        [sae_hash, list(kept), kind, source, list(kept.values()), _now()],
+    )
+
+
+def write_features(
+    connection: duckdb.DuckDBPyConnection,
+    sae_hash: str,
+    features: Mapping[int, Mapping[str, Any]],
 ) -> None:
     """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying."""
-    for feature in features:
+    for feature, values in features.items():
         there = [sae_hash, feature]
         row = connection.execute(
             "SELECT starred, verdict, note FROM features WHERE sae_hash = ? AND feature = ?", there
         ).fetchone()
-        before = dict(zip(("starred", "verdict", "note"), row or (False, "", ""), strict=True))
-        after = before | values
+        before = zip(("starred", "verdict", "note"), row or (False, "", ""), strict=True)
+        after: dict[str, Any] = {**dict(before), **values}
         connection.execute("DELETE FROM features WHERE sae_hash = ? AND feature = ?", there)
         if any(after.values()):
             connection.execute(

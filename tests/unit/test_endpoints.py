@@ -31,6 +31,14 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "min_output_score": 0.0,
         "max_side_effect": None,
     },
+    "notes": {
+        "feature": None,
+        "sae": "",
+        "starred": "",
+        "label": None,
+        "verdict": "",
+        "note": None,
+    },
     "sql": {"query": "", "sae": "", "limit": 200},
     "prompt_features": {
         "text": "",

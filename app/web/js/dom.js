@@ -32,6 +32,12 @@ export function el(tag, attributes = {}, ...children) {
 }
 
 /**
+ * What a feature is called: the label that people gave it, else its signature.
+ * @param {{signature?: string | null, label?: string | null}} [row]
+ */
+export const featureName = (row) => row?.label || row?.signature || "";
+
+/**
  * A feature's signature; its dots stay with the word before them when it breaks.
  * @param {string} signature
  */

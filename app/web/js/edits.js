@@ -3,7 +3,7 @@
    the raw value of its strength beside it. Where no index knows the feature's largest activation,
    and where an edit comes with a value, the number is in the activation's own units. */
 
-import { address, el, unbroken } from "./dom.js";
+import { address, el, featureName, unbroken } from "./dom.js";
 import { hasSae, sae as pageSae, saeInAddress, saes } from "./frame.js";
 import { markProblem } from "./given.js";
 import { number } from "./numbers.js";
@@ -12,7 +12,7 @@ import { MODES, USUAL_PLACE, featureNumber, positionsOf, ranked, restrictionOf }
 
 /**
  * @typedef {import("./steer-settings.js").Edit} Edit
- * @typedef {{feature: number, signature: string, max_act: number | null, threshold: number}} Summary
+ * @typedef {{feature: number, signature: string, label?: string | null, max_act: number | null, threshold: number}} Summary
  * @typedef {{i: number, text: string, special: boolean, bytes?: string}} Token
  * @typedef {ReturnType<typeof rowOf>} Row
  */
@@ -173,7 +173,7 @@ export function editList(box, { most, add, changed, find, promptTokens }) {
     row.asking = null;
     row.choices.replaceChildren(
       ...row.suggestions.map((each) =>
-        el("option", { value: `#${each.feature}`, label: each.signature }),
+        el("option", { value: `#${each.feature}`, label: featureName(each) }),
       ),
     );
     const before = row.own;
@@ -221,12 +221,12 @@ export function editList(box, { most, add, changed, find, promptTokens }) {
     if (summary === null) return `There is no feature ${feature} in this SAE.`;
     if (summary) {
       const href = address("features", { sae: saeInAddress(row.sae), feature });
-      return el("a", { href }, unbroken(summary.signature));
+      return el("a", { href }, unbroken(featureName(summary)));
     }
     if (!text || feature !== null || row.asking) return "";
     if (!row.suggestions.length) return `No feature matches “${text}”.`;
-    const [{ feature: best, signature }] = row.suggestions;
-    return `Enter takes #${best} ${signature}; the list has more.`;
+    const [best] = row.suggestions;
+    return `Enter takes #${best.feature} ${featureName(best)}; the list has more.`;
   }
 
   /** What the number beside it means. @param {Row} row @param {Summary | null | undefined} summary @param {number} value */

@@ -6,7 +6,7 @@
 /**
  * @typedef {{position: number, feature: number, activation: number, kl: number | null,
  *   dlogp: number | null, estimate: number | null, exact: boolean, changes: number[] | null,
- *   becomes: (NextToken & {p: number}) | null, signature: string, frequency: number | null,
+ *   becomes: (NextToken & {p: number}) | null, signature: string, label?: string | null, frequency: number | null,
  *   max_act: number | null, share: number | null, lift: number | null}} Effect
  */
 /**

@@ -15,7 +15,7 @@ import { fixed, number, percent, signed } from "./numbers.js";
  * as the endpoint prompt_features answers it; active_features are [feature, activation]
  */
 /**
- * @typedef {{feature: number, signature: string, frequency: number | null, max_act: number | null,
+ * @typedef {{feature: number, signature: string, label?: string | null, frequency: number | null, max_act: number | null,
  *   peak: number, peak_token: number, tokens: [number, number][]}} Feature
  * tokens are [token, activation]
  */

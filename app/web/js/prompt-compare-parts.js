@@ -2,7 +2,7 @@
 /* What a comparison of two texts shows: their tokens, features with both activations, and what comes
    next after two tokens, patched or not. prompt-compare.js decides what is shown. */
 
-import { address, el, quoted, tokenNodes, unbroken } from "./dom.js";
+import { address, el, featureName, quoted, tokenNodes, unbroken } from "./dom.js";
 import { sae, saeInAddress } from "./frame.js";
 import { legendOf, nextBars } from "./next-bars.js";
 import { fixed, number, signed } from "./numbers.js";
@@ -17,7 +17,7 @@ import { setValue } from "./steps.js";
  * @typedef {{at: Place, kl: number, tokens: Next[], moved?: number, kl_patched?: number}} Prediction
  */
 /**
- * @typedef {{feature: number, signature: string, a: number, b: number, difference: number,
+ * @typedef {{feature: number, signature: string, label?: string | null, a: number, b: number, difference: number,
  *   fires_in: "a" | "b" | "both", widest: Place}} Row
  */
 /**
@@ -130,7 +130,7 @@ export function featureTable(data, rows) {
         el("input", {
           type: "checkbox",
           "data-tick": row.feature,
-          "aria-label": `Patch #${row.feature} ${row.signature}`,
+          "aria-label": `Patch #${row.feature} ${featureName(row)}`,
         }),
       ),
       el(
@@ -138,7 +138,7 @@ export function featureTable(data, rows) {
         { class: "words" },
         featureLink(row.feature),
         " ",
-        el("span", { class: "signature-text", dir: "auto" }, unbroken(row.signature)),
+        el("span", { class: "signature-text", dir: "auto" }, unbroken(featureName(row))),
         data.token === null && widest(data, row),
       ),
       el("td", { class: "n" }, number(row.a)),
@@ -236,7 +236,7 @@ export function patchTable({ patched, predictions }, at, rows) {
         { class: "words" },
         featureLink(feature),
         " ",
-        el("span", { class: "signature-text", dir: "auto" }, unbroken(rows.get(feature)?.signature ?? "")),
+        el("span", { class: "signature-text", dir: "auto" }, unbroken(featureName(rows.get(feature)))),
       ),
       el("td", { class: "n" }, `${number(b)} → ${number(a)}`),
       el("td", { class: "n" }, signed(alone[i], 3)),

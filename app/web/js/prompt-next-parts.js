@@ -2,7 +2,7 @@
 /* The pieces of "What comes next": bars, features by their effect, what is ticked, the sentences. */
 
 import { reproduceButton } from "./card.js";
-import { el, quoted, unbroken } from "./dom.js";
+import { el, featureName, quoted, unbroken } from "./dom.js";
 import { isTicked, ordered } from "./effects.js";
 import { nextBars } from "./next-bars.js";
 import { fixed, number, percent, signed } from "./numbers.js";
@@ -199,7 +199,7 @@ function effectTable(reading, choice, answer, rows) {
 /** @param {Reading} reading @param {Choice} choice @param {Prediction} answer @param {Effect} effect
  * @param {number} full the KL of a full bar */
 function effectRow({ data, state }, choice, { base, definitions }, effect, full) {
-  const { feature, position, signature, kl, dlogp, estimate, exact, becomes } = effect;
+  const { feature, position, kl, dlogp, estimate, exact, becomes } = effect;
   const pair = `${position}.${feature}`;
   const tick = el("input", {
     type: "checkbox",
@@ -218,7 +218,7 @@ function effectRow({ data, state }, choice, { base, definitions }, effect, full)
       "data-where": `next${position}`,
       "data-place": `pick${pair}`,
       "aria-pressed": String(chosen),
-      "aria-label": `#${feature} ${signature}`,
+      "aria-label": `#${feature} ${featureName(effect)}`,
     },
     `#${feature}`,
   );
@@ -233,7 +233,7 @@ function effectRow({ data, state }, choice, { base, definitions }, effect, full)
       {},
       pick,
       " ",
-      el("span", { class: "signature-text", dir: "auto" }, unbroken(signature)),
+      el("span", { class: "signature-text", dir: "auto" }, unbroken(featureName(effect))),
       bar((kl ?? 0) / full),
       el("span", { class: "quiet beside" }, on || null, strength(effect), other || null),
     ),
@@ -278,16 +278,24 @@ export function reproduce({ data, state }, token, choice, answer) {
   const given = data.messages ? { messages: data.messages } : { text: data.text };
   const { rows } = ordered(answer.effects, choice.order, state.hide);
   const followed = quoted(target.text, target.bytes);
-  /** @param {Effect} effect @returns {import("./card.js").Choice[]} */
-  const choices = ({ position, feature, signature }) =>
+  /** @param {Effect} row @returns {import("./card.js").Choice[]} */
+  const choices = (row) =>
     [
       ["kl", "KL"],
       ["dlogp", `change of ${followed}`],
       ["estimate", `estimated change of ${followed}`],
     ].map(([effect, words]) => ({
-      words: `${words}, #${feature} on token ${position}`,
-      group: `#${feature} ${signature}`,
-      asked: { effect, sae: data.sae, ...given, token: token.i, position, feature, target: target.id },
+      words: `${words}, #${row.feature} on token ${row.position}`,
+      group: `#${row.feature} ${featureName(row)}`,
+      asked: {
+        effect,
+        sae: data.sae,
+        ...given,
+        token: token.i,
+        position: row.position,
+        feature: row.feature,
+        target: target.id,
+      },
     }));
   const measured = rows.filter(({ exact }) => exact);
   if (!measured.length) return null;

@@ -6,7 +6,7 @@
 
 import { openCard, reproduceButton } from "./card.js";
 import { knownBand } from "./bands.js";
-import { address, el, quoted, unbroken } from "./dom.js";
+import { address, el, featureName, quoted, unbroken } from "./dom.js";
 import { sae, saeInAddress } from "./frame.js";
 import { fixed, number, percent } from "./numbers.js";
 import {
@@ -81,7 +81,7 @@ function featureTable({ data, state }, pairs, { caption, where, most = Infinity 
       "data-feature": feature.feature,
       "data-where": where,
       "aria-pressed": String(chosen),
-      "aria-label": `#${feature.feature} ${feature.signature}`,
+      "aria-label": `#${feature.feature} ${featureName(feature)}`,
     };
     return el(
       "tr",
@@ -93,7 +93,7 @@ function featureTable({ data, state }, pairs, { caption, where, most = Infinity 
           "div",
           { class: "feature" },
           button("pick id", what, `#${feature.feature}`),
-          el("span", { class: "signature-text", dir: "auto" }, unbroken(feature.signature)),
+          el("span", { class: "signature-text", dir: "auto" }, unbroken(featureName(feature))),
           bar(part),
         ),
       ),
@@ -284,7 +284,7 @@ export function featurePanel({ data }, feature, all) {
       "feature",
       el("b", { class: "id" }, `#${feature.feature}`),
       " ",
-      el("span", { dir: "auto" }, unbroken(feature.signature)),
+      el("span", { dir: "auto" }, unbroken(featureName(feature))),
     ),
     links(data, feature, tokens),
     el(
@@ -363,9 +363,9 @@ function lossChoices(data, { i }) {
 
 /** @param {Analysis} data @param {Token} token @param {Pair[]} pairs */
 function activationChoices(data, { i }, pairs) {
-  return [...pairs].sort(ORDERS.activation).map(([{ feature, signature }]) => {
-    const words = `activation of #${feature} ${signature}`;
-    return choice(data, words, { quantity: "activation", token: i, feature });
+  return [...pairs].sort(ORDERS.activation).map(([row]) => {
+    const words = `activation of #${row.feature} ${featureName(row)}`;
+    return choice(data, words, { quantity: "activation", token: i, feature: row.feature });
   });
 }
 

@@ -3,7 +3,7 @@
    two scales, and the row's texts below it. A run that passes is a filled diamond, another one a
    ring: nothing hangs on a colour. */
 
-import { address, el, tokenNodes } from "./dom.js";
+import { address, el, featureName, tokenNodes } from "./dom.js";
 import { saeInAddress } from "./frame.js";
 import { number, percent } from "./numbers.js";
 import { setValue } from "./steps.js";
@@ -12,7 +12,7 @@ import { setValue } from "./steps.js";
  * @typedef {{id: number, text: string, bytes?: string, act: number}} Token
  * @typedef {{seed: number, share: number | null, nll: number | null, passed: boolean,
  *   edited_tokens: number, size: number | null, tokens: Token[]}} Run
- * @typedef {{kind: string, feature: number | null, signature: string | null,
+ * @typedef {{kind: string, feature: number | null, signature: string | null, label?: string | null,
  *   frequency: number | null, cosine: number | null, passed: number, low: number, high: number,
  *   runs: Run[]}} Arm
  * @typedef {{arms: Arm[], separates: boolean, sentence: string, rule: string, cost: string,
@@ -206,7 +206,7 @@ function armTexts(proof, arm) {
       "p",
       { class: "quiet" },
       el("a", { href: address("features", { feature: arm.feature, sae: saeInAddress(sae) }) }, `#${arm.feature}`),
-      ` ${arm.signature ?? ""}`,
+      ` ${featureName(arm)}`,
       arm.kind === "feature" && arm.frequency !== null && ` Fires on ${percent(arm.frequency)} of tokens.`,
     );
   const cosine = arm.cosine !== null && arm.kind !== "target" && `Cosine with the target's direction ${number(arm.cosine, 2)}.`;

@@ -1,0 +1,109 @@
+"""Star, label, verdict and note on a feature's page: kept at once, by pointer, keyboard, phone."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from app.commands.shared import open_bundle
+from tests.browser.conftest import Site, served
+
+Opened = Callable[..., Page]
+FEATURE = 12
+
+
+@pytest.fixture(scope="module")
+def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The demo with a file of notes of its own."""
+    path = tmp_path_factory.mktemp("notes") / "notes.duckdb"
+    with served(open_bundle("demo"), notes=str(path), check_tokens=0) as running:
+        yield running
+
+
+@pytest.fixture
+def clean(own_site: Site) -> Site:
+    """Nothing is kept."""
+    path = own_site.workbench.notes.file.path
+    assert isinstance(path, Path)
+    path.unlink(missing_ok=True)
+    return own_site
+
+
+def test_a_feature_is_labelled_with_the_keyboard_alone(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/features?feature={FEATURE}")
+    signature = clean.api.feature(FEATURE)["signature"]
+    heading = page.get_by_role("heading", level=1)
+    expect(page.locator("[data-own-signature]")).to_be_hidden()
+    page.get_by_role("button", name="Star").focus()
+    page.keyboard.press("Space")
+    expect(page.get_by_role("button", name="Star")).to_have_attribute("aria-pressed", "true")
+    page.keyboard.press("Tab")
+    expect(page.get_by_label("Your label")).to_be_focused()
+    page.keyboard.type("ships <b>at</b> sea")
+    page.keyboard.press("Enter")
+    expect(heading).to_have_text(f"#{FEATURE} ships <b>at</b> sea")
+    expect(page.locator("[data-own-signature]")).to_contain_text(signature.split(" · ")[0])
+    expect(page).to_have_title(f"#{FEATURE} ships <b>at</b> sea · Jumpscope")
+    page.keyboard.press("Tab")
+    page.keyboard.type("poly")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("first line")
+    page.keyboard.press("Tab")
+    expect(page.locator("[data-kept]")).to_have_text("Kept.")
+    kept = clean.api.notes(FEATURE)
+    assert (kept["starred"], kept["label"]) == (True, "ships <b>at</b> sea")
+    assert (kept["verdict"], kept["note"]) == ("polysemantic", "first line")
+    page.reload()
+    expect(heading).to_have_text(f"#{FEATURE} ships <b>at</b> sea")
+    expect(page.get_by_role("button", name="Star")).to_have_attribute("aria-pressed", "true")
+    expect(page.get_by_label("Verdict")).to_have_value("polysemantic")
+    expect(page.get_by_label("Your note")).to_have_value("first line")
+
+
+def test_taking_a_label_away_brings_the_signature_back(clean: Site, opened: Opened) -> None:
+    clean.api.notes(FEATURE, label="to be removed")
+    page = opened(f"{clean.url}/features?feature={FEATURE}")
+    heading = page.get_by_role("heading", level=1)
+    expect(heading).to_have_text(f"#{FEATURE} to be removed")
+    page.get_by_label("Your label").fill("")
+    page.get_by_label("Your label").press("Enter")
+    expect(heading).not_to_contain_text("to be removed")
+    expect(page.locator("[data-own-signature]")).to_be_hidden()
+    expect(page.locator("[data-kept]")).to_have_text("Kept.")
+    assert clean.api.notes(FEATURE)["label"] is None
+
+
+def test_what_cannot_be_kept_is_said_and_the_star_goes_back(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/features?feature={FEATURE}")
+    path = clean.workbench.notes.file.path
+    assert path is not None
+    path.write_text("damaged")
+    page.get_by_role("button", name="Star").click()
+    expect(page.locator("[data-kept]")).to_contain_text("is damaged")
+    expect(page.get_by_role("button", name="Star")).to_have_attribute("aria-pressed", "false")
+
+
+def test_labels_stand_in_prompts_and_steering(clean: Site, opened: Opened) -> None:
+    text = "The ship sailed over the sea."
+    strongest = clean.api.prompt_features(text, limit=1)["features"][0]["feature"]
+    clean.api.notes(strongest, label="my own words")
+    page = opened(f"{clean.url}/prompt?text={text.replace(' ', '+')}")
+    expect(page.get_by_text("my own words").first).to_be_visible(timeout=60_000)
+    page.goto(f"{clean.url}/features?feature={strongest}")
+    page.get_by_role("link", name="Steer with it").click()
+    expect(page.locator(".signature").first).to_contain_text("my own words", timeout=60_000)
+
+
+@pytest.mark.parametrize("width", [1440, 390, 320])
+def test_no_page_becomes_wider_than_its_window(clean: Site, opened: Opened, width: int) -> None:
+    clean.api.notes(FEATURE, label="x" * 200, note="y" * 300)
+    page = opened(clean.url)
+    page.set_viewport_size({"width": width, "height": 800})
+    for where in (f"features?feature={FEATURE}", f"features?q={FEATURE}"):
+        page.goto(f"{clean.url}/{where}")
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0, (where, width)
