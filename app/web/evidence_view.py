@@ -80,6 +80,8 @@ def evidence_strip(
                 "said": "does not fire" if shown["near_miss"] else shown["said"],
                 "spread": number(spread, 2),
                 "sample": len(words),
+                "tip": f"{shown['title']}: the peaks of {len(words)} contexts are on an effective "
+                f"number of {number(spread, 2)} words (e to the entropy of their distribution).",
                 "share": f"{100 * spread / len(words):.0f}",
             }
         )

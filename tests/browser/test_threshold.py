@@ -146,3 +146,17 @@ def test_the_strip_leads_to_its_group(site: Site, opened: Opened, feature: dict[
     cells.last.click()
     expect(last).to_have_attribute("open", "")
     expect(last).to_be_in_viewport()
+
+    page = opened(address(site, feature))
+    lab_of(page)
+    page.locator(".strip").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    chosen = page.locator(".strip a:focus")
+    expect(page.locator("#tip")).to_contain_text("effective number of")
+    group = chosen.get_attribute("data-group")
+    page.keyboard.press("Enter")
+    summary = page.locator(f"#{group} > summary")
+    expect(summary).to_be_focused()
+    expect(summary).to_be_in_viewport()
+    assert page.evaluate("scrollY") > 0

@@ -96,6 +96,8 @@ def test_the_strip_leads_to_its_groups_with_their_spread() -> None:
     assert [each["href"] for each in links] == ["#group-interval_2", "#group-near_miss"]
     for each in links:
         assert page.all("details", id=each["data-group"])
+        assert each["tabindex"] == "-1"  # the strip is one stop, arrow keys walk within it
+        assert "effective number of" in each["data-tip"]
     assert "2.0 words in 4" in page.text
     assert "does not fire" in page.text
 

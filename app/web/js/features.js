@@ -213,7 +213,13 @@ async function clicked(event, main) {
   }
   const jumped = target?.closest("[data-group]")?.getAttribute("data-group");
   const group = jumped && document.getElementById(jumped);
-  if (group instanceof HTMLDetailsElement) group.open = true;
+  if (group instanceof HTMLDetailsElement) {
+    // No step of the history, which would fetch the page anew and begin at its top.
+    event.preventDefault();
+    group.open = true;
+    group.querySelector("summary")?.focus({ preventScroll: true });
+    group.scrollIntoView();
+  }
   const explained = target?.closest("[data-explain] button");
   if (explained) (await import("./explanation.js")).pressed(explained);
   const button = target?.closest("[data-reproduce]");
