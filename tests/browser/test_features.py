@@ -307,7 +307,7 @@ def test_few_stops_lead_to_the_end_of_the_contexts(site: Site, opened: Opened) -
     while not last.evaluate("(last) => last === document.activeElement"):
         page.keyboard.press("Tab")
         stops += 1
-        assert stops <= 30
+        assert stops <= 45  # those of the lab and of notes among them, none for a token
 
 
 def test_the_users_own_text_is_tested_as_it_is_typed(site: Site, opened: Opened) -> None:
