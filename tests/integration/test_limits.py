@@ -20,6 +20,7 @@ from app.engine.workbench import SQL_AT_ONCE
 from app.server import RunningApp
 from app.work_queue import WorkQueue
 from sae_core.bundle import Bundle
+from sae_core.notes import Topic
 from tests.serving import answer, join, listening, running
 
 TEXT = "The river follows the harbour."
@@ -77,7 +78,9 @@ def queue_of(app: RunningApp) -> WorkQueue:
 
 @contextmanager
 def held(app: RunningApp) -> Iterator[None]:
-    """Inside the block no work ends: the model is not to be had, and indexes are not read."""
+    """Inside the block no work ends: the model is not to be had, indexes are not read, nor what is
+    kept of explanations and ratings.
+    """
     workbench, going_on = app.workbench, threading.Event()
     load, engine = workbench.load, workbench.load()
     read, checker = workbench.sources.features, workbench.checker
@@ -96,7 +99,15 @@ def held(app: RunningApp) -> Iterator[None]:
             locked.set()
             let_go.wait(60)
 
-    workbench.sources.features, workbench.load = waits, loads
+    kept = workbench.notes.file
+    reading = kept.reading
+
+    def reads(topic: Topic) -> Any:
+        if topic.name in ("explanations", "ratings"):
+            going_on.wait(60)
+        return reading(topic)
+
+    workbench.sources.features, workbench.load, kept.reading = waits, loads, reads
     # What was computed before would be answered at once.
     engine._analyses.clear()
     checks = dict(checker._checks)
@@ -110,7 +121,7 @@ def held(app: RunningApp) -> Iterator[None]:
         yield
     finally:
         workbench.sql_places.release(SQL_AT_ONCE)
-        workbench.sources.features, workbench.load = read, load
+        workbench.sources.features, workbench.load, kept.reading = read, load, reading
         checker._checks.update(checks)
         going_on.set()
         let_go.set()

@@ -11,10 +11,13 @@ import pytest
 from app.cli import main
 from app.endpoints import Api
 from app.engine.workbench import Workbench
+from app.requests import ExplainRequest, parsed
+from app.service import explain as service
 from app.settings import Settings
 from app.web.explanation_view import explanation_part
 from app.web.templating import part
 from sae_core.bundle import Bundle
+from sae_core.explain import ChatClient
 from tests import tiny
 from tests.chat_endpoint import Endpoint, by_rule, endpoint
 from tests.unit.service_support import FIRING, OTHER, as_json, one_sentence
@@ -128,6 +131,41 @@ def test_a_run_that_was_broken_off_goes_on(
     assert f"#{FIRING}" in out
     sent = [json.dumps(each["messages"]) for each in model.requests]
     assert len(sent) - len(set(sent)) == 1  # the refused one alone
+
+
+def test_an_interrupt_says_that_the_command_goes_on(
+    capsys: pytest.CaptureFixture[str],
+    tiny_bundle: Bundle,
+    model: Endpoint,
+    notes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*_: Any) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChatClient, "complete", interrupted)
+    status, out, err = explain(
+        capsys, tiny_bundle, model, notes, "--features", str(FIRING), "--yes"
+    )
+    assert (status, out) == (130, "")
+    assert "stopped: the same command goes on from here." in err
+
+
+def test_who_leaves_ends_the_asking_and_what_was_answered_is_kept(
+    tiny_bundle: Bundle, model: Endpoint, notes: Path
+) -> None:
+    workbench = api_with(tiny_bundle, notes, model).workbench
+    given = {"feature": FIRING, "ask": True}
+    stream = service.explain(workbench, parsed(ExplainRequest, given, workbench.settings))
+    cost = next(stream)["cost"]
+    assert next(stream)["done"] == 1
+    stream.close()
+    workbench.close()  # waits for the thread that asks
+    early = len(model.requests)
+    assert early < cost["requests"]
+    answer = api_with(tiny_bundle, notes, model).explain(FIRING, ask=True)
+    assert len(answer["explanations"]) == 1
+    assert len(model.requests) == cost["requests"]
 
 
 def test_a_feature_that_cannot_be_explained_is_said_beside_the_others(
