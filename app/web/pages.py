@@ -24,6 +24,7 @@ from app.web.blind_view import blind
 from app.web.catalog_view import catalog
 from app.web.exports import add_about
 from app.web.features_view import features
+from app.web.glance import add_glance
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
 from app.web.revision import NOTHING_READ, revision_of
@@ -35,7 +36,7 @@ from app.web.steer_view import steer
 from app.web.templating import render
 
 PATHS: Final = (
-    r"/|/(features|prompt|steer|sql|api|blind|catalog|run|state|revision|progress|about)"
+    r"/|/(features|prompt|steer|sql|api|blind|catalog|run|state|revision|progress|about|glance)"
     r"|/sql\.(csv|parquet)|/static/.*"
 )
 """Paths of everything that is routed here."""
@@ -153,6 +154,7 @@ def add_routes(app: FastAPI, workbench: Workbench) -> None:
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)
     add_about(app, workbench)
+    add_glance(app, workbench)
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])
     app.add_api_route("/revision", partial(_revision, workbench), methods=["GET"])
     app.add_api_route("/progress", partial(_progress, workbench), methods=["GET"])

@@ -46,6 +46,23 @@ export function startSteps() {
   };
   document.addEventListener("scroll", moved, { capture: true, passive: true });
   document.addEventListener("keydown", pressed);
+  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, glances);
+}
+
+/* The card of a feature is fetched with the first one that is pointed at. */
+/** @param {Event} event */
+function glances(event) {
+  const { target } = event;
+  if (event instanceof PointerEvent && event.pointerType === "touch") return;
+  if (!(target instanceof Element) || !target.closest("a[href*='feature='], button[data-feature]")) return;
+  if (event.type === "focusin" && !target.matches(":focus-visible")) return;
+  for (const kind of ["pointerover", "focusin"]) document.removeEventListener(kind, glances);
+  import("./glance.js").then(
+    ({ startGlances }) => startGlances(target),
+    () => {
+      for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, glances);
+    },
+  );
 }
 
 /* The tip */

@@ -1,0 +1,51 @@
+"""The card beside a feature's number: it comes where the pointer or the focus rests, and goes."""
+
+from collections.abc import Callable
+
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import Site
+
+Opened = Callable[..., Page]
+
+
+def test_a_pointer_that_rests_on_a_number_sees_the_feature(site: Site, opened: Opened) -> None:
+    page = opened(site.url + "/features?q=ship")
+    links = page.locator("main td a[href*='feature=']")
+    card = page.locator("#glance")
+    for row in (0, 2):
+        links.nth(row).hover()
+        number = links.nth(row).inner_text()
+        expect(card.locator(".glance-name .id")).to_have_text(number)
+        expect(card.locator(".tokens")).to_have_count(3)
+        expect(card.locator(".peak").first).to_be_visible()
+    # It can be reached, and what it offers leads on.
+    card.hover()
+    expect(card).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(card).to_be_hidden()
+    links.first.hover()
+    expect(card).to_be_visible()
+    card.get_by_text("Steer with it").click()
+    page.wait_for_url("**/steer?*")
+
+
+def test_the_keyboard_sees_it_too_and_a_finger_goes_straight_there(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(site.url + "/features?q=ship")
+    link = page.locator("main td a[href*='feature=']").first
+    number = link.inner_text()
+    page.locator("#content").focus()
+    while not link.evaluate("node => node === document.activeElement"):
+        page.keyboard.press("Tab")
+    card = page.locator("#glance")
+    expect(card).to_be_visible()
+    expect(card).to_contain_text(number)
+    # It covers nothing that is clicked next.
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("heading", level=1)).to_contain_text(number)
+    phone = opened(site.url + "/features?q=ship", phone=True)
+    phone.locator("main td a[href*='feature=']").first.tap()
+    expect(phone.get_by_role("heading", level=1)).to_contain_text(number)
+    expect(phone.locator("#glance:not([hidden])")).to_have_count(0)
