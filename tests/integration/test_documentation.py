@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
 ROOT = Path(__file__).parents[2]
-SITE = ("index.html", "export.html", "reference/sae_core.splice.html")
+SITE = ("index.html", "patterns/index.html", "export.html", "reference/sae_core.splice.html")
 
 
 @pytest.fixture(scope="module")

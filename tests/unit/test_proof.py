@@ -167,3 +167,11 @@ def test_controls_are_the_features_of_nearest_frequency() -> None:
     rarest = np.argsort(np.where(frequencies > 0, frequencies, np.inf))[:4]
     assert like_frequency(frequencies, dead, 4) == rarest.tolist()
     assert like_frequency(np.array([0.1, 0.0, 0.2]), 0, 5) == [2], "as many as there are"
+
+
+def test_a_proof_shows_its_sentence_and_each_direction_in_a_notebook() -> None:
+    proof = proof_of([0.9, 1.0], [0.0, 0.1])
+    html = proof._repr_html_()
+    assert proof.sentence.split("(")[0].strip() in html.replace("&#x27;", "'")
+    assert str(proof.rate(proof.target)) in html
+    assert html.count("<tr>") == 1 + len(proof.arms)
