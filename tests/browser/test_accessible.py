@@ -14,7 +14,7 @@ AXE: Final = Path(__file__).parents[1] / "js/node_modules/axe-core/axe.min.js"
 RULES: Final = ("wcag2a", "wcag2aa", "wcag21aa", "best-practice")
 SIZES: Final = ((1440, 900), (390, 844))
 CONTEXTS: Final = ".contexts, #contexts, [data-contexts]"
-MOST_STOPS: Final = 30
+MOST_STOPS: Final = 45
 
 
 @pytest.fixture(scope="module")
