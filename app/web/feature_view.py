@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from markupsafe import Markup
@@ -52,6 +53,7 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "activations": _activations(data),
         "logits": _logits(data["logits"]),
         "groups": drawn,
+        "in_prompt": partial(_in_prompt, data["feature"], in_address),
         "evidence": evidence_strip(groups, drawn),
         "sampled": any(group["name"].startswith("interval_") for group in groups),
         "reproduce": _numbers(groups, data),
@@ -254,6 +256,16 @@ def firings_between(
         total += value * share
         exact = exact and (share in (0, 1) or not value)
     return total, exact
+
+
+def _in_prompt(feature: int, in_address: str, context: Data) -> str:
+    """Where the Prompt page reads a context with the feature's strongest token chosen; "" where the
+    text does not say what all of its tokens are.
+    """
+    text = "".join(context["tokens"])
+    if any(context["bytes"]) or not text.strip():
+        return ""
+    return address("prompt", sae=in_address, text=text, feature=feature, token="peak")
 
 
 def _context(context: Data, digits: int, near_miss: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The card beside a feature's number: it comes where the pointer or the focus rests, and goes."""
+"""No dead ends: a card beside a feature's number, and contexts that Prompt reads."""
 
 from collections.abc import Callable
 
@@ -49,3 +49,22 @@ def test_the_keyboard_sees_it_too_and_a_finger_goes_straight_there(
     phone.locator("main td a[href*='feature=']").first.tap()
     expect(phone.get_by_role("heading", level=1)).to_contain_text(number)
     expect(phone.locator("#glance:not([hidden])")).to_have_count(0)
+
+
+def test_a_context_opens_in_prompt_with_its_token_chosen(site: Site, opened: Opened) -> None:
+    page = opened(site.url + "/features?feature=3954")
+    context = page.locator(".context").nth(1)
+    word = context.locator(".peak").inner_text()
+    context.get_by_text("In Prompt").click()
+    page.wait_for_url("**/prompt?*")
+    chosen = page.locator("#tokens [aria-pressed=true]")
+    expect(chosen).to_have_text(word)
+    assert "token=peak" not in page.url
+    expect(page.locator("#selection")).to_contain_text("#3954")
+    # By the keyboard: a token of a context, and Enter.
+    page.go_back()
+    page.locator(".groups").first.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/prompt?*")
+    expect(chosen).to_have_count(1)

@@ -229,6 +229,14 @@ async function clicked(event, main) {
   }
 }
 
+/* The links beside contexts would be as many stops of the Tab key: on a token, Enter follows its own. */
+/** @param {KeyboardEvent} event */
+function readInPrompt({ key, target }) {
+  if (key !== "Enter" || !(target instanceof Element) || !target.matches("[data-v]")) return;
+  const link = target.closest(".context")?.querySelector("a.in-prompt");
+  if (link instanceof HTMLAnchorElement) link.click();
+}
+
 /* The page */
 
 function begin() {
@@ -244,6 +252,7 @@ function begin() {
     timer = window.setTimeout(() => void test(form), TYPING);
   });
   main.addEventListener("click", (event) => void clicked(event, main));
+  main.addEventListener("keydown", readInPrompt);
   keepNotes(main);
   const { go, onSae, refresh } = navigation({
     onShown: () => {

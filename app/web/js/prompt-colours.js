@@ -29,8 +29,9 @@ import { fixed, number, percent, signed } from "./numbers.js";
 /**
  * @typedef {{text: string, messages: any[] | null, other: string | null,
  *   parts: Record<string, string>, view: View, token: number | null,
- *   feature: number | null, last: "token" | "feature", sort: Sort, hide: number}} State
- * what the address says; `last` was chosen after the other, `hide` is the highest frequency shown;
+ *   peak: boolean, feature: number | null, last: "token" | "feature", sort: Sort, hide: number}} State
+ * what the address says; `peak` where the token is to be the feature's strongest, which the analysis
+ * will tell; `last` was chosen after the other, `hide` is the highest frequency shown;
  * `other` is a second text, `parts` are values of parts that read and write them themselves
  */
 /** @typedef {[Feature, number]} Pair a feature with an activation of it */

@@ -87,6 +87,7 @@ function stateOfAddress() {
     parts: Object.fromEntries(PARTS.map((name) => [name, query[name] ?? ""])),
     view: oneOf("view", query.view, "cost"),
     token: whole(query.token),
+    peak: query.token === "peak",
     feature: whole(query.feature),
     last: names.indexOf("feature") > names.indexOf("token") ? "feature" : "token",
     sort: oneOf("sort", query.sort, "activation"),
@@ -116,7 +117,8 @@ function conversation() {
 
 /** @param {boolean} push */
 function write(push) {
-  const { token, feature, last } = state;
+  const { feature, last } = state;
+  const token = state.peak ? "peak" : state.token;
   frame.setQuery(
     {
       sae: frame.saeInAddress(frame.sae()),
@@ -257,6 +259,10 @@ function take(data, shown) {
   // How often features fire, and their largest activations, only an index knows.
   if (data.missing) Object.assign(state, { sort: "activation", hide: 1 });
   if (state.feature === null || !features.has(state.feature)) Object.assign(state, withoutFeature());
+  const chosen = state.feature === null ? undefined : features.get(state.feature);
+  if (chosen && state.peak) Object.assign(state, { token: chosen.peak_token, view: "feature" });
+  state.peak = false;
+  write(false);
   reading = { data, features, state, of: read() };
   shown.begin(data);
   shows(at("result"), "prompt_features", { ...asked(), limit: 0 }, data);
