@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict
 from queue import SimpleQueue
 from typing import Any, Final
@@ -31,7 +31,7 @@ NO_ENDPOINT: Final = (
 )
 
 
-def explain(workbench: Workbench, request: ExplainRequest) -> Iterator[dict[str, Any]]:
+def explain(workbench: Workbench, request: ExplainRequest) -> Generator[dict[str, Any]]:
     """A feature's explanations by language models with their scores on held-out contexts, and with
     `ask` another one by the model that the app was started with.
 

@@ -52,8 +52,9 @@ def explain(
 
 def api_with(bundle: Bundle, notes: Path, model: Endpoint | None = None) -> Api:
     given: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1}
-    asked = {"explain_endpoint": model.url, "explain_model": "rule"} if model else {}
-    return Api(Workbench(Settings(**given, **asked, notes=str(notes)), bundle))
+    if model:
+        given |= {"explain_endpoint": model.url, "explain_model": "rule"}
+    return Api(Workbench(Settings(**given, notes=str(notes)), bundle))
 
 
 def test_the_cost_is_said_before_anything_is_asked(
