@@ -52,6 +52,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "app.commands.ratings_command:Ratings",
         "print the rates of people's blind ratings",
     ),
+    "notes": (
+        "app.commands.notes_command:NotesCommand",
+        "print, export or import what you keep about features",
+    ),
     "convert": ("app.commands.convert:Convert", "write an SAE in another on-disk format"),
     "inspect": ("app.commands.inspect:Inspect", "list what a bundle holds"),
     "list": ("app.commands.list:ListSAEs", "list the SAEs of a repository on the hub"),

@@ -110,7 +110,7 @@ class Notes:
                 write_labels(connection, sae_hash, {feature: line}, "yours", "")
             if values:
                 write_features(connection, sae_hash, {feature: values})
-        self._forget()
+        self.forget()
 
     def set_label(
         self,
@@ -133,7 +133,7 @@ class Notes:
         lines = {i: one_line(text, MOST_LABEL, "the label") for i, text in texts.items()}
         with self.transaction(TOPIC) as connection:
             write_labels(connection, sae_hash, lines, kind, source)
-        self._forget()
+        self.forget()
 
     def set_star(self, sae_hash: str, feature: int, starred: bool) -> None:
         """Star a feature, or take its star away."""
@@ -147,7 +147,7 @@ class Notes:
         """Keep a text of any number of lines; "" removes it. ValueError if it is too long."""
         self.set(sae_hash, feature, note=note)
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """What is read next is read from the file."""
         with self._reading:
             self._stamp = None
@@ -162,7 +162,7 @@ class Notes:
                 with self.reading(TOPIC) as connection:
                     # Of what is read, since nobody writes inside the block.
                     stamp = self.file.stamp()
-                    self._saes = _all(connection)
+                    self._saes = all_notes(connection)
             except ValueError as error:
                 if str(error) != self._problem:
                     log.warning("%s", error)
@@ -213,7 +213,8 @@ def write_features(
             )
 
 
-def _all(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+def all_notes(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+    """Within a transaction or a reading: all that is kept, by the hashes of SAEs."""
     labels: dict[str, dict[int, list[Label]]] = {}
     features: dict[str, dict[int, FeatureNote]] = {}
     for sae_hash, feature, kind, source, text, time in connection.execute(

@@ -43,6 +43,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "prove": {**RUN, "seeds": 3},
     "explain": {"feature": 5},
     "ratings": {},
+    "notes": {"feature": 5},
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
