@@ -8,8 +8,9 @@ from urllib.parse import parse_qs, urlparse
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.web.numbers import percent
+from app.web.numbers import number, percent, signed
 from tests.browser.conftest import Site
+from tests.tiny import ALWAYS
 
 Opened = Callable[..., Page]
 MODEL_WAIT = 180_000
@@ -111,27 +112,30 @@ def test_relu_lets_near_misses_in_and_a_shifted_bias_shrinks(
 
 
 def test_the_model_measures_what_a_threshold_costs_and_what_holds_it(
-    site: Site, opened: Opened, feature: dict[str, Any]
+    hostile_site: Site, opened: Opened
 ) -> None:
-    page = opened(address(site, feature, "&lambda=0.002"))
+    # On the tiny model, which is fast, and whose SAE states neither lambda nor bandwidth.
+    page = opened(f"{hostile_site.url}/features?feature={ALWAYS}&lambda=0.002&bandwidth=0.3")
     lab = lab_of(page)
     lab.get_by_role("button", name="Measure on the check").click()
     expect(lab.locator(".curves svg")).to_be_visible(timeout=MODEL_WAIT)
-    expect(lab.locator(".terms")).to_contain_text("Lambda 0.00200 is yours")
-    expect(lab.locator(".terms")).to_contain_text("Bandwidth 0.01 (rectangle) is the run's")
+    expect(lab.locator(".terms")).to_contain_text("Lambda 0.00200 is yours. Bandwidth 0.3 is yours")
     for curve in ("path.cost", "path.saving", "rect.window"):
         expect(lab.locator(f".curves {curve}")).to_have_count(1)
     rows = lab.locator("table.variants tbody tr")
     expect(rows).to_have_count(2, timeout=MODEL_WAIT)
-    sparse, relu = (float(row.locator("td").nth(1).inner_text()) for row in rows.all())
-    assert 10 < sparse < relu
+    answer = hostile_site.api.threshold(feature=ALWAYS, tokens=1000)
+    for row, variant in zip(rows.all(), answer["variants"], strict=True):
+        expect(row).to_contain_text(variant["name"])
+        expect(row).to_contain_text(number(variant["l0"]))
+        expect(row).to_contain_text(signed(variant["delta_lm_loss"], 4))
     before = lab.locator("path.cost").get_attribute("d")
     field = lab.get_by_label("lambda")
-    field.fill("0.004")
+    field.fill("0.2")
     field.press("Enter")
-    expect(lab.locator(".terms")).to_contain_text("0.00400 is yours", timeout=MODEL_WAIT)
-    expect(page).to_have_url(re.compile(r"lambda=0\.004"))
-    # Both stand on one scale, which the saving, now twice as large, stretches.
+    expect(lab.locator(".terms")).to_contain_text("Lambda 0.200 is yours", timeout=MODEL_WAIT)
+    expect(page).to_have_url(re.compile(r"lambda=0\.2"))
+    # Both stand on one scale, which the saving, now a hundred times as large, stretches.
     assert lab.locator("path.cost").get_attribute("d") != before
 
 
