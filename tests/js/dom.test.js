@@ -1,7 +1,15 @@
 import assert from "node:assert/strict";
 import { after, before, test } from "node:test";
 
-import { address, el, quoted, tokenNodes, tokenText, unbroken } from "../../app/web/js/dom.js";
+import {
+  address,
+  el,
+  featureName,
+  quoted,
+  tokenNodes,
+  tokenText,
+  unbroken,
+} from "../../app/web/js/dom.js";
 
 /** As much of an element as dom.js uses. */
 class FakeElement {
@@ -126,4 +134,12 @@ test("an address leaves out what is empty, and escapes the rest", () => {
 
 test("no line of a signature begins with a dot", () => {
   assert.equal(unbroken("sea · ship … → sail"), "sea\u00a0· ship\u00a0… → sail");
+});
+
+test("a feature is called by its label, else by its signature", () => {
+  assert.equal(featureName({ signature: "sea · ship", label: "voyages" }), "voyages");
+  assert.equal(featureName({ signature: "sea · ship", label: null }), "sea · ship");
+  assert.equal(featureName({ signature: "sea · ship" }), "sea · ship");
+  assert.equal(featureName({ signature: null }), "");
+  assert.equal(featureName(undefined), "");
 });

@@ -23,6 +23,7 @@ from sae_core.notes import Notes
 
 path, kills = Path(sys.argv[1]), int(sys.argv[2])
 chance = random.Random(0)
+Notes(path).set_label("sae", kills * 10_000, "written 0")
 began = time.monotonic()
 Notes(path).set_label("sae", kills * 10_000, "written 0")
 once = time.monotonic() - began
@@ -44,7 +45,7 @@ for number in range(kills):
         writer(number, theirs)
     os.close(theirs)
     said = b""
-    deadline = time.monotonic() + chance.uniform(0, 2 * once)
+    deadline = time.monotonic() + chance.uniform(0, 1.5 * once)
     while time.monotonic() < deadline:
         pass
     os.kill(child, signal.SIGKILL)
