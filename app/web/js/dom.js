@@ -121,3 +121,33 @@ export function address(page, query = {}) {
   }
   return kept.size ? `${page}?${kept}` : page;
 }
+
+/* Which answer of the server a part of a page shows: js/export-answers.js lists them to be taken. */
+
+/**
+ * @typedef {object} Shown
+ * @property {string} endpoint
+ * @property {Record<string, unknown>} asked the arguments
+ * @property {any} [answer] null until it is asked for
+ * @property {string} [paged] the name of its rows, where it answers page by page
+ */
+
+/** @type {WeakMap<Element, Map<string, Shown>>} */
+const kept = new WeakMap();
+
+/**
+ * This element shows an endpoint's answer, in place of an earlier one of the same endpoint.
+ * @param {HTMLElement} node
+ * @param {string} endpoint
+ * @param {Record<string, unknown>} asked
+ * @param {unknown} answer
+ */
+export function shows(node, endpoint, asked, answer) {
+  const here = kept.get(node) ?? new Map();
+  here.set(endpoint, { endpoint, asked, answer });
+  kept.set(node, here);
+  node.dataset.shows = [...here.keys()].join(" ");
+}
+
+/** What an element shows. @param {Element} node @returns {Shown[]} */
+export const shownAt = (node) => [...(kept.get(node)?.values() ?? [])];

@@ -33,6 +33,7 @@ const NAMES = {
   ladder: "Ladder of strengths",
   prove: "Proof",
   sql: "This query",
+  threshold: "Another threshold",
 };
 
 /** @type {HTMLDialogElement | null} */

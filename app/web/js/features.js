@@ -2,14 +2,12 @@
 /* Features: the list is searched while one types; a feature's page tests a text of one's own, folds
    its contexts, and opens the card of their numbers. The server draws both (templates/feature*.html). */
 
-import { address, el, quoted, tokenNodes } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { address, el, quoted, shows, tokenNodes } from "./dom.js";
 import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 import { keepNotes } from "./notes.js";
 import { number, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
-import { showLab } from "./threshold.js";
 
 const PHONE = "(max-width: 900px)"; // as in css/features.css
 const FEW = 3;
@@ -259,7 +257,8 @@ function begin() {
       fillSearch(main);
       fold(main);
       foldGroups(main);
-      showLab(main);
+      // The list has none, and few requests bring it.
+      if (main.querySelector("[data-lab]")) void import("./threshold.js").then((lab) => lab.showLab(main));
       const form = main.querySelector("form[data-test]");
       if (form instanceof HTMLFormElement && new FormData(form).get("text")) void test(form);
     },

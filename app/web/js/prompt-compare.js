@@ -2,8 +2,7 @@
 /* Two texts compared on the prompt page: which tokens are looked at, which features are ticked to be
    patched, and what has to be asked for that. All of it stands in the address. */
 
-import { el } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { el, shows } from "./dom.js";
 import { busy, missingIndex, problem } from "./frame.js";
 import { fixed } from "./numbers.js";
 import {

@@ -3,9 +3,8 @@
    the prediction. It is asked for when a token is chosen; what is changed here redraws this part
    alone. */
 
-import { el } from "./dom.js";
+import { el, shows } from "./dom.js";
 import { inAddress, inArm, isTicked, ofAddress, toggled } from "./effects.js";
-import { shows } from "./export-answers.js";
 import { problem } from "./frame.js";
 import { percent } from "./numbers.js";
 import { armWords, drawn, pairOf, reproduce } from "./prompt-next-parts.js";

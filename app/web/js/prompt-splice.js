@@ -2,8 +2,7 @@
 /* The splice switch of the prompt page: each SAE off, spliced, or edited with its error kept, and what
    that costs, alone and together. The states stand in the address as a list, an SAE each. */
 
-import { el } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { el, shows } from "./dom.js";
 import { busy, problem, saeLabel, saes } from "./frame.js";
 import { fixed, signed } from "./numbers.js";
 import { term } from "./prompt-compare-parts.js";

@@ -2,7 +2,7 @@
 /* The prompt page: one answer of the server holds everything; choosing, sorting, hiding and colouring
    happen here, and stand in the address. What was chosen last is on top. */
 
-import { shows } from "./export-answers.js";
+import { shows } from "./dom.js";
 import * as frame from "./frame.js";
 import { given as fields, listInAddress, messagesProblem } from "./given.js";
 import { saeSwitch, secondText } from "./prompt-beside.js";

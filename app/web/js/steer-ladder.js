@@ -4,8 +4,7 @@
    strength over. */
 
 import { keepBand } from "./bands.js";
-import { el } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { el, shows } from "./dom.js";
 import { busy, placeWords } from "./frame.js";
 import { clearProblems, markProblem } from "./given.js";
 import { drawCharts } from "./ladder-charts.js";

@@ -2,8 +2,7 @@
 /* Prove it: an edit and its controls, each run a dot, the sentence above them, the texts below each
    on a click. What is asked stands in the address, the whole proof in a file. */
 
-import { el } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { el, shows } from "./dom.js";
 import { busy, placeWords } from "./frame.js";
 import { clearProblems, markProblem } from "./given.js";
 import { drawProof } from "./proof-plot.js";

@@ -3,8 +3,7 @@
    each token coloured by a feature's own activation, and the numbers of the chosen token. */
 
 import { knownBand } from "./bands.js";
-import { el, quoted, tokenNodes, tokenText } from "./dom.js";
-import { shows } from "./export-answers.js";
+import { el, quoted, shows, tokenNodes, tokenText } from "./dom.js";
 import { saeLabel } from "./frame.js";
 import { ROLES } from "./given.js";
 import { number } from "./numbers.js";

@@ -2,7 +2,7 @@
 /* What the model says about a threshold, on the check's text: L0, FVU and delta LM loss with it, and
    the two terms of its gradient in training as curves, with fields for lambda and bandwidth. */
 
-import { el } from "./dom.js";
+import { el, shows } from "./dom.js";
 import { busy, placeWords, problem, query, setQuery } from "./frame.js";
 import { count, number, percent, signed } from "./numbers.js";
 import { ServerError, call } from "./server.js";
@@ -58,11 +58,11 @@ export async function measure(root, lab, threshold) {
  * @param {Lab} lab
  * @param {number} threshold
  * @param {Record<string, unknown>} more
- * @param {Element} place
+ * @param {HTMLElement} place
  * @param {AbortSignal} signal
  * @returns {Promise<Measured>}
  */
-function ask({ sae, feature, threshold: own }, threshold, more, place, signal) {
+async function ask({ sae, feature, threshold: own }, threshold, more, place, signal) {
   const onQueue = (/** @type {{rank: number, eta: number | null}} */ waiting) => {
     if (waiting.rank > 0) place.replaceChildren(el("p", { class: "quiet" }, placeWords(waiting)));
   };
@@ -73,14 +73,18 @@ function ask({ sae, feature, threshold: own }, threshold, more, place, signal) {
     threshold: threshold === own ? null : threshold,
     penalty: lambda ? Number(lambda) : null,
     bandwidth: bandwidth ? Number(bandwidth) : null,
+    measured: false,
     ...more,
   };
-  return busy(call("threshold", asked, { onQueue, signal }));
+  const answer = await busy(call("threshold", asked, { onQueue, signal }));
+  // The curves are in the answer with the losses too.
+  if (asked.measured) shows(place, "threshold", asked, answer);
+  return answer;
 }
 
 /**
  * The curves, and fields that draw them anew.
- * @param {Element} place
+ * @param {HTMLElement} place
  * @param {Lab} lab
  * @param {number} threshold
  * @param {AbortSignal} signal
