@@ -26,6 +26,8 @@ from sae_core.index.word_search import Place, encoded, terms
 
 _PRIOR = 10
 """Firings that every feature is taken to have besides, on other words."""
+_ONE_TEXT = 3
+"""Most words that are taken for one text where no feature has them all."""
 _GATHER = 1 / 8
 """Share of all pairs above which those of the words that match are not taken one by one."""
 
@@ -110,12 +112,12 @@ class MatchRanking:
 
     def matching(self, query: str, notes: Mapping[int, tuple[str, str]] | None = None) -> Matches:
         """The features that match every term of a query; `notes`: feature -> label and note, which
-        are looked in as well. Where none has all of several terms, they are one text of several
-        tokens.
+        are looked in as well. Where none has all of two or three terms, they are one text of
+        several tokens.
         """
         wanted = terms(query)
         matches = self._matching(wanted, notes or {})
-        if not matches.tiers.any() and len(wanted) > 1:
+        if not matches.tiers.any() and 1 < len(wanted) <= _ONE_TEXT:
             return self._matching([" ".join(wanted)], notes or {})
         return matches
 

@@ -8,7 +8,6 @@ import {
   numbersOf,
   positionsOf,
   queryOf,
-  ranked,
   settingsOf,
   wish,
 } from "../../app/web/js/steer-settings.js";
@@ -65,12 +64,6 @@ test("settings by hand: what is wrong is said, what is right comes back", () => 
   assert.equal(settingsOf("[]", () => "").problem, "they hold neither a prompt nor edits");
   assert.match(settingsOf('{"edits": 1}', () => "").problem ?? "", /of the edits, they are no list/);
   assert.match(settingsOf('{"messages": 1}', () => "it has no turns").problem ?? "", /it has no turns/);
-});
-
-test("of features that match a word those come first that name it first", () => {
-  const matches = ["-ing · ship", "worship · the", "ship · boat", "sea · ship"].map((signature) => ({ signature }));
-  const order = ranked(matches, "Ship").map(({ signature }) => signature);
-  assert.deepEqual(order, ["ship · boat", "-ing · ship", "sea · ship", "worship · the"]);
 });
 
 test("what an edit is to do, in words", () => {

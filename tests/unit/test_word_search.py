@@ -102,6 +102,7 @@ def test_a_text_of_several_tokens_is_looked_for_by_each_of_them() -> None:
     matches = ranking.matching("sea ValueError")  # no feature has both: one text of several tokens
     assert matches.phrases == ("sea valueerror",)
     assert ranking.matching("value ValueError").phrases == ("valueerror",)
+    assert found(ranking, "the value sea error") == []  # a sentence is no text of tokens
     assert "value" in " ".join(matches.marks)
     # No token has a letter of it, or it falls into single letters, which say nothing.
     assert found(ranking_of([{"q": 1.0, "z": 1.0}]), "zqzq") == []

@@ -8,7 +8,7 @@ import { hasSae, sae as pageSae, saeInAddress, saes } from "./frame.js";
 import { markProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { call } from "./server.js";
-import { MODES, USUAL_PLACE, featureNumber, positionsOf, ranked, restrictionOf } from "./steer-settings.js";
+import { MODES, USUAL_PLACE, featureNumber, positionsOf, restrictionOf } from "./steer-settings.js";
 
 /**
  * @typedef {import("./steer-settings.js").Edit} Edit
@@ -26,7 +26,6 @@ const WHERE = {
   list: "token numbers…",
 };
 const SUGGESTED = 8;
-const LOOKED_AT = 50; // matches, of which the best are suggested
 /* A new edit sets a feature without an index to so many times its threshold. */
 const TIMES = 10;
 const NO_LARGEST =
@@ -157,10 +156,10 @@ export function editList(box, { most, add, changed, find, promptTokens }) {
     const { signal } = row.asking;
     try {
       const query = feature === null ? text : `#${feature}`;
-      const answer = await call("search_features", { sae: row.sae, query, limit: LOOKED_AT }, { signal });
+      const answer = await call("search_features", { sae: row.sae, query, limit: SUGGESTED }, { signal });
       for (const each of answer.features) summaries.set(`${row.sae}/${each.feature}`, each);
       if (feature !== null && !summaries.has(`${row.sae}/${feature}`)) summaries.set(`${row.sae}/${feature}`, null);
-      if (feature === null) row.suggestions = ranked(/** @type {Summary[]} */ (answer.features), text).slice(0, SUGGESTED);
+      if (feature === null) row.suggestions = answer.features;
       lookedUp(row);
     } catch (error) {
       if (!signal.aborted) lookedUp(row, /** @type {Error} */ (error).message);

@@ -56,24 +56,6 @@ export function featureNumber(text) {
   return match ? Number(match[1]) : null;
 }
 
-/**
- * Features that match a text, those first whose signature names it as a word, and early.
- * @template {{signature: string}} Match
- * @param {Match[]} matches
- * @param {string} text
- * @returns {Match[]}
- */
-export function ranked(matches, text) {
-  const wanted = text.trim().toLowerCase();
-  /** @param {Match} match */
-  const rank = ({ signature }) => {
-    const words = signature.toLowerCase().split(/[^\p{L}\p{N}'-]+/u).filter(Boolean);
-    const whole = words.indexOf(wanted);
-    return whole < 0 ? words.length + 100 : whole;
-  };
-  return [...matches].sort((a, b) => rank(a) - rank(b));
-}
-
 /** The condition and the fading of an edit, where it has them. @param {Edit} edit @returns {Restriction} */
 export function restrictionOf({ condition_feature, condition_above, condition_sae, fade }) {
   const all = Object.entries({ condition_feature, condition_above, condition_sae, fade });
