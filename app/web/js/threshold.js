@@ -37,7 +37,7 @@ export function showLab(main) {
       "aria-valuetext",
       `${number(threshold)}: fires on ${threshold === lab.threshold ? "" : "about "}${percent(share)} of tokens`,
     );
-    own.disabled = threshold === lab.threshold;
+    own.hidden = threshold === lab.threshold;
     drawChart(root, lab, threshold, kind());
     const reads = root.querySelector("[data-reading]");
     if (reads) reads.textContent = reading(lab, threshold);
