@@ -65,7 +65,8 @@ test("each function says what it does to false positives and magnitudes", () => 
   const shifted = functionSays(LAB, 2, "shifted");
   assert.match(shifted, /smaller by 2\.00: the mean falls from 2\.83 to 0\.833 \(71\s% less\)/);
   const dead = { ...LAB, active: 0, mass: 0, counts: [600, 200, 100, 0, 0] };
-  for (const kind of ["", "shifted"]) assert.match(functionSays(dead, 2, kind), /^Nothing lies above/);
+  assert.match(functionSays(dead, 2, ""), /^Nothing lies above/);
+  assert.match(functionSays(dead, 2, "shifted"), /^Nothing lies above/);
   assert.match(functionSays(dead, 2, "relu"), /about 300 tokens .*come in as false positives\. /);
   // What lies below the histogram may be above 0.
   const high = { ...LAB, edges: [1, 1.2, 1.5, 2, 3, 4] };
