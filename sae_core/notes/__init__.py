@@ -1,7 +1,7 @@
 """What people keep about features, in a file of its own: `Notes`."""
 
 from sae_core.notes.feature_notes import VERDICTS, FeatureNote, Kind, Label, SAENotes, Verdict
-from sae_core.notes.notes import Notes
+from sae_core.notes.kept_notes import Notes
 from sae_core.notes.notes_file import NotesFile, Topic
 
 __all__ = [

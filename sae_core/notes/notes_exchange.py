@@ -24,8 +24,8 @@ from sae_core.notes.feature_notes import (
     SAENotes,
     one_line,
 )
+from sae_core.notes.kept_notes import Notes, all_notes, write_features, write_labels
 from sae_core.notes.label_files import LabelRow
-from sae_core.notes.notes import Notes, all_notes, write_features, write_labels
 
 FORMAT: Final = "jumpscope-notes"
 VERSION: Final = 1

@@ -21,6 +21,7 @@ from app.requests import (
     Kind,
     LadderRequest,
     Message,
+    NotesRequest,
     PairRequest,
     Parameter,
     PatchRequest,
@@ -54,6 +55,7 @@ SAID: Final = {"role": "user", "content": "Where?"}
 RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
     FeatureRequest: {"feature": 5},
     SearchRequest: {},
+    NotesRequest: {"feature": 5},
     PromptFeaturesRequest: {"text": "The river"},
     DeltaLossRequest: {"text": "The river"},
     FeatureOnTextRequest: {"text": "The river", "feature": 5},
