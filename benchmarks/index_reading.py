@@ -26,7 +26,10 @@ from sae_core.index.arrays import pack, unpack
 from sae_core.index.feature_pages import FEATURES
 from sae_core.index.schema import ARRAYS, connect, create
 
-QUERIES = ("a", "the", "sailor", "said replied", "zzzzqqqq", "77", "\N{GRINNING FACE}")
+QUERIES = (
+    "a", "the", "sailor", "said replied", '"raise ValueError"', "zzzzqqqq", "77",
+    "\N{GRINNING FACE}",
+)  # fmt: skip
 VOCABULARIES = 32
 SCAN = """
     SELECT count(*) FROM features WHERE contains(lower(signature), lower($q)) OR feature IN (
@@ -120,6 +123,7 @@ def measured(path: Path, repeats: int) -> dict[str, Any]:
     def any_feature() -> dict[str, Any]:
         return index.feature(int(rng.integers(d_sae)))
 
+    shown = [row["feature"] for row in index.search("the")["features"]]
     lists = {
         "most frequent": {},
         "rare": {"max_frequency": 1e-3},
@@ -146,6 +150,7 @@ def measured(path: Path, repeats: int) -> dict[str, Any]:
             name: milliseconds(lambda given=given: index.search(**given), repeats)
             for name, given in lists.items()
         },
+        "fifty_contexts_ms": milliseconds(lambda: index.glimpses(shown), repeats),
         "feature_ms": milliseconds(any_feature, repeats),
     }
 

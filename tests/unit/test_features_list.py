@@ -136,7 +136,7 @@ def test_what_matched_is_bold_in_words_alone() -> None:
     data = result(features=[row], marks=["sea"], phrases=["sea lion"])
     html = drawn(list_page(data, QUERY | {"q": "sea", "sort": "", "page": 1}))
     assert "&lt;i&gt;<b>sea</b>&lt;/i&gt; · ship" in html
-    assert "&lt;b&gt;the <mark>sea</mark>↵↵" in html
+    assert "&lt;b&gt;the <u>sea</u>↵↵" in html
     assert f"<b>sea</b></bdi> 25{NB}%" in html
     assert "No token is “sea lion”" in html
     assert "Best match first" in html
