@@ -68,7 +68,7 @@ const STATE = {
   other: null,
   parts: {},
   view: "cost",
-  token: null,
+  token: null, peak: false,
   feature: null,
   last: "token",
   sort: "activation",
