@@ -12,7 +12,8 @@ test("the card is of what a link to a feature leads to", async () => {
       return this;
     }
   }
-  Object.assign(globalThis, { HTMLAnchorElement: Anchor });
+  const node = { setAttribute() {}, append() {} };
+  Object.assign(globalThis, { HTMLAnchorElement: Anchor, document: { createElement: () => node } });
   const { glanceOf } = await import("../../app/web/js/glance.js");
   const of = (/** @type {string} */ path) => glanceOf(/** @type {any} */ (new Anchor(`http://x/app/${path}`)));
   assert.equal(of("features?feature=12"), "glance?feature=12");
