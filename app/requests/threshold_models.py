@@ -25,7 +25,8 @@ class ThresholdRequest(Request):
         True,
         "Measured",
         "Whether L0, FVU and delta LM loss are measured too, with the SAE spliced in as it is, "
-        "with this threshold, and as plain ReLU: up to four runs of the model beside the one to its site.",
+        "with this threshold, and as plain ReLU: up to four runs of the model beside the one to "
+        "its site.",
     )
     penalty: float | None = parameter(
         None,

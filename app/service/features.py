@@ -42,8 +42,8 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
     """Features whose number, tokens or signature match a query, best match first where no other
     order is asked for. `sort` is the order, `marks` the folded texts that matched, `phrases` those
     of them that are several tokens. With an index a feature has `matches`, the words of its tokens
-    that matched with their `share` of its firing, and `context`, a few tokens around its strongest
-    peak, or None.
+    that matched with their `share` of its firing, and, where the index holds one, `context`, a few
+    tokens around its strongest peak.
     """
     name = workbench.sae_name(request.sae)
     low, high = request.min_frequency, request.max_frequency

@@ -282,9 +282,10 @@ def look(page: Page, view: View) -> list[str]:
         page.keyboard.press("Tab")
     return page.evaluate(
         """async (checks) => {
-          // A window that the browser holds for hidden draws no frames: its layout is there at once.
+          // A window that is held for hidden draws no frames: its layout is there at once.
           const frames = (done) => requestAnimationFrame(() => requestAnimationFrame(done));
-          await Promise.race([new Promise(frames), new Promise((done) => setTimeout(done, 2000))]);
+          const patience = (done) => setTimeout(done, 2000);
+          await Promise.race([new Promise(frames), new Promise(patience)]);
           scrollTo({ left: 0, top: 0, behavior: "instant" });
           visual.still();
           const back = visual.flatten();
