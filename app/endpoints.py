@@ -19,12 +19,14 @@ from app.endpoint import places as places
 from app.engine.workbench import Workbench
 from app.requests import (
     CheckRequest,
+    CoActivationRequest,
     CompareRequest,
     DeltaLossRequest,
     EffectsRequest,
     ExplainRequest,
     FeatureOnTextRequest,
     FeatureRequest,
+    FindRequest,
     Kind,
     LadderRequest,
     NotesRequest,
@@ -48,7 +50,9 @@ from app.service import (
     blind,
     explain,
     features,
+    find,
     find_strength,
+    neighbours,
     next_token,
     notes,
     prove,
@@ -82,7 +86,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=features.search_features,
         work=Work.INDEX,
         returns="total, and features with number, signature, frequency, max_act, mean_act, "
-        "threshold, output_score, side_effect; scored, whether the index has the last two.",
+        "threshold, output_score, side_effect, starred; scored, whether the index has the scores.",
         example={"sort": "threshold", "limit": 5},
     ),
     Endpoint(
@@ -256,6 +260,31 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "with frequency, l0, fvu and delta_lm_loss, gradient (thresholds, reconstruction, "
         "sparsity, standard_error, in_window, at, rests, sentence, units), definitions.",
         example={"feature": 12, "tokens": 100},
+    ),
+    Endpoint(
+        name="find",
+        request=FindRequest,
+        answer=find.find,
+        work=Work.SERIES,
+        returns="features with auroc, positive_mean, negative_mean, and positive and negative (the "
+        "strongest token with text, token, activation, tokens and peak); positives, negatives and "
+        "stand_in, firing (features that fire anywhere), chance (perfect, expected, any_perfect, "
+        "smallest_p, sentence, longer), definitions.",
+        example={
+            "positives": [_TEXT, "An old woman sat by the door."],
+            "negatives": [_OTHER],
+            "limit": 5,
+        },
+    ),
+    Endpoint(
+        name="co_activation",
+        request=CoActivationRequest,
+        answer=neighbours.co_activation,
+        work=Work.SERIES,
+        returns="tokens, fires, together (features with jaccard, low, high, lift, both and "
+        "either), other (sae, by, and features with value; empty without another SAE), "
+        "definitions.",
+        example={"feature": 12, "limit": 5, "tokens": 100},
     ),
     Endpoint(
         name="reproduce",

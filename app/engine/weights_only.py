@@ -4,7 +4,7 @@
 the place of a signature stands what a feature makes the model expect: `→ sea · ship · boat`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final
 
 import torch
@@ -59,7 +59,13 @@ class WeightsOnlyFeatures:
         }
 
     def search(
-        self, query: str, sort: str, descending: bool, limit: int, offset: int
+        self,
+        query: str,
+        sort: str,
+        descending: bool,
+        limit: int,
+        offset: int,
+        among: Collection[int] | None = None,
     ) -> dict[str, Any]:
         """One page of the features, or the one whose number is `query`; as `Index.search`.
 
@@ -80,6 +86,8 @@ class WeightsOnlyFeatures:
         else:
             matches = list(range(len(thresholds)))
             matches = matches[::-1] if descending else matches
+        if among is not None:
+            matches = [i for i in matches if i in among]
         page = matches[offset : offset + limit]
         summaries = self.summaries(page)
         return {"total": len(matches), "features": [summaries[i] for i in page]}

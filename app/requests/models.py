@@ -21,6 +21,7 @@ Sort = Literal[
     "output_score",
     "side_effect",
 ]
+Kept = Literal["", "starred", "labelled", "noted"]
 Role = Literal["user", "model", "assistant", "system"]
 
 LARGEST_SEED: Final = 2**32 - 1
@@ -193,6 +194,12 @@ class SearchRequest(Request):
     )
     max_side_effect: float | None = parameter(
         None, "Highest side effect", "Highest side effect; empty is any.", unit="nats", least=0
+    )
+    kept: Kept = parameter(
+        "",
+        "What you keep",
+        "starred, labelled or noted: only features that have a star, a label or a note; empty is "
+        "all.",
     )
 
 

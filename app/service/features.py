@@ -9,6 +9,8 @@ from app.engine.feature_sources import UNINDEXED_SORTS
 from app.engine.indexes import scores_command
 from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, RequestError, SearchRequest
+from app.requests.models import Kept
+from app.service.labels import notes_of
 from sae_core.index import Index
 from sae_core.index.schema import SCORES
 
@@ -43,7 +45,7 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
     order is asked for. `sort` is the order, `marks` the folded texts that matched, `phrases` those
     of them that are several tokens. With an index a feature has `matches`, the words of its tokens
     that matched with their `share` of its firing, and, where the index holds one, `context`, a few
-    tokens around its strongest peak.
+    tokens around its strongest peak. `starred` is whether it has a star.
     """
     name = workbench.sae_name(request.sae)
     low, high = request.min_frequency, request.max_frequency
@@ -53,6 +55,7 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
             "min_frequency",
         )
     source = workbench.sources.features(name)
+    among = _kept(workbench, name, request.kept)
     down, most, skip = request.descending, request.limit, request.offset
     score, effect = request.min_output_score, request.max_side_effect
     by_scores = {
@@ -68,7 +71,9 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
         bound = math.inf if effect is None else effect
         query, sort = request.query, request.sort
         notes = _notes(workbench, name) if query.strip() else None
-        matches = source.search(query, sort, down, low, high, most, skip, score, bound, notes)
+        matches = source.search(
+            query, sort, down, low, high, most, skip, score, bound, notes, among
+        )
         contexts = source.glimpses([row["feature"] for row in matches["features"]])
         for row in matches["features"]:
             row["context"] = contexts.get(row["feature"])
@@ -87,8 +92,13 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
                 f"How often features fire is not known. {source.missing.sentence}", of_firing
             )
         order = request.sort or "id"
-        matches = source.search(request.query, order, down and request.sort != "", most, skip)
+        matches = source.search(
+            request.query, order, down and request.sort != "", most, skip, among
+        )
         matches |= {"sort": order, "marks": [], "phrases": []}
+    starred = _starred(workbench, name)
+    for row in matches["features"]:
+        row["starred"] = row["feature"] in starred
     return {
         "sae": name,
         "missing": _missing(source),
@@ -103,6 +113,24 @@ def _notes(workbench: Workbench, sae: str) -> dict[int, tuple[str, str]]:
     labels = {feature: label.text for feature, label in kept.labels.items()}
     notes = {feature: note.note for feature, note in kept.features.items() if note.note}
     return {i: (labels.get(i, ""), notes.get(i, "")) for i in {*labels, *notes}}
+
+
+def _starred(workbench: Workbench, sae: str) -> set[int]:
+    """Features that have a star."""
+    features = notes_of(workbench, sae).features
+    return {feature for feature, note in features.items() if note.starred}
+
+
+def _kept(workbench: Workbench, sae: str, kept: Kept) -> set[int] | None:
+    """Features of which that is kept; None stands for all."""
+    if not kept:
+        return None
+    notes = notes_of(workbench, sae)
+    if kept == "starred":
+        return _starred(workbench, sae)
+    if kept == "labelled":
+        return set(notes.labels)
+    return {feature for feature, note in notes.features.items() if note.note}
 
 
 def scored(workbench: Workbench, sae: str) -> bool:

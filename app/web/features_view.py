@@ -33,6 +33,9 @@ SCORES: Final = (0.01, 0.05, 0.2, 0.5, 0.9)
 SIDE_EFFECTS: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """Choices of the filter by side effect, nats."""
 
+KEPT: Final = (("starred", "starred"), ("labelled", "labelled"), ("noted", "with a note"))
+"""(value, words) of the filter by what is kept."""
+
 COLUMNS: Final = (
     ("frequency", "fires on"),
     ("max_act", "largest"),
@@ -81,6 +84,7 @@ def _list(
         "max": share(dict(query), "max", 1.0),
         "score": share(dict(query), "score", 0.0),
         "effect": positive(dict(query), "effect"),
+        "kept": query.get("kept", ""),
         "page": whole(dict(query), "page", 1),
     }
     if not indexed and wanted["sort"] not in ("", *UNINDEXED_SORTS):
@@ -101,7 +105,9 @@ def _list(
         "offset": (wanted["page"] - 1) * PAGE_SIZE,
         "min_output_score": wanted["score"],
         "max_side_effect": wanted["effect"],
+        "kept": wanted["kept"],
     }
+    can_keep = workbench.notes.kept
     try:
         matches = with_labels(
             workbench,
@@ -112,15 +118,17 @@ def _list(
         missing = service.missing(workbench, sae)
         scored = service.scored(workbench, sae)
         matches = {"sae": sae, "missing": missing, "scored": scored, "total": 0, "features": []}
-        return list_page(matches, wanted) | {"refused": str(error)}
+        return list_page(matches, wanted, can_keep) | {"refused": str(error)}
     last = max(1, math.ceil(matches["total"] / PAGE_SIZE))
     if wanted["page"] > last:
         raise ValueError(f"There is no page {wanted['page']:,}: the list has {last:,}.")
-    return list_page(matches, wanted)
+    return list_page(matches, wanted, can_keep)
 
 
-def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The template's values from the service's answer and what was wanted of the list."""
+def list_page(matches: Data, wanted: Mapping[str, Any], can_keep: bool = True) -> dict[str, Any]:
+    """The template's values from the service's answer and what was wanted of the list; `can_keep`
+    is whether there are stars.
+    """
     indexed = matches["missing"] is None
     wanted = dict(wanted)
     own = _own_order(wanted["q"], indexed)
@@ -147,6 +155,8 @@ def list_page(matches: Data, wanted: Mapping[str, Any]) -> dict[str, Any]:
         "scores": _choices(SCORES, wanted["score"], 0.0, "{:g}".format),
         "side_effects": _choices(SIDE_EFFECTS, wanted["effect"], None, _nats),
         "definitions": SCORE_DEFINITIONS,
+        "kept_choices": _kept_choices(wanted["kept"]) if can_keep else [],
+        "named_sae": matches["sae"],
         "heads": [_head(*each, wanted, indexed) for each in (("id", "feature"), *columns)],
         "rows": [
             _row(feature, columns, wanted["sae"], matches.get("marks", ()))
@@ -178,6 +188,10 @@ def _choices(
     ]
 
 
+def _kept_choices(chosen: str) -> list[dict[str, Any]]:
+    return [{"value": value, "words": words, "chosen": value == chosen} for value, words in KEPT]
+
+
 def _head(key: str, words: str, wanted: Data, indexed: bool) -> dict[str, Any]:
     """A column's head: where a click leads, and the direction that it is sorted in."""
     current = wanted["sort"] == key
@@ -207,6 +221,7 @@ def _row(
         "feature": feature["feature"],
         "signature": feature["signature"],
         "label": feature.get("label"),
+        "starred": feature["starred"],
         "marked": marked_signature(feature["signature"], marks),
         "matches": [
             {"parts": marked_parts(each["word"], marks), "share": percent(each["share"])}
@@ -247,6 +262,7 @@ def _address(wanted: Data, indexed: bool, **changed: object) -> str:
         "max": f"{wanted['max']:.6g}" if wanted["max"] < 1 else "",
         "score": f"{wanted['score']:.6g}" if wanted["score"] > 0 else "",
         "effect": "" if wanted["effect"] is None else f"{wanted['effect']:.6g}",
+        "kept": wanted["kept"],
         "page": "" if wanted["page"] == 1 else wanted["page"],
     }
     return address("features", **(kept | changed))

@@ -6,7 +6,7 @@ highest are read: those with the whole of it in their strongest contexts, where 
 before all others that match by tokens alone.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +66,7 @@ class FeatureSearch:
         bounds: tuple[float, float, float, float],
         page: slice,
         notes: Mapping[int, tuple[str, str]] | None,
+        among: Collection[int] | None = None,
     ) -> Found:
         """As `Index.search`; `bounds` as `FeatureColumns.between` takes them."""
         query = query.strip()
@@ -79,6 +80,8 @@ class FeatureSearch:
                 "this index has no output scores: jumpscope index --add-output-scores adds them."
             )
         mask = self._columns.between(*bounds)
+        if among is not None:
+            mask &= np.isin(np.arange(len(mask)), list(among))
         sort = "frequency" if sort == BEST and not query else sort
         named = self._named(query)
         ranking, matches = None, None

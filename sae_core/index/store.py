@@ -4,7 +4,7 @@ import json
 import math
 import threading
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -209,6 +209,7 @@ class Index:
         min_output_score: float = 0.0,
         max_side_effect: float = math.inf,
         notes: Mapping[int, tuple[str, str]] | None = None,
+        among: Collection[int] | None = None,
     ) -> dict[str, Any]:
         """One page of the features that match: `{"total", "sort", "marks", "phrases", "features"}`.
 
@@ -217,10 +218,10 @@ class Index:
         (feature -> label and note), whatever the case; what is in double quotes stands there with
         its spaces. "" sorts by "match" with a query (`match_ranking.py`), else by frequency. Ties
         keep the order of ids; features without the number that is sorted by come last, and are not
-        in a list that is filtered by it. `sort` is what was sorted by, `marks` the folded texts
-        that matched, `phrases` those of several tokens, a feature's `matches` its tokens' words
-        that have one, with their share of its firing. Raises ValueError for an unknown `sort`, and
-        for output scores that the index does not have.
+        in a list that is filtered by it. `among` leaves only those features. `sort` is what was
+        sorted by, `marks` the folded texts that matched, `phrases` those of several tokens, a
+        feature's `matches` its tokens' words that have one, with their share of its firing. Raises
+        ValueError for an unknown `sort`, and for output scores that the index does not have.
         """
         first = max(int(offset), 0)
         bounds = (float(min_frequency), float(max_frequency), min_output_score, max_side_effect)
@@ -228,7 +229,7 @@ class Index:
         search = FeatureSearch(
             self._columns, self.has_output_scores, self._ranking, self._strongest
         )
-        found = search.page(query, sort, descending, bounds, page, notes)
+        found = search.page(query, sort, descending, bounds, page, notes, among)
         return {
             "total": found.total,
             "sort": found.sort,

@@ -107,3 +107,35 @@ def test_no_page_becomes_wider_than_its_window(clean: Site, opened: Opened, widt
         expect(page.get_by_role("heading", level=1)).to_be_visible()
         wide = page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0, (where, width)
+
+
+def test_rows_of_the_list_are_starred_with_the_keyboard_and_filtered(
+    clean: Site, opened: Opened
+) -> None:
+    page = opened(f"{clean.url}/features?q={FEATURE}")
+    link = page.get_by_role("link", name=f"#{FEATURE}", exact=True)
+    star = page.get_by_role("button", name=f"Star #{FEATURE}", exact=True)
+    link.focus()
+    page.keyboard.press("Shift+Tab")
+    expect(star).to_be_focused()
+    page.keyboard.press("Space")
+    expect(star).to_have_attribute("aria-pressed", "true")
+    expect(page).to_have_url(f"{clean.url}/features?q={FEATURE}")  # the row's link was not followed
+    page.get_by_label("show").select_option("starred")
+    expect(page.locator("[data-row-star]")).to_have_count(1)
+    expect(page).to_have_url(f"{clean.url}/features?q={FEATURE}&kept=starred")
+    expect(star).to_have_attribute("aria-pressed", "true")
+    assert clean.api.notes(FEATURE)["starred"]
+    star.click()
+    expect(star).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_star_of_a_row_that_cannot_be_kept_goes_back(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/features?q={FEATURE}")
+    path = clean.workbench.notes.file.path
+    assert path is not None
+    path.write_text("damaged")
+    star = page.get_by_role("button", name=f"Star #{FEATURE}", exact=True)
+    star.click()
+    expect(page.locator("[data-row-kept]")).to_contain_text("is damaged")
+    expect(star).to_have_attribute("aria-pressed", "false")

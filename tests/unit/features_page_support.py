@@ -24,7 +24,7 @@ QUERY: dict[str, Any] = {
     "max": 1.0,
     "page": 2,
 }
-QUERY |= {"score": 0.0, "effect": None}
+QUERY |= {"score": 0.0, "effect": None, "kept": ""}
 [FEATURES] = [page for page in PAGES if page.name == "features"]
 
 

@@ -175,6 +175,7 @@ def result(**changed: Any) -> dict[str, Any]:
         "threshold": 0.5,
         "output_score": 0.0425,
         "side_effect": 0.31,
+        "starred": False,
     }
     rows = {"total": 120, "features": [row]}
     return {"sae": "first", "missing": None, "scored": True, **rows} | changed

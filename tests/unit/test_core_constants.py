@@ -285,6 +285,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "min_output_score": 0.0,
         "max_side_effect": inf,
         "notes": None,
+        "among": None,
     },
     "index.store.Index.highlights": {"n": 12},
 }

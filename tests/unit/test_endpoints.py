@@ -30,6 +30,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "offset": 0,
         "min_output_score": 0.0,
         "max_side_effect": None,
+        "kept": "",
     },
     "notes": {
         "feature": None,
@@ -137,6 +138,8 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "bandwidth": None,
         "tokens": 4000,
     },
+    "find": {"positives": None, "negatives": None, "sae": "", "limit": 20},
+    "co_activation": {"feature": None, "sae": "", "other_sae": "", "limit": 10, "tokens": 4000},
     "reproduce": {"asked": None},
 }
 """Names, order and defaults of every endpoint's parameters: programs of other people hold them."""

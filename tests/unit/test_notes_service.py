@@ -165,3 +165,45 @@ def test_lists_show_the_label(api: Api) -> None:
     api.notes(OTHER, label="")
     if f'feature={FIRING}"' in highlights:
         assert "ships at sea" in highlights
+
+
+def test_the_list_shows_only_what_is_kept_of_a_kind(api: Api) -> None:
+    def ids(kept: str, **asked: object) -> list[int]:
+        answer = api.search_features(kept=kept, **asked)
+        rows = [row["feature"] for row in answer["features"]]
+        assert answer["total"] == len(rows)
+        return rows
+
+    assert ids("starred") == ids("labelled") == ids("noted") == []
+    api.notes(FIRING, starred="yes")
+    api.notes(OTHER, label="a label")
+    api.notes(OTHER, note="a note")
+    assert ids("starred") == ids("starred", query=str(FIRING)) == [FIRING]
+    assert ids("labelled") == ids("noted") == [OTHER]
+    assert ids("starred", query=f"#{OTHER}") == []
+    rows = api.search_features(limit=64)["features"]
+    assert {row["feature"] for row in rows if row["starred"]} == {FIRING}
+    api.notes(FIRING, starred="no")
+    assert ids("starred") == []
+
+
+def test_a_row_of_the_list_has_its_star_and_the_address_the_filter(api: Api) -> None:
+    api.notes(FIRING, starred="yes")
+    page = Document(text_of_page(api, "features", sort="id", desc="0"))
+    stars = {star["data-row-star"]: star for star in page.all("button", **{"class": "row-star"})}
+    assert len(stars) == 50
+    pressed = {name for name, star in stars.items() if star["aria-pressed"] == "true"}
+    assert pressed == {str(FIRING)}
+    assert stars[str(FIRING)]["aria-label"] == f"Star #{FIRING}"
+    filtered = Document(text_of_page(api, "features", kept="starred"))
+    assert len(filtered.all("button", **{"class": "row-star"})) == 1
+    assert [o["value"] for o in filtered.all("option") if "selected" in o][1:] == ["starred"]
+    assert filtered.all("a", href="features?sort=max_act&kept=starred")
+    assert "must be" in text_of_page(api, "features", kept="everything")
+
+
+def test_without_notes_the_list_has_no_stars(tiny_bundle: Bundle) -> None:
+    off = api_of(tiny_bundle, replace(SETTINGS, notes="off"))
+    page = Document(text_of_page(off, "features"))
+    assert not page.all("button", **{"class": "row-star"})
+    assert not page.all("select", name="kept")

@@ -32,7 +32,7 @@ const TYPING = 220; // ms without a key after which a text is tested
 function fillSearch(main) {
   const form = main.querySelector("form[data-search]");
   if (!(form instanceof HTMLFormElement)) return;
-  for (const name of ["q", "min", "max", "score", "effect"]) {
+  for (const name of ["q", "min", "max", "score", "effect", "kept"]) {
     const field = form.elements.namedItem(name);
     if (!(field instanceof HTMLInputElement || field instanceof HTMLSelectElement)) continue;
     if (field !== document.activeElement) field.value = query()[name] ?? "";

@@ -15,6 +15,8 @@ let unsent = 0;
 /** Listen to every form of notes that `main` shows, now and later. @param {HTMLElement} main */
 export function keepNotes(main) {
   main.addEventListener("click", (event) => {
+    const ofRow = event.target instanceof Element && event.target.closest("[data-row-star]");
+    if (ofRow instanceof HTMLElement) void starRow(ofRow);
     const star = event.target instanceof Element && event.target.closest("[data-star]");
     if (!(star instanceof HTMLElement) || !star.closest("[data-own-notes]")) return;
     showStar(star, star.getAttribute("aria-pressed") !== "true");
@@ -67,6 +69,27 @@ function keep(control, change) {
       unsent -= 1;
     }
   });
+}
+
+/** The star of a row in a list. It stays in the list that is filtered by stars, to be given again.
+ * @param {HTMLElement} star */
+async function starRow(star) {
+  const status = star.closest("[data-sae]")?.querySelector("[data-row-kept]");
+  const starred = star.getAttribute("aria-pressed") !== "true";
+  showStar(star, starred);
+  const feature = Number(star.dataset.rowStar);
+  const sae = star.closest("[data-sae]")?.getAttribute("data-sae");
+  sent = sent.then(async () => {
+    try {
+      await call("notes", { feature, sae, starred: starred ? "yes" : "no" });
+      status?.replaceChildren();
+    } catch (error) {
+      if (!(error instanceof ServerError)) throw error;
+      showStar(star, !starred);
+      status?.replaceChildren(problem(error.message));
+    }
+  });
+  await sent;
 }
 
 /** The heading has the label, the signature below it. @param {HTMLElement} view
