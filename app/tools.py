@@ -129,8 +129,8 @@ def _type(parameter: Parameter) -> dict[str, Any]:
             numbers = {"type": "array", "items": {"type": "integer", "minimum": 0}}
             return {"anyOf": [words, numbers]} if parameter.or_numbers else words
         case Kind.ITEMS:
-            number = {"type": "number" if parameter.fractions else "integer"}
-            item = schema_of(parameter.items) if parameter.items else number
+            plain = "string" if parameter.texts else "number" if parameter.fractions else "integer"
+            item = schema_of(parameter.items) if parameter.items else {"type": plain}
             return {"type": "array", "items": item, **_bounds(parameter, "minItems", "maxItems")}
         case Kind.GROUP:
             return {"type": "object"}

@@ -9,6 +9,7 @@ from app.requests.compare_models import (
 )
 from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
 from app.requests.explain_models import ExplainRequest
+from app.requests.find_models import CoActivationRequest, FindRequest
 from app.requests.ladder_models import LadderRequest
 from app.requests.models import (
     AnalysisNumber,
@@ -37,6 +38,7 @@ __all__ = [
     "AnalysisNumber",
     "CheckRequest",
     "CompareRequest",
+    "CoActivationRequest",
     "ContextNumber",
     "DeltaLossRequest",
     "EditRequest",
@@ -46,6 +48,7 @@ __all__ = [
     "FeatureOnTextRequest",
     "FeatureRequest",
     "Kind",
+    "FindRequest",
     "LadderRequest",
     "Message",
     "NotesRequest",

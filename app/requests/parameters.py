@@ -169,12 +169,18 @@ def choices_of(info: FieldInfo) -> tuple[str, ...]:
 
 def takes_numbers(info: FieldInfo) -> bool:
     """`Parameter.or_numbers`."""
-    return any(get_origin(each) is list for each in _alternatives(info.annotation))
+    lists = (each for each in _alternatives(info.annotation) if get_origin(each) is list)
+    return any(get_args(each) != (str,) for each in lists)
 
 
 def holds_fractions(info: FieldInfo) -> bool:
     """Whether a parameter is a list of numbers that need not be whole."""
     return any(get_args(each) == (float,) for each in _alternatives(info.annotation))
+
+
+def holds_texts(info: FieldInfo) -> bool:
+    """Whether a parameter is a list of texts."""
+    return any(get_args(each) == (str,) for each in _alternatives(info.annotation))
 
 
 def item_of(info: FieldInfo) -> type[Request] | None:
@@ -218,8 +224,10 @@ class Parameter:
     """Whether it may be several whole numbers instead of one of its choices."""
     fractions: bool
     """Whether it is a list of numbers that need not be whole."""
+    texts: bool
+    """Whether it is a list of texts."""
     items: tuple["Parameter", ...]
-    """Those of each item of a list; none of a list of numbers."""
+    """Those of each item of a list; none of a list of numbers or texts."""
 
     @property
     def limits(self) -> str:
@@ -251,6 +259,7 @@ def parameters_of(model: type[Request], settings: Settings) -> tuple[Parameter, 
                 choices=choices_of(info),
                 or_numbers=takes_numbers(info),
                 fractions=holds_fractions(info),
+                texts=holds_texts(info),
                 items=() if item is None else parameters_of(item, settings),
             )
         )

@@ -23,6 +23,7 @@ from app.requests.parameters import (
     figure,
     given_values,
     holds_fractions,
+    holds_texts,
     item_of,
     kind_of,
     parameters_of,
@@ -185,6 +186,8 @@ def _wanted(info: FieldInfo, settings: Settings) -> str:
         return f"one of {', '.join(words)}{numbers}"
     if kind is Kind.ITEMS:
         item = item_of(info)
+        if holds_texts(info):
+            return "texts"
         if item is None:
             return "numbers" if holds_fractions(info) else "whole numbers"
         nouns = item.noun + ("es" if item.noun.endswith("ch") else "s")
@@ -208,6 +211,8 @@ def _check_bounds(request: Request, settings: Settings, path: str = "") -> None:
             _check_count(value, info, most, f"{path}{name}")
             for number, item in enumerate(value if item_of(info) else ()):
                 _check_bounds(item, settings, f"{path}{name}.{number}.")
+            for number, text in enumerate(value if holds_texts(info) else ()):
+                _check_text(text, f"Text {number + 1}", None, f"{path}{name}.{number}")
         elif isinstance(value, int | float) and not isinstance(value, bool):
             inside = (least is None or value >= least) and (most is None or value <= most)
             if not inside or (isinstance(value, float) and not math.isfinite(value)):

@@ -24,6 +24,7 @@ from app.web.blind_view import blind
 from app.web.catalog_view import catalog
 from app.web.exports import add_about
 from app.web.features_view import features
+from app.web.find_view import find
 from app.web.glance import add_glance
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
@@ -36,7 +37,7 @@ from app.web.steer_view import steer
 from app.web.templating import render
 
 PATHS: Final = (
-    r"/|/(features|prompt|steer|sql|api|blind|catalog|run|state|revision|progress|about|glance)"
+    r"/|/(features|prompt|steer|sql|api|blind|catalog|find|run|state|revision|progress|about|glance)"
     r"|/sql\.(csv|parquet)|/static/.*"
 )
 """Paths of everything that is routed here."""
@@ -133,6 +134,16 @@ CATALOG_PAGE: Final = Page(
     modules=_SHARED,
     view=catalog,
 )
+FIND_PAGE: Final = Page(
+    name="find",
+    title="Find by example",
+    path="find",
+    script="find",
+    modules=(*_SHARED, "numbers"),
+    needs_model=True,
+    view=find,
+)
+"""Led to from Features and from Prompt."""
 RUN_PAGE: Final = Page(
     name="run",
     title="Run",
@@ -149,7 +160,7 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE):
+    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE, FIND_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)

@@ -26,7 +26,8 @@ _ROWS = 512
 """Features looked at together."""
 _TOKENS = 2**15
 """Rows of the unembedding taken to float32 together."""
-_BEFORE_THE_MLP = ("mlp_in", "mlp_in_unit")
+BEFORE_THE_MLP = ("mlp_in", "mlp_in_unit")
+"""Sites from which the stream is reached through the MLP alone."""
 _FINAL_NORMS = (
     "model.norm",
     "model.language_model.norm",
@@ -97,7 +98,7 @@ def top_logits(
     those to `leave_out`; none (k is 0) where the SAE writes what the MLP reads.
     """
     assert sae.cfg.target is not None
-    if sae.cfg.target.kind in _BEFORE_THE_MLP:
+    if sae.cfg.target.kind in BEFORE_THE_MLP:
         count = sae.cfg.d_sae if features is None else len(features)
         ids, logits = torch.zeros(count, 0, dtype=torch.long), torch.zeros(count, 0)
         return TopLogits(ids, logits, ids, logits, torch.zeros(count))

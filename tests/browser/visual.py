@@ -149,6 +149,19 @@ def open_card(page: Page) -> None:
     expect(page.locator("#card .value")).to_be_visible(timeout=60_000)
 
 
+def found(page: Page) -> None:
+    """Wait until the features of the texts in the address are listed."""
+    expect(page.locator(".by-example li").first).to_be_visible(timeout=60_000)
+    settle(page)
+
+
+def neighbours_measured(page: Page) -> None:
+    """Measure what fires together with a feature."""
+    page.locator("[data-together-ask]").click()
+    expect(page.locator("[data-together-answer] table").first).to_be_visible(timeout=90_000)
+    settle(page)
+
+
 TESTED: Final = {"feature": FEATURE, "text": "The ship sailed \N{GRINNING FACE}."}
 
 
@@ -168,6 +181,9 @@ CARRIED: Final = {"token": 8, "earlier": 1, "off": "8-8.3762-8.2465"}
 PROOF: Final = urlencode({"proof": 0, "proof_seeds": 3, "proof_open": "1"})
 LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2})
 
+EXAMPLES: Final = urlencode(
+    {"positives": f"{TEXT}\nThe ship sailed.", "negatives": "She baked bread.\nIt is late."}
+)
 ROWS: Final = "SELECT rank, activation, token, text, title FROM feature_contexts WHERE feature = 5"
 COLOURED: Final = (
     "SELECT feature, kind, gap, tokens, activations FROM feature_contexts WHERE feature < 3"
@@ -182,6 +198,11 @@ STATES: Final = (
     State(name="feature with a text", address=f"/features?{urlencode(TESTED)}", act=tested),
     State(name="feature of partial characters", address=f"/features?feature={PARTIAL}"),
     State(name="dead feature", address=f"/features?feature={DEAD}"),
+    State(
+        name="feature with neighbours",
+        address=f"/features?feature={FEATURE}",
+        act=neighbours_measured,
+    ),
     State(name="card", address=f"/features?feature={FEATURE}", act=open_card),
     State(name="prompt", address="/prompt"),
     State(name="prompt analysed", address=prompt()),
@@ -204,6 +225,8 @@ STATES: Final = (
     State(name="blind test", address="/blind"),
     State(name="blind test of a meaning", address="/blind?rater=Ann&per_sae=3"),
     State(name="blind test of intruders", address="/blind?rater=Ann&per_sae=3&kind=intruders"),
+    State(name="features by example", address="/find"),
+    State(name="features by example found", address=f"/find?{EXAMPLES}", act=found),
     State(name="sql", address="/sql"),
     State(name="sql answered", address=f"/sql?{urlencode({'q': ROWS})}"),
     State(name="sql in colour", address=f"/sql?{urlencode({'q': COLOURED})}"),

@@ -9,6 +9,7 @@ from app.endpoints import ENDPOINTS
 from app.requests import (
     AnalysisNumber,
     CheckRequest,
+    CoActivationRequest,
     CompareRequest,
     ContextNumber,
     DeltaLossRequest,
@@ -18,6 +19,7 @@ from app.requests import (
     ExplainRequest,
     FeatureOnTextRequest,
     FeatureRequest,
+    FindRequest,
     Kind,
     LadderRequest,
     Message,
@@ -76,6 +78,8 @@ RIGHT: Final[dict[type[Request], dict[str, Any]]] = {
     AnalysisNumber: {"quantity": "l0", "text": "The river"},
     EffectNumber: {"effect": "kl", "token": 2, "position": 1, "feature": 5, "target": 3},
     RunNumber: {"settings": {"prompt": "x"}, "arm": "base", "step": 0, "edit": 0},
+    FindRequest: {"positives": ["The river"]},
+    CoActivationRequest: {"feature": 5},
     ContextNumber: {"feature": 5, "group": "top", "context": 0},
 }
 """Requests, each with what it requires."""
@@ -141,7 +145,8 @@ def fits(value: Any, parameter: Parameter) -> bool:
             return numbers or value in parameter.choices
         case Kind.ITEMS:
             numbers = {"strengths": ([], [1]), "features": ([1],), "marked": ([], [1])}
-            return value in numbers.get(parameter.name, ())
+            texts = {"positives": (["x"],), "negatives": ([], ["x"])}
+            return value in (*numbers.get(parameter.name, ()), *texts.get(parameter.name, ()))
         case Kind.GROUP:
             return isinstance(value, dict)
 
@@ -322,7 +327,7 @@ def test_every_parameter_is_described_in_plain_words(
     assert parameter.sentence.endswith(".")
     assert not NO_PLAIN_WORDS.search(f"{parameter.title} {parameter.sentence} {parameter.limits}")
     if parameter.kind is Kind.ITEMS:
-        assert parameter.items or parameter.or_numbers
+        assert parameter.items or parameter.or_numbers or parameter.texts
 
 
 def test_values_as_they_stand_in_a_sentence() -> None:

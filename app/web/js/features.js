@@ -220,6 +220,8 @@ async function clicked(event, main) {
   }
   const explained = target?.closest("[data-explain] button");
   if (explained) (await import("./explanation.js")).pressed(explained);
+  const measured = target?.closest("[data-together-ask]");
+  if (measured) void (await import("./neighbours.js")).measureNeighbours(measured);
   const button = target?.closest("[data-reproduce]");
   if (button instanceof HTMLElement) {
     const { choicesOf, openCard } = await import("./card.js");

@@ -1,7 +1,9 @@
 // @ts-check
-/* What the prompt page has beside the analysis of one text, each fetched when it is opened: a second
-   text to compare with, and the switch of several SAEs. */
+/* What the prompt page has beside the analysis of one text: a second text to compare with and the
+   switch of several SAEs, each fetched when it is opened, and the link to features like this text. */
 
+import { address } from "./dom.js";
+import { query } from "./frame.js";
 import { markProblem } from "./given.js";
 import { ServerError } from "./server.js";
 
@@ -105,4 +107,46 @@ export function saeSwitch(node, place, asked) {
       node.open = open;
     },
   };
+}
+
+/**
+ * One text of the page of features by example, which has one a line. Line breaks are drawn among
+ * tokens.
+ * @param {string} text
+ */
+export const oneLine = (text) => text.replaceAll("↵", " ").replace(/\s+/g, " ").trim();
+
+/**
+ * What is selected: in a field that was typed in last, or among the tokens; "" for nothing.
+ * @param {HTMLElement} main
+ */
+function selection(main) {
+  const field = document.activeElement;
+  if (field instanceof HTMLTextAreaElement && main.contains(field)) {
+    return field.value.slice(field.selectionStart, field.selectionEnd);
+  }
+  const selected = getSelection();
+  const within = selected?.anchorNode && main.querySelector("#tokens")?.contains(selected.anchorNode);
+  return within ? String(selected) : "";
+}
+
+/**
+ * The link to the features of this text, or of what is selected of it.
+ * @param {HTMLElement} main
+ * @param {() => string} whole
+ */
+export function findLink(main, whole) {
+  const link = /** @type {HTMLAnchorElement} */ (main.querySelector("#find-like"));
+  const update = () => {
+    // With the keyboard the selection's field is left for the link before it is followed.
+    if (document.activeElement === link) return;
+    const selected = oneLine(selection(main));
+    link.textContent = `Find features for this ${selected ? "selection" : "text"}`;
+    link.href = address("find", { sae: query().sae, positives: selected || oneLine(whole()) });
+  };
+  // A press would take the selection away, and the focus from its field.
+  link.addEventListener("mousedown", (event) => event.preventDefault());
+  document.addEventListener("selectionchange", update);
+  main.addEventListener("input", update);
+  return { update };
 }

@@ -5,7 +5,7 @@
 import { shows } from "./dom.js";
 import * as frame from "./frame.js";
 import { given as fields, listInAddress, messagesProblem } from "./given.js";
-import { saeSwitch, secondText } from "./prompt-beside.js";
+import { findLink, saeSwitch, secondText } from "./prompt-beside.js";
 import { ServerError, call } from "./server.js";
 
 /** @typedef {import("./prompt-colours.js").Analysis} Analysis */
@@ -65,6 +65,7 @@ const parts = {
   },
 };
 const second = secondText(main, parts);
+const like = findLink(main, () => given.messages()?.at(-1)?.content ?? given.text());
 const switches = saeSwitch(
   /** @type {HTMLDetailsElement} */ (at("switch")),
   parts,
@@ -134,6 +135,7 @@ function write(push) {
     },
     { push },
   );
+  like.update();
 }
 
 /**
