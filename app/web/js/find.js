@@ -27,6 +27,9 @@ export const textsOf = (written) =>
     .map((line) => line.trim())
     .filter(Boolean);
 
+/** @param {number} many */
+const texts = (many) => (many === 1 ? "1 text" : `${many} texts`);
+
 /** How many features of those that fire are shown. @param {Answer} answer */
 export function shownWords({ features, firing, positives, negatives, stand_in: standIn }) {
   const others = standIn ? `${negatives} passages of the check’s text` : texts(negatives);
@@ -34,9 +37,6 @@ export function shownWords({ features, firing, positives, negatives, stand_in: s
   const noun = features.length === 1 ? "feature" : "features";
   return `${features.length} ${noun}${all}, by AUROC between ${texts(positives)} and ${others}.`;
 }
-
-/** @param {number} many */
-const texts = (many) => (many === 1 ? "1 text" : `${many} texts`);
 
 /** @param {string} id */
 const at = (id) => /** @type {HTMLElement} */ (document.getElementById(id));

@@ -58,6 +58,19 @@ export const comparedBy = ({ by }) =>
     ? "By the correlation of activations on that text, since one of the two writes what an MLP reads."
     : "By the cosine of the directions that both add to the residual stream.";
 
+/** @param {Together} row */
+export const jaccardWords = ({ both, either, low, high }) =>
+  `both on ${count(both)} of ${count(either)} tokens, ${fixed(low, 2)} to ${fixed(high, 2)} (95 %)`;
+
+/** @param {HTMLElement[]} heads @param {HTMLElement[]} rows */
+const table = (heads, rows) =>
+  el(
+    "table",
+    {},
+    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "feature"), el("td"), heads)),
+    el("tbody", {}, rows),
+  );
+
 /** @param {Answer} answer */
 function drawn(answer) {
   const { sae, together, other, definitions } = answer;
@@ -82,19 +95,6 @@ function otherPart(other, head) {
     el("p", { class: "quiet" }, comparedBy(other)),
   ];
 }
-
-/** @param {Together} row */
-export const jaccardWords = ({ both, either, low, high }) =>
-  `both on ${count(both)} of ${count(either)} tokens, ${fixed(low, 2)} to ${fixed(high, 2)} (95 %)`;
-
-/** @param {HTMLElement[]} heads @param {HTMLElement[]} rows */
-const table = (heads, rows) =>
-  el(
-    "table",
-    {},
-    el("thead", {}, el("tr", {}, el("th", { scope: "col" }, "feature"), el("td"), heads)),
-    el("tbody", {}, rows),
-  );
 
 /** @param {Named} row @param {string} sae @param {string[]} values @param {string} [more] */
 function line(row, sae, values, more) {
