@@ -47,6 +47,9 @@ GIVEN: dict[str, dict[str, Any]] = {
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
+    "threshold": {"feature": 5, "tokens": 100},
+    "find": {"positives": [TEXT], "negatives": [OTHER]},
+    "co_activation": {"feature": 5, "tokens": 100},
 LIMITS = {
     Work.INDEX: 7,
     Work.ANALYSE: 6,
