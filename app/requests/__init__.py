@@ -11,6 +11,7 @@ from app.requests.effect_models import EffectNumber, EffectsRequest, PairRequest
 from app.requests.explain_models import ExplainRequest
 from app.requests.find_models import CoActivationRequest, FindRequest
 from app.requests.ladder_models import LadderRequest
+from app.requests.lists_models import ListsRequest, SavedRequest
 from app.requests.models import (
     AnalysisNumber,
     CheckRequest,
@@ -37,8 +38,8 @@ from app.requests.threshold_models import ThresholdRequest
 __all__ = [
     "AnalysisNumber",
     "CheckRequest",
-    "CompareRequest",
     "CoActivationRequest",
+    "CompareRequest",
     "ContextNumber",
     "DeltaLossRequest",
     "EditRequest",
@@ -47,9 +48,10 @@ __all__ = [
     "ExplainRequest",
     "FeatureOnTextRequest",
     "FeatureRequest",
-    "Kind",
     "FindRequest",
+    "Kind",
     "LadderRequest",
+    "ListsRequest",
     "Message",
     "NotesRequest",
     "PairRequest",
@@ -62,6 +64,7 @@ __all__ = [
     "Request",
     "RequestError",
     "RunNumber",
+    "SavedRequest",
     "SearchRequest",
     "SpliceRequest",
     "SqlRequest",

@@ -9,6 +9,7 @@ from app.engine.workbench import Workbench
 from app.requests import FeatureRequest, SearchRequest, parsed
 from app.service import features as service
 from app.service.labels import with_labels
+from app.service.lists import lists_of
 from app.service.notes import kept
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
@@ -67,7 +68,8 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         answer = service.feature(workbench, parsed(FeatureRequest, arguments, workbench.settings))
         data = with_labels(workbench, answer) | {"kept": kept(workbench, sae, answer["feature"])}
         explained = {"explained": explanation_part(workbench, data)}
-        return feature_page(data, in_address=in_address, text=text) | explained
+        in_lists = {"lists_there": lists_of(workbench, sae, answer["feature"])}
+        return feature_page(data, in_address=in_address, text=text) | explained | in_lists
     return _list(workbench, sae, in_address, query)
 
 

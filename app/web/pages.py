@@ -26,6 +26,8 @@ from app.web.exports import add_about
 from app.web.features_view import features
 from app.web.find_view import find
 from app.web.glance import add_glance
+from app.web.list_files import add_list_files
+from app.web.lists_view import lists
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
 from app.web.revision import NOTHING_READ, revision_of
@@ -38,7 +40,7 @@ from app.web.templating import render
 
 PATHS: Final = (
     r"/|/(features|prompt|steer|sql|api|blind|catalog|find|run|state|revision|progress|about|glance)"
-    r"|/sql\.(csv|parquet)|/static/.*"
+    r"|/sql\.(csv|parquet)|/lists(\.(json|html))?|/static/.*"
 )
 """Paths of everything that is routed here."""
 
@@ -144,6 +146,15 @@ FIND_PAGE: Final = Page(
     view=find,
 )
 """Led to from Features and from Prompt."""
+LISTS_PAGE: Final = Page(
+    name="lists",
+    title="Lists",
+    path="lists",
+    script="lists",
+    modules=(*_SHARED, "navigate"),
+    view=lists,
+)
+"""At the foot: on a phone the navigation has room for no further tab."""
 RUN_PAGE: Final = Page(
     name="run",
     title="Run",
@@ -160,10 +171,11 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE, FIND_PAGE):
+    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE, FIND_PAGE, LISTS_PAGE):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)
+    add_list_files(app, workbench)
     add_about(app, workbench)
     add_glance(app, workbench)
     app.add_api_route("/state", partial(_state, workbench), methods=["GET"])

@@ -36,4 +36,5 @@ def prompt(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         "limit": workbench.settings.max_prompt_tokens,
         "views": VIEWS,
         "sorts": SORTS,
+        "can_keep": workbench.notes.kept,
     }

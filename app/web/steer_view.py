@@ -23,6 +23,7 @@ def steer(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         "parameters": {each.name: each for each in parameters_of(SteerRequest, settings)},
         "ladder_parameters": {each.name: each for each in parameters_of(LadderRequest, settings)},
         "proof_parameters": {each.name: each for each in parameters_of(ProveRequest, settings)},
+        "can_keep": workbench.notes.kept,
         "proofs": ready_proofs(workbench),
         "edit": {each.name: each for each in parameters_of(EditRequest, settings)},
         "ideas": runs or from_features(overview.overview(workbench, query.get("sae", ""))),

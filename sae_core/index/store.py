@@ -364,9 +364,8 @@ class Index:
     def _checked(self, feature: int) -> int:
         i = int(feature)
         if not 0 <= i < len(self._columns):
-            raise ValueError(
-                f"there is no feature {i}: ids run from 0 to {len(self._columns) - 1}."
-            )
+            last = len(self._columns) - 1
+            raise ValueError(f"there is no feature {i}: ids run from 0 to {last}.")
         return i
 
     def _page(self, feature: int) -> tuple[Page, int]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import duckdb
 
+from sae_core.notes.feature_lists import FeatureLists
 from sae_core.notes.feature_notes import (
     MOST_LABEL,
     MOST_NOTE,
@@ -32,6 +33,7 @@ from sae_core.notes.feature_notes import (
     sae_notes,
 )
 from sae_core.notes.notes_file import NotesFile, Topic
+from sae_core.notes.saved_pages import SavedPages
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +43,8 @@ class Notes:
 
     def __init__(self, path: Path | None) -> None:
         self.file = NotesFile(path)
+        self.lists = FeatureLists(self.file)
+        self.saved = SavedPages(self.file)
         self._reading = threading.Lock()
         self._stamp: tuple[Any, ...] | None = None
         self._saes: Mapping[str, SAENotes] = {}

@@ -19,6 +19,7 @@ OWN_SHEETS = {
     "/catalog": "catalog",
     "/blind": "blind",
     "/sql": "sql",
+    "/lists": "lists",
     "/find": "find",
 }
 

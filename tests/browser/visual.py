@@ -171,6 +171,17 @@ def prompt(**state: object) -> str:
 
 
 # Its letters and the picture are several tokens each, and the first line reads to the left.
+def listed(page: Page) -> None:
+    """Put a feature into a list of its own and look at that."""
+    page.get_by_text("Add to list").click()
+    page.get_by_label("Name of a new list").fill("looked at")
+    page.keyboard.press("Enter")
+    expect(page.locator(".in-lists [data-said]")).to_have_text("Kept.")
+    page.get_by_role("link", name="All lists").click()
+    page.get_by_role("link", name="looked at").first.click()
+    expect(page.locator("[data-entry] .tokens").first).to_be_visible()
+
+
 MIXED: Final = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd \U0001f600\nA ship"
 
 
@@ -227,6 +238,8 @@ STATES: Final = (
     State(name="blind test of intruders", address="/blind?rater=Ann&per_sae=3&kind=intruders"),
     State(name="features by example", address="/find"),
     State(name="features by example found", address=f"/find?{EXAMPLES}", act=found),
+    State(name="lists", address="/lists"),
+    State(name="a list", address=f"/features?feature={FEATURE}", act=listed),
     State(name="sql", address="/sql"),
     State(name="sql answered", address=f"/sql?{urlencode({'q': ROWS})}"),
     State(name="sql in colour", address=f"/sql?{urlencode({'q': COLOURED})}"),

@@ -44,12 +44,14 @@ GIVEN: dict[str, dict[str, Any]] = {
     "explain": {"feature": 5},
     "ratings": {},
     "notes": {"feature": 5},
+    "lists": {},
+    "saved": {},
     "check": {},
-    "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
-}
     "threshold": {"feature": 5, "tokens": 100},
     "find": {"positives": [TEXT], "negatives": [OTHER]},
     "co_activation": {"feature": 5, "tokens": 100},
+    "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
+}
 LIMITS = {
     Work.INDEX: 7,
     Work.ANALYSE: 6,
@@ -83,7 +85,7 @@ def queue_of(app: RunningApp) -> WorkQueue:
 @contextmanager
 def held(app: RunningApp) -> Iterator[None]:
     """Inside the block no work ends: the model is not to be had, indexes are not read, nor what is
-    kept of explanations and ratings.
+    kept of features, explanations, ratings, lists and saved pages.
     """
     workbench, going_on = app.workbench, threading.Event()
     load, engine = workbench.load, workbench.load()
@@ -107,11 +109,19 @@ def held(app: RunningApp) -> Iterator[None]:
     reading = kept.reading
 
     def reads(topic: Topic) -> Any:
-        if topic.name in ("explanations", "ratings"):
+        if topic.name in ("explanations", "ratings", "lists", "saved"):
             going_on.wait(60)
         return reading(topic)
 
+    number_of = workbench.feature_number
+
+    def waits_for_number(*args: Any, **kwargs: Any) -> int:
+        going_on.wait(60)
+        return number_of(*args, **kwargs)
+
     workbench.sources.features, workbench.load, kept.reading = waits, loads, reads
+    workbench.feature_number = waits_for_number
+    workbench.notes.lists.forget()
     # What was computed before would be answered at once.
     engine._analyses.clear()
     checks = dict(checker._checks)
@@ -126,6 +136,7 @@ def held(app: RunningApp) -> Iterator[None]:
     finally:
         workbench.sql_places.release(SQL_AT_ONCE)
         workbench.sources.features, workbench.load, kept.reading = read, load, reading
+        workbench.feature_number = number_of
         checker._checks.update(checks)
         going_on.set()
         let_go.set()

@@ -40,6 +40,18 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "verdict": "",
         "note": None,
     },
+    "lists": {
+        "list_id": "",
+        "action": "",
+        "name": "",
+        "feature": None,
+        "sae": "",
+        "place": 0,
+        "document": None,
+        "source": "",
+        "theirs": "",
+    },
+    "saved": {"action": "", "name": "", "address": "", "saved_id": ""},
     "sql": {"query": "", "sae": "", "limit": 200},
     "prompt_features": {
         "text": "",

@@ -253,6 +253,11 @@ function begin() {
   });
   main.addEventListener("click", (event) => void clicked(event, main));
   main.addEventListener("keydown", readInPrompt);
+  main.addEventListener("change", ({ target }) => {
+    if (target instanceof HTMLInputElement && target.dataset.inList) {
+      void import("./feature-lists.js").then(({ listChosen }) => listChosen(target));
+    }
+  });
   keepNotes(main);
   const { go, onSae, refresh } = navigation({
     onShown: () => {
@@ -267,6 +272,12 @@ function begin() {
   });
   const submitted = (/** @type {SubmitEvent} */ event) => {
     const form = formOf(event);
+    if (event.target instanceof HTMLFormElement && event.target.matches("[data-new-list]")) {
+      event.preventDefault();
+      const made = event.target;
+      void import("./feature-lists.js").then(({ makeList }) => makeList(made));
+      return;
+    }
     if (!form) {
       jump(event, (feature) => void go(address("features", { sae: query().sae, feature })));
       return;

@@ -70,6 +70,12 @@ export function given(main, { field, changed, usual = {} }) {
     changed();
   }
   for (const radio of kinds) radio.addEventListener("change", () => change(radio.value));
+  main.addEventListener("submit", (event) => {
+    const form = event.target;
+    if (!(form instanceof HTMLFormElement) || !form.matches("[data-save-page]")) return;
+    event.preventDefault();
+    void import("./save-page.js").then(({ savePage }) => savePage(form));
+  });
 
   return {
     isChat,
