@@ -1,15 +1,24 @@
 """Lists of features: read with names, notes and contexts, and changed where something is asked."""
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
+from threading import Lock
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from app.engine.workbench import Workbench
 from app.requests import ListsRequest, RequestError, SavedRequest
+from sae_core.index import Index
 from sae_core.notes.feature_lists import FeatureList, ListedFeature
 from sae_core.notes.feature_notes import FeatureNote
 from sae_core.notes.list_exchange import ListConflict, checked_document, document_of, merge_list
 
+CACHED_FEATURES: Final = 1000
+"""Features of each index whose strongest context stays in memory, so that a long list is read from
+the file once and not again at each change of its order."""
+_GLIMPSES: Final[WeakKeyDictionary[Index, OrderedDict[int, dict[str, Any]]]] = WeakKeyDictionary()
+_LOCK: Final = Lock()
 _SOURCE: Final = "a list"
 """Source of labels from a file without a name."""
 
@@ -198,7 +207,22 @@ def _indexed(workbench: Workbench, sae: str, feature: int) -> dict[str, Any]:
     """What the SAE's index says of a feature; nothing where there is none."""
     if workbench.sources.missing(sae) is not None:
         return {}
-    known = workbench.sources.index(sae).feature(feature)
+    index = workbench.sources.index(sae)
+    with _LOCK:
+        glimpses = _GLIMPSES.setdefault(index, OrderedDict())
+        if feature in glimpses:
+            glimpses.move_to_end(feature)
+            return glimpses[feature]
+    glimpse = _glimpse(index, feature)
+    with _LOCK:
+        glimpses[feature] = glimpse
+        while len(glimpses) > CACHED_FEATURES:
+            glimpses.popitem(last=False)
+    return glimpse
+
+
+def _glimpse(index: Index, feature: int) -> dict[str, Any]:
+    known = index.feature(feature)
     contexts = known["groups"][0]["contexts"] if known["groups"] else []
     strongest = contexts[0] if contexts and known["max_act"] > 0 else None
     return {

@@ -10,6 +10,7 @@ import pytest
 
 from app.endpoints import Api
 from app.requests import RequestError
+from app.service import lists as service
 from app.web.list_files import list_html, list_json
 from app.web.pages import LISTS_PAGE, PAGES, page_html
 from sae_core.bundle import Bundle
@@ -71,6 +72,28 @@ def test_a_list_is_made_filled_put_in_order_and_removed(api: Api) -> None:
     assert api.lists(list_id, "rename", name="new")["list"]["name"] == "new"
     assert api.lists(list_id, "remove")["lists"] == []
     assert api.notes(FIRING)["label"] == "ships"
+
+
+def test_a_list_reads_each_context_once_and_keeps_no_more_than_it_may(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = api.workbench.sources.index(api.workbench.sae_name())
+    read: list[int] = []
+    whole = index.feature
+    monkeypatch.setattr(index, "feature", lambda i: read.append(i) or whole(i))
+    service._GLIMPSES.pop(index, None)
+    monkeypatch.setattr(service, "CACHED_FEATURES", 2)
+    list_id = made(api, FIRING, OTHER)
+    read.clear()
+    first = api.lists(list_id)
+    assert (
+        api.lists(list_id, "move", feature=OTHER, place=0)["list"]["features"]
+        == (first["list"]["features"][::-1])
+    )
+    assert read == []
+    api.lists(list_id, "add", feature=OTHER + 1)
+    assert read == [OTHER + 1]
+    assert len(service._GLIMPSES[index]) == 2
 
 
 @pytest.mark.parametrize(
