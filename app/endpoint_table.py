@@ -285,7 +285,7 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         answer=neighbours.co_activation,
         work=Work.SERIES,
         returns="tokens, fires, together (features with jaccard, low, high, lift, both and "
-        "either), other (sae, by, and features with value; empty without another SAE), "
+        "either), other (sae, by, sentence, and features with value; empty without another SAE), "
         "definitions.",
         example={"feature": 12, "limit": 5, "tokens": 100},
     ),

@@ -1,17 +1,20 @@
 """What fires together with a feature, and which feature of another SAE is the same."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from app.engine.memory import refused_when_full
 from app.engine.workbench import Workbench
 from app.requests import CoActivationRequest, RequestError
+from sae_core.number_text import number
 from sae_core.wilson import wilson
 
 if TYPE_CHECKING:
     import numpy as np
 
     from sae_core.co_activation import CoActivation
+    from sae_core.corpus import TokenRow
     from sae_core.splice import SplicedLM
 
 CO_ACTIVATION_DEFINITIONS: Final = {
@@ -30,7 +33,8 @@ def co_activation(workbench: Workbench, request: CoActivationRequest) -> dict[st
     another SAE that are most like it.
 
     Those are found by the directions that both add to the residual stream, or by correlation of
-    activations where one of the two adds none; `by` says which.
+    activations where one of the two adds none, or none is nearer than random ones would be; `by`
+    says which.
     """
     name = workbench.sae_name(request.sae)
     feature = workbench.feature_number(name, request.feature)
@@ -50,22 +54,14 @@ def co_activation(workbench: Workbench, request: CoActivationRequest) -> dict[st
     ):
         rows = check_rows(lm, lm.sae(name).cfg, text, request.tokens)
         together = measured.co_activation(lm, name, feature, rows)
-        by, likeness = None, None
-        if other is not None:
-            by, likeness = _likeness(lm, name, feature, other, rows)
+        alike = None if other is None else _alike(lm, name, feature, other, rows)
     return {
         "sae": name,
         "feature": feature,
         "tokens": together.tokens,
         "fires": together.own,
         "together": _together(workbench, name, together, request.limit),
-        "other": None
-        if other is None or likeness is None
-        else {
-            "sae": other,
-            "by": by,
-            "features": _alike(workbench, other, likeness, request.limit),
-        },
+        "other": alike and _other_answer(workbench, alike, request.limit),
         "definitions": CO_ACTIVATION_DEFINITIONS,
     }
 
@@ -81,15 +77,45 @@ def _other(workbench: Workbench, name: str, other: str) -> str | None:
     return next((each for each in usable if each != name), None)
 
 
-def _likeness(
-    lm: "SplicedLM", name: str, feature: int, other: str, rows: Sequence[Any]
-) -> tuple[str, "np.ndarray"]:
-    """What the features of the other SAE are compared by, and each one's value."""
-    from sae_core.co_activation import correlations, decoder_cosines, writes_to_stream
+@dataclass(frozen=True, kw_only=True)
+class _Alike:
+    """How much the features of another SAE are like one."""
 
-    if writes_to_stream(lm, name) and writes_to_stream(lm, other):
-        return DECODER, decoder_cosines(lm, name, feature, other)
-    return CORRELATION, correlations(lm, name, feature, other, rows)
+    sae: str
+    by: str
+    values: "np.ndarray"
+    sentence: str
+
+
+def _alike(
+    lm: "SplicedLM", name: str, feature: int, other: str, rows: "Sequence[TokenRow]"
+) -> _Alike:
+    from sae_core import co_activation as measured
+
+    if measured.writes_to_stream(lm, name) and measured.writes_to_stream(lm, other):
+        cosines = measured.decoder_cosines(lm, name, feature, other)
+        nearest = number(float(cosines.max()), 2)
+        width = lm.model.config.get_text_config().hidden_size
+        random = measured.random_cosine(len(cosines), width)
+        level = number(random, 2)
+        chance = f"of so many random directions none is nearer than {level} in 19 of 20 cases"
+        if cosines.max() > random:
+            sentence = (
+                f"By the cosine of the directions that both add to the residual stream; {chance}."
+            )
+            return _Alike(sae=other, by=DECODER, values=cosines, sentence=sentence)
+        why = (
+            "the directions that both add to the residual stream tell nothing, since the nearest "
+            f"has a cosine of {nearest}, and {chance}"
+        )
+    else:
+        why = "one of the two adds no direction to the residual stream but writes what an MLP reads"
+    return _Alike(
+        sae=other,
+        by=CORRELATION,
+        values=measured.correlations(lm, name, feature, other, rows),
+        sentence=f"By the correlation of activations on that text: {why}.",
+    )
 
 
 def _together(
@@ -117,19 +143,23 @@ def _together(
     return rows
 
 
-def _alike(
-    workbench: Workbench, name: str, likeness: "np.ndarray", limit: int
-) -> list[dict[str, Any]]:
+def _other_answer(workbench: Workbench, alike: _Alike, limit: int) -> dict[str, Any]:
     """Features of another SAE by falling likeness, those alone of which it is above 0."""
     import numpy as np
 
-    order = np.argsort(-np.nan_to_num(likeness, nan=-2.0), kind="stable")[:limit]
-    alike = [feature for feature in order.tolist() if likeness[feature] > 0]
-    signatures = _signatures(workbench, name, alike)
-    return [
-        {"feature": each, "signature": signatures[each], "value": float(likeness[each])}
-        for each in alike
-    ]
+    values = np.nan_to_num(alike.values, nan=-1.0)
+    order = np.argsort(-values, kind="stable")[:limit].tolist()
+    features = [feature for feature in order if values[feature] > 0]
+    signatures = _signatures(workbench, alike.sae, features)
+    return {
+        "sae": alike.sae,
+        "by": alike.by,
+        "sentence": alike.sentence,
+        "features": [
+            {"feature": each, "signature": signatures[each], "value": float(values[each])}
+            for each in features
+        ],
+    }
 
 
 def _signatures(workbench: Workbench, name: str, features: Sequence[int]) -> Mapping[int, str]:

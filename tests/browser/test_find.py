@@ -106,7 +106,7 @@ def test_neighbours_are_measured_and_lead_to_the_other_sae(site: Site, opened: O
     ):
         numbers = [f"#{each['feature']}" for each in rows]
         assert table.locator("td.id").all_inner_texts() == numbers
-    expect(part).to_contain_text("the directions that both add to the residual stream")
+    expect(part).to_contain_text(told["other"]["sentence"])
     part.locator("table").last.locator("td.id a").first.click()
     expect(page.locator("h1")).to_contain_text(f"#{told['other']['features'][0]['feature']}")
     assert query_of(page)["sae"] == told["other"]["sae"]

@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { shownWords, textsOf } from "../../app/web/js/find.js";
-import { comparedBy, jaccardWords, measuredOn } from "../../app/web/js/neighbours.js";
+import { jaccardWords, measuredOn } from "../../app/web/js/neighbours.js";
 import { oneLine } from "../../app/web/js/prompt-beside.js";
 
 test("a box holds one text a line, and empty lines are none", () => {
@@ -54,10 +54,4 @@ test("what fires together is an estimate, of so many tokens", () => {
   assert.match(measuredOn({ ...answer, together: [] }), /no other feature there\.$/);
   assert.match(measuredOn({ ...answer, fires: 0, together: [] }), /nothing fires together with it/);
   assert.equal(jaccardWords(row), "both on 5 of 1,000 tokens, 0.00 to 0.01 (95 %)");
-});
-
-test("by what another SAE's features are compared is said", () => {
-  const other = { sae: "second", features: [] };
-  assert.match(comparedBy({ ...other, by: "decoder cosine" }), /cosine of the directions/);
-  assert.match(comparedBy({ ...other, by: "correlation" }), /correlation of activations/);
 });

@@ -12,6 +12,7 @@ from sae_core.co_activation import (
     co_activation,
     correlations,
     decoder_cosines,
+    random_cosine,
     writes_to_stream,
 )
 from sae_core.config import Site
@@ -118,6 +119,16 @@ def test_cosines_are_those_of_the_directions_in_the_stream(
     expected = torch.cosine_similarity(direction[None], written)
     cosines = decoder_cosines(lm, "tiny", FEATURE, "heads")
     assert cosines == pytest.approx(expected.detach().numpy(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("count", "width"), [(1, 3), (64, 32), (500, 100)])
+def test_the_nearest_of_random_directions_is_nearer_once_in_twenty(count: int, width: int) -> None:
+    generator = np.random.default_rng(0)
+    largest = []
+    for _ in range(600):
+        directions = generator.normal(size=(count, width))
+        largest.append((directions[:, 0] / np.linalg.norm(directions, axis=1)).max())
+    assert random_cosine(count, width) == pytest.approx(np.quantile(largest, 0.95), rel=0.05)
 
 
 def test_what_an_mlp_reads_is_no_direction_of_the_stream(lm: SplicedLM) -> None:

@@ -185,27 +185,67 @@ def test_what_fires_together_has_its_counts(api: Api) -> None:
     assert (nothing["fires"], nothing["together"]) == (0, [])
 
 
-def test_the_same_feature_of_the_other_sae(pair: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def likeness(pair: Api) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines and correlations of the first SAE's feature with those of the second."""
     first, second = pair.workbench.bundle.sae_names
+    with pair.workbench.load().spliced([first, second]) as lm:
+        rows = check_rows(lm, lm.sae(first).cfg, None, 200)
+        correlated = correlations(lm, first, ALWAYS, second, rows)
+        return decoder_cosines(lm, first, ALWAYS, second), correlated
+
+
+def assert_best(rows: list[dict[str, Any]], values: np.ndarray) -> None:
+    best = np.argsort(-np.nan_to_num(values, nan=-1), kind="stable")[: len(rows)].tolist()
+    assert [row["feature"] for row in rows] == best
+    assert [row["value"] for row in rows] == pytest.approx(values[best].tolist())
+    assert all(row["signature"] and row["value"] > 0 for row in rows)
+
+
+def test_the_same_feature_has_the_nearest_direction_of_the_other_sae(
+    pair: Api, likeness: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = pair.workbench.bundle.sae_names
+    # The tiny SAEs' directions are random, and no nearer than that.
+    monkeypatch.setattr("sae_core.co_activation.random_cosine", lambda *_: 0.1)
     answer = pair.co_activation(feature=ALWAYS, tokens=200, limit=3)
     other = answer["other"]
     assert (answer["sae"], other["sae"], other["by"]) == (first, second, "decoder cosine")
-    with pair.workbench.load().spliced([first, second]) as lm:
-        cosines = decoder_cosines(lm, first, ALWAYS, second)
-        rows = check_rows(lm, lm.sae(first).cfg, None, 200)
-        correlated = correlations(lm, first, ALWAYS, second, rows)
-    assert [row["value"] for row in other["features"]] == pytest.approx(
-        sorted(cosines.tolist(), reverse=True)[:3]
-    )
-    assert [row["feature"] for row in other["features"]] == np.argsort(-cosines)[:3].tolist()
+    assert other["sentence"].endswith("none is nearer than 0.10 in 19 of 20 cases.")
+    assert len(other["features"]) == 3
+    assert_best(other["features"], likeness[0])
     # And back again, from the SAE that is named.
     back = pair.co_activation(feature=ALWAYS, sae=second, other_sae=first, tokens=200)
     assert back["other"]["sae"] == first
     with pytest.raises(RequestError, match="the feature's own: choose another"):
         pair.co_activation(feature=ALWAYS, other_sae=first)
-    # Where one of the two adds no direction to the stream, activations are correlated.
-    monkeypatch.setattr("sae_core.co_activation.writes_to_stream", lambda lm, name: name == first)
+
+
+@pytest.mark.parametrize(
+    ("name", "replaced", "why"),
+    [
+        ("random_cosine", lambda *_: 0.99, "since the nearest has a cosine of 0."),
+        ("writes_to_stream", lambda lm, name: name == "early", "writes what an MLP reads."),
+    ],
+)
+def test_where_directions_tell_nothing_activations_are_correlated(
+    pair: Api,
+    likeness: tuple[np.ndarray, np.ndarray],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    replaced: Any,
+    why: str,
+) -> None:
+    monkeypatch.setattr(f"sae_core.co_activation.{name}", replaced)
     other = pair.co_activation(feature=ALWAYS, tokens=200, limit=3)["other"]
     assert other["by"] == "correlation"
-    best = sorted((each for each in correlated.tolist() if each > 0), reverse=True)[:3]
-    assert [row["value"] for row in other["features"]] == pytest.approx(best)
+    assert why in other["sentence"]
+    assert other["features"]
+    assert_best(other["features"], likeness[1])
+
+
+def test_a_feature_that_does_not_fire_there_has_no_equal(
+    pair: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_core.co_activation.random_cosine", lambda *_: 1.0)
+    assert pair.co_activation(feature=DEAD, tokens=200)["other"]["features"] == []

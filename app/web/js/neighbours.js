@@ -11,7 +11,7 @@ import { ServerError, call } from "./server.js";
  * @typedef {{feature: number, signature: string, label?: string | null}} Named
  * @typedef {Named & {jaccard: number, low: number, high: number, lift: number, both: number,
  *   either: number}} Together
- * @typedef {{sae: string, by: string, features: (Named & {value: number})[]}} Other
+ * @typedef {{sae: string, by: string, sentence: string, features: (Named & {value: number})[]}} Other
  * @typedef {{sae: string, feature: number, tokens: number, fires: number, together: Together[],
  *   other: Other | null, definitions: Record<string, string>}} Answer
  */
@@ -52,12 +52,6 @@ export function measuredOn({ fires, tokens, together }) {
   return together.length ? `${on}: an estimate.` : `${on}, and no other feature there.`;
 }
 
-/** By what the other SAE's features are compared. @param {Other} other */
-export const comparedBy = ({ by }) =>
-  by === "correlation"
-    ? "By the correlation of activations on that text, since one of the two writes what an MLP reads."
-    : "By the cosine of the directions that both add to the residual stream.";
-
 /** @param {Together} row */
 export const jaccardWords = ({ both, either, low, high }) =>
   `both on ${count(both)} of ${count(either)} tokens, ${fixed(low, 2)} to ${fixed(high, 2)} (95 %)`;
@@ -92,7 +86,7 @@ function otherPart(other, head) {
   return [
     el("h3", {}, `In ${saeLabel(other.sae)}`),
     ...(rows.length ? [table([head(other.by)], rows)] : [el("p", {}, "None is like it.")]),
-    el("p", { class: "quiet" }, comparedBy(other)),
+    el("p", { class: "quiet" }, other.sentence),
   ];
 }
 
