@@ -114,9 +114,9 @@ def text_peaks(lm: SplicedLM, sae_name: str, rows: Sequence[TokenRow]) -> list[T
             feature = peak.nonzero()[:, 0]
             found.append(
                 TextPeaks(
-                    feature=feature.cpu().numpy(),
+                    feature=feature.int().cpu().numpy(),
                     activation=peak[feature].cpu().numpy(),
-                    token=place[feature].cpu().numpy(),
+                    token=place[feature].int().cpu().numpy(),
                 )
             )
     return found

@@ -95,10 +95,15 @@ function complain(error, focus = false) {
   at("problem").replaceChildren(...(error ? [frame.problem(error.message)] : []));
   for (const name of BOXES) {
     const blamed = error?.field.split(".")[0] === name;
-    box(name).toggleAttribute("aria-invalid", blamed);
+    if (blamed) box(name).setAttribute("aria-invalid", "true");
+    else box(name).removeAttribute("aria-invalid");
     if (blamed && focus) box(name).focus();
   }
 }
+
+/** A word with its definition. @param {string} word @param {string} tip */
+const term = (word, tip) =>
+  el("button", { type: "button", class: "term", "data-tip": tip, "aria-description": tip }, word);
 
 /** @param {Answer} answer */
 function draw(answer) {
@@ -106,6 +111,15 @@ function draw(answer) {
   const { chance, features } = answer;
   place.replaceChildren(
     el("p", { class: "quiet", role: "status" }, shownWords(answer)),
+    el(
+      "p",
+      { class: "quiet" },
+      "Each has its ",
+      term("AUROC", answer.definitions.auroc),
+      ", the ",
+      term("means", answer.definitions.mean),
+      " of both boxes, and its strongest token in both, underlined.",
+    ),
     el("p", {}, chance.sentence),
     ...(chance.longer ? [el("p", {}, chance.longer)] : []),
     ...(features.length
@@ -116,11 +130,10 @@ function draw(answer) {
 }
 
 /** @param {Row} row @param {Answer} answer */
-function drawn(row, { sae, definitions }) {
+function drawn(row, { sae, stand_in: standIn }) {
   const named = frame.saeInAddress(sae);
   const page = address("features", { sae: named, feature: row.feature });
   const edits = JSON.stringify([{ feature: row.feature, mode: "set" }]);
-  const tip = { type: "button", class: "term", "data-tip": definitions.auroc, "aria-description": definitions.auroc };
   return el(
     "li",
     {},
@@ -129,22 +142,27 @@ function drawn(row, { sae, definitions }) {
       { class: "about" },
       el("a", { class: "id", href: page }, `#${row.feature}`),
       el("bdi", { class: "name" }, unbroken(featureName(row))),
-      el("span", { class: "value" }, el("button", tip, "AUROC"), ` ${fixed(row.auroc, 3)}`),
+      el("span", { class: "value" }, `AUROC ${fixed(row.auroc, 3)}`),
       el("span", { class: "value quiet" }, `mean ${number(row.positive_mean)} and ${number(row.negative_mean)}`),
       el("a", { href: address("steer", { sae: named, edits }) }, "Steer", el("span", { class: "vh" }, ` with #${row.feature}`)),
     ),
-    el("dl", {}, seen("has it", row.positive), seen("does not", row.negative)),
+    el("dl", {}, seen("has it", "text", row.positive), seen("does not", standIn ? "passage" : "text", row.negative)),
   );
 }
 
-/** The strongest token of a box among those around it. @param {string} words @param {Strongest | null} place */
-function seen(words, place) {
-  if (!place) return [el("dt", {}, words), el("dd", { class: "quiet" }, "fires in none of these texts")];
+/**
+ * The strongest token of a box among those around it.
+ * @param {string} words
+ * @param {string} noun what the box holds
+ * @param {Strongest | null} place
+ */
+function seen(words, noun, place) {
+  if (!place) return [el("dt", {}, words), el("dd", { class: "quiet" }, `fires in none of these ${noun}s`)];
   const around = place.tokens.flatMap((text, i) =>
     tokenNodes(el(i === place.peak ? "u" : "span"), text, place.bytes[i]),
   );
   return [
-    el("dt", {}, `${words}, ${number(place.activation)} in text ${place.text + 1}`),
+    el("dt", {}, `${words}, ${number(place.activation)} in ${noun} ${place.text + 1}`),
     el("dd", {}, el("bdi", {}, ...around)),
   ];
 }
