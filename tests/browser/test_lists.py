@@ -122,7 +122,8 @@ def test_a_dropped_file_is_merged_and_conflicts_are_chosen(clean: Site, opened: 
     expect(label).to_contain_text("Theirs: their label")
     label.get_by_label("Theirs").check()
     page.get_by_role("button", name="Keep what is chosen").click()
-    expect(label).to_have_count(0)
+    expect(page.locator("#said")).to_contain_text("What is chosen is kept.")
+    expect(page.locator(".conflict")).to_have_count(0)
     expect(page.locator("[data-entry]").first).to_contain_text("their label")
     expect(page.get_by_role("heading", level=1)).to_have_text("mine")
     page.evaluate(DROP, ["x.json", "no JSON"])
@@ -143,6 +144,7 @@ def test_the_downloaded_page_is_read_without_the_app(
     assert download.value.suggested_filename == "to-read.html"
     file = tmp_path / "list.html"
     download.value.save_as(file)
+    page.goto("about:blank")  # the app's page asks for its state now and then
     requests: list[str] = []
     page.on("request", lambda request: requests.append(request.url))
     page.set_viewport_size({"width": 320, "height": 700})
@@ -160,12 +162,15 @@ def test_the_downloaded_page_is_read_without_the_app(
 
 def test_a_prompt_and_a_steering_are_saved_and_opened_again(clean: Site, opened: Opened) -> None:
     page = opened(f"{clean.url}/prompt?text=The%20ship%20%26%20sea&token=2")
+    tokens = page.locator("#tokens [role=button]").first
+    expect(tokens).to_be_visible(timeout=60_000)
     page.locator(".save-page summary").click()
     page.get_by_label("Name to save this page by").fill("a ship")
     page.keyboard.press("Enter")
     expect(page.locator(".save-page [data-said]")).to_have_text("Saved.")
     edits = f"%5B%7B%22feature%22%3A{ONE}%7D%5D"
-    page.goto(f"{clean.url}/steer?prompt=Once&edits={edits}")
+    page.goto(f"{clean.url}/steer?prompt=Once&tokens=3&edits={edits}")
+    expect(page.locator("#run-status")).to_contain_text("Done", timeout=60_000)
     page.locator(".save-page summary").click()
     page.get_by_label("Name to save this page by").fill("louder")
     page.get_by_role("button", name="Save", exact=True).click()
@@ -176,6 +181,7 @@ def test_a_prompt_and_a_steering_are_saved_and_opened_again(clean: Site, opened:
     expect(page.get_by_role("link", name="louder")).to_have_count(0)
     page.get_by_role("link", name="a ship").click()
     expect(page.get_by_label("Text to analyse")).to_have_value("The ship & sea")
+    expect(tokens).to_be_visible(timeout=60_000)
 
 
 @pytest.mark.parametrize("width", [1440, 390, 320])

@@ -92,8 +92,10 @@ function begin() {
     const asked = { action: "merge", document: document_, source, theirs };
     const answer = await call("lists", asked);
     await go(address("lists", { list: answer.list.id }));
-    say(answer.conflicts.length ? "" : "Merged.");
-    showConflicts(answer.conflicts, (keys) => attempt(() => merge(document_, source, keys)));
+    // What is chosen is settled: where yours stays is not asked again.
+    const open = theirs ? [] : answer.conflicts;
+    say(theirs ? "What is chosen is kept." : open.length ? "" : "Merged.");
+    showConflicts(open, (keys) => attempt(() => merge(document_, source, keys)));
   }
 
   /** @param {File | undefined} file */
