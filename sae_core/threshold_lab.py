@@ -38,6 +38,8 @@ from sae_core.placement import in_float64
 
 PUBLISHED_BANDWIDTH = 0.001
 """The paper's, for inputs of mean squared norm 1."""
+FEWEST_IN_WINDOW = 8
+"""Tokens that the kernel sees, below which nothing is said about what training would do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,22 +163,23 @@ def gradient_terms(
 def resting_points(terms: GradientTerms) -> list[float]:
     """Thresholds at which the curves cross so that training comes to rest: below them it raises
     the threshold, above them it lowers it. Linear between neighbouring thresholds (ascending);
-    none where either has no token in its window.
+    none where the kernel sees fewer than FEWEST_IN_WINDOW tokens at either.
     """
     gradient, at = terms.gradient.tolist(), terms.thresholds.tolist()
+    enough = (terms.in_window >= FEWEST_IN_WINDOW).tolist()
     points = []
     for k in range(len(at) - 1):
         low, high = gradient[k], gradient[k + 1]
-        if low < 0 < high or (low < 0 == high and terms.in_window[k + 1] > 0):
+        if low < 0 <= high and enough[k] and enough[k + 1]:
             points.append(at[k] + (at[k + 1] - at[k]) * low / (low - high))
     return points
 
 
-def tendency(gradient: float, standard_error: float, in_window: int, fewest: int = 8) -> str:
+def tendency(gradient: float, standard_error: float, in_window: int) -> str:
     """Where training would move a threshold: `raise`, `lower`, `rest` where the gradient is within
-    two standard errors of 0, or `unclear` where the kernel sees fewer than `fewest` tokens.
+    two standard errors of 0, or `unclear` where the kernel sees fewer than FEWEST_IN_WINDOW tokens.
     """
-    if in_window < fewest:
+    if in_window < FEWEST_IN_WINDOW:
         return "unclear"
     if abs(gradient) <= 2 * standard_error:
         return "rest"

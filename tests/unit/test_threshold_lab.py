@@ -8,6 +8,7 @@ from sae_core.config import SAEConfig
 from sae_core.jumprelu import KERNELS, Kernel, jumprelu, step
 from sae_core.threshold_lab import (
     FeatureSample,
+    GradientTerms,
     gradient_terms,
     resting_points,
     tendency,
@@ -204,6 +205,28 @@ def test_training_rests_where_the_loss_is_least() -> None:
 
     best = min(thresholds, key=loss)
     assert rest == pytest.approx(best, abs=0.05)
+
+
+def test_a_crossing_needs_tokens_in_the_windows_on_both_sides() -> None:
+    """As many as it takes to say what training would do: the page says both of one threshold."""
+
+    def crossing(below: int, above: int, high: float = 1.0) -> list[float]:
+        both = torch.tensor([-1.0, high], dtype=torch.float64)
+        terms = GradientTerms(
+            thresholds=torch.tensor([0.2, 0.4], dtype=torch.float64),
+            reconstruction=both,
+            sparsity=torch.zeros_like(both),
+            standard_error=torch.full_like(both, 0.1),
+            in_window=torch.tensor([below, above]),
+        )
+        said = [tendency(float(g), 0.1, n) for g, n in zip(both, (below, above), strict=True)]
+        rests = resting_points(terms)
+        assert not (rests and "unclear" in said)
+        return rests
+
+    assert crossing(8, 8) == pytest.approx([0.3])
+    assert crossing(8, 8, high=0.0) == pytest.approx([0.4])
+    assert crossing(7, 8) == crossing(8, 7) == crossing(1, 1) == crossing(8, 0, high=0.0) == []
 
 
 def test_a_tendency_needs_tokens_in_the_window() -> None:
