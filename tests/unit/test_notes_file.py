@@ -4,13 +4,16 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import duckdb
 import pytest
 
-from sae_core.notes import Notes, Topic
+from sae_core.notes import Notes, SAENotes, Topic
+from sae_core.notes import kept_notes as kept_module
 from sae_core.notes import notes_file as module
+from sae_core.notes.kept_notes import all_notes
 
 ROOT = Path(__file__).parents[2]
 KILLS = 50
@@ -44,7 +47,7 @@ for number in range(kills):
         os.close(mine)
         writer(number, theirs)
     os.close(theirs)
-    said = b""
+    said = os.read(mine, 1000)  # its first write was acknowledged: the clock starts
     deadline = time.monotonic() + chance.uniform(0, 1.5 * once)
     while time.monotonic() < deadline:
         pass
@@ -71,6 +74,7 @@ def started(program: str, *arguments: object) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-c", program, *map(str, arguments)],
         cwd=ROOT,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -88,6 +92,8 @@ def test_every_acknowledged_write_survives_fifty_kills(path: Path) -> None:
     rounds = out.splitlines()
     assert len(rounds) == KILLS, said
     acknowledged = {KILLS * 10_000, *(int(word) for line in rounds for word in line.split())}
+    # Each one had written when it was killed.
+    assert all(line.split() for line in rounds)
     kept = Notes(path).labels("sae")
     assert acknowledged <= set(kept)
     # What was being written when its process was killed is there or is not, and nothing else.
@@ -208,6 +214,142 @@ def test_a_file_that_becomes_readable_is_read(path: Path) -> None:
     shutil.move(good, path)
     assert notes.of("sae").features[1].starred
     assert notes.problem == ""
+
+
+HOLDER = """
+import sys
+import duckdb
+
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.readline()
+held.close()
+"""
+
+
+def held_by_another(path: Path) -> "subprocess.Popen[str]":
+    """A program without our lock that has the file open until it is sent a line."""
+    holder = started(HOLDER, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n", holder.communicate()
+    return holder
+
+
+def test_a_file_that_was_held_is_read_though_it_is_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who only looked into it has not changed it."""
+    monkeypatch.setattr(module, "_RACY_NS", 0)  # it rests for long
+    Notes(path).set_label("sae", 1, "kept")
+    stamps = Notes(path).file.stamps()
+    holder, notes = held_by_another(path), Notes(path)
+    assert dict(notes.labels("sae")) == {}
+    assert "is open in another program" in notes.problem
+    holder.communicate("\n", timeout=60)
+    assert notes.file.stamps() == stamps
+    deadline = time.monotonic() + 60
+    while notes.problem and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert notes.labels("sae")[1].text == "kept"
+    assert notes.problem == ""
+
+
+def test_while_a_file_is_held_it_is_tried_once_and_all_go_on_with_what_was_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_RETRY_SECONDS", 1000.0)
+    notes = Notes(path)
+    notes.set_label("sae", 1, "kept")
+    assert notes.labels("sae")[1].text == "kept"
+    waits: list[float] = []
+    attach = module._attach
+    monkeypatch.setattr(
+        module, "_attach", lambda *given: (waits.append(given[-1]), attach(*given))[1]
+    )
+    Notes(path).set_label("sae", 2, "of another")
+    holder = held_by_another(path)
+    waits.clear()
+    for _ in range(3):
+        assert notes.labels("sae")[1].text == "kept"
+        assert "is open in another program" in notes.problem
+    assert waits == [module.GLANCE_SECONDS]
+    assert module.GLANCE_SECONDS <= 0.2
+    holder.communicate("\n", timeout=60)
+
+
+def test_who_reads_does_not_wait_for_another_who_reads(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes(path)
+    notes.set_label("sae", 1, "before")
+    assert notes.labels("sae")[1].text == "before"
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+        began.set()
+        assert go_on.wait(60)
+        return all_notes(connection)
+
+    monkeypatch.setattr(kept_module, "all_notes", slow)
+    Notes(path).set_label("sae", 1, "after")
+    reader = threading.Thread(target=notes.labels, args=("sae",))
+    reader.start()
+    try:
+        assert began.wait(60)
+        assert notes.labels("sae")[1].text == "before"
+    finally:
+        go_on.set()
+        reader.join()
+    assert notes.labels("sae")[1].text == "after"
+
+
+def killed_before_it_took_its_log_over(path: Path) -> bytes:
+    """Write two labels; the second is in the log alone, as after a kill between the two."""
+    Notes(path).set_label("sae", 1, "one")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from sae_core.notes import Notes\n"
+        "from sae_core.notes import notes_file as module\n"
+        "class Killed:\n"
+        "    def __init__(self, connection): self.connection = connection\n"
+        "    def close(self): self.connection.close()\n"
+        "    def execute(self, statement, *given):\n"
+        "        if statement.startswith('USE memory'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return self.connection.execute(statement, *given)\n"
+        "connect = module.duckdb.connect\n"
+        "module.duckdb.connect = lambda **given: Killed(connect(**given))\n"
+        "Notes(Path(sys.argv[1])).set_label('sae', 2, 'two')"
+    )
+    _, said = started(program, path).communicate(timeout=120)
+    log_file = path.with_name(path.name + ".wal")
+    assert log_file.exists(), said
+    return log_file.read_bytes()
+
+
+def test_the_log_of_a_file_that_was_moved_away_is_not_taken_for_a_new_one_s(path: Path) -> None:
+    log_of_old = killed_before_it_took_its_log_over(path)
+    path.rename(path.with_name("moved.duckdb"))
+    notes = Notes(path)
+    notes.set_label("sae", 3, "three")
+    assert {i: label.text for i, label in notes.labels("sae").items()} == {3: "three"}
+    aside = path.with_name(path.name + ".wal.1")
+    assert aside.read_bytes() == log_of_old
+    aside.rename(path.with_name("moved.duckdb.wal"))
+    assert set(Notes(path.with_name("moved.duckdb")).labels("sae")) == {1, 2}
+
+
+def test_a_log_that_does_not_fit_its_file_is_one_sentence(path: Path) -> None:
+    """Put there by hand: DuckDB fails at a statement in it, with that statement's error."""
+    killed_before_it_took_its_log_over(path)
+    with duckdb.connect() as connection:
+        other = path.with_name("other.duckdb")
+        connection.execute(f"ATTACH '{other}' AS notes ({module._STORAGE})")
+    shutil.copy(other, path)
+    notes = Notes(path)
+    assert dict(notes.labels("sae")) == {}
+    assert "is damaged" in notes.problem
+    with pytest.raises(ValueError, match=r"move it and notes\.duckdb\.wal away") as caught:
+        notes.set_label("sae", 1, "x")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
