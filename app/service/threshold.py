@@ -57,7 +57,7 @@ def threshold(workbench: Workbench, request: ThresholdRequest) -> dict[str, Any]
         engine.spliced([name]) as lm,
     ):
         rows = check_rows(lm, lm.sae(name).cfg, text, request.tokens)
-        sample = feature_sample(lm, name, feature, rows)
+        sample = feature_sample(lm, name, feature, rows, bandwidth=request.bandwidth)
         own = sample.feature.threshold
         moved = own if request.threshold is None else request.threshold
         measured = measure_thresholds(lm, name, feature, moved, rows) if request.measured else {}

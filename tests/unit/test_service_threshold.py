@@ -60,6 +60,21 @@ def test_what_the_sae_does_not_state_is_said(api: Api) -> None:
     assert "0.001 is the paper's" in units["sentence"]
 
 
+def test_the_lambda_at_rest_is_that_of_the_bandwidth_that_is_asked_for(api: Api) -> None:
+    lm = api.workbench.load().lm
+    lambdas = []
+    for bandwidth in (0.2, 0.5):
+        answer = api.threshold(feature=ALWAYS, measured=False, tokens=200, bandwidth=bandwidth)
+        rows = check_rows(lm, lm.sae(answer["sae"]).cfg, None, 200)
+        sample = feature_sample(lm, answer["sae"], ALWAYS, rows, bandwidth=bandwidth)
+        units = answer["gradient"]["units"]
+        assert units["lambda_from"] == "rest"
+        assert units["lambda"] == pytest.approx(sample.resting_penalty)
+        lambdas.append(units["lambda"])
+    assert lambdas[0] > 0
+    assert lambdas[0] != pytest.approx(lambdas[1], rel=0.01)
+
+
 def test_variants_are_measured_and_few_tokens_are_no_evidence(api: Api) -> None:
     answer = api.threshold(feature=ALWAYS, threshold=1e4, tokens=200)
     as_is, moved, relu = answer["variants"]
