@@ -20,7 +20,12 @@ from sae_core.progress_bar import silent
 from sae_core.sae import SAE, JumpReLUSAE
 from sae_core.sites import activations
 from sae_core.splice import SplicedLM
-from sae_core.threshold_lab import FeatureSample, TrainingUnits, training_units
+from sae_core.threshold_lab import (
+    FeatureSample,
+    TrainingUnits,
+    penalty_factor,
+    training_units,
+)
 
 _ROWS = 4
 """Rows in one forward: the lock on the model is held for no longer."""
@@ -40,7 +45,8 @@ class TextSample:
     resting_penalty: float | None
     """The lambda with which all features together are at rest with the bandwidth that was given, in
     training's units: the cost in reconstruction over the density of tokens, each summed over
-    features; None where no token is in any feature's window."""
+    features, the density times 1 + 2 w / w_0 where frequent features were penalised; None where no
+    token is in any feature's window."""
 
 
 def jumprelu_only(sae: SAE) -> JumpReLUSAE:
@@ -79,7 +85,8 @@ def feature_sample(
     units = training_units(sae.cfg, mean_square)
     width = units.scale * (units.bandwidth if bandwidth is None else bandwidth)
     pre_acts, pulls = [], []
-    cost = density = 0.0
+    cost = 0.0
+    density, fires = (in_float64(torch.zeros_like(sae.threshold)) for _ in range(2))
     size = max(1, _CHUNK // sae.cfg.d_sae)
     for start in range(0, len(read), size):
         x, y = read[start : start + size], target[start : start + size]
@@ -91,7 +98,10 @@ def feature_sample(
         weight = kernel_density((z - sae.threshold) / width, units.kernel)
         each = 2 * sae.threshold * (error @ sae.W_dec.T) / units.scale**2
         cost += float(in_float64((weight * each).sum(1)).sum())
-        density += float(in_float64(weight.sum(1)).sum())
+        density += in_float64(weight.sum(0))
+        fires += in_float64((acts > 0).sum(0))
+    factor = penalty_factor(fires / len(read), units.frequency_scale)
+    saving = float((density * factor).sum())
     return TextSample(
         feature=FeatureSample(
             pre_acts=torch.cat(pre_acts),
@@ -100,7 +110,7 @@ def feature_sample(
             threshold=bias,
         ),
         units=units,
-        resting_penalty=max(cost / density, 0.0) if density > 0 else None,
+        resting_penalty=max(cost / saving, 0.0) if saving > 0 else None,
     )
 
 

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -73,6 +74,29 @@ def test_the_lambda_at_rest_is_that_of_the_bandwidth_that_is_asked_for(api: Api)
         lambdas.append(units["lambda"])
     assert lambdas[0] > 0
     assert lambdas[0] != pytest.approx(lambdas[1], rel=0.01)
+
+
+def test_what_the_run_penalised_beside_l0_is_in_the_terms_or_said(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"feature": ALWAYS, "measured": False, "tokens": 200, "penalty": 0.02, "bandwidth": 0.3}
+
+    def of(loss: dict[str, float]) -> dict[str, Any]:
+        metadata = api.workbench.load().lm.sae(api.workbench.sae_name()).cfg.metadata
+        monkeypatch.setitem(metadata, "training", {"settings": {"loss": loss}})
+        return api.threshold(**asked)["gradient"]
+
+    plain, frequent = of({}), of({"frequency_scale": 0.1})
+    assert "so training " in plain["sentence"]
+    assert plain["units"]["other_penalties"] == []
+    assert frequent["at"]["sparsity"] > 1.5 * plain["at"]["sparsity"]
+    assert frequent["at"]["reconstruction"] == plain["at"]["reconstruction"]
+    assert "penalty on frequent features, of scale 0.100" in frequent["units"]["sentence"]
+    other = of({"tanh_scale": 4.0, "pre_act": 3e-6})
+    assert "so training by these two terms alone " in other["sentence"]
+    assert "tanh penalty in place of L0" in other["units"]["sentence"]
+    assert "penalty on pre-activations" in other["units"]["sentence"]
+    assert other["units"]["other_penalties"] == ["tanh", "pre-activation"]
 
 
 def test_variants_are_measured_and_few_tokens_are_no_evidence(api: Api) -> None:

@@ -76,10 +76,18 @@ def test_the_sample_gives_the_gradient_that_training_would_have(
     assert int(terms.in_window[0]) > 0
 
 
-@pytest.mark.parametrize("given", [None, 0.2, 0.5])
+@pytest.mark.parametrize(
+    ("given", "frequency_scale"), [(None, None), (0.2, None), (0.5, None), (0.2, 0.1)]
+)
 def test_the_resting_lambda_makes_all_gradients_together_zero_with_its_bandwidth(
-    lm: SplicedLM, rows: list[TokenRow], monkeypatch: pytest.MonkeyPatch, given: float | None
+    lm: SplicedLM,
+    rows: list[TokenRow],
+    monkeypatch: pytest.MonkeyPatch,
+    given: float | None,
+    frequency_scale: float | None,
 ) -> None:
+    stated = {"settings": {"loss": {"frequency_scale": frequency_scale}}}
+    monkeypatch.setitem(lm.sae("tiny").cfg.metadata, "training", stated)
     monkeypatch.setattr("sae_core.threshold_lab.PUBLISHED_BANDWIDTH", 0.2)
     bandwidth = given or 0.2
     sample = feature_sample(lm, "tiny", FEATURE, rows, bandwidth=given)
@@ -88,7 +96,11 @@ def test_the_resting_lambda_makes_all_gradients_together_zero_with_its_bandwidth
     for feature in range(lm.sae("tiny").cfg.d_sae):
         inside = feature_sample(lm, "tiny", feature, rows).feature.scaled(sample.units.scale)
         terms = gradient_terms(
-            inside, [inside.threshold], penalty=sample.resting_penalty, bandwidth=bandwidth
+            inside,
+            [inside.threshold],
+            penalty=sample.resting_penalty,
+            bandwidth=bandwidth,
+            frequency_scale=frequency_scale,
         )
         total += float(terms.gradient[0])
         cost += abs(float(terms.reconstruction[0]))
