@@ -44,6 +44,16 @@ test("CSV quotes what would end a field, and has no word for what is missing", (
   assert.deepEqual(JSON.parse(jsonOf(features))[1].signature, 'say "no"\n');
 });
 
+test("no text of a CSV is a formula, also where it is quoted; numbers and JSON stay as they are", () => {
+  const texts = ['=HYPERLINK("http://a")', "+1", "-", "-2", "@SUM(A1)", "\t=1", "\r=1", "a=b", " =1", "'x"];
+  const table = { name: "", columns: ["=text", "value"], rows: texts.map((text) => [text, -1.5]) };
+  const first = texts.slice(0, 7).map((text) => `'${text}`);
+  const quotedFirst = ['"\'=HYPERLINK(""http://a"")"', ...first.slice(1, 6), '"\'\r=1"'];
+  const lines = [...quotedFirst, ...texts.slice(7)].map((text) => `${text},-1.5\r\n`);
+  assert.equal(csvOf(table), ["'=text,value\r\n", ...lines].join(""));
+  assert.equal(JSON.parse(jsonOf(table))[1]["=text"], "+1");
+});
+
 test("a list whose rows hold lists stays one table where one is wanted", () => {
   const whole = rowsTable("groups", ANSWER.groups);
   assert.deepEqual(whole.columns, ["name", "contexts"]);
