@@ -21,6 +21,7 @@ import duckdb
 from sae_core.notes.feature_notes import (
     MOST_LABEL,
     MOST_NOTE,
+    MOST_NOTES,
     NOTHING,
     TOPIC,
     VERDICTS,
@@ -31,6 +32,7 @@ from sae_core.notes.feature_notes import (
     Verdict,
     one_line,
     sae_notes,
+    whole_characters,
 )
 from sae_core.notes.notes_file import GLANCE_SECONDS, NotesFile, Topic
 
@@ -64,6 +66,12 @@ class Notes:
     def kept(self) -> bool:
         """Whether anything can be kept."""
         return self.file.path is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept about any feature."""
+        self._read()
+        return not self._saes
 
     @property
     def problem(self) -> str:
@@ -110,7 +118,7 @@ class Notes:
             raise ValueError(
                 f"the verdict is {verdict[:40]!r}: use one of {', '.join(VERDICTS)}, or none."
             )
-        if note and len(note) > MOST_NOTE:
+        if note and len(whole_characters(note, "the note")) > MOST_NOTE:
             raise ValueError(
                 f"the note has {len(note)} characters but may have {MOST_NOTE}: shorten it."
             )
@@ -217,7 +225,10 @@ def write_features(
     sae_hash: str,
     features: Mapping[int, Mapping[str, Any]],
 ) -> None:
-    """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying."""
+    """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying.
+
+    ValueError if more than MOST_NOTES of the SAE's features had a note then.
+    """
     for feature, values in features.items():
         there = [sae_hash, feature]
         row = connection.execute(
@@ -230,6 +241,15 @@ def write_features(
             connection.execute(
                 "INSERT INTO features VALUES (?, ?, ?, ?, ?, ?)",
                 [*there, after["starred"], after["verdict"], after["note"], _now()],
+            )
+    if any(values.get("note") for values in features.values()):
+        row = connection.execute(
+            "SELECT count(*) FROM features WHERE sae_hash = ? AND note != ''", [sae_hash]
+        ).fetchone()
+        if row and row[0] > MOST_NOTES:
+            raise ValueError(
+                f"{MOST_NOTES:,} features of an SAE may have a note, and {row[0]:,} would: "
+                "remove some."
             )
 
 
