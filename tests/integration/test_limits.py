@@ -43,7 +43,8 @@ GIVEN: dict[str, dict[str, Any]] = {
     "prove": {**RUN, "seeds": 3},
     "explain": {"feature": 5},
     "ratings": {},
-    "notes": {"feature": 5},
+    "notes": {"feature": 5, "starred": "yes"},
+    "threshold": {"feature": 5},
     "check": {},
     "reproduce": {"asked": {"quantity": "delta_lm_loss", "text": TEXT}},
 }
@@ -80,7 +81,7 @@ def queue_of(app: RunningApp) -> WorkQueue:
 @contextmanager
 def held(app: RunningApp) -> Iterator[None]:
     """Inside the block no work ends: the model is not to be had, indexes are not read, nor what is
-    kept of explanations and ratings.
+    kept of explanations and ratings, and nothing is kept.
     """
     workbench, going_on = app.workbench, threading.Event()
     load, engine = workbench.load, workbench.load()
@@ -103,12 +104,19 @@ def held(app: RunningApp) -> Iterator[None]:
     kept = workbench.notes.file
     reading = kept.reading
 
-    def reads(topic: Topic) -> Any:
+    def reads(topic: Topic, *args: Any) -> Any:
         if topic.name in ("explanations", "ratings"):
             going_on.wait(60)
-        return reading(topic)
+        return reading(topic, *args)
 
-    workbench.sources.features, workbench.load, kept.reading = waits, loads, reads
+    writing = kept.transaction
+
+    def writes(topic: Topic) -> Any:
+        going_on.wait(60)
+        return writing(topic)
+
+    workbench.sources.features, workbench.load = waits, loads
+    kept.reading, kept.transaction = reads, writes
     # What was computed before would be answered at once.
     engine._analyses.clear()
     checks = dict(checker._checks)
@@ -122,7 +130,8 @@ def held(app: RunningApp) -> Iterator[None]:
         yield
     finally:
         workbench.sql_places.release(SQL_AT_ONCE)
-        workbench.sources.features, workbench.load, kept.reading = read, load, reading
+        workbench.sources.features, workbench.load = read, load
+        kept.reading, kept.transaction = reading, writing
         checker._checks.update(checks)
         going_on.set()
         let_go.set()
