@@ -169,7 +169,7 @@ def gradient_terms(
     weight = kernel_density(u, kernel) / bandwidth
     fires = z > at
     cost = 2 * at * (pull - z * fires * sample.square_norm)
-    saved = penalty * penalty_factor(fires.double().mean(0), frequency_scale)  # [n]
+    saved = penalty * penalty_factor(fires.to(z.dtype).mean(0), frequency_scale)  # [n]
     each = weight * (cost - saved)
     variance = each.square().mean(0) - each.mean(0).square()
     return GradientTerms(
