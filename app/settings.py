@@ -123,6 +123,9 @@ class Settings:
     value."""
     explain_model: str = ""
     """The model's name at that endpoint."""
+    max_explain_requests: int = 2000
+    """Most requests to that model while the app runs, whoever has features explained; an
+    explanation takes about 15."""
     max_waiting_explain: int = 10
     """Most requests that wait for an explanation."""
     cached_analyses: int = 64
@@ -189,6 +192,7 @@ class Settings:
             "max_sql_export_rows": 1,
             "max_sql_chars": 1,
             "max_waiting_sql": 1,
+            "max_explain_requests": 1,
             "max_waiting_explain": 1,
             "cached_analyses": 1,
             "check_tokens": 0,

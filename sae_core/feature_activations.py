@@ -1,5 +1,6 @@
 """What an SAE's features do on many texts, as arrays: `feature_activations`."""
 
+import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class FeatureActivations:
     activation: np.ndarray
     tokens: int
     """How many tokens were counted: neither special ones nor an attention sink."""
+    texts: int
+    """How many texts there were, those without an active feature included."""
     d_sae: int
 
     def __len__(self) -> int:
@@ -52,12 +55,13 @@ class FeatureActivations:
         return [(int(i), float(sums[i] / counted), float(fires[i] / counted)) for i in order]
 
     def dense(self) -> torch.Tensor:
-        """The largest activation of each feature in each text, float32 `[texts, d_sae]`."""
-        texts = int(self.text.max(initial=-1)) + 1
-        made = torch.zeros(texts * self.d_sae)
+        """The largest activation of each feature in each text, float32 `[texts, d_sae]`; 0 where it
+        does not fire.
+        """
+        made = torch.zeros(self.texts * self.d_sae)
         flat = torch.from_numpy(self.text * self.d_sae + self.feature)
         made.scatter_reduce_(0, flat, torch.from_numpy(self.activation), "amax")
-        return made.view(texts, self.d_sae)
+        return made.view(self.texts, self.d_sae)
 
 
 @torch.no_grad()
@@ -74,7 +78,8 @@ def feature_activations(
     The model runs up to the SAE's site. ValueError for an unknown SAE or a context size below 2.
     """
     sae, site = lm.sae(sae_name), lm.site(sae_name)
-    documents = (Document(i, text, "", "", "") for i, text in enumerate(texts))
+    numbers = itertools.count()
+    documents = (Document(next(numbers), text, "", "", "") for text in texts)
     rows = token_rows(documents, lm.tokenizer, context_size)
     columns: list[tuple[np.ndarray, ...]] = []
     counted = 0
@@ -102,6 +107,7 @@ def feature_activations(
         feature=feature,
         activation=activation,
         tokens=counted,
+        texts=next(numbers),
         d_sae=sae.cfg.d_sae,
     )
 

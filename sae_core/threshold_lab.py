@@ -13,7 +13,9 @@ where z is the feature's pre-activation and d its decoder row. The first term is
 threshold costs in reconstruction, the second what it saves in sparsity: where they are equal,
 training comes to rest. Here the threshold is varied, all else kept. With r the residual that is
 left without the feature, x - recon is r - z H(z - threshold) d, so that two numbers of each token,
-z and d . r, give both terms at any threshold.
+z and d . r, give both terms at any threshold. A penalty on frequent features, lambda times the sum
+of w^2 / w_0 with w the share of tokens on which each fires, makes lambda 1 + 2 w / w_0 times as
+large here. Other penalties of a run are not in the terms; `TrainingUnits` names them.
 
 Saved tensors take raw activations (`training.trained_form`): thresholds, pre-activations and d . r
 are C times those of training, bandwidth and lambda are not in the tensors at all. `TrainingUnits`
@@ -38,6 +40,11 @@ from sae_core.placement import in_float64
 
 PUBLISHED_BANDWIDTH = 0.001
 """The paper's, for inputs of mean squared norm 1."""
+OTHER_PENALTIES = {"tanh_scale": "tanh", "pre_act": "pre-activation"}
+"""Penalties that the terms leave out, by the setting of a run that turns one on: tanh takes the
+place of L0, the one on pre-activations below the threshold is added."""
+FEWEST_IN_WINDOW = 8
+"""Tokens that the kernel sees, below which nothing is said about what training would do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,10 @@ class TrainingUnits:
     penalty: float | None
     """Lambda; None where the run aimed at an L0, or does not say."""
     l0_target: float | None
+    frequency_scale: float | None
+    """w_0 of the run's penalty on frequent features; None where it had none, or does not say."""
+    other_penalties: tuple[str, ...]
+    """Of `OTHER_PENALTIES`, what the run's loss had and the terms leave out."""
     stated: tuple[str, ...]
     """Which of scale, bandwidth and lambda the SAE states; the others are defaults."""
 
@@ -64,7 +75,8 @@ def training_units(cfg: SAEConfig, mean_square: float) -> TrainingUnits:
     """
     training: dict[str, Any] = cfg.metadata.get("training") or {}
     settings: dict[str, Any] = training.get("settings") or {}
-    kernel = (settings.get("loss") or {}).get("kernel") or settings.get("kernel")
+    loss: dict[str, Any] = settings.get("loss") or {}
+    kernel = loss.get("kernel") or settings.get("kernel")
     scale, bandwidth = _positive(training.get("scale")), _positive(settings.get("bandwidth"))
     penalty = _positive(training.get("lambda"))
     values = {"scale": scale, "bandwidth": bandwidth, "lambda": penalty}
@@ -74,6 +86,10 @@ def training_units(cfg: SAEConfig, mean_square: float) -> TrainingUnits:
         kernel=kernel if kernel in KERNELS else "rectangle",
         penalty=penalty,
         l0_target=_positive(training.get("l0_target")),
+        frequency_scale=_positive(loss.get("frequency_scale")),
+        other_penalties=tuple(
+            name for setting, name in OTHER_PENALTIES.items() if _positive(loss.get(setting))
+        ),
         stated=tuple(name for name, value in values.items() if value is not None),
     )
 
@@ -112,7 +128,8 @@ class GradientTerms:
     reconstruction: Float[Tensor, " n"]
     """What raising the threshold costs in squared error; negative where it gains."""
     sparsity: Float[Tensor, " n"]
-    """What raising it saves, lambda times the density of tokens at the threshold."""
+    """What raising it saves, lambda times the density of tokens at the threshold, and times
+    1 + 2 w / w_0 where frequent features are penalised."""
     standard_error: Float[Tensor, " n"]
     """Of `gradient`, from the scatter of the tokens."""
     in_window: Int[Tensor, " n"]
@@ -131,52 +148,68 @@ def gradient_terms(
     penalty: float,
     bandwidth: float,
     kernel: Kernel = "rectangle",
+    frequency_scale: float | None = None,
 ) -> GradientTerms:
     """Both terms at each of `thresholds [n]`, all of it in the units of training.
 
-    Raises ValueError for a bandwidth of 0 or less, a negative lambda or a sample without tokens.
+    `frequency_scale` is w_0 of a penalty on frequent features, if there is one. Raises ValueError
+    for a bandwidth or a w_0 of 0 or less, a negative lambda or a sample without tokens.
     """
     if not bandwidth > 0:
         raise ValueError(f"bandwidth is {bandwidth} but must be above 0.")
     if not penalty >= 0:
         raise ValueError(f"lambda is {penalty} but must be 0 or more.")
+    if frequency_scale is not None and not frequency_scale > 0:
+        raise ValueError(f"frequency_scale is {frequency_scale} but must be above 0.")
     z, pull = in_float64(sample.pre_acts)[:, None], in_float64(sample.pull)[:, None]
     if not len(z):
         raise ValueError("the sample holds no token: give more text.")
     at = torch.from_numpy(np.asarray(thresholds, dtype=np.float64)).to(z.device)  # [n]
     u = (z - at) / bandwidth  # [tokens, n]
     weight = kernel_density(u, kernel) / bandwidth
-    cost = 2 * at * (pull - z * (z > at) * sample.square_norm)
-    each = weight * (cost - penalty)
+    fires = z > at
+    cost = 2 * at * (pull - z * fires * sample.square_norm)
+    saved = penalty * penalty_factor(fires.to(z.dtype).mean(0), frequency_scale)  # [n]
+    each = weight * (cost - saved)
     variance = each.square().mean(0) - each.mean(0).square()
     return GradientTerms(
         thresholds=at,
         reconstruction=(weight * cost).mean(0),
-        sparsity=penalty * weight.mean(0),
+        sparsity=saved * weight.mean(0),
         standard_error=(variance.clamp(min=0) / len(z)).sqrt(),
         in_window=(u.abs() < half_width(kernel)).sum(0),
     )
 
 
+def penalty_factor(
+    frequency: Float[Tensor, " n"], frequency_scale: float | None
+) -> Float[Tensor, " n"]:
+    """By how much more than lambda firing on one more token costs a feature of this frequency."""
+    if frequency_scale is None:
+        return torch.ones_like(frequency)
+    return 1 + 2 * frequency / frequency_scale
+
+
 def resting_points(terms: GradientTerms) -> list[float]:
     """Thresholds at which the curves cross so that training comes to rest: below them it raises
     the threshold, above them it lowers it. Linear between neighbouring thresholds (ascending);
-    none where either has no token in its window.
+    none where the kernel sees fewer than FEWEST_IN_WINDOW tokens at either.
     """
     gradient, at = terms.gradient.tolist(), terms.thresholds.tolist()
+    enough = (terms.in_window >= FEWEST_IN_WINDOW).tolist()
     points = []
     for k in range(len(at) - 1):
         low, high = gradient[k], gradient[k + 1]
-        if low < 0 < high or (low < 0 == high and terms.in_window[k + 1] > 0):
+        if low < 0 <= high and enough[k] and enough[k + 1]:
             points.append(at[k] + (at[k + 1] - at[k]) * low / (low - high))
     return points
 
 
-def tendency(gradient: float, standard_error: float, in_window: int, fewest: int = 8) -> str:
+def tendency(gradient: float, standard_error: float, in_window: int) -> str:
     """Where training would move a threshold: `raise`, `lower`, `rest` where the gradient is within
-    two standard errors of 0, or `unclear` where the kernel sees fewer than `fewest` tokens.
+    two standard errors of 0, or `unclear` where the kernel sees fewer than FEWEST_IN_WINDOW tokens.
     """
-    if in_window < fewest:
+    if in_window < FEWEST_IN_WINDOW:
         return "unclear"
     if abs(gradient) <= 2 * standard_error:
         return "rest"

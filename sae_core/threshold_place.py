@@ -2,7 +2,8 @@
 
 The counts are smoothed with a Gaussian of 1, 2 or 4 bins: the narrowest with which the height at
 the threshold is at least five times its own standard error, as counting noise makes it. Then, with
-"clearly" for three standard errors of a difference,
+"clearly" for three standard errors of a difference (of independent heights: those a few bins apart
+share tokens and differ with less error; and without a correction for how many are compared),
 
     valley   there are clearly higher places on both sides
     bulk     no such valley, and the height is at least half of the largest

@@ -20,7 +20,12 @@ from sae_core.progress_bar import silent
 from sae_core.sae import SAE, JumpReLUSAE
 from sae_core.sites import activations
 from sae_core.splice import SplicedLM
-from sae_core.threshold_lab import FeatureSample, TrainingUnits, training_units
+from sae_core.threshold_lab import (
+    FeatureSample,
+    TrainingUnits,
+    penalty_factor,
+    training_units,
+)
 
 _ROWS = 4
 """Rows in one forward: the lock on the model is held for no longer."""
@@ -38,9 +43,10 @@ class TextSample:
     feature: FeatureSample
     units: TrainingUnits
     resting_penalty: float | None
-    """The lambda with which all features together are at rest, in training's units: the cost in
-    reconstruction over the density of tokens, each summed over features; None where no token is in
-    any feature's window."""
+    """The lambda with which all features together are at rest with the bandwidth that was given, in
+    training's units: the cost in reconstruction over the density of tokens, each summed over
+    features, the density times 1 + 2 w / w_0 where frequent features were penalised; None where no
+    token is in any feature's window."""
 
 
 def jumprelu_only(sae: SAE) -> JumpReLUSAE:
@@ -54,13 +60,21 @@ def jumprelu_only(sae: SAE) -> JumpReLUSAE:
 
 @torch.no_grad()
 def feature_sample(
-    lm: SplicedLM, sae_name: str, feature: int, rows: Sequence[TokenRow]
+    lm: SplicedLM,
+    sae_name: str,
+    feature: int,
+    rows: Sequence[TokenRow],
+    *,
+    bandwidth: float | None = None,
 ) -> TextSample:
     """One feature on rows of tokens, the model running only up to the SAE's site and target.
 
-    Raises ValueError for an SAE that is not JumpReLU, a feature that it does not have, and rows
-    without a token that counts.
+    `bandwidth`, in training's units, is the one that `resting_penalty` is for; None is the units'.
+    Raises ValueError for an SAE that is not JumpReLU, a feature that it does not have, a bandwidth
+    of 0 or less, and rows without a token that counts.
     """
+    if bandwidth is not None and not bandwidth > 0:
+        raise ValueError(f"bandwidth is {bandwidth} but must be above 0.")
     sae = jumprelu_only(lm.sae(sae_name))
     lm.check_features(sae_name, [feature])
     read, target = _site_activations(lm, sae_name, rows)
@@ -69,8 +83,10 @@ def feature_sample(
     direction, bias = sae.W_dec[feature], float(sae.threshold[feature])
     mean_square = float(in_float64(read.square().sum(1)).mean())
     units = training_units(sae.cfg, mean_square)
+    width = units.scale * (units.bandwidth if bandwidth is None else bandwidth)
     pre_acts, pulls = [], []
-    cost = density = 0.0
+    cost = 0.0
+    density, fires = (in_float64(torch.zeros_like(sae.threshold)) for _ in range(2))
     size = max(1, _CHUNK // sae.cfg.d_sae)
     for start in range(0, len(read), size):
         x, y = read[start : start + size], target[start : start + size]
@@ -79,10 +95,13 @@ def feature_sample(
         error = y - sae.output(acts, x)
         pre_acts.append(z[:, feature])
         pulls.append(error @ direction + acts[:, feature] * direction.square().sum())
-        weight = kernel_density((z - sae.threshold) / (units.scale * units.bandwidth), units.kernel)
+        weight = kernel_density((z - sae.threshold) / width, units.kernel)
         each = 2 * sae.threshold * (error @ sae.W_dec.T) / units.scale**2
         cost += float(in_float64((weight * each).sum(1)).sum())
-        density += float(in_float64(weight.sum(1)).sum())
+        density += in_float64(weight.sum(0))
+        fires += in_float64((acts > 0).sum(0))
+    factor = penalty_factor(fires / len(read), units.frequency_scale)
+    saving = float((density * factor).sum())
     return TextSample(
         feature=FeatureSample(
             pre_acts=torch.cat(pre_acts),
@@ -91,7 +110,7 @@ def feature_sample(
             threshold=bias,
         ),
         units=units,
-        resting_penalty=max(cost / density, 0.0) if density > 0 else None,
+        resting_penalty=max(cost / saving, 0.0) if saving > 0 else None,
     )
 
 

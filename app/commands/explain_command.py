@@ -77,6 +77,8 @@ class Explain:
 
     def execute(self) -> str:
         """The explanations with their scores as JSON or as a table."""
+        from tqdm import tqdm
+
         from app.engine.workbench import Workbench
         from app.service.explain import chosen_excerpts, records_of, total_cost
         from app.settings import Settings
@@ -93,7 +95,10 @@ class Explain:
         done = kept.done(self.explainer, self.seed)
         choices: list[ExcerptChoice] = []
         refused: list[str] = []
-        for feature in (each for each in features if each not in done):
+        left = [each for each in features if each not in done]
+        # The model reads texts for each, before anything can be said of the cost.
+        options: dict[str, Any] = {"unit": " features", "file": sys.stderr, "disable": not left}
+        for feature in tqdm(left, "choosing contexts", **options):
             try:
                 choices.append(chosen_excerpts(workbench, name, feature, self.seed))
             except ValueError as error:
@@ -123,7 +128,7 @@ class Explain:
         kept: "ExplanationRecords",
     ) -> None:
         """Say what it costs; ValueError unless it may start."""
-        answered = kept.answered([choice.feature for choice in choices], self.explainer)
+        answered = kept.answered([choice.feature for choice in choices], self.explainer, self.seed)
         lines = [
             f"{len(choices):,} features of {name} are explained by {self.explainer} at "
             f"{self.endpoint}, where their contexts are sent.",

@@ -50,6 +50,8 @@ class NotesCommand:
         if self.theirs and not self.import_:
             raise ValueError("--theirs goes with --import.")
         bundle, notes = open_bundle(self.bundle), Notes.named(self.notes)
+        if not notes.kept:
+            raise ValueError("notes are off: there are none to print, export or import.")
         if self.sae and self.sae not in bundle.sae_names:
             raise ValueError(
                 f"there is no SAE {self.sae!r}: use one of {', '.join(bundle.sae_names)}."
@@ -68,6 +70,7 @@ class NotesCommand:
         path = Path(self.import_)
         if path.suffix.lower() == ".json":
             saes = read_notes(path)
+            self._check_numbers(bundle, saes)
         else:
             rows = read_labels(path, bundle.sae_config(name).d_sae)
             saes = {bundle.content_hash(name): as_features(rows)}
@@ -86,6 +89,21 @@ class NotesCommand:
             for each in conflicts
         ]
         return f"{said}\n{len(conflicts):,} said otherwise ({who}):\n{table([heads, *cells])}"
+
+    def _check_numbers(self, bundle: "Bundle", saes: dict[str, dict[int, dict[str, Any]]]) -> None:
+        """ValueError if a file names features that an SAE of the bundle has not got; those whose
+        weights would have to be fetched for that are not looked at.
+        """
+        for name in bundle.sae_names:
+            if not Path(bundle.sae_source(name)).exists():
+                continue
+            features = saes.get(bundle.content_hash(name), {})
+            d_sae = bundle.sae_config(name).d_sae
+            if features and max(features) >= d_sae:
+                raise ValueError(
+                    f"{self.import_} names feature {max(features)} of {name}, which has 0 to "
+                    f"{d_sae - 1}."
+                )
 
     def _written(self, notes: "Notes", sae_hash: str) -> str:
         from sae_core.files import atomic_write
@@ -128,11 +146,13 @@ def _shown(features: dict[str, dict[str, Any]]) -> str:
 
 
 def _csv(features: dict[str, dict[str, Any]]) -> str:
+    from sae_core.notes.label_files import as_cell
+
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["feature", "label", "note", "verdict", "starred"])
     for number, row in features.items():
-        texts = [row.get(key, "") for key in ("label", "note", "verdict")]
+        texts = [as_cell(row.get(key, "")) for key in ("label", "note", "verdict")]
         writer.writerow([number, *texts, "yes" if row.get("starred") else ""])
     return text.getvalue()
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, Final
@@ -16,16 +16,24 @@ from sae_core.ratings import (
     PlannedItem,
     RatingContext,
     RatingRecords,
+    has_intruder_tests,
     intruder_contexts,
     intruder_rates,
     meaning_contexts,
     meaning_rates,
     rating_plan,
 )
-from sae_core.ratings.rating_items import INTRUDERS
+from sae_core.ratings.rating_items import INTRUDERS, OWN
 
 CACHED_PLANS: Final = 16
 """Plans kept in memory: that of an intruder test reads the contexts of all of its features."""
+PLANS_AT_ONCE: Final = 4
+"""Plans that are drawn at once; whoever wants a further one is told to come again."""
+BUSY: Final = "Other tests are being drawn: try again soon."
+NO_INTRUDERS: Final = (
+    "No index here has contexts and neighbours enough for intruder tests: each needs "
+    f"{OWN} of the strongest contexts and {INTRUDERS} neighbours."
+)
 
 
 class _Plans:
@@ -33,13 +41,30 @@ class _Plans:
 
     def __init__(self) -> None:
         self._plans: OrderedDict[Any, list[PlannedItem]] = OrderedDict()
+        self._drawing: dict[Any, Lock] = {}
         self._lock = Lock()
 
-    def get(self, key: Any) -> list[PlannedItem] | None:
+    def get(self, key: Any, draw: Callable[[], list[PlannedItem]]) -> list[PlannedItem]:
+        """The plan of a key, drawn by one for all who want it; RequestError if too many others are
+        being drawn.
+        """
         with self._lock:
-            return self._plans.get(key)
+            if key in self._plans:
+                return self._plans[key]
+            if key not in self._drawing and len(self._drawing) >= PLANS_AT_ONCE:
+                raise RequestError(BUSY)
+            turn = self._drawing.setdefault(key, Lock())
+        with turn:
+            try:
+                plan = self._plans.get(key)
+                if plan is None:
+                    self._keep(key, plan := draw())
+                return plan
+            finally:
+                with self._lock:
+                    self._drawing.pop(key, None)
 
-    def keep(self, key: Any, plan: list[PlannedItem]) -> None:
+    def _keep(self, key: Any, plan: list[PlannedItem]) -> None:
         with self._lock:
             self._plans[key] = plan
             while len(self._plans) > CACHED_PLANS:
@@ -129,19 +154,24 @@ def plan_of(workbench: Workbench, request: RatingsRequest) -> list[PlannedItem]:
     revisions = tuple((name, workbench.sources.revision(name)) for name in names)
     key = (revisions, request.kind, request.per_sae, request.seed)
     plans = _PLANS.setdefault(workbench, _Plans())
-    plan = plans.get(key)
-    if plan is None:
-        indexes = {name: workbench.index(name) for name in names}
+    return plans.get(key, lambda: _drawn(workbench, names, request))
 
-        def fits(name: str, feature: int) -> bool:
-            if request.kind == "meaning":
-                return True
-            return intruder_contexts(indexes[name], feature, request.seed) is not None
 
-        frequencies = {name: index.frequencies() for name, index in indexes.items()}
-        plan = rating_plan(frequencies, request.per_sae, request.seed, fits)
-        plans.keep(key, plan)
-    return plan
+def _drawn(workbench: Workbench, names: list[str], request: RatingsRequest) -> list[PlannedItem]:
+    """The plan of a request; RequestError about `kind` if no index has intruder tests."""
+    indexes = {name: workbench.index(name) for name in names}
+    if is_intruders := request.kind == "intruders":
+        indexes = {name: each for name, each in indexes.items() if has_intruder_tests(each)}
+        if not indexes:
+            raise RequestError(NO_INTRUDERS, "kind")
+
+    def fits(name: str, feature: int) -> bool:
+        if not is_intruders:
+            return True
+        return intruder_contexts(indexes[name], feature, request.seed) is not None
+
+    frequencies = {name: index.frequencies() for name, index in indexes.items()}
+    return rating_plan(frequencies, request.per_sae, request.seed, fits)
 
 
 def progress_of(workbench: Workbench, request: RatingsRequest) -> Progress:
@@ -149,7 +179,11 @@ def progress_of(workbench: Workbench, request: RatingsRequest) -> Progress:
     plan, kept = plan_of(workbench, request), records_of(workbench)
     rows = kept.meanings() if request.kind == "meaning" else kept.intruders()
     rater = " ".join(request.rater.split())
-    mine = {(row.sae_hash, row.feature) for row in rows if row.rater == rater}
+    mine = {
+        (row.sae_hash, row.feature)
+        for row in rows
+        if row.rater == rater and row.seed == request.seed
+    }
     hashes = _hashes(workbench)
     places = (at for at, item in enumerate(plan) if (hashes[item.sae], item.feature) in mine)
     return Progress(plan=plan, rated=frozenset(places))

@@ -70,7 +70,7 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
             raise RequestError(f"This index has no output scores: {command} adds them.", of_scores)
         bound = math.inf if effect is None else effect
         query, sort = request.query, request.sort
-        notes = _notes(workbench, name) if query.strip() else None
+        notes = notes_of(workbench, name).texts if query.strip() else None
         matches = source.search(
             query, sort, down, low, high, most, skip, score, bound, notes, among
         )
@@ -105,14 +105,6 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
         "scored": _scored(source),
         **matches,
     }
-
-
-def _notes(workbench: Workbench, sae: str) -> dict[int, tuple[str, str]]:
-    """Label and note of each feature that has one."""
-    kept = workbench.notes.of(workbench.bundle.content_hash(sae))
-    labels = {feature: label.text for feature, label in kept.labels.items()}
-    notes = {feature: note.note for feature, note in kept.features.items() if note.note}
-    return {i: (labels.get(i, ""), notes.get(i, "")) for i in {*labels, *notes}}
 
 
 def _starred(workbench: Workbench, sae: str) -> set[int]:

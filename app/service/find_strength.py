@@ -20,6 +20,11 @@ from sae_core.number_text import number
 if TYPE_CHECKING:
     from sae_core.ladder import Band, Ladder, Rung
 
+NUMBERS_EVERY: Final = 0.5
+"""Seconds at least from one measurement of texts that still grow to the next."""
+NUMBERS_SHARE: Final = 0.2
+"""Part of a ladder's time that such measurements take at most, by what the last one took."""
+
 DEFINITIONS: Final = {
     "fires": "Share of the new tokens on which the feature fires when the model reads the text "
     "without any edit: whether the text came to be about it.",
@@ -66,9 +71,10 @@ class PlannedLadder:
 def ladder(workbench: Workbench, request: LadderRequest) -> Iterator[dict[str, Any]]:
     """Continue a prompt at several strengths of one edit, and say which of them are usable.
 
-    All texts grow side by side, from the same seeds, beside some without edits; the numbers come
-    with the last answer. Docs/steering.md says what they mean. Mistakes raise before the first
-    answer; closing the iterator ends the work within a token.
+    All texts grow side by side, from the same seeds, beside some without edits. Now and then the
+    rows get the numbers of what there is so far; with the last answer come those of the whole texts
+    and which strengths are usable. Docs/steering.md says what they mean. Mistakes raise before the
+    first answer; closing the iterator ends the work within a token.
     """
     sent = 0.0
     with closing(stream(workbench, planned_ladder(workbench, request))) as growing:
@@ -178,10 +184,11 @@ def stream(workbench: Workbench, planned: PlannedLadder) -> Generator[dict[str, 
         deadline = time.monotonic() + workbench.settings.max_seconds
         note = None
         rows = _Rows(climbed, planned, ids, lm.vocabulary)
+        sampled = _Sampled(climbed)
         yield {**frame, "rows": rows.so_far()}
         with closing(climbed.grow()) as steps:
             for _ in steps:
-                yield {**frame, "rows": rows.so_far()}
+                yield {**frame, "rows": sampled.beside(rows.so_far())}
                 if time.monotonic() > deadline:
                     note = (
                         f"Stopped after {workbench.settings.max_seconds:g} seconds, the limit of "
@@ -233,6 +240,37 @@ class _Rows:
         ]
 
 
+class _Sampled:
+    """The numbers of texts that still grow, measured anew when that has become worth its time."""
+
+    def __init__(self, climbed: "Ladder") -> None:
+        self._climbed = climbed
+        self._numbers: list[dict[str, Any]] = []
+        self._next = time.monotonic() + NUMBERS_EVERY
+
+    def beside(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The rows with the latest numbers, whose `tokens` say how far the texts had come."""
+        begun = time.monotonic()
+        if begun >= self._next:
+            self._numbers = [_numbers(rung) for rung in self._climbed.rungs()]
+            ended = time.monotonic()
+            pause = (ended - begun) * (1 - NUMBERS_SHARE) / NUMBERS_SHARE
+            self._next = ended + max(NUMBERS_EVERY, pause)
+        if not self._numbers:
+            return rows
+        return [row | numbers for row, numbers in zip(rows, self._numbers, strict=True)]
+
+
+def _numbers(rung: "Rung") -> dict[str, Any]:
+    return {
+        "tokens": rung.tokens,
+        "fires": finite(rung.fires),
+        "nll": finite(rung.nll),
+        "distinct": finite(rung.distinct),
+        "size": finite(rung.size),
+    }
+
+
 def _measured(
     rows: list[dict[str, Any]],
     rungs: Sequence["Rung"],
@@ -243,14 +281,8 @@ def _measured(
     from sae_core.ladder import band, usable
 
     for row, rung in zip(rows, rungs, strict=True):
-        row |= {
-            "tokens": rung.tokens,
-            "fires": finite(rung.fires),
-            "nll": finite(rung.nll),
-            "distinct": finite(rung.distinct),
-            "size": finite(rung.size),
-            "usable": rung is not rungs[0] and usable(rung, rungs[0], margin=planned.margin),
-        }
+        row |= _numbers(rung)
+        row["usable"] = rung is not rungs[0] and usable(rung, rungs[0], margin=planned.margin)
     result = band(rungs, margin=planned.margin)
     usable_ones = None
     if result is not None:

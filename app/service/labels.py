@@ -5,21 +5,34 @@ the feature or None; what shows one (`app.web.templating`, js/dom.js) takes the 
 are left as they are, since an answer's settings are sent back to repeat a run.
 """
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from app.engine.workbench import Workbench
 from sae_core.notes import Label, SAENotes
 from sae_core.notes.feature_notes import NOTHING
 
+_RETRY_SECONDS: Final = 5.0
+"""How long weights that could not be read are left alone."""
+_FAILED: Final[WeakKeyDictionary[Workbench, dict[str, float]]] = WeakKeyDictionary()
+"""Until when, by SAE, of each workbench."""
+
 
 def notes_of(workbench: Workbench, sae: str) -> SAENotes:
     """What is kept about the features of an SAE of the bundle; nothing if its weights cannot be
-    read, which is said where they are needed.
+    read, which is said where they are needed, and not tried again for some seconds.
     """
+    if workbench.notes.empty:
+        return NOTHING  # its weights need not be had for that
+    failed = _FAILED.setdefault(workbench, {})
+    if time.monotonic() < failed.get(sae, 0.0):
+        return NOTHING
     try:
         return workbench.notes.of(workbench.bundle.content_hash(sae))
     except (ValueError, OSError):
+        failed[sae] = time.monotonic() + _RETRY_SECONDS
         return NOTHING
 
 
@@ -29,16 +42,29 @@ def with_labels(workbench: Workbench, answer: dict[str, Any]) -> dict[str, Any]:
     They are those of the SAE that it names, or the edit that it is about; parts that name another
     have that one's.
     """
-    names = workbench.bundle.sae_names
-    labels = {name: notes_of(workbench, name).labels for name in names}
-    if not any(labels.values()):
+    if workbench.notes.empty:
         return answer
+    names = workbench.bundle.sae_names
+    labels = _Labels(workbench)
     target = answer.get("target")
     sae = target.get("sae") if isinstance(target, dict) else None
-    return _labelled(answer, sae if sae in labels else names[0], labels)
+    labelled = _labelled(answer, sae if sae in names else names[0], labels)
+    return labelled if any(labels.values()) else answer
 
 
-def _labelled(part: Any, sae: str, labels: Mapping[str, Mapping[int, Label]]) -> Any:
+class _Labels(dict[str, Mapping[int, Label]]):
+    """Labels by SAE, of those alone that are asked for: the others' weights need not be had."""
+
+    def __init__(self, workbench: Workbench) -> None:
+        super().__init__()
+        self.workbench, self.names = workbench, frozenset(workbench.bundle.sae_names)
+
+    def __missing__(self, sae: str) -> Mapping[int, Label]:
+        self[sae] = notes_of(self.workbench, sae).labels
+        return self[sae]
+
+
+def _labelled(part: Any, sae: str, labels: _Labels) -> Any:
     if isinstance(part, list | tuple):
         # Numbers and texts are most of an answer, and name nothing.
         if not part or not isinstance(part[0], dict | list):
@@ -47,7 +73,7 @@ def _labelled(part: Any, sae: str, labels: Mapping[str, Mapping[int, Label]]) ->
     if not isinstance(part, dict):
         return part
     own = part.get("sae")
-    sae = own if isinstance(own, str) and own in labels else sae
+    sae = own if isinstance(own, str) and own in labels.names else sae
     changed = {key: _labelled(value, sae, labels) for key, value in part.items()}
     if "signature" in part and "mode" not in part and isinstance(part.get("feature"), int):
         label = labels[sae].get(part["feature"])

@@ -4,6 +4,7 @@ from typing import Any
 
 from app.engine.workbench import Workbench
 from app.requests import NotesRequest
+from app.sentences import without_paths
 from app.service.labels import notes_of
 from sae_core.notes.feature_notes import FeatureNote
 
@@ -48,5 +49,5 @@ def kept(workbench: Workbench, sae: str, feature: int) -> dict[str, Any]:
         "verdict": note.verdict,
         "note": note.note,
         "can_keep": workbench.notes.kept,
-        "problem": workbench.notes.problem,
+        "problem": without_paths(workbench.notes.problem),
     }

@@ -17,7 +17,8 @@ THRESHOLD_DEFINITIONS: Final = {
     "reconstruction": "What raising the threshold costs: the mean over tokens of K(u) / bandwidth "
     "times 2 threshold d . (x - recon), per token and unit of the threshold, in training's units.",
     "sparsity": "What raising the threshold saves: lambda times the mean over tokens of K(u) / "
-    "bandwidth, in the same units. Where both are equal, training comes to rest.",
+    "bandwidth, in the same units; where the run penalised frequent features, times 1 + 2 w / w_0. "
+    "Where both are equal, training comes to rest.",
     "lambda": "The price of one more active feature per token, in squared error of inputs of mean "
     "squared norm 1.",
     "bandwidth": "Width of the kernel K around the threshold, for inputs of mean squared norm 1.",
@@ -57,7 +58,7 @@ def threshold(workbench: Workbench, request: ThresholdRequest) -> dict[str, Any]
         engine.spliced([name]) as lm,
     ):
         rows = check_rows(lm, lm.sae(name).cfg, text, request.tokens)
-        sample = feature_sample(lm, name, feature, rows)
+        sample = feature_sample(lm, name, feature, rows, bandwidth=request.bandwidth)
         own = sample.feature.threshold
         moved = own if request.threshold is None else request.threshold
         measured = measure_thresholds(lm, name, feature, moved, rows) if request.measured else {}
@@ -102,6 +103,7 @@ def _gradient(sample: "TextSample", request: ThresholdRequest, moved: float) -> 
         penalty=penalty,
         bandwidth=bandwidth,
         kernel=units.kernel,
+        frequency_scale=units.frequency_scale,
     )
     rests = [each * scale for each in resting_points(terms)]
     here = grid.index(moved)
@@ -117,7 +119,7 @@ def _gradient(sample: "TextSample", request: ThresholdRequest, moved: float) -> 
         **_curves(terms),
         "at": {**at, "tendency": moves},
         "rests": rests,
-        "sentence": _sentence(moves, at, own == moved),
+        "sentence": _sentence(moves, at, own == moved, _by(units)),
         "units": _units(units, bandwidth, penalty, penalty_from, request),
     }
 
@@ -155,6 +157,8 @@ def _units(
         "scale": units.scale,
         "scale_from": "run" if "scale" in units.stated else "text",
         "l0_target": units.l0_target,
+        "frequency_scale": units.frequency_scale,
+        "other_penalties": list(units.other_penalties),
         "sentence": _units_sentence(units, bandwidth, penalty, penalty_from, bandwidth_from),
     }
 
@@ -185,11 +189,30 @@ def _units_sentence(
         else f"Activations are divided by {number(units.scale)}, the root of their mean squared "
         "norm on this text, as training did in the paper."
     )
-    return " ".join((lambdas[penalty_from], widths[width_from], scaled))
+    return " ".join((lambdas[penalty_from], widths[width_from], scaled, *_penalties_say(units)))
 
 
-def _sentence(moves: str, at: dict[str, Any], own: bool) -> str:
-    """What training would do to the threshold that is asked about, in words."""
+def _penalties_say(units: "TrainingUnits") -> list[str]:
+    """What the run's loss had beyond a penalty on L0, a sentence each."""
+    said = {
+        "tanh": "The run had a tanh penalty in place of L0: what is saved here is not the run's.",
+        "pre-activation": "The run had a penalty on pre-activations below their threshold, "
+        "which raising it makes dearer: that is not in the cost here.",
+    }
+    others = [said[name] for name in units.other_penalties]
+    if not units.frequency_scale:
+        return others
+    scale = number(units.frequency_scale)
+    return [f"Its penalty on frequent features, of scale {scale}, is in what is saved.", *others]
+
+
+def _by(units: "TrainingUnits") -> str:
+    """What is said to move the threshold: not the run's training, where its loss had more."""
+    return "training by these two terms alone" if units.other_penalties else "training"
+
+
+def _sentence(moves: str, at: dict[str, Any], own: bool, by: str) -> str:
+    """What `by`, training, would do to the threshold that is asked about, in words."""
     here = "its threshold" if own else "this threshold"
     cost, saved = number(at["reconstruction"]), number(at["sparsity"])
     n = at["in_window"]
@@ -198,8 +221,8 @@ def _sentence(moves: str, at: dict[str, Any], own: bool) -> str:
         return f"Only {seen} at {here}: too few to say where training would move it."
     both = f"At {here} raising it costs {cost} in reconstruction and saves {saved} in sparsity"
     ends = {
-        "rest": "equal within two standard errors, so training is at rest here",
-        "raise": "so training would raise it",
-        "lower": "so training would lower it",
+        "rest": f"equal within two standard errors, so {by} is at rest here",
+        "raise": f"so {by} would raise it",
+        "lower": f"so {by} would lower it",
     }
     return f"{both} ({seen}): {ends[moves]}."

@@ -98,8 +98,8 @@ def _end(workbench: Workbench, request: RatingsRequest) -> dict[str, Any]:
     sentence = ""
     if request.kind == "intruders":
         rows = service.records_of(workbench).intruders()
-        rater = " ".join(request.rater.split())
-        score = intruder_score([row.named for row in rows if row.rater == rater])
+        mine = (" ".join(request.rater.split()), request.seed)
+        score = intruder_score([row.named for row in rows if (row.rater, row.seed) == mine])
         tests = "test" if score["ratings"] == 1 else "tests"
         sentence = (
             f"You have named {score['named']} of {score['of']} intruders in "

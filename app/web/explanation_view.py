@@ -7,6 +7,7 @@ from app.engine.workbench import Workbench
 from app.service.explain import host_of, records_of
 from app.web.numbers import fixed
 from sae_core.definitions import EXPLANATION_DEFINITIONS
+from sae_core.explain import PROMPT_VERSION
 
 SHOWN = 3
 """Explanations of one feature that show, the newest first."""
@@ -22,14 +23,21 @@ def explanation_part(workbench: Workbench, data: Mapping[str, Any]) -> dict[str,
     if settings.explain_endpoint and workbench.notes.kept and has_contexts:
         offer = {"model": settings.explain_model, "host": host_of(settings.explain_endpoint)}
     try:
-        rows = records_of(workbench, data["sae"]).of(data["feature"])[:SHOWN]
+        rows = records_of(workbench, data["sae"]).of(data["feature"])
     except ValueError:
         rows = []  # notes that cannot be read are told where notes are shown
+    if any(_is_offered(row, settings.explain_model) for row in rows):
+        offer = None  # it would say the same
     return {
-        "rows": [_row(row) for row in rows],
+        "rows": [_row(row) for row in rows[:SHOWN]],
         "offer": offer,
         "definitions": EXPLANATION_DEFINITIONS,
     }
+
+
+def _is_offered(row: Mapping[str, Any], model: str) -> bool:
+    """Whether it is the one that this model would be asked for."""
+    return (row["model"], row["prompt_version"], row["seed"]) == (model, PROMPT_VERSION, 0)
 
 
 def _row(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -101,7 +101,8 @@ def choose_excerpts(index: "Index", feature: int, fires: Fires, seed: int = 0) -
     count = min(EXPLAINING, len(firing) // 2)
     explaining, positives = firing[:count], firing[count:]
     silent = [each for each in near if not any(each.activations)]
-    held_out = _distinct(silent)[: DETECTED // 2]
+    apart = [each for each in silent if not any(map(each.overlaps, firing))]
+    held_out = _distinct(apart)[: DETECTED // 2]
     taken = [*firing, *held_out]
     for other in _of_others(index, feature, drawn):
         if len(held_out) == DETECTED:

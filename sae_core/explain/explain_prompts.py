@@ -13,7 +13,7 @@ from typing import Final
 
 from sae_core.explain.excerpts import Excerpt
 
-PROMPT_VERSION: Final = 1
+PROMPT_VERSION: Final = 2
 """Raised with every change of a prompt or of how its answer is read: scores of different versions
 cannot be compared."""
 LEVELS: Final = 10
@@ -41,7 +41,6 @@ _DETECT: Final = (
     "tokens. Answer with one line for each text, its number and YES or NO, as `3 NO`, and nothing "
     "else."
 )
-_THOUGHT: Final = re.compile(r"<think>.*?</think>", re.DOTALL)
 _LEVEL: Final = re.compile(r"(\d+)\b.*[\s:=](\d+(?:\.\d+)?)")
 _VERDICT: Final = re.compile(r"(\d+)\b.*\b(YES|NO)\W*", re.IGNORECASE)
 
@@ -79,8 +78,9 @@ def level(activation: float, max_act: float) -> int:
 
 
 def read_explanation(answer: str) -> str | None:
-    """The phrase of an answer, on one line."""
-    phrase = " ".join(_said(answer).split())
+    """The phrase of an answer, on one line and without characters that cannot be shown."""
+    line = " ".join(_said(answer).split())
+    phrase = " ".join("".join(each for each in line if each.isprintable()).split())
     for left, right in ('""', "“”", "``", "**"):
         if len(phrase) > 1 and phrase[0] == left and phrase[-1] == right:
             phrase = phrase[1:-1].strip()
@@ -116,8 +116,12 @@ def _numbered(answer: str, line: re.Pattern[str], count: int) -> list[str] | Non
 
 
 def _said(answer: str) -> str:
-    """An answer without what the model thought aloud."""
-    return _THOUGHT.sub("", answer)
+    """An answer without what the model thought aloud; "" of one that ends in a thought.
+
+    Some endpoints leave out the thought's beginning: all up to the last end of one is thought.
+    """
+    said = answer.rpartition("</think>")[2]
+    return "" if "<think>" in said else said
 
 
 def _quoted(text: str) -> str:

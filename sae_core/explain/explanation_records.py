@@ -26,6 +26,10 @@ TOPIC: Final = Topic(
     ),
 )
 _COLUMNS: Final = tuple(each.name for each in fields(Explanation))
+_FORGET: Final = (
+    "DELETE FROM explanation_answers"
+    " WHERE sae_hash = ? AND feature = ? AND model = ? AND starts_with(request, ?)"
+)
 _SCORES: Final = ("correlation", "detection", "detection_low", "detection_high")
 
 
@@ -79,25 +83,35 @@ class ExplanationRecords:
                 f"INSERT INTO explanations ({columns}) VALUES ({marks})",
                 [self._sae_hash, *kept, made],
             )
+            connection.execute(_FORGET, [*same[:3], _run(values["prompt_version"], values["seed"])])
+
+    def forget_answers(self, feature: int, model: str, seed: int = 0) -> None:
+        """What a run about a feature was answered is asked for again by the next."""
+        with self._notes.transaction(TOPIC) as connection:
             connection.execute(
-                "DELETE FROM explanation_answers WHERE sae_hash = ? AND feature = ? AND model = ?",
-                same[:3],
+                _FORGET, [self._sae_hash, feature, model, _run(PROMPT_VERSION, seed)]
             )
 
-    def remembered(self, feature: int, model: str, ask: Ask) -> Ask:
-        """`ask` for one feature that keeps every answer at once, and asks for none twice."""
+    def remembered(self, feature: int, model: str, ask: Ask, seed: int = 0) -> Ask:
+        """`ask` for one feature that keeps every answer at once, and asks for none twice.
+
+        An empty answer is not kept: whoever gives none may give one at another time.
+        """
+        run = _run(PROMPT_VERSION, seed)
         with self._notes.reading(TOPIC) as connection:
             rows = connection.execute(
                 "SELECT request, answer FROM explanation_answers"
-                " WHERE sae_hash = ? AND feature = ? AND model = ?",
-                [self._sae_hash, feature, model],
+                " WHERE sae_hash = ? AND feature = ? AND model = ? AND starts_with(request, ?)",
+                [self._sae_hash, feature, model, run],
             ).fetchall()
         answers: dict[str, str] = dict(rows)
 
         def asked(messages: Messages, max_tokens: int) -> str:
-            request = _digest(messages)
+            request = run + _digest(messages)
             if request not in answers:
                 answers[request] = ask(messages, max_tokens)
+                if not answers[request].strip():
+                    return answers[request]
                 with self._notes.transaction(TOPIC) as connection:
                     connection.execute(
                         "INSERT INTO explanation_answers VALUES (?, ?, ?, ?, ?)",
@@ -107,15 +121,23 @@ class ExplanationRecords:
 
         return asked
 
-    def answered(self, features: Sequence[int], model: str) -> int:
-        """How many requests about these features have been answered in a run that has not ended."""
+    def answered(self, features: Sequence[int], model: str, seed: int = 0) -> int:
+        """How many requests about these features have been answered in a run of this seed that has
+        not ended.
+        """
         with self._notes.reading(TOPIC) as connection:
             [(count,)] = connection.execute(
                 "SELECT count(*) FROM explanation_answers"
-                " WHERE sae_hash = ? AND model = ? AND list_contains(?, feature)",
-                [self._sae_hash, model, list(features)],
+                " WHERE sae_hash = ? AND model = ? AND list_contains(?, feature)"
+                " AND starts_with(request, ?)",
+                [self._sae_hash, model, list(features), _run(PROMPT_VERSION, seed)],
             ).fetchall()
         return count
+
+
+def _run(prompt_version: int, seed: int) -> str:
+    """What the requests of a run begin with: another version's or seed's are other ones."""
+    return f"{prompt_version} {seed} "
 
 
 def _digest(messages: Messages) -> str:

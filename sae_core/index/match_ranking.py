@@ -26,6 +26,8 @@ from sae_core.index.word_search import Place, encoded, terms
 
 _PRIOR = 10
 """Firings that every feature is taken to have besides, on other words."""
+MOST_TERMS = 16
+"""Terms of a query: each is looked for in every word and label."""
 _ONE_TEXT = 3
 """Most words that are taken for one text where no feature has them all."""
 _GATHER = 1 / 8
@@ -109,17 +111,41 @@ class MatchRanking:
         self._feature = (pairs & np.uint64(2**32 - 1)).astype(np.int32)
         bounds = np.arange(3 * n_words + 1, dtype=np.uint64) << np.uint64(32)
         self._bound = np.searchsorted(pairs, bounds)
+        self._notes: tuple[Mapping[int, tuple[str, str]], dict[int, tuple[str, str]]] = ({}, {})
+        """The notes that were last looked in, as they were given and folded."""
 
     def matching(self, query: str, notes: Mapping[int, tuple[str, str]] | None = None) -> Matches:
         """The features that match every term of a query; `notes`: feature -> label and note, which
         are looked in as well. Where none has all of two or three terms, they are one text of
-        several tokens.
+        several tokens. Those of features that are not in the index are passed over. ValueError if
+        the query has more than MOST_TERMS terms.
         """
         wanted = terms(query)
-        matches = self._matching(wanted, notes or {})
+        if len(wanted) > MOST_TERMS:
+            raise ValueError(
+                f"a query may have {MOST_TERMS} words, and this one has {len(wanted)}: leave some "
+                "out, or put a text in quotes."
+            )
+        lines = self._folded(notes or {})
+        matches = self._matching(wanted, lines)
         if not matches.tiers.any() and 1 < len(wanted) <= _ONE_TEXT:
-            return self._matching([" ".join(wanted)], notes or {})
+            return self._matching([" ".join(wanted)], lines)
         return matches
+
+    def _folded(self, notes: Mapping[int, tuple[str, str]]) -> dict[int, tuple[str, str]]:
+        """Label and note of the index's features, folded once for all searches in the same object,
+        which stays as it is.
+        """
+        given, lines = self._notes
+        if given is not notes:
+            d_sae = len(self._active)
+            lines = {
+                feature: (folded(label), folded(note))
+                for feature, (label, note) in notes.items()
+                if 0 <= feature < d_sae
+            }
+            self._notes = notes, lines
+        return lines
 
     def _matching(self, wanted: Sequence[str], notes: Mapping[int, tuple[str, str]]) -> Matches:
         looked_for: list[tuple[_Term | list[_Term], dict[int, Tier]]] = []
@@ -270,16 +296,15 @@ def _pairs(term: "_Term | list[_Term]") -> int:
 
 
 def _in_notes(term: str, notes: Mapping[int, tuple[str, str]]) -> dict[int, Tier]:
-    """Features in whose label or note a term stands, and the tier."""
+    """Features in whose label or note, folded, a term stands, and the tier."""
     tiers: dict[int, Tier] = {}
     for feature, (label, note) in notes.items():
-        label = folded(label)
         if term in label:
             words = re.findall(r"\w+", label)
             whole = term in words or f" {term} " in f" {label} "
             begins = whole or any(word.startswith(term) for word in words)
             tiers[feature] = Tier(Tier.LABEL_WITHIN + begins + whole)
-        elif term in folded(note):
+        elif term in note:
             tiers[feature] = Tier.NOTE
     return tiers
 

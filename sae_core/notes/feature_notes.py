@@ -7,6 +7,7 @@ the weights wherever they lie and by whatever name they are served.
 import datetime
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import Final, Literal, get_args
 
@@ -20,6 +21,8 @@ VERDICTS: Final[tuple[str, ...]] = tuple(word for word in get_args(Verdict) if w
 MOST_LABEL: Final = 200
 """Characters of a label: it stands in lists and headings."""
 MOST_NOTE: Final = 4000
+MOST_NOTES: Final = 10_000
+"""Features of an SAE that have a note: servers hold them all in memory."""
 
 TOPIC: Final = Topic(
     name="features",
@@ -75,6 +78,17 @@ class SAENotes:
     """Every label of a feature, the one that is shown first."""
     features: Mapping[int, FeatureNote]
 
+    @cached_property
+    def texts(self) -> Mapping[int, tuple[str, str]]:
+        """Label and note of each feature that has one, "" for what it lacks; always the same
+        object.
+        """
+        labels = {feature: label.text for feature, label in self.labels.items()}
+        notes = {feature: note.note for feature, note in self.features.items() if note.note}
+        return MappingProxyType(
+            {i: (labels.get(i, ""), notes.get(i, "")) for i in {*labels, *notes}}
+        )
+
 
 NOTHING: Final = SAENotes(
     labels=MappingProxyType({}), all_labels=MappingProxyType({}), features=MappingProxyType({})
@@ -108,4 +122,13 @@ def one_line(text: str, most: int, name: str) -> str:
         raise ValueError(f"{name} has {len(line)} characters but may have {most}: shorten it.")
     if any(ord(character) < 32 or ord(character) == 127 for character in line):
         raise ValueError(f"{name} has characters that cannot be shown: remove them.")
-    return line
+    return whole_characters(line, name)
+
+
+def whole_characters(text: str, name: str) -> str:
+    """The text; ValueError if it has halves of characters (surrogates), which no file takes."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{name} has halves of characters: remove them.") from error
+    return text

@@ -10,10 +10,11 @@ What is read is kept in memory and read anew once the file has changed, whoever 
 import datetime
 import logging
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import duckdb
 
@@ -21,6 +22,7 @@ from sae_core.notes.feature_lists import FeatureLists
 from sae_core.notes.feature_notes import (
     MOST_LABEL,
     MOST_NOTE,
+    MOST_NOTES,
     NOTHING,
     TOPIC,
     VERDICTS,
@@ -31,11 +33,15 @@ from sae_core.notes.feature_notes import (
     Verdict,
     one_line,
     sae_notes,
+    whole_characters,
 )
-from sae_core.notes.notes_file import NotesFile, Topic
+from sae_core.notes.notes_file import GLANCE_SECONDS, NotesFile, Topic
 from sae_core.notes.saved_pages import SavedPages
 
 log = logging.getLogger(__name__)
+
+_RETRY_SECONDS: Final = 2.0
+"""How long a file that could not be read is left alone."""
 
 
 class Notes:
@@ -47,6 +53,11 @@ class Notes:
         self.saved = SavedPages(self.file)
         self._reading = threading.Lock()
         self._stamp: tuple[Any, ...] | None = None
+        self._awaited = True
+        """Whether nothing was read since this object last wrote: who reads next waits for it."""
+        self._unreadable: tuple[Any, ...] | None = None
+        """The stamps of a file that could not be read, and until `_retry_at` is not tried again."""
+        self._retry_at = 0.0
         self._saes: Mapping[str, SAENotes] = {}
         self._problem = ""
 
@@ -59,6 +70,12 @@ class Notes:
     def kept(self) -> bool:
         """Whether anything can be kept."""
         return self.file.path is not None
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is kept about any feature."""
+        self._read()
+        return not self._saes
 
     @property
     def problem(self) -> str:
@@ -105,7 +122,7 @@ class Notes:
             raise ValueError(
                 f"the verdict is {verdict[:40]!r}: use one of {', '.join(VERDICTS)}, or none."
             )
-        if note and len(note) > MOST_NOTE:
+        if note and len(whole_characters(note, "the note")) > MOST_NOTE:
             raise ValueError(
                 f"the note has {len(note)} characters but may have {MOST_NOTE}: shorten it."
             )
@@ -154,26 +171,37 @@ class Notes:
     def forget(self) -> None:
         """What is read next is read from the file."""
         with self._reading:
-            self._stamp = None
+            self._stamp, self._unreadable, self._awaited = None, None, True
 
     def _read(self) -> None:
-        """Read the file if it has changed."""
-        with self._reading:
-            stamp = self.file.stamp()
+        """Read the file if it has changed. While another thread does, what was read before stands,
+        unless this object has written since.
+        """
+        if not self._reading.acquire(blocking=self._awaited):
+            return
+        try:
+            stamp, stamps = self.file.stamp(), self.file.stamps()
             if stamp is not None and stamp == self._stamp:
                 return
+            if stamps == self._unreadable and time.monotonic() < self._retry_at:
+                return
             try:
-                with self.reading(TOPIC) as connection:
+                wait = None if self._awaited else GLANCE_SECONDS
+                with self.file.reading(TOPIC, wait) as connection:
                     # Of what is read, since nobody writes inside the block.
                     stamp = self.file.stamp()
                     self._saes = all_notes(connection)
-            except ValueError as error:
-                if str(error) != self._problem:
-                    log.warning("%s", error)
-                self._problem = str(error)
+            except (ValueError, duckdb.Error) as error:
+                said = " ".join(str(error).split())
+                if said != self._problem:
+                    log.warning("%s", said)
+                self._problem, self._stamp, self._unreadable = said, None, stamps
+                self._retry_at = time.monotonic() + _RETRY_SECONDS
             else:
-                self._problem = ""
-            self._stamp = stamp
+                self._problem, self._stamp, self._unreadable = "", stamp, None
+            self._awaited = False
+        finally:
+            self._reading.release()
 
 
 def write_labels(
@@ -201,7 +229,10 @@ def write_features(
     sae_hash: str,
     features: Mapping[int, Mapping[str, Any]],
 ) -> None:
-    """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying."""
+    """Within a transaction: set `starred`, `verdict` or `note` of features, the others staying.
+
+    ValueError if more than MOST_NOTES of the SAE's features had a note then.
+    """
     for feature, values in features.items():
         there = [sae_hash, feature]
         row = connection.execute(
@@ -215,21 +246,30 @@ def write_features(
                 "INSERT INTO features VALUES (?, ?, ?, ?, ?, ?)",
                 [*there, after["starred"], after["verdict"], after["note"], _now()],
             )
+    if any(values.get("note") for values in features.values()):
+        row = connection.execute(
+            "SELECT count(*) FROM features WHERE sae_hash = ? AND note != ''", [sae_hash]
+        ).fetchone()
+        if row and row[0] > MOST_NOTES:
+            raise ValueError(
+                f"{MOST_NOTES:,} features of an SAE may have a note, and {row[0]:,} would: "
+                "remove some."
+            )
 
 
 def all_notes(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
     """Within a transaction or a reading: all that is kept, by the hashes of SAEs."""
     labels: dict[str, dict[int, list[Label]]] = {}
     features: dict[str, dict[int, FeatureNote]] = {}
-    for sae_hash, feature, kind, source, text, time in connection.execute(
+    for sae_hash, feature, kind, source, text, changed in connection.execute(
         "SELECT sae_hash, feature, kind, source, label, changed FROM labels"
     ).fetchall():
-        label = Label(text=text, kind=kind, source=source, time=time)
+        label = Label(text=text, kind=kind, source=source, time=changed)
         labels.setdefault(sae_hash, {}).setdefault(feature, []).append(label)
-    for sae_hash, feature, starred, verdict, note, time in connection.execute(
+    for sae_hash, feature, starred, verdict, note, changed in connection.execute(
         "SELECT sae_hash, feature, starred, verdict, note, changed FROM features"
     ).fetchall():
-        note = FeatureNote(starred=starred, verdict=verdict, note=note, time=time)
+        note = FeatureNote(starred=starred, verdict=verdict, note=note, time=changed)
         features.setdefault(sae_hash, {})[feature] = note
     return {
         sae_hash: sae_notes(labels.get(sae_hash, {}), features.get(sae_hash, {}))

@@ -4,13 +4,19 @@ CSV has a first line with the columns `feature` and `label`, maybe `note`. Neuro
 gzipped JSON lines, `explanations/batch-N.jsonl.gz`, of which `index` (the feature) and
 `description` are read; a folder of such files is read whole. Our own export of signatures in that
 layout (`sae_core.index.neuronpedia`) holds no labels.
+
+Programs for tables take a text that begins with =, +, -, @, a tab or a line's end for a formula and
+run it, whoever wrote it: a CSV of ours has an apostrophe before such a text (`as_cell`), which is
+taken away when it is read.
 """
 
 import csv
 import gzip
+import itertools
 import json
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +26,8 @@ from sae_core.notes.feature_notes import MOST_LABEL, MOST_NOTE
 
 _SIGNATURE: Final = "jumpscope-signature"
 """`typeName` of what `sae_core.index.neuronpedia` writes."""
+_FORMULA: Final = re.compile(r"'*[=+\-@\t\r\n]")
+"""What a formula begins with; after apostrophes too, so that the first can be told from them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,17 +40,17 @@ class LabelRow:
 
 
 def read_labels(path: Path, d_sae: int) -> list[LabelRow]:
-    """The labels of a file or folder for an SAE of `d_sae` features; of several of one feature the
-    last. Longer ones are cut.
+    """The labels and notes of a file or folder for an SAE of `d_sae` features; of several of one
+    feature the last. Longer ones are cut.
 
-    ValueError with one sentence if it cannot be read, holds none, or names a feature that the SAE
-    has not got.
+    ValueError with one sentence if it cannot be read, holds none, names a feature that the SAE has
+    not got, or is of several SAEs.
     """
     if path.is_dir():
-        files = sorted(path.rglob("explanations/*.jsonl*")) or sorted(path.glob("*.jsonl*"))
-        rows = [row for file in files for row in _explanations(file)]
+        files = [*path.rglob("explanations/*.jsonl*")] or [*path.glob("*.jsonl*")]
+        rows = _explanations(path, sorted(files, key=_by_number))
     elif path.name.endswith((".jsonl", ".jsonl.gz")):
-        rows = list(_explanations(path))
+        rows = _explanations(path, [path])
     elif path.suffix.lower() == ".csv":
         rows = list(_csv_rows(path))
     else:
@@ -53,10 +61,31 @@ def read_labels(path: Path, d_sae: int) -> list[LabelRow]:
     wrong = next((row.feature for row in rows if not 0 <= row.feature < d_sae), None)
     if wrong is not None:
         raise ValueError(f"{path} names feature {wrong}, but this SAE has 0 to {d_sae - 1}.")
-    labels = {row.feature: row for row in rows if row.label}
-    if not labels:
+    kept: dict[int, LabelRow] = {}
+    for row in rows:
+        if row.label or row.note:
+            before = kept.get(row.feature, row)
+            label, note = row.label or before.label, row.note or before.note
+            kept[row.feature] = LabelRow(feature=row.feature, label=label, note=note)
+    if not kept:
         raise ValueError(f"{path} holds no labels.")
-    return list(labels.values())
+    return list(kept.values())
+
+
+def as_cell(text: str) -> str:
+    """A text as it stands in a CSV: no program takes it for a formula."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def _text_of(cell: str) -> str:
+    """What `as_cell` was given."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
+
+
+def _by_number(path: Path) -> tuple[Path, list[tuple[int, str]]]:
+    """batch-10 comes after batch-9."""
+    parts = re.findall(r"(\d+)|(\D+)", path.name)
+    return path.parent, [(int(number or -1), text) for number, text in parts]
 
 
 def _csv_rows(path: Path) -> Iterator[LabelRow]:
@@ -68,10 +97,29 @@ def _csv_rows(path: Path) -> Iterator[LabelRow]:
         for row in rows:
             text = (row[names["feature"]] or "").strip().removeprefix("#")
             note = (row[names["note"]] or "") if "note" in names else ""
-            yield _row(path, rows.line_num, text, row[names["label"]], note)
+            label = _text_of(row[names["label"]] or "")
+            yield _row(path, rows.line_num, text, label, _text_of(note))
 
 
-def _explanations(path: Path) -> Iterator[LabelRow]:
+def _explanations(path: Path, files: Sequence[Path]) -> list[LabelRow]:
+    """Those of all files; ValueError if they are of several SAEs, whose features share numbers."""
+    rows: list[LabelRow] = []
+    saes: dict[str, None] = {}
+    for file in files:
+        for sae, row in _records(file):
+            rows.append(row)
+            saes.setdefault(sae)
+    if len(saes) > 1:
+        first, second = itertools.islice(saes, 2)
+        raise ValueError(
+            f"{path} has explanations of several SAEs, such as {first[:80]} and {second[:80]}: "
+            "name the folder or file of one."
+        )
+    return rows
+
+
+def _records(path: Path) -> Iterator[tuple[str, LabelRow]]:
+    """The explanations of a file, and the SAE that each is of."""
     with _told(path):
         opened: Any = gzip.open if path.suffix == ".gz" else open
         with opened(path, "rt", encoding="utf-8") as file:
@@ -82,7 +130,9 @@ def _explanations(path: Path) -> Iterator[LabelRow]:
                 if not isinstance(record, dict) or "index" not in record:
                     raise ValueError(f"line {line} of {path} is no explanation of a feature.")
                 if record.get("typeName") != _SIGNATURE:
-                    yield _row(path, line, str(record["index"]), record.get("description"), "")
+                    sae = f"{record.get('modelId', '?')}/{record.get('layer', '?')}"
+                    feature, text = str(record["index"]), record.get("description")
+                    yield sae, _row(path, line, feature, text, "")
 
 
 def _row(path: Path, line: int, feature: str, label: Any, note: str) -> LabelRow:
@@ -101,7 +151,14 @@ def _told(path: Path) -> Iterator[None]:
         yield
     except FileNotFoundError as error:
         raise ValueError(f"there is no file {path}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error, EOFError, zlib.error) as error:
+    except (
+        UnicodeDecodeError,
+        json.JSONDecodeError,
+        RecursionError,
+        csv.Error,
+        EOFError,
+        zlib.error,
+    ) as error:
         raise ValueError(f"{path} cannot be read: it is not whole, or not text.") from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error

@@ -23,12 +23,14 @@ from sae_core.notes.feature_notes import (
     VERDICTS,
     SAENotes,
     one_line,
+    whole_characters,
 )
 from sae_core.notes.kept_notes import Notes, all_notes, write_features, write_labels
 from sae_core.notes.label_files import LabelRow
 
 FORMAT: Final = "jumpscope-notes"
 VERSION: Final = 1
+_LAST: Final = 2**31 - 1
 _KEYS: Final = ("label", "verdict", "note")
 
 
@@ -88,11 +90,18 @@ def read_notes(path: Path) -> dict[str, dict[int, dict[str, Any]]]:
         raise ValueError(f"{path} was written by another version of Jumpscope: use that one.")
     try:
         return {
-            str(sae_hash): {int(number): _checked(row) for number, row in features.items()}
+            str(sae_hash): {_number(text): _checked(row) for text, row in features.items()}
             for sae_hash, features in whole["saes"].items()
         }
     except (KeyError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no JSON file of notes, or is damaged.") from error
+
+
+def _number(text: str) -> int:
+    """A feature's number, as large as the file's column takes it at most."""
+    if not text.isascii() or not text.isdigit() or int(text) > _LAST:
+        raise ValueError("no feature has such a number")
+    return int(text)
 
 
 def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -103,6 +112,7 @@ def _checked(row: Mapping[str, Any]) -> dict[str, Any]:
         raise TypeError("a text is missing")
     if texts["verdict"] not in ("", *VERDICTS) or len(texts["note"]) > MOST_NOTE:
         raise ValueError("a verdict or note cannot be kept")
+    whole_characters(texts["note"], "a note")
     return {**texts, "label": one_line(texts["label"], MOST_LABEL, "a label"), "starred": starred}
 
 

@@ -10,6 +10,8 @@ specifies those of this package.
 """
 
 import contextlib
+import itertools
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -23,13 +25,19 @@ from filelock import FileLock, Timeout
 from sae_core.files import REFUSED, atomic_write, disk_failure, stamp_of
 from sae_core.workspace import data_folder
 
+log = logging.getLogger(__name__)
+
 FILE: Final = "notes.duckdb"
 OFF: Final = "off"
 """In place of a file's name: nothing is kept."""
 WAIT_SECONDS: Final = 20.0
 """Longest wait for others who write; a transaction takes some milliseconds."""
+HELD_SECONDS: Final = 2.0
+"""Longest wait of who writes for a program without our lock."""
 READ_WAIT_SECONDS: Final = 5.0
-"""Longest wait of who only reads, and goes on with what was read before."""
+"""Longest wait of who only reads for those who write."""
+GLANCE_SECONDS: Final = 0.2
+"""Longest wait of who only reads for a program without our lock, which may hold a file for long."""
 _POLL_SECONDS: Final = 0.01
 _RACY_NS: Final = 100_000_000
 """Nanoseconds: a file changed so short a time ago may change again within one tick of its clock."""
@@ -45,7 +53,8 @@ _TOPICS: Final = "CREATE TABLE IF NOT EXISTS topics (topic VARCHAR, version INTE
 _HELD: Final = "Could not set lock on file"
 """DuckDB's words where another process has a file open."""
 _DAMAGED: Final = (duckdb.OperationalError, duckdb.InternalError, duckdb.FatalException)
-"""What it raises of a file that it cannot read; other errors are of a statement."""
+"""What it raises of a file that it cannot read; other errors are of a statement, but for those at
+the opening, whatever their class (`_attach`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,15 +95,16 @@ class NotesFile:
         """
         if self.path is None:
             raise ValueError("nothing is kept, since notes are off: start without --notes off.")
-        with self._locked(self.path), self._failures_told(self.path):
+        with self._locked(self.path, WAIT_SECONDS), self._failures_told(self.path):
             if not self.path.exists():
+                _move_log_aside(self.path)
                 # Made beside its place: a file that is there is always whole.
                 with (
                     atomic_write(self.path) as temporary,
                     _opened(temporary, f"({_STORAGE})") as connection,
                 ):
                     connection.execute(_TOPICS)
-            with _opened(self.path) as connection:
+            with _opened(self.path, wait=HELD_SECONDS) as connection:
                 connection.execute("BEGIN")
                 try:
                     self._check(connection, topic)
@@ -107,10 +117,13 @@ class NotesFile:
                     raise
 
     @contextlib.contextmanager
-    def reading(self, topic: Topic) -> Iterator[duckdb.DuckDBPyConnection]:
+    def reading(
+        self, topic: Topic, wait: float | None = None
+    ) -> Iterator[duckdb.DuckDBPyConnection]:
         """A connection that reads the topic's tables, which are empty where nothing was kept yet.
 
-        No file is made but the lock. ValueError with one sentence if the file cannot be used.
+        No file is made but the lock. `wait` is for those who write, in seconds, READ_WAIT_SECONDS
+        if None. ValueError with one sentence if the file cannot be used.
         """
         if self.path is None or not self.path.exists():
             with contextlib.closing(duckdb.connect(config=_LIMITS)) as empty:
@@ -118,9 +131,9 @@ class NotesFile:
                 yield empty
             return
         with (
-            self._locked(self.path, reads=True),
+            self._locked(self.path, READ_WAIT_SECONDS if wait is None else wait, reads=True),
             self._failures_told(self.path),
-            _opened(self.path, "(READ_ONLY)") as connection,
+            _opened(self.path, "(READ_ONLY)", wait=GLANCE_SECONDS) as connection,
         ):
             if self._check(connection, topic) is None:
                 connection.execute("USE memory")
@@ -131,12 +144,15 @@ class NotesFile:
         """What changes with the file: equal stamps mean equal contents; None where that is not
         sure, because the file has changed just now.
         """
-        if self.path is None:
-            return ()
-        files = (self.path, self.path.with_name(self.path.name + ".wal"))
-        stamps = tuple(stamp_of(file) for file in files)
+        stamps = self.stamps()
         newest = max((stamp[0] for stamp in stamps if stamp), default=0)
         return None if time.time_ns() - newest < _RACY_NS else stamps
+
+    def stamps(self) -> tuple[tuple[int, ...] | None, ...]:
+        """What changes with the file, but for changes within one tick of its clock."""
+        if self.path is None:
+            return ()
+        return tuple(map(stamp_of, (self.path, self.path.with_name(self.path.name + ".wal"))))
 
     def _check(self, connection: duckdb.DuckDBPyConnection, topic: Topic) -> int | None:
         """The topic's version in the file, None if the file has not got it; ValueError if newer."""
@@ -156,10 +172,9 @@ class NotesFile:
         return version
 
     @contextlib.contextmanager
-    def _locked(self, path: Path, *, reads: bool = False) -> Iterator[None]:
+    def _locked(self, path: Path, wait: float, *, reads: bool = False) -> Iterator[None]:
         """Nobody else writes or reads the file inside the block."""
         busy = f"{path} is being written by another program: try again when that has ended."
-        wait = READ_WAIT_SECONDS if reads else WAIT_SECONDS
         if not self._lock.acquire(timeout=wait):
             raise ValueError(busy)
         lock = FileLock(path.with_name(path.name + ".lock"))
@@ -196,16 +211,18 @@ class NotesFile:
                 raise
             raise ValueError(
                 f"{path} is damaged or was written by a newer DuckDB, and is left as it is: name "
-                "another file with --notes, or move it away."
+                f"another file with --notes, or move it and {path.name}.wal away."
             ) from error
 
 
 @contextlib.contextmanager
-def _opened(path: Path, options: str = "") -> Iterator[duckdb.DuckDBPyConnection]:
+def _opened(
+    path: Path, options: str = "", *, wait: float = 0.0
+) -> Iterator[duckdb.DuckDBPyConnection]:
     """The file as a connection's own database, closed after the block."""
     with contextlib.closing(duckdb.connect(config=_LIMITS)) as connection:
         name = str(path).replace("'", "''")
-        _attach(connection, f"ATTACH '{name}' AS notes {options}")
+        _attach(connection, f"ATTACH '{name}' AS notes {options}", wait)
         connection.execute("USE notes")
         try:
             yield connection
@@ -216,17 +233,37 @@ def _opened(path: Path, options: str = "") -> Iterator[duckdb.DuckDBPyConnection
                 connection.execute("DETACH notes")
 
 
-def _attach(connection: duckdb.DuckDBPyConnection, statement: str) -> None:
-    """Attach once whoever else has the file open (a program without our lock) has closed it."""
-    deadline = time.monotonic() + WAIT_SECONDS
+def _attach(connection: duckdb.DuckDBPyConnection, statement: str, wait: float) -> None:
+    """Attach once whoever else has the file open (a program without our lock) has closed it; for
+    `wait` seconds. A duckdb.OperationalError if that fails, whatever the reason.
+    """
+    deadline = time.monotonic() + wait
     while True:
         try:
             connection.execute(statement)
             return
-        except duckdb.IOException as error:
+        except duckdb.Error as error:
             if _HELD not in str(error) or time.monotonic() > deadline:
-                raise
+                # A log that does not fit the file fails as the statement in it that does not.
+                raise duckdb.OperationalError(str(error)) from error
         time.sleep(_POLL_SECONDS)
+
+
+def _move_log_aside(path: Path) -> None:
+    """Rename the log of a file that is no longer there: it would be taken for a new file's, and has
+    what was written last to the one that it belongs to.
+    """
+    log_file = path.with_name(path.name + ".wal")
+    if not log_file.exists():
+        return
+    names = (log_file.with_name(f"{log_file.name}.{n}") for n in itertools.count(1))
+    aside = next(name for name in names if not name.exists())
+    log_file.rename(aside)
+    log.warning(
+        "%s is the log of notes that were moved away: beside those, as NAME.wal, it belongs to "
+        "them.",
+        aside,
+    )
 
 
 def _declare(connection: duckdb.DuckDBPyConnection, topic: Topic, *, make: bool = False) -> None:

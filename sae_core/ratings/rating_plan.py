@@ -17,6 +17,8 @@ BANDS: Final = (
 )
 """Name, least frequency and the frequency that is above it. A feature that never fires is in none:
 there is nothing to rate."""
+MISSES: Final = 5
+"""Features that do not fit, for each that is wanted, after which an SAE has no more of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +39,8 @@ def rating_plan(
     """The features to rate in the order in which they are shown, the same for the same seed.
 
     `frequencies`: each SAE's, `[d_sae]`. Only features that `fits` says yes to are taken; an SAE
-    without enough of them has fewer than `per_sae`.
+    without enough of them has fewer than `per_sae`, and so has one where `MISSES` times as many do
+    not fit.
     """
     if per_sae < 1:
         raise ValueError(f"a plan has {per_sae} features of each SAE but must have 1 or more.")
@@ -50,14 +53,16 @@ def rating_plan(
             drawn.shuffle(members)
             queues.append((band, members))
         taken: list[PlannedItem] = []
+        misses = MISSES * per_sae
         # One of each band in turn, until there are enough or none is left.
-        while len(taken) < per_sae and any(members for _, members in queues):
+        while len(taken) < per_sae and misses and any(members for _, members in queues):
             for band, members in queues:
-                while members and len(taken) < per_sae:
+                while members and misses and len(taken) < per_sae:
                     feature = members.pop()
                     if fits(sae, feature):
                         taken.append(PlannedItem(sae=sae, feature=feature, band=band))
                         break
+                    misses -= 1
         items += taken
     random.Random(f"order {seed}").shuffle(items)
     return items

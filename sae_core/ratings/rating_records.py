@@ -1,4 +1,6 @@
-"""Ratings in the file of notes: one of each feature by each rater, the latest of several."""
+"""Ratings in the file of notes: one of each feature by each rater under each seed, whose contexts
+are other ones; the latest of several.
+"""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -36,7 +38,7 @@ class MeaningRating:
     verdict: str
     grade: int
     seed: int
-    """Of the plan that it was rated by."""
+    """Of the plan that it was rated by, and of the contexts."""
     band: str
     """Of its frequency."""
     made: str
@@ -93,22 +95,24 @@ class RatingRecords:
         """Keep a rating of meaning. ValueError if it is none, or nothing can be kept."""
         if verdict not in VERDICTS or grade not in GRADES:
             raise ValueError("a rating of meaning is YES, MAYBE or NO, and a grade from 1 to 3.")
-        values = [verdict, grade, seed, band]
-        self._put("meaning_ratings", sae_hash, feature, checked_name(rater), values)
+        row = [sae_hash, feature, checked_name(rater), verdict, grade, seed, band]
+        self._put("meaning_ratings", row, seed)
 
     def rate_intruders(
         self, sae_hash: str, feature: int, rater: str, named: int, *, seed: int, band: str
     ) -> None:
         """Keep an intruder test. ValueError if nothing can be kept."""
-        values = [named, seed, band]
-        self._put("intruder_ratings", sae_hash, feature, checked_name(rater), values)
+        row = [sae_hash, feature, checked_name(rater), named, seed, band]
+        self._put("intruder_ratings", row, seed)
 
-    def _put(self, table: str, sae_hash: str, feature: int, rater: str, values: list) -> None:
-        made = datetime.now(UTC).isoformat(timespec="seconds")
-        row = [sae_hash, feature, rater, *values, made]
+    def _put(self, table: str, row: list, seed: int) -> None:
+        """A row, but for its time, in place of the same rater's of this feature and seed."""
+        row = [*row, datetime.now(UTC).isoformat(timespec="seconds")]
         with self._notes.transaction(TOPIC) as connection:
             connection.execute(
-                f"DELETE FROM {table} WHERE sae_hash = ? AND feature = ? AND rater = ?", row[:3]
+                f"DELETE FROM {table}"
+                " WHERE sae_hash = ? AND feature = ? AND rater = ? AND seed = ?",
+                [*row[:3], seed],
             )
             connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
 

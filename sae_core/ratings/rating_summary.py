@@ -16,20 +16,22 @@ CHANCE = INTRUDERS / (OWN + INTRUDERS)
 
 
 def meaning_rates(ratings: Sequence[MeaningRating], names: Mapping[str, str]) -> dict[str, Any]:
-    """Rates per SAE (hash to name in `names`), per rater and per band, and agreement."""
-    by_feature: dict[tuple[str, int], dict[str, str]] = defaultdict(dict)
+    """Rates per SAE (hash to name in `names`), per rater and per band, and agreement on what
+    several saw: the same feature by the same seed, whose contexts are the same.
+    """
+    by_item: dict[tuple[str, int, int], dict[str, str]] = defaultdict(dict)
     for each in ratings:
-        by_feature[each.sae_hash, each.feature][each.rater] = each.verdict
+        by_item[each.sae_hash, each.feature, each.seed][each.rater] = each.verdict
     raters = sorted({each.rater for each in ratings})
     pairs = []
     for one, other in itertools.combinations(raters, 2):
-        both = [(u[one], u[other]) for u in by_feature.values() if one in u and other in u]
+        both = [(u[one], u[other]) for u in by_item.values() if one in u and other in u]
         kappa = cohens_kappa(both)
         pairs.append({"raters": [one, other], "features": len(both), "kappa": kappa})
-    units = [list(unit.values()) for unit in by_feature.values()]
+    units = [list(unit.values()) for unit in by_item.values()]
     return {
         "ratings": len(ratings),
-        "features": len(by_feature),
+        "features": len({(each.sae_hash, each.feature) for each in ratings}),
         "raters": raters,
         "saes": [
             {

@@ -150,3 +150,15 @@ def test_the_badge_takes_no_line_of_its_own(
     )
     assert drawn["beside"] > 0
     assert drawn["wide"] <= width
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 901])
+def test_a_wide_page_s_frame_is_one_line(site: Site, opened: Opened, width: int) -> None:
+    page = opened(site.url + "/features")
+    page.set_viewport_size({"width": width, "height": 800})
+    tops = page.locator("header.top nav, header.top .where").evaluate_all(
+        "parts => parts.map((part) => part.getBoundingClientRect())"
+        ".map(({ top, bottom }) => [top, bottom])"
+    )
+    (_, nav_bottom), (where_top, _) = tops
+    assert where_top < nav_bottom

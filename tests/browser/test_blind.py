@@ -9,6 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from sae_core.bundle import Bundle
+from sae_core.explain import PROMPT_VERSION
 from tests.browser.conftest import Site, served
 from tests.chat_endpoint import Endpoint, endpoint
 from tests.unit.service_support import FIRING
@@ -122,9 +123,10 @@ def test_a_feature_is_explained_after_its_cost_was_said(
     assert model.requests == []
     part.get_by_role("button", name="Ask rule").click()
     expect(part.locator("[data-explanations]")).to_contain_text(
-        "explained by rule (prompt v1", timeout=LONG
+        f"explained by rule (prompt v{PROMPT_VERSION}", timeout=LONG
     )
     expect(part.locator("[data-explanations]")).to_contain_text("tokens: ")
     assert model.requests
     page.reload()
-    expect(part).to_contain_text("explained by rule (prompt v1")
+    expect(part).to_contain_text(f"explained by rule (prompt v{PROMPT_VERSION}")
+    expect(part.get_by_role("button", name="What would")).to_have_count(0)

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 from xml.etree import ElementTree
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.browser.conftest import Site
 
@@ -68,6 +68,24 @@ def test_all_features_that_match_and_not_only_those_of_the_page(site: Site, open
     assert [row["feature"] for row in shown] == [row["feature"] for row in rows][: len(shown)]
     names = run(cell_of(page, "All features that match"))
     assert len(names["rows"]) == answer["total"]
+
+
+def test_a_file_that_leaves_rows_out_says_so(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/features")
+
+    def fewer(route: Route) -> None:
+        script = route.fetch()
+        route.fulfill(response=script, body=script.text().replace("20_000", "150"))
+
+    page.route("**/export-answers.js*", fewer)
+    exported(page)
+    total = site.api.search_features(limit=1)["total"]
+    for form in ("CSV", "JSON"):
+        file = taken(page, f"{form}: All features that match")
+        rows = rows_of(file) if form == "CSV" else json.loads(file)["answer"]["features"]
+        row = page.locator("#taken li").filter(has_text="All features that match")
+        expect(row).to_contain_text(f"The file holds the first {len(rows):,} of {total:,}.")
+        assert 150 <= len(rows) < total
 
 
 def test_a_features_pictures_tables_and_cell(site: Site, opened: Opened) -> None:

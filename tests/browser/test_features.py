@@ -340,3 +340,20 @@ def test_another_sae_keeps_the_page(site: Site, opened: Opened) -> None:
     page.get_by_role("link", name="Overview").click()
     expect(page.get_by_label("SAE", exact=True)).to_have_value(other)
     assert query(page) == {"sae": other}
+
+
+@pytest.mark.parametrize("width", [1440, 1024, 800, 390, 320])
+def test_the_peak_of_each_context_in_the_list_is_seen(
+    site: Site, opened: Opened, width: int
+) -> None:
+    page = opened(site.url + "/features")
+    page.set_viewport_size({"width": width, "height": 900})
+    hidden = page.locator(".glimpse u").evaluate_all(
+        """peaks => peaks.filter((peak) => {
+          const box = peak.closest(".glimpse").getBoundingClientRect();
+          return [...peak.getClientRects()].some(({ left, right }) =>
+            left < box.left - 1 || right > box.right + 1);
+        }).map((peak) => peak.closest("tr").textContent)"""
+    )
+    assert page.locator(".glimpse u").count() > 20
+    assert not hidden

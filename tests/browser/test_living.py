@@ -1,12 +1,16 @@
 """The overview's sentence is read and steered where it stands."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Site
+from app.commands.shared import open_bundle
+from tests.browser.conftest import Site, served
 
 Opened = Callable[..., Page]
+MODEL_WAIT = 120_000  # ms
 
 
 def test_its_words_lead_to_what_carries_the_next_one(site: Site, opened: Opened) -> None:
@@ -61,7 +65,27 @@ def test_another_sae_reads_it_anew(site: Site, opened: Opened) -> None:
     assert rows.all_inner_texts() != before
 
 
-def told(site: Site, sae: str) -> int:
+@pytest.fixture
+def labelled(tmp_path: Path) -> Iterator[Site]:
+    """The demo, whose features that the sentence is read and steered by have labels."""
+    notes = str(tmp_path / "notes.duckdb")
+    with served(open_bundle("demo"), notes=notes, check_tokens=0) as running:
+        for feature in (told(running), 3954):
+            running.api.notes(feature, label=f"my words for {feature}")
+        yield running
+
+
+def test_labels_stand_where_signatures_do(labelled: Site, opened: Opened) -> None:
+    page = opened(labelled.url)
+    feature = told(labelled)
+    carrier = page.locator(".living-carriers a").first
+    expect(carrier).to_have_text(f"#{feature} my words for {feature}", timeout=MODEL_WAIT)
+    page.locator("#living-steer").click()
+    heading = page.get_by_role("heading", name="With #3954 my words for 3954 held on")
+    expect(heading).to_be_visible(timeout=MODEL_WAIT)
+
+
+def told(site: Site, sae: str = "") -> int:
     """The feature that carries most after the word chosen first."""
     named = site.workbench.bundle.examples["sentence"]
     answer = site.api.effects(text=named["text"], token=named["token"], sae=sae, limit=1)

@@ -43,7 +43,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "prove": {**RUN, "seeds": 3},
     "explain": {"feature": 5},
     "ratings": {},
-    "notes": {"feature": 5},
+    "notes": {"feature": 5, "starred": "yes"},
     "lists": {},
     "saved": {},
     "check": {},
@@ -85,7 +85,7 @@ def queue_of(app: RunningApp) -> WorkQueue:
 @contextmanager
 def held(app: RunningApp) -> Iterator[None]:
     """Inside the block no work ends: the model is not to be had, indexes are not read, nor what is
-    kept of features, explanations, ratings, lists and saved pages.
+    kept of explanations, ratings, lists and saved pages, and nothing is kept.
     """
     workbench, going_on = app.workbench, threading.Event()
     load, engine = workbench.load, workbench.load()
@@ -108,10 +108,10 @@ def held(app: RunningApp) -> Iterator[None]:
     kept = workbench.notes.file
     reading = kept.reading
 
-    def reads(topic: Topic) -> Any:
+    def reads(topic: Topic, wait: float | None = None) -> Any:
         if topic.name in ("explanations", "ratings", "lists", "saved"):
             going_on.wait(60)
-        return reading(topic)
+        return reading(topic, wait)
 
     number_of = workbench.feature_number
 
@@ -119,8 +119,15 @@ def held(app: RunningApp) -> Iterator[None]:
         going_on.wait(60)
         return number_of(*args, **kwargs)
 
-    workbench.sources.features, workbench.load, kept.reading = waits, loads, reads
+    writing = kept.transaction
+
+    def writes(topic: Topic) -> Any:
+        going_on.wait(60)
+        return writing(topic)
+
+    workbench.sources.features, workbench.load = waits, loads
     workbench.feature_number = waits_for_number
+    kept.reading, kept.transaction = reads, writes
     workbench.notes.lists.forget()
     # What was computed before would be answered at once.
     engine._analyses.clear()
@@ -135,8 +142,9 @@ def held(app: RunningApp) -> Iterator[None]:
         yield
     finally:
         workbench.sql_places.release(SQL_AT_ONCE)
-        workbench.sources.features, workbench.load, kept.reading = read, load, reading
+        workbench.sources.features, workbench.load = read, load
         workbench.feature_number = number_of
+        kept.reading, kept.transaction = reading, writing
         checker._checks.update(checks)
         going_on.set()
         let_go.set()

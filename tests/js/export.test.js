@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { answerOf, cutSays } from "../../app/web/js/export-answers.js";
 import { cellOf, csvOf, jsonOf, literal, plain, rowsTable, tablesOf } from "../../app/web/js/export-tables.js";
 
 const ANSWER = {
@@ -44,6 +45,16 @@ test("CSV quotes what would end a field, and has no word for what is missing", (
   assert.deepEqual(JSON.parse(jsonOf(features))[1].signature, 'say "no"\n');
 });
 
+test("no text of a CSV is a formula, also where it is quoted; numbers and JSON stay as they are", () => {
+  const texts = ['=HYPERLINK("http://a")', "+1", "-", "-2", "@SUM(A1)", "\t=1", "\r=1", "a=b", " =1", "'x"];
+  const table = { name: "", columns: ["=text", "value"], rows: texts.map((text) => [text, -1.5]) };
+  const first = texts.slice(0, 7).map((text) => `'${text}`);
+  const quotedFirst = ['"\'=HYPERLINK(""http://a"")"', ...first.slice(1, 6), '"\'\r=1"'];
+  const lines = [...quotedFirst, ...texts.slice(7)].map((text) => `${text},-1.5\r\n`);
+  assert.equal(csvOf(table), ["'=text,value\r\n", ...lines].join(""));
+  assert.equal(JSON.parse(jsonOf(table))[1]["=text"], "+1");
+});
+
 test("a list whose rows hold lists stays one table where one is wanted", () => {
   const whole = rowsTable("groups", ANSWER.groups);
   assert.deepEqual(whole.columns, ["name", "contexts"]);
@@ -69,4 +80,24 @@ test("a cell asks the endpoint as the page did, and pages until all rows are the
   assert.ok(cell.endsWith("\nfeatures_table\n"));
   const paged = cellOf("http://h/", { endpoint: "search", asked: { query: "he" }, paged: "features" }, []);
   assert.ok(paged.includes("offset=len(rows),"));
+});
+
+/** An endpoint that answers with pages of 200 of so many features. @param {number} total */
+const pages = (total) => async (/** @type {string} */ endpoint, /** @type {any} */ { offset = 0 }) => ({
+  total,
+  endpoint,
+  features: Array.from({ length: Math.max(0, Math.min(200, total - offset)) }, (_, i) => ({ feature: offset + i })),
+});
+
+test("all pages are taken, and where they are too many, that they are cut is said", async () => {
+  for (const [total, taken] of [[450, 450], [20_000, 20_000], [65_536, 20_000]]) {
+    const shown = { endpoint: "search_features", asked: {}, answer: null, paged: "features" };
+    const { features } = await answerOf(shown, pages(total));
+    assert.deepEqual([features.length, features[taken - 1].feature], [taken, taken - 1]);
+    const words = cutSays(shown);
+    if (taken === total) assert.equal(words, "");
+    else assert.match(words, /first 20,000 of 65,536\./);
+  }
+  const whole = { endpoint: "feature", asked: {}, answer: { total: 3, features: [] } };
+  assert.equal(cutSays(whole), "");
 });

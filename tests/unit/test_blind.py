@@ -5,7 +5,9 @@
 import json
 import re
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import Any
 
 import pytest
@@ -67,6 +69,65 @@ def test_one_rates_on_from_where_one_left(api: Api) -> None:
         answer = api.ratings(**MEANING, at=n, verdict="YES", grade=3)
     assert answer["next"] is None
     assert "All 4 items are rated. Thank you, <bdi>Ann</bdi>" in html(api, **MEANING)
+
+
+def test_another_seed_is_another_test(api: Api) -> None:
+    every = {**MEANING, "per_sae": 200}
+    of = api.ratings(**every)["of"]
+    for n in range(2):
+        api.ratings(**every, at=n, verdict="YES", grade=3)
+    answer = api.ratings(**every | {"seed": 5})
+    assert (answer["rated"], answer["of"], answer["next"]) == (0, of, 0)
+    for n in range(of):
+        answer = api.ratings(**every | {"seed": 5}, at=n, verdict="NO", grade=1)
+    assert answer["meaning"]["ratings"] == of + 2
+    assert api.ratings(**every)["rated"] == 2
+    for seed, marked in ((7, [0, 1, 2]), (8, [3, 4, 5])):
+        given = INTRUDERS | {"per_sae": 1, "seed": seed}
+        api.ratings(**given, at=0, marked=marked)
+        assert "of 3 intruders in 1 test;" in html(api, **given)
+
+
+def test_one_plan_is_drawn_for_all_who_want_it_and_few_at_once(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawing, go_on = Semaphore(0), Event()
+    drawn: list[int] = []
+    original = service.rating_plan
+
+    def held(frequencies: Any, per_sae: int, seed: int, fits: Any) -> Any:
+        drawn.append(seed)
+        drawing.release()
+        assert go_on.wait(60)
+        return original(frequencies, per_sae, seed, fits)
+
+    monkeypatch.setattr(service, "rating_plan", held)
+
+    def plan(seed: int) -> Any:
+        return service.plan_of(api.workbench, request(api, **INTRUDERS | {"seed": seed}))
+
+    seeds = range(service.PLANS_AT_ONCE)
+    with ThreadPoolExecutor(2 * len(seeds)) as pool:
+        plans = [pool.submit(plan, seed) for seed in (*seeds, *seeds)]
+        try:
+            assert all(drawing.acquire(timeout=60) for _ in seeds)
+            with pytest.raises(ValueError, match="try again soon"):
+                plan(99)
+        finally:
+            go_on.set()
+    assert sorted(drawn) == list(seeds)
+    assert all(plans[n].result() == plans[n + len(seeds)].result() for n in seeds)
+    assert plan(99)
+
+
+def test_an_index_without_contexts_enough_is_said(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "has_intruder_tests", lambda _index: False)
+    monkeypatch.setattr(service, "intruder_contexts", None)
+    with one_sentence("kind"):
+        api.ratings(**INTRUDERS)
+    assert api.ratings(**MEANING)["of"] == 4
 
 
 def test_named_intruders_are_counted(api: Api) -> None:

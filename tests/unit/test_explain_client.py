@@ -1,12 +1,18 @@
 """The client of OpenAI-compatible endpoints: answers, refusals, tries, the key."""
 
+import json
 import logging
 import socket
 from typing import Any
 
 import pytest
 
-from sae_core.explain.chat_client import KEY_VARIABLE, LONGEST_PAUSE, ChatClient
+from sae_core.explain.chat_client import (
+    KEY_VARIABLE,
+    LONGEST_PAUSE,
+    ChatClient,
+    EndpointError,
+)
 from tests.chat_endpoint import Endpoint, endpoint
 
 MESSAGES = [{"role": "user", "content": "What?"}]
@@ -93,6 +99,60 @@ def test_nobody_reads_the_key(caplog: pytest.LogCaptureFixture) -> None:
 def test_nonsense_is_said(raw: bytes) -> None:
     with endpoint(raw=raw) as state, pytest.raises(ValueError, match="something else than a chat"):
         client(state).complete(MESSAGES, 5)
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        ("Unsupported value: 'temperature' does not support 0.", {"max_tokens": 5}),
+        (
+            "'max_tokens' is not supported: use 'max_completion_tokens' instead.",
+            {"temperature": 0, "max_completion_tokens": 5},
+        ),
+        ("No temperature and no max_tokens here.", {"max_completion_tokens": 5}),
+    ],
+)
+def test_what_a_model_refuses_by_name_is_not_sent_again(words: str, sent: dict[str, int]) -> None:
+    refusal = json.dumps({"error": {"message": "x" * 300 + " " + words}}).encode()
+    with endpoint(rule=says("That."), statuses=[400], refusal=refusal) as state:
+        asking = client(state)
+        assert [asking.complete(MESSAGES, 5) for _ in range(2)] == ["That."] * 2
+    first, *rest = state.requests
+    assert first["temperature"] == 0
+    assert rest == [{"model": "rule", "messages": MESSAGES} | sent] * 2
+
+
+def test_a_refusal_that_goes_on_naming_them_is_final() -> None:
+    refusal = b'{"error": {"message": "temperature and max_tokens are wrong"}}'
+    with endpoint(statuses=[400] * 9, refusal=refusal) as state:
+        with pytest.raises(ValueError, match=r"\(status 400: temperature and"):
+            client(state).complete(MESSAGES, 5)
+        assert len(state.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "public"),
+    [
+        ({"statuses": [401]}, "refuses the request (status 401)."),
+        ({"statuses": [404]}, "refuses the request (status 404)."),
+        ({"statuses": [400]}, "refuses the request (status 400)."),
+        ({"statuses": [503]}, "is busy or failing (status 503)."),
+        ({"raw": b"billing account 4711"}, "answers something else than a chat completion."),
+    ],
+)
+def test_what_is_public_of_a_refusal_has_none_of_the_endpoint_s_words(
+    options: dict[str, Any], public: str
+) -> None:
+    refusal = b'{"error": {"message": "billing account 4711"}}'
+    with endpoint(refusal=refusal, **options) as state, pytest.raises(EndpointError) as caught:
+        client(state, tries=1).complete(MESSAGES, 5)
+    assert caught.value.public == f"127.0.0.1 {public}"
+    assert ("4711" in str(caught.value)) is ("raw" not in options)
+
+
+def test_half_a_character_is_no_answer_s() -> None:
+    with endpoint(raw=b'{"choices": [{"message": {"content": "a\\ud800b"}}]}') as state:
+        assert client(state).complete(MESSAGES, 5) == "a?b"
 
 
 def test_a_model_that_says_nothing_has_an_empty_answer() -> None:

@@ -3,7 +3,9 @@
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from threading import Event, Lock, Semaphore
 from typing import Any
 
 import pytest
@@ -13,11 +15,12 @@ from app.endpoints import Api
 from app.engine.workbench import Workbench
 from app.requests import ExplainRequest, parsed
 from app.service import explain as service
+from app.service.explain_turns import BUSY
 from app.settings import Settings
 from app.web.explanation_view import explanation_part
 from app.web.templating import part
 from sae_core.bundle import Bundle
-from sae_core.explain import ChatClient
+from sae_core.explain import PROMPT_VERSION, ChatClient, ExcerptChoice
 from tests import tiny
 from tests.chat_endpoint import Endpoint, by_rule, endpoint
 from tests.unit.service_support import FIRING, OTHER, as_json, one_sentence
@@ -50,10 +53,10 @@ def explain(
     return status, out, err
 
 
-def api_with(bundle: Bundle, notes: Path, model: Endpoint | None = None) -> Api:
+def api_with(bundle: Bundle, notes: Path, model: Endpoint | None = None, **settings: Any) -> Api:
     given: dict[str, Any] = {"device": "cpu", "dtype": "float32", "threads": 1}
     if model:
-        given |= {"explain_endpoint": model.url, "explain_model": "rule"}
+        given |= {"explain_endpoint": model.url, "explain_model": "rule"} | settings
     return Api(Workbench(Settings(**given, notes=str(notes)), bundle))
 
 
@@ -68,6 +71,8 @@ def test_the_cost_is_said_before_anything_is_asked(
     assert "tokens sent and" in err
     assert "at these prices" in err
     assert "give --yes to start" in err
+    # Choosing contexts takes a while: it shows how far it is before the cost is known.
+    assert "1/1" in err.partition("That takes")[0].partition("choosing contexts")[2]
     assert model.requests == []
 
 
@@ -223,8 +228,11 @@ def test_the_endpoint_asks_only_when_it_is_told_to(
     after = api.explain(FIRING, ask=True)
     assert after["done"] == before["cost"]["requests"] == len(model.requests)
     [row] = after["explanations"]
-    assert (row["model"], row["prompt_version"], row["seed"]) == ("rule", 1, 0)
-    assert as_json(after) == as_json(api.explain(FIRING)) | {"done": after["done"]}
+    assert (row["model"], row["prompt_version"], row["seed"]) == ("rule", PROMPT_VERSION, 0)
+    free = {"requests": 0, "tokens_in": 0, "tokens_out": 0}
+    again = as_json(api.explain(FIRING, ask=True))
+    assert again == as_json(after) | {"done": 0, "cost": free} == as_json(api.explain(FIRING))
+    assert len(model.requests) == after["done"]
     digest = api.workbench.bundle.content_hash(tiny.SAE_NAME)
     label = api.workbench.notes.labels(digest)[FIRING]
     assert label.text == row["text"][:200]
@@ -241,12 +249,99 @@ def test_without_an_endpoint_nothing_is_asked(tiny_bundle: Bundle, notes: Path) 
         api.explain(9999)
 
 
-def test_a_refusal_comes_back_as_a_sentence(
-    tiny_bundle: Bundle, model: Endpoint, notes: Path
+def test_a_refusal_comes_back_as_a_sentence_without_the_endpoint_s_words(
+    tiny_bundle: Bundle, model: Endpoint, notes: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     model.statuses = [401]
-    with pytest.raises(ValueError, match="refuses the key"):
+    model.refusal = b'{"error": {"message": "billing account 4711"}}'
+    with pytest.raises(ValueError, match=r"^127\.0\.0\.1 refuses the request \(status 401\)\.$"):
         api_with(tiny_bundle, notes, model).explain(FIRING, ask=True)
+    assert "billing account 4711" in caplog.text
+
+
+def test_the_model_is_sent_no_more_requests_than_it_may(
+    tiny_bundle: Bundle, model: Endpoint, notes: Path
+) -> None:
+    api = api_with(tiny_bundle, notes, model, max_explain_requests=20)
+    api.explain(FIRING, ask=True)
+    for _ in range(3):
+        with pytest.raises(ValueError, match="the 20 requests that it may"):
+            api.explain(OTHER, ask=True)
+    assert len(model.requests) == 20
+    # What was answered is kept: another start goes on from there.
+    api_with(tiny_bundle, notes, model).explain(OTHER, ask=True)
+    sent = [json.dumps(each["messages"]) for each in model.requests]
+    assert len(sent) == len(set(sent))
+
+
+def test_who_asks_and_leaves_does_not_ask_at_more_places(
+    tiny_bundle: Bundle, model: Endpoint, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.service.explain_turns.WAIT_SECONDS", 0.1)
+    answers, going_on, most = Event(), 0, 0
+    counting, arrived = Lock(), Semaphore(0)
+
+    def held(messages: list[dict[str, str]]) -> str:
+        nonlocal going_on, most
+        with counting:
+            going_on += 1
+            most = max(most, going_on)
+        arrived.release()
+        answers.wait(60)
+        with counting:
+            going_on -= 1
+        return by_rule(messages)
+
+    model.rule = held
+    workbench = api_with(tiny_bundle, notes, model).workbench
+    choices = [service.chosen_excerpts(workbench, tiny.SAE_NAME, n) for n in (FIRING, OTHER)]
+    with ThreadPoolExecutor(6) as pool:
+
+        def ask(choice: ExcerptChoice) -> str:
+            asking = service.asked(workbench, tiny.SAE_NAME, choice)
+            try:
+                next(asking)
+            except ValueError as error:
+                return str(error)
+            finally:
+                asking.close()
+            return ""
+
+        said = [pool.submit(ask, choice) for choice in choices * 3]
+        try:
+            for _ in zip(range(4), as_completed(said, timeout=60), strict=False):
+                """Whoever comes while two are asked is told so."""
+            assert all(arrived.acquire(timeout=60) for _ in range(2))
+        finally:
+            answers.set()
+    assert sorted(each.result() for each in said) == ["", "", *[BUSY] * 4]
+    assert most == 2
+
+
+def test_an_explanation_of_characters_that_cannot_be_shown_is_kept_without_them(
+    tiny_bundle: Bundle, model: Endpoint, notes: Path
+) -> None:
+    model.rule = lambda messages: (
+        "riv\x1bers \ud800" if "Active tokens" in messages[-1]["content"] else by_rule(messages)
+    )
+    api = api_with(tiny_bundle, notes, model)
+    [row] = api.explain(FIRING, ask=True)["explanations"]
+    assert row["text"] == "rivers ?"
+    digest = api.workbench.bundle.content_hash(tiny.SAE_NAME)
+    assert api.workbench.notes.labels(digest)[FIRING].text == "rivers ?"
+
+
+@pytest.mark.parametrize("nothing", ["", "<think>I should think about"])
+def test_a_model_that_said_nothing_is_asked_again(
+    nothing: str, tiny_bundle: Bundle, model: Endpoint, notes: Path
+) -> None:
+    model.rule = lambda _messages: nothing
+    api = api_with(tiny_bundle, notes, model)
+    with pytest.raises(ValueError, match="gives no explanation"):
+        api.explain(FIRING, ask=True)
+    model.rule = by_rule
+    [row] = api.explain(FIRING, ask=True)["explanations"]
+    assert row["text"].startswith("tokens: ")
 
 
 def test_the_feature_s_page_shows_what_is_kept(
@@ -267,6 +362,6 @@ def test_the_feature_s_page_shows_what_is_kept(
     api.explain(FIRING, ask=True)
     for each in (html(api), html(api_with(tiny_bundle, notes))):
         assert "&lt;img src=x&gt; of rivers" in each
-        assert "explained by <bdi>rule</bdi> (prompt v1, 20" in each
+        assert f"explained by <bdi>rule</bdi> (prompt v{PROMPT_VERSION}, 20" in each
         assert "detection" in each
-    assert "What would" not in html(api_with(tiny_bundle, notes))
+        assert "What would" not in each

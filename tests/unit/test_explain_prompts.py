@@ -51,6 +51,8 @@ def test_levels_run_from_0_to_10_and_what_fires_is_never_0() -> None:
         ("1 0\n2 3\n3", None),
         ("1 0\n2 3\n3 10\n4 0", None),
         ("0, 3, 10", None),
+        ("1 9</think>\n1 0\n2 3\n3 10", [0, 3, 10]),
+        ("<think>\n1 0\n2 3\n3 10", None),
         ("", None),
     ],
 )
@@ -77,4 +79,17 @@ def test_an_explanation_is_one_line_without_thoughts_or_marks() -> None:
     assert read_explanation('<think>Hm.</think>\n"Ships,\nand the  sea"') == "Ships, and the sea"
     assert read_explanation('words such as "ship"') == 'words such as "ship"'
     assert read_explanation(" <think>only that</think> ") is None
+    assert read_explanation("I should think about it</think>names of cats") == "names of cats"
+    assert read_explanation("<think>a</think> b <think>c</think> cats") == "cats"
+    assert read_explanation("<think>I should think about the tokens that") is None
+    assert read_explanation("<think>a</think>cats<think>or not") is None
     assert len(read_explanation("x" * 9999) or "") == LONGEST_EXPLANATION
+
+
+@pytest.mark.parametrize(
+    "character", ["\x00", "\x1b", "\x7f", "\x85", "\u202e", "\ud800", "\ufeff"]
+)
+def test_an_explanation_has_no_characters_that_cannot_be_shown(character: str) -> None:
+    phrase = read_explanation(f'"ships {character} and{character} the sea"{character}')
+    assert phrase in ("ships and the sea", "ships and the sea".replace("and ", "and  "))
+    assert read_explanation(character) is None

@@ -20,7 +20,7 @@ from sae_core.explain import (
     scored,
 )
 from sae_core.explain.excerpts import DETECTED, EXPLAINING, SIMULATED, Excerpt
-from sae_core.explain.explain_prompts import Messages
+from sae_core.explain.explain_prompts import PROMPT_VERSION, Messages
 from sae_core.index import Index
 from sae_core.notes import NotesFile
 from tests.chat_endpoint import by_rule, endpoint
@@ -193,6 +193,61 @@ def test_a_run_that_was_broken_off_asks_for_nothing_twice(
     assert records().done("rule", 0) == {FEATURE}
     assert records().done("another", 0) == records().done("rule", 1) == set()
     assert ExplanationRecords(NotesFile(tmp_path / "notes.duckdb"), "other").of(FEATURE) == []
+
+
+def test_runs_of_other_seeds_and_prompts_are_other_runs(
+    choice: ExcerptChoice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    records = ExplanationRecords(NotesFile(tmp_path / "notes.duckdb"), "hash")
+    asked: list[Messages] = []
+
+    def counted(messages: Messages, max_tokens: int) -> str:
+        asked.append(messages)
+        return ask(messages, max_tokens)
+
+    for seed in (1, 11):
+        records.remembered(FEATURE, "rule", counted, seed)([{"content": "Explanation: \n\n"}], 1)
+    assert [records.answered([FEATURE], "rule", seed) for seed in (0, 1, 11)] == [0, 1, 1]
+    records.keep(replace(explained(choice, "rule", ask), seed=1))
+    assert [records.answered([FEATURE], "rule", seed) for seed in (0, 1, 11)] == [0, 0, 1]
+    monkeypatch.setattr("sae_core.explain.explanation_records.PROMPT_VERSION", PROMPT_VERSION + 1)
+    assert records.answered([FEATURE], "rule", 11) == 0
+    records.remembered(FEATURE, "rule", counted, 11)([{"content": "Explanation: \n\n"}], 1)
+    assert len(asked) == 3
+
+
+def test_an_empty_answer_is_not_kept(tmp_path: Path) -> None:
+    records = ExplanationRecords(NotesFile(tmp_path / "notes.duckdb"), "hash")
+    answers = iter(["", " \n", "cats", "dogs"])
+    message: Messages = [{"content": "What?"}]
+    said = [
+        records.remembered(FEATURE, "rule", lambda *_: next(answers))(message, 1) for _ in range(4)
+    ]
+    assert said == ["", " \n", "cats", "cats"]
+    assert records.answered([FEATURE], "rule") == 1
+    records.forget_answers(FEATURE, "rule")
+    assert records.answered([FEATURE], "rule") == 0
+
+
+def test_near_misses_that_overlap_what_fires_are_no_negatives(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = index.feature(FEATURE)
+    groups = {group["name"]: group["contexts"] for group in data["groups"]}
+    fired = groups["top"][0]
+    # The end of a passage on which the feature fires, where it is silent.
+    shifted = {
+        **fired,
+        "tokens": [*fired["tokens"][1:], " on"],
+        "activations": [0.0] * len(fired["tokens"]),
+        "offset": fired["offset"] + 1,
+    }
+    groups["near_miss"][:0] = [shifted]
+    original = index.feature
+    monkeypatch.setattr(index, "feature", lambda n: data if n == FEATURE else original(n))
+    choice = choose_excerpts(index, FEATURE, fires)
+    for negative in choice.negatives:
+        assert not any(map(negative.overlaps, (*choice.explaining, *choice.positives)))
 
 
 def test_what_is_kept_again_takes_the_place_of_what_was(

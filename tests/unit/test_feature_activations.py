@@ -55,4 +55,14 @@ def test_top_features_and_the_largest_of_each_text(lm: SplicedLM) -> None:
     assert (dense[1] == 0).all()
     here = (result.text == 2) & (result.feature == feature)
     assert float(dense[2, feature]) == pytest.approx(float(result.activation[here].max(initial=0)))
-    assert len(feature_activations(lm, tiny.SAE_NAME, [])) == 0
+
+
+@pytest.mark.parametrize("texts", [[], [""], ["The river.", "", ""], ["", "The river."]])
+def test_there_is_a_row_for_each_text_also_where_nothing_fires(
+    lm: SplicedLM, texts: list[str]
+) -> None:
+    result = feature_activations(lm, tiny.SAE_NAME, iter(texts))
+    dense = result.dense()
+    assert result.texts == len(texts)
+    assert dense.shape == (len(texts), result.d_sae)
+    assert [bool(row.any()) for row in dense] == [text != "" for text in texts]

@@ -176,6 +176,25 @@ def test_rows_stream_and_the_settings_repeat_them(api: Api) -> None:
         assert "".join(token["text"] for token in run["base"]) == last["rows"][0]["texts"][seed]
 
 
+def test_numbers_so_far_are_those_of_a_ladder_that_ends_there(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(find_strength, "NUMBERS_EVERY", math.inf)
+    plain = [stream(api, **{**GIVEN, "max_new_tokens": n})[-1] for n in range(1, 7)]
+    monkeypatch.setattr(find_strength, "NUMBERS_EVERY", 0.0)
+    monkeypatch.setattr(find_strength, "NUMBERS_SHARE", 1.0)
+    *growing, last = stream(api, **GIVEN)
+    assert as_json(last) == as_json(plain[-1])
+    assert "tokens" not in growing[0]["rows"][0], "nothing is there before the first token"
+    for answer, whole in zip(growing[1:], plain, strict=False):
+        assert answer["band"] is answer["sentence"] is None
+        for row, expected in zip(answer["rows"], whole["rows"], strict=True):
+            assert "usable" not in row
+            assert row["tokens"] == expected["tokens"]
+            for name in ("fires", "nll", "distinct", "size"):
+                assert row[name] == pytest.approx(expected[name], abs=1e-5, nan_ok=True)
+
+
 def test_a_band_names_strengths_and_its_size(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     fires = iter([0.0, 0.04, 0.4, 0.5, 0.2])
     nll = iter([2.0, 2.0, 2.2, 2.9, 9.0])
@@ -187,6 +206,7 @@ def test_a_band_names_strengths_and_its_size(api: Api, monkeypatch: pytest.Monke
         ]
 
     monkeypatch.setattr(Ladder, "rungs", rungs)
+    monkeypatch.setattr(find_strength, "NUMBERS_EVERY", math.inf)
     answer = stream(api, **{**GIVEN, "strengths": [1, 2, 3, 4]})[-1]
     assert answer["band"] == {"low": 2, "high": 3, "best": 3, "size": 0.3}
     assert answer["sentence"].startswith(f"From 2 to 3 × max #{FIRING} fires on at least 5 %")

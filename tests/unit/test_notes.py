@@ -72,6 +72,8 @@ def test_many_labels_are_kept_together(path: Path) -> None:
         (lambda notes: notes.set_label("a", 1, "x" * 201), "has 201 characters but may have 200"),
         (lambda notes: notes.set_label("a", 1, "a\0b"), "cannot be shown"),
         (lambda notes: notes.set_note("a", 1, "x" * 4001), "may have 4000"),
+        (lambda notes: notes.set_note("a", 1, "\ud800"), "halves of characters"),
+        (lambda notes: notes.set_label("a", 1, "\ud800"), "halves of characters"),
         (lambda notes: notes.set_verdict("a", 1, "good"), "use one of monosemantic"),
     ],
 )

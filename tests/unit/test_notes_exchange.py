@@ -12,9 +12,9 @@ from app import cli
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.neuronpedia import write_neuronpedia
-from sae_core.notes import Notes
+from sae_core.notes import Notes, kept_notes
 from sae_core.notes.label_files import read_labels
-from sae_core.notes.notes_exchange import Conflict, merge, read_notes, write_notes
+from sae_core.notes.notes_exchange import Conflict, as_features, merge, read_notes, write_notes
 
 
 @pytest.fixture
@@ -98,6 +98,63 @@ def test_neuronpedia_s_explanations_are_read(tmp_path: Path) -> None:
     assert len(read_labels(one, 8)) == 2
 
 
+def test_batches_are_read_by_their_numbers(tmp_path: Path) -> None:
+    """Of several labels of one feature the last counts, and batch 10 comes after batch 9."""
+    for n in (9, 10):
+        batch(tmp_path / f"batch-{n}.jsonl.gz", {"index": 3, "description": f"of batch {n}"})
+    assert [row.label for row in read_labels(tmp_path, 8)] == ["of batch 10"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"modelId": "gemma-2-2b", "layer": "21-res"}, {"modelId": "gemma-2-9b", "layer": "20-res"}],
+)
+def test_explanations_of_several_saes_are_not_mixed(tmp_path: Path, other: dict[str, str]) -> None:
+    """Their features have the same numbers."""
+    one = {"modelId": "gemma-2-2b", "layer": "20-res"}
+    batch(tmp_path / "a/explanations/batch-0.jsonl.gz", {"index": 3, "description": "x", **one})
+    file = tmp_path / "b/explanations/batch-0.jsonl.gz"
+    batch(file, {"index": 4, "description": "y", **other})
+    with pytest.raises(ValueError, match="several SAEs, such as gemma-2-2b/20-res and gemma") as e:
+        read_labels(tmp_path, 8)
+    assert "\n" not in str(e.value)
+    batch(file, {"index": 4, "description": "y", **one})
+    assert {row.feature for row in read_labels(tmp_path, 8)} == {3, 4}
+
+
+def test_a_row_with_a_note_alone_is_kept(tmp_path: Path, path: Path) -> None:
+    file = tmp_path / "labels.csv"
+    file.write_text("feature,label,note\n3,,a note\n4,a label,\n4,,its note\n5,,\n")
+    rows = read_labels(file, 10)
+    assert [(row.feature, row.label, row.note) for row in rows] == [
+        (3, "", "a note"),
+        (4, "a label", "its note"),
+    ]
+    notes = Notes(path)
+    merge(notes, {"a": as_features(rows)}, "labels.csv")
+    assert notes.of("a").features[3].note == "a note"
+    assert set(notes.labels("a")) == {4}
+
+
+def test_more_notes_than_are_held_are_refused_whole(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_notes, "MOST_NOTES", 2)
+    notes = Notes(path)
+    saes = {"a": {i: {"label": "x", "note": "n"} for i in range(3)}}
+    with pytest.raises(ValueError, match="2 features of an SAE may have a note, and 3 would"):
+        merge(notes, saes, "x.json")
+    assert notes.empty
+    merge(notes, {"a": {i: {"label": "x", "starred": True} for i in range(3)}}, "x.json")
+    notes.set_note("a", 0, "one")
+    notes.set_note("a", 1, "two")
+    notes.set_note("b", 2, "of another SAE")
+    with pytest.raises(ValueError, match="remove some"):
+        notes.set_note("a", 2, "three")
+    notes.set_note("a", 1, "two, changed")
+    notes.set_star("a", 2, False)
+
+
 def test_our_own_signatures_are_no_labels(tiny_bundle: Bundle, tmp_path: Path) -> None:
     index = Index.open(tiny_bundle.index_path(tiny_bundle.sae_names[0]))
     write_neuronpedia(index, tmp_path / "out", "1-x")
@@ -115,6 +172,7 @@ def test_our_own_signatures_are_no_labels(tiny_bundle: Bundle, tmp_path: Path) -
         ("a.csv", b"feature,label\n", "holds no labels"),
         ("a.csv", b"\xff\xfe\x00", "not text"),
         ("a.jsonl", b"{", "not whole"),
+        ("a.jsonl", b"[" * 200_000, "cannot be read"),
         ("a.jsonl", b"[]\n", "line 1 of .* is no explanation"),
         ("a.jsonl.gz", b"no gzip", "cannot be read"),
         ("a.txt", b"x", "is no file of labels"),
@@ -142,6 +200,11 @@ def test_a_wrong_file_is_one_sentence(
         '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"x": {}}}}',
         '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"1": {"label": 3}}}}',
         '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"1": {"verdict": "x"}}}}',
+        '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"-5": {"label": "x"}}}}',
+        '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"99999999999": {}}}}',
+        '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"\u0665": {}}}}',
+        '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"1": {"note": "\\ud800"}}}}',
+        '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"1": {"label": "\\ud800"}}}}',
     ],
 )
 def test_a_wrong_file_of_notes_is_one_sentence(tmp_path: Path, content: str) -> None:
@@ -180,6 +243,59 @@ def test_the_command_exports_imports_and_prints(
     assert Notes(path).labels(digest)[3].text == "other"
     ran("--export", str(tmp_path / "out.json"))
     assert read_notes(tmp_path / "out.json")[digest][4]["label"] == "new"
+
+
+@pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "'=", "''@", "'"])
+def test_no_text_of_a_csv_is_a_formula_and_it_comes_back_as_it_was(
+    tiny_bundle: Bundle,
+    path: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    first: str,
+) -> None:
+    digest = tiny_bundle.content_hash(tiny_bundle.sae_names[0])
+    text = f"{first}HYPERLINK(1)"
+    Notes(path).set(digest, 3, label=text, note=text)
+    kept = Notes(path).labels(digest)[3].text
+    file, other = tmp_path / "out.csv", tmp_path / "other.duckdb"
+    command = ["notes", str(tiny_bundle.path), "--notes"]
+    assert cli.main([*command, str(path), "--export", str(file)]) == 0
+    with file.open(newline="", encoding="utf-8") as opened:
+        (row,) = csv.DictReader(opened)
+    assert not {row["label"][0], row["note"][0]} & set("=+-@\t\r")
+    assert row["feature"] == "3"
+    assert cli.main([*command, str(other), "--import", str(file)]) == 0
+    capsys.readouterr()
+    assert Notes(other).labels(digest)[3].text == kept
+    assert Notes(other).of(digest).features[3].note == text.strip()
+
+
+def test_without_notes_an_export_stays_as_it_is(
+    tiny_bundle: Bundle, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("out.csv", "out.json"):
+        file = tmp_path / name
+        file.write_text("what was exported")
+        command = ["notes", str(tiny_bundle.path), "--notes", "off", "--export", str(file)]
+        assert cli.main(command) == 2
+        assert "notes are off" in capsys.readouterr().err
+        assert file.read_text() == "what was exported"
+
+
+def test_a_file_for_more_features_than_the_sae_has_is_refused_whole(
+    tiny_bundle: Bundle, path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = tiny_bundle.content_hash(tiny_bundle.sae_names[0])
+    file = tmp_path / "in.json"
+    whole = {"format": "jumpscope-notes", "version": 1}
+    saes = {digest: {"3": {"label": "x"}, "64": {"label": "y"}}}
+    file.write_text(json.dumps({**whole, "saes": saes}))
+    command = ["notes", str(tiny_bundle.path), "--notes", str(path), "--import", str(file)]
+    assert cli.main(command) == 2
+    assert "names feature 64 of" in capsys.readouterr().err
+    assert Notes(path).empty
+    file.write_text(json.dumps({**whole, "saes": {"of another SAE": {"5000000": {"label": "y"}}}}))
+    assert cli.main(command) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 """The file of notes: nothing that was acknowledged is lost, whoever writes and whatever ends."""
 
 import shutil
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -11,8 +9,8 @@ import pytest
 
 from sae_core.notes import Notes, Topic
 from sae_core.notes import notes_file as module
+from tests.unit.notes_support import started
 
-ROOT = Path(__file__).parents[2]
 KILLS = 50
 
 # One process imports and starts the others by a fork, since an import takes longer than 20 writes.
@@ -44,7 +42,7 @@ for number in range(kills):
         os.close(mine)
         writer(number, theirs)
     os.close(theirs)
-    said = b""
+    said = os.read(mine, 1000)  # its first write was acknowledged: the clock starts
     deadline = time.monotonic() + chance.uniform(0, 1.5 * once)
     while time.monotonic() < deadline:
         pass
@@ -67,16 +65,6 @@ for at in range(8):
 """
 
 
-def started(program: str, *arguments: object) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *map(str, arguments)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "notes.duckdb"
@@ -88,6 +76,8 @@ def test_every_acknowledged_write_survives_fifty_kills(path: Path) -> None:
     rounds = out.splitlines()
     assert len(rounds) == KILLS, said
     acknowledged = {KILLS * 10_000, *(int(word) for line in rounds for word in line.split())}
+    # Each one had written when it was killed.
+    assert all(line.split() for line in rounds)
     kept = Notes(path).labels("sae")
     assert acknowledged <= set(kept)
     # What was being written when its process was killed is there or is not, and nothing else.
@@ -208,6 +198,55 @@ def test_a_file_that_becomes_readable_is_read(path: Path) -> None:
     shutil.move(good, path)
     assert notes.of("sae").features[1].starred
     assert notes.problem == ""
+
+
+def killed_before_it_took_its_log_over(path: Path) -> bytes:
+    """Write two labels; the second is in the log alone, as after a kill between the two."""
+    Notes(path).set_label("sae", 1, "one")
+    program = (
+        "import os, signal, sys; from pathlib import Path; from sae_core.notes import Notes\n"
+        "from sae_core.notes import notes_file as module\n"
+        "class Killed:\n"
+        "    def __init__(self, connection): self.connection = connection\n"
+        "    def close(self): self.connection.close()\n"
+        "    def execute(self, statement, *given):\n"
+        "        if statement.startswith('USE memory'): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "        return self.connection.execute(statement, *given)\n"
+        "connect = module.duckdb.connect\n"
+        "module.duckdb.connect = lambda **given: Killed(connect(**given))\n"
+        "Notes(Path(sys.argv[1])).set_label('sae', 2, 'two')"
+    )
+    _, said = started(program, path).communicate(timeout=120)
+    log_file = path.with_name(path.name + ".wal")
+    assert log_file.exists(), said
+    return log_file.read_bytes()
+
+
+def test_the_log_of_a_file_that_was_moved_away_is_not_taken_for_a_new_one_s(path: Path) -> None:
+    log_of_old = killed_before_it_took_its_log_over(path)
+    path.rename(path.with_name("moved.duckdb"))
+    notes = Notes(path)
+    notes.set_label("sae", 3, "three")
+    assert {i: label.text for i, label in notes.labels("sae").items()} == {3: "three"}
+    aside = path.with_name(path.name + ".wal.1")
+    assert aside.read_bytes() == log_of_old
+    aside.rename(path.with_name("moved.duckdb.wal"))
+    assert set(Notes(path.with_name("moved.duckdb")).labels("sae")) == {1, 2}
+
+
+def test_a_log_that_does_not_fit_its_file_is_one_sentence(path: Path) -> None:
+    """Put there by hand: DuckDB fails at a statement in it, with that statement's error."""
+    killed_before_it_took_its_log_over(path)
+    with duckdb.connect() as connection:
+        other = path.with_name("other.duckdb")
+        connection.execute(f"ATTACH '{other}' AS notes ({module._STORAGE})")
+    shutil.copy(other, path)
+    notes = Notes(path)
+    assert dict(notes.labels("sae")) == {}
+    assert "is damaged" in notes.problem
+    with pytest.raises(ValueError, match=r"move it and notes\.duckdb\.wal away") as caught:
+        notes.set_label("sae", 1, "x")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

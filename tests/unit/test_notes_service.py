@@ -11,6 +11,7 @@ from app.requests import RequestError
 from app.service.labels import with_labels
 from app.web.pages import PAGES, page_html
 from sae_core.bundle import Bundle
+from sae_core.notes import Notes
 from tests.unit.render_support import Document
 from tests.unit.service_support import FIRING, OTHER, SETTINGS, api_of, as_json, one_sentence
 
@@ -75,8 +76,10 @@ def test_a_damaged_file_is_said_and_pages_go_on(tiny_bundle: Bundle, tmp_path: P
     path = tmp_path / "notes.duckdb"
     path.write_text("damaged")
     api = api_of(tiny_bundle, replace(SETTINGS, notes=str(path)))
-    assert "is damaged" in api.notes(FIRING)["problem"]
-    assert "is damaged" in text_of_page(api, "features", feature=str(FIRING))
+    assert api.notes(FIRING)["problem"].startswith("notes.duckdb is damaged")
+    page = text_of_page(api, "features", feature=str(FIRING))
+    assert "is damaged" in page
+    assert str(tmp_path) not in page + api.notes(FIRING)["problem"]
     assert api.search_features()["total"] == 64
 
 
@@ -111,6 +114,50 @@ def test_every_answer_that_names_a_feature_has_its_label(api: Api) -> None:
     neighbour = api.feature(named)["neighbours"][0]["feature"]
     api.notes(neighbour, label="beside")
     assert (neighbour, "beside") in labels_in(api.feature(named)["neighbours"])
+
+
+def test_only_the_saes_that_an_answer_names_are_hashed(
+    chat_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Hashing one from the hub fetches it; one that cannot be had is not asked for each time."""
+    first, second = chat_bundle.sae_names[:2]
+    api = api_of(chat_bundle, replace(SETTINGS, notes=str(tmp_path / "notes.duckdb")))
+    asked: list[str] = []
+    hashed = Bundle.content_hash
+
+    def content_hash(bundle: Bundle, name: str) -> str:
+        asked.append(name)
+        if name == second:
+            raise ValueError("it cannot be reached.")
+        return hashed(bundle, name)
+
+    monkeypatch.setattr(Bundle, "content_hash", content_hash)
+    row = {"feature": 1, "signature": "s"}
+    assert with_labels(api.workbench, row) is row
+    assert asked == []  # nothing is kept
+    Notes(tmp_path / "notes.duckdb").set_label(hashed(chat_bundle, first), 1, "of the first")
+    assert with_labels(api.workbench, {"rows": [row, row]})["rows"][0]["label"] == "of the first"
+    assert set(asked) == {first}
+    asked.clear()
+    of_second = {"sae": second, "rows": [row]}
+    for _ in range(3):
+        assert with_labels(api.workbench, of_second) is of_second
+    assert asked == [second]
+
+
+def test_an_open_index_is_searched_while_its_weights_cannot_be_had(
+    tiny_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = api_of(tiny_bundle, replace(SETTINGS, notes=str(tmp_path / "notes.duckdb")))
+    api.feature(FIRING)
+    Notes(tmp_path / "notes.duckdb").set_star("another", 1, True)
+
+    def content_hash(bundle: Bundle, name: str) -> str:
+        raise ValueError("it cannot be reached.")
+
+    monkeypatch.setattr(Bundle, "content_hash", content_hash)
+    assert api.search_features(query=f"#{FIRING}")["total"] == 1
+    assert api.search_features(query="e")["total"] > 0
 
 
 def test_an_edit_is_answered_as_it_was_sent(api: Api) -> None:

@@ -21,7 +21,18 @@ from sae_core.bundle import Bundle
 from tests.unit.page_support import assert_plain
 from tests.unit.render_support import Document
 
-NAMES = ("/", "/features", "/prompt", "/steer", "/sql", "/api", "/blind", "/catalog", "/find", "/lists")
+NAMES = (
+    "/",
+    "/features",
+    "/prompt",
+    "/steer",
+    "/sql",
+    "/api",
+    "/blind",
+    "/catalog",
+    "/find",
+    "/lists",
+)
 
 
 @pytest.fixture(scope="module")

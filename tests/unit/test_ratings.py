@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from sae_core.ratings import (
     IntruderRating,
     MeaningRating,
     RatingRecords,
+    has_intruder_tests,
     intruder_contexts,
     intruder_rates,
     meaning_contexts,
@@ -23,6 +25,7 @@ from sae_core.ratings import (
     rating_plan,
 )
 from sae_core.ratings.rating_items import INTRUDERS, OWN, STRONGEST
+from sae_core.ratings.rating_plan import MISSES
 from sae_core.ratings.rating_records import VERDICTS
 from sae_core.ratings.rating_summary import CHANCE, chance_of
 from sae_core.wilson import wilson
@@ -77,6 +80,17 @@ def test_only_what_fits_is_planned() -> None:
         rating_plan({}, 0)
 
 
+def test_an_sae_of_which_little_fits_is_given_up() -> None:
+    looked: list[int] = []
+
+    def fits(_sae: str, feature: int) -> bool:
+        looked.append(feature)
+        return False
+
+    assert rating_plan({"a": shares(rare=500, often=500)}, 4, fits=fits) == []
+    assert len(looked) == 4 * MISSES
+
+
 def test_contexts_for_a_meaning_are_of_all_strengths_and_name_nothing(index: Index) -> None:
     contexts = meaning_contexts(index, FEATURE)
     assert STRONGEST < len(contexts) <= STRONGEST + index.meta["intervals"]
@@ -105,13 +119,71 @@ def test_an_intruder_test_has_nine_of_its_own_and_three_of_the_nearest(index: In
     assert len({each.tokens for each in contexts}) == OWN + INTRUDERS
 
 
+def context(document: int, offset: int, *tokens: str) -> dict[str, Any]:
+    """A context as an index has it."""
+    return {
+        "tokens": list(tokens),
+        "bytes": [""] * len(tokens),
+        "activations": [1.0] * len(tokens),
+        "peak": 0,
+        "document": document,
+        "offset": offset,
+    }
+
+
+class FewContexts:
+    """In place of an index: so many contexts of each feature; the first neighbour of each shows the
+    same passages, a token further on, and the others passages of their own.
+    """
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self.meta = {"listed_neighbours": 10}
+        self.read: list[int] = []
+
+    def frequencies(self) -> np.ndarray:
+        return np.linspace(0.001, 0.2, 50)
+
+    def feature(self, feature: int) -> dict[str, Any]:
+        self.read.append(feature)
+        document, shift = (0, 1) if feature == 1 else (100 * feature, 0)
+        contexts = [
+            context(document + n, 10 + shift, f"{document + n}", f"{shift}", "c")
+            for n in range(self._top)
+        ]
+        return {
+            "max_act": 1.0,
+            "groups": [{"name": "top", "contexts": contexts}],
+            "neighbours": [{"feature": n} for n in range(1, 9)],
+        }
+
+
+def test_an_intruder_is_no_passage_of_the_feature_s_own_a_token_further_on() -> None:
+    index: Any = FewContexts(OWN)
+    contexts = intruder_contexts(index, 0)
+    assert contexts is not None
+    assert sorted({each.document // 100 for each in contexts}) == [0, 2, 3, 4]
+    for n, one in enumerate(contexts):
+        assert not any(map(one.overlaps, contexts[n + 1 :]))
+
+
+def test_an_index_with_few_contexts_is_seen_at_once() -> None:
+    few: Any = FewContexts(OWN - 1)
+    assert not has_intruder_tests(few)
+    assert len(few.read) < 10
+    enough: Any = FewContexts(OWN)
+    assert has_intruder_tests(enough)
+    enough.meta["listed_neighbours"] = INTRUDERS - 1
+    assert not has_intruder_tests(enough)
+
+
 def test_what_has_too_few_contexts_is_no_intruder_test(index: Index) -> None:
     dead = int((index.frequencies() == 0).argmax())
     assert intruder_contexts(index, dead) is None
 
 
 def meaning(
-    feature: int, rater: str, verdict: str, sae: str = "h1", grade: int = 2
+    feature: int, rater: str, verdict: str, sae: str = "h1", grade: int = 2, seed: int = 0
 ) -> MeaningRating:
     return MeaningRating(
         sae_hash=sae,
@@ -119,7 +191,7 @@ def meaning(
         rater=rater,
         verdict=verdict,
         grade=grade,
-        seed=0,
+        seed=seed,
         band=BANDS[feature % 2][0],
         made="",
     )
@@ -158,6 +230,16 @@ def test_agreement_is_of_what_several_rated() -> None:
     alone = meaning_rates([each for each in ratings if each.rater == "Ann"], {})
     assert math.isnan(alone["alpha"])
     assert alone["kappas"] == []
+
+
+def test_what_was_rated_under_another_seed_is_no_agreement() -> None:
+    ratings = [meaning(1, "Ann", "YES"), meaning(1, "Ben", "NO", seed=1)]
+    rates = meaning_rates(ratings, {})
+    assert (rates["ratings"], rates["features"], rates["rated_by_several"]) == (2, 1, 0)
+    assert [pair["features"] for pair in rates["kappas"]] == [0]
+    ratings += [meaning(1, "Ann", "NO", seed=1)]
+    rates = meaning_rates(ratings, {})
+    assert (rates["ratings"], rates["rated_by_several"]) == (3, 1)
 
 
 def test_intruders_beside_chance_by_hand() -> None:
@@ -202,6 +284,16 @@ def test_the_latest_rating_of_a_feature_by_a_rater_stays(tmp_path: Path) -> None
     assert ann.made.endswith("+00:00")
     [test] = again.intruders()
     assert (test.rater, test.named, test.feature) == ("Ann", 2, 7)
+
+
+def test_a_rating_under_another_seed_replaces_none(tmp_path: Path) -> None:
+    records = RatingRecords(NotesFile(tmp_path / "notes.duckdb"))
+    for seed, verdict in ((0, "NO"), (1, "YES"), (0, "MAYBE")):
+        records.rate_meaning("h", 7, "Ann", verdict, 1, seed=seed, band="")
+        records.rate_intruders("h", 7, "Ann", seed, seed=seed, band="")
+    assert {each.seed: each.verdict for each in records.meanings()} == {0: "MAYBE", 1: "YES"}
+    assert {each.seed: each.named for each in records.intruders()} == {0: 0, 1: 1}
+    assert len(records.meanings()) == len(records.intruders()) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -58,6 +59,44 @@ def test_what_the_sae_does_not_state_is_said(api: Api) -> None:
     assert units["bandwidth"] == 0.001
     assert "does not state its lambda" in units["sentence"]
     assert "0.001 is the paper's" in units["sentence"]
+
+
+def test_the_lambda_at_rest_is_that_of_the_bandwidth_that_is_asked_for(api: Api) -> None:
+    lm = api.workbench.load().lm
+    lambdas = []
+    for bandwidth in (0.2, 0.5):
+        answer = api.threshold(feature=ALWAYS, measured=False, tokens=200, bandwidth=bandwidth)
+        rows = check_rows(lm, lm.sae(answer["sae"]).cfg, None, 200)
+        sample = feature_sample(lm, answer["sae"], ALWAYS, rows, bandwidth=bandwidth)
+        units = answer["gradient"]["units"]
+        assert units["lambda_from"] == "rest"
+        assert units["lambda"] == pytest.approx(sample.resting_penalty)
+        lambdas.append(units["lambda"])
+    assert lambdas[0] > 0
+    assert lambdas[0] != pytest.approx(lambdas[1], rel=0.01)
+
+
+def test_what_the_run_penalised_beside_l0_is_in_the_terms_or_said(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"feature": ALWAYS, "measured": False, "tokens": 200, "penalty": 0.02, "bandwidth": 0.3}
+
+    def of(loss: dict[str, float]) -> dict[str, Any]:
+        metadata = api.workbench.load().lm.sae(api.workbench.sae_name()).cfg.metadata
+        monkeypatch.setitem(metadata, "training", {"settings": {"loss": loss}})
+        return api.threshold(**asked)["gradient"]
+
+    plain, frequent = of({}), of({"frequency_scale": 0.1})
+    assert "so training " in plain["sentence"]
+    assert plain["units"]["other_penalties"] == []
+    assert frequent["at"]["sparsity"] > 1.5 * plain["at"]["sparsity"]
+    assert frequent["at"]["reconstruction"] == plain["at"]["reconstruction"]
+    assert "penalty on frequent features, of scale 0.100" in frequent["units"]["sentence"]
+    other = of({"tanh_scale": 4.0, "pre_act": 3e-6})
+    assert "so training by these two terms alone " in other["sentence"]
+    assert "tanh penalty in place of L0" in other["units"]["sentence"]
+    assert "penalty on pre-activations" in other["units"]["sentence"]
+    assert other["units"]["other_penalties"] == ["tanh", "pre-activation"]
 
 
 def test_variants_are_measured_and_few_tokens_are_no_evidence(api: Api) -> None:

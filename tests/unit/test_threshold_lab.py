@@ -1,5 +1,7 @@
 """The two terms of a threshold's gradient, and the units they live in, against slow references."""
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 import torch
@@ -8,11 +10,15 @@ from sae_core.config import SAEConfig
 from sae_core.jumprelu import KERNELS, Kernel, jumprelu, step
 from sae_core.threshold_lab import (
     FeatureSample,
+    GradientTerms,
     gradient_terms,
     resting_points,
     tendency,
     training_units,
 )
+from training.losses.base import Batch, Penalty
+from training.losses.jumprelu_loss import Extras, JumpReLULoss
+from training.options import LossOptions
 from training.trained_form import folded
 
 D_MODEL, D_SAE, TOKENS, FEATURE = 6, 5, 400, 2
@@ -80,6 +86,52 @@ def test_both_terms_are_those_of_straight_through_autograd(kernel: Kernel, norm:
     assert terms.gradient.tolist() == pytest.approx(whole, rel=1e-9)
     assert terms.reconstruction.tolist() == pytest.approx(without_penalty, rel=1e-9)
     assert min(abs(value) for value in whole) > 1e-4  # the tokens are in the windows
+
+
+def test_the_penalty_on_frequent_features_is_that_of_the_training_s_own_loss() -> None:
+    """Whatever the run's settings say about its loss, the terms or `other_penalties` have."""
+    options, p, x = LossOptions(frequency_scale=0.1), parameters(), inputs()
+    loss = JumpReLULoss(
+        bandwidth=BANDWIDTH, targeted=False, extras=Extras(frequency=options.frequency_scale)
+    )
+    batch = Batch(
+        raw=x,
+        scale=torch.tensor(1.0),
+        mean=torch.zeros(D_MODEL),
+        penalty=Penalty(torch.tensor(PENALTY), torch.tensor(1.0), torch.tensor(0.0)),
+    )
+    gradients, _ = loss.gradients(
+        {name: each.float().requires_grad_() for name, each in p.items()}, batch
+    )
+    units = training_units(run_with(options), 1.0)
+    sample = sample_of(p, x)
+    terms, plain = (
+        gradient_terms(
+            sample,
+            [sample.threshold],
+            penalty=PENALTY,
+            bandwidth=BANDWIDTH,
+            frequency_scale=frequency_scale,
+        )
+        for frequency_scale in (units.frequency_scale, None)
+    )
+    assert float(terms.gradient[0]) == pytest.approx(float(gradients["threshold"][FEATURE]), 1e-4)
+    assert float(terms.sparsity[0]) > 1.5 * float(plain.sparsity[0])
+
+
+def run_with(options: LossOptions) -> SAEConfig:
+    """The metadata that a run with these options writes."""
+    training = {"settings": {"bandwidth": BANDWIDTH, "loss": asdict(options)}}
+    return SAEConfig(
+        architecture="jumprelu", d_model=D_MODEL, d_sae=D_SAE, metadata={"training": training}
+    )
+
+
+def test_penalties_that_the_terms_leave_out_are_named() -> None:
+    units = training_units(run_with(LossOptions(tanh_scale=4.0, pre_act=3e-6)), 1.0)
+    assert units.other_penalties == ("tanh", "pre-activation")
+    assert units.frequency_scale is None
+    assert training_units(run_with(LossOptions()), 1.0).other_penalties == ()
 
 
 def smoothed_loss(p: dict[str, torch.Tensor], x: torch.Tensor, threshold: float) -> float:
@@ -206,6 +258,28 @@ def test_training_rests_where_the_loss_is_least() -> None:
     assert rest == pytest.approx(best, abs=0.05)
 
 
+def test_a_crossing_needs_tokens_in_the_windows_on_both_sides() -> None:
+    """As many as it takes to say what training would do: the page says both of one threshold."""
+
+    def crossing(below: int, above: int, high: float = 1.0) -> list[float]:
+        both = torch.tensor([-1.0, high], dtype=torch.float64)
+        terms = GradientTerms(
+            thresholds=torch.tensor([0.2, 0.4], dtype=torch.float64),
+            reconstruction=both,
+            sparsity=torch.zeros_like(both),
+            standard_error=torch.full_like(both, 0.1),
+            in_window=torch.tensor([below, above]),
+        )
+        said = [tendency(float(g), 0.1, n) for g, n in zip(both, (below, above), strict=True)]
+        rests = resting_points(terms)
+        assert not (rests and "unclear" in said)
+        return rests
+
+    assert crossing(8, 8) == pytest.approx([0.3])
+    assert crossing(8, 8, high=0.0) == pytest.approx([0.4])
+    assert crossing(7, 8) == crossing(8, 7) == crossing(1, 1) == crossing(8, 0, high=0.0) == []
+
+
 def test_a_tendency_needs_tokens_in_the_window() -> None:
     assert tendency(-1.0, 0.1, 100) == "raise"
     assert tendency(1.0, 0.1, 100) == "lower"
@@ -237,5 +311,7 @@ def test_mistakes_are_sentences() -> None:
     sample = sample_of(parameters(), inputs())
     with pytest.raises(ValueError, match=r"bandwidth is 0\.0 but must"):
         gradient_terms(sample, [0.4], penalty=1.0, bandwidth=0.0)
+    with pytest.raises(ValueError, match=r"frequency_scale is 0\.0 but must"):
+        gradient_terms(sample, [0.4], penalty=1.0, bandwidth=0.1, frequency_scale=0.0)
     with pytest.raises(ValueError, match=r"lambda is -1\.0 but must"):
         gradient_terms(sample, [0.4], penalty=-1.0, bandwidth=0.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sae_core.index.token_sample import stride
-from sae_core.threshold_place import place_of, tokens_per_count
+from sae_core.threshold_place import place_of, places_of, tokens_per_count
 
 BINS = 56
 
@@ -67,6 +67,14 @@ def test_counts_scaled_from_a_sample_are_less_certain_than_counted_ones() -> Non
     scaled[28:] = [30] * 28
     assert place_of(scaled, 20) == "slope"
     assert place_of(scaled, 20, per_count=1000.0, exact_from=28) == "unclear"
+
+
+def test_counting_noise_alone_is_hardly_ever_a_valley() -> None:
+    """As docs/metrics.md says: heights are compared as independent ones, and with all others."""
+    random = np.random.default_rng(0)
+    places = [each for _ in range(60) for each in places_of(random.poisson(100, BINS).tolist())]
+    assert 0 < places.count("valley") < len(places) / 150
+    assert set(places) == {"valley", "bulk"}
 
 
 def test_thresholds_at_the_ends_have_one_side_alone() -> None:

@@ -76,17 +76,31 @@ def test_the_sample_gives_the_gradient_that_training_would_have(
     assert int(terms.in_window[0]) > 0
 
 
-def test_the_resting_lambda_makes_all_gradients_together_zero(
-    lm: SplicedLM, rows: list[TokenRow], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("given", "frequency_scale"), [(None, None), (0.2, None), (0.5, None), (0.2, 0.1)]
+)
+def test_the_resting_lambda_makes_all_gradients_together_zero_with_its_bandwidth(
+    lm: SplicedLM,
+    rows: list[TokenRow],
+    monkeypatch: pytest.MonkeyPatch,
+    given: float | None,
+    frequency_scale: float | None,
 ) -> None:
+    stated = {"settings": {"loss": {"frequency_scale": frequency_scale}}}
+    monkeypatch.setitem(lm.sae("tiny").cfg.metadata, "training", stated)
     monkeypatch.setattr("sae_core.threshold_lab.PUBLISHED_BANDWIDTH", 0.2)
-    sample = feature_sample(lm, "tiny", FEATURE, rows)
+    bandwidth = given or 0.2
+    sample = feature_sample(lm, "tiny", FEATURE, rows, bandwidth=given)
     assert sample.resting_penalty is not None
     total = cost = 0.0
     for feature in range(lm.sae("tiny").cfg.d_sae):
         inside = feature_sample(lm, "tiny", feature, rows).feature.scaled(sample.units.scale)
         terms = gradient_terms(
-            inside, [inside.threshold], penalty=sample.resting_penalty, bandwidth=0.2
+            inside,
+            [inside.threshold],
+            penalty=sample.resting_penalty,
+            bandwidth=bandwidth,
+            frequency_scale=frequency_scale,
         )
         total += float(terms.gradient[0])
         cost += abs(float(terms.reconstruction[0]))
@@ -141,6 +155,8 @@ def test_changed_thresholds_share_every_other_tensor(tiny_sae: SAE) -> None:
 def test_mistakes_are_sentences(lm: SplicedLM, rows: list[TokenRow]) -> None:
     with pytest.raises(ValueError, match="feature 64 does not exist"):
         feature_sample(lm, "tiny", 64, rows)
+    with pytest.raises(ValueError, match=r"bandwidth is 0\.0 but must be above 0"):
+        feature_sample(lm, "tiny", FEATURE, rows, bandwidth=0.0)
     with pytest.raises(ValueError, match=r"threshold is -1\.0 but must be 0 or more"):
         measure_thresholds(lm, "tiny", FEATURE, -1.0, rows)
     from sae_core.config import SAEConfig, Site

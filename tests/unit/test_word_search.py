@@ -8,7 +8,7 @@ import duckdb
 import numpy as np
 import pytest
 
-from sae_core.index import Index
+from sae_core.index import Index, match_ranking
 from sae_core.index.described_words import DescribedWords
 from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.signature import words_in
@@ -42,6 +42,32 @@ def ranking_of(
 def found(ranking: MatchRanking, query: str, **given: dict[int, tuple[str, str]]) -> list[int]:
     matches = ranking.matching(query, **given)
     return ranking.best(matches, np.ones(len(matches.tiers), bool), 100).tolist()
+
+
+def test_notes_of_features_that_are_not_there_are_passed_over() -> None:
+    """Of a file that somebody imported."""
+    ranking = ranking_of([{"sea": 0.1}, {"re": 0.1}])
+    notes = {-1: ("ship", ""), 1: ("Ship", ""), 2: ("ship", ""), 5_000_000: ("", "ship")}
+    assert found(ranking, "ship", notes=notes) == [1]
+
+
+def test_notes_are_folded_once_for_all_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranking = ranking_of([{"sea": 0.1}, {"re": 0.1}])
+    notes = {1: ("The Ship", "A Note")}
+    folds: list[str] = []
+    monkeypatch.setattr(match_ranking, "folded", lambda text: (folds.append(text), folded(text))[1])
+    for query in ("ship", "the note", "note ship the"):
+        found(ranking, query, notes=notes)
+    assert folds == ["The Ship", "A Note"]
+    assert found(ranking, "harbour", notes={0: ("Harbour", "")}) == [0]
+
+
+def test_a_query_of_too_many_words_is_one_sentence() -> None:
+    ranking = ranking_of([{"sea": 0.1}, {"re": 0.1}])
+    assert found(ranking, "sea " * match_ranking.MOST_TERMS) == [0]
+    with pytest.raises(ValueError, match="may have 16 words, and this one has 17") as caught:
+        ranking.matching("sea " * 17)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

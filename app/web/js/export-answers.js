@@ -7,8 +7,11 @@
    (templates/feature_list.html). */
 
 import { shownAt } from "./dom.js";
+import { count } from "./numbers.js";
 
 /** @typedef {import("./dom.js").Shown} Shown */
+
+const MOST_ROWS = 20_000; // of an answer that comes page by page
 
 /**
  * What can be seen within `root` of the server's answers, in the order of the page.
@@ -34,4 +37,30 @@ function shownBy(node) {
     drawn.push({ endpoint: "feature", asked: { feature: Number(feature), sae }, answer: null });
   }
   return drawn;
+}
+
+/**
+ * An answer that is not on the page yet is asked for, one of many pages page by page.
+ * @param {Shown} shown
+ * @param {(endpoint: string, asked: Record<string, unknown>) => Promise<any>} call
+ */
+export async function answerOf(shown, call) {
+  if (shown.answer !== null && shown.answer !== undefined) return shown.answer;
+  const { endpoint, asked, paged } = shown;
+  if (!paged) return (shown.answer = await call(endpoint, asked));
+  let answer = await call(endpoint, asked);
+  const rows = answer[paged];
+  while (rows.length < Math.min(answer.total, MOST_ROWS)) {
+    answer = await call(endpoint, { ...asked, offset: rows.length });
+    if (!answer[paged].length) break;
+    rows.push(...answer[paged]);
+  }
+  return (shown.answer = { ...answer, [paged]: rows });
+}
+
+/** That an answer's rows are not all there are, "" where they are. @param {Shown} shown */
+export function cutSays({ answer, paged }) {
+  const rows = paged && answer ? answer[paged].length : 0;
+  if (!paged || !answer || rows >= answer.total) return "";
+  return `The file holds the first ${count(rows)} of ${count(answer.total)}. Fewer match with a filter; the cell of Python asks for all.`;
 }

@@ -182,11 +182,19 @@ export function tableOf(node, name) {
 
 /* Written */
 
-/** @param {Table} table */
+/* What a spreadsheet takes for a formula and computes, where a text starts with it. */
+const FORMULA = /^[=+\-@\t\r]/;
+
+/**
+ * A table as CSV. A text that a spreadsheet would compute has an apostrophe before it, since texts
+ * come from models, corpora and people; numbers are left alone.
+ * @param {Table} table
+ */
 export function csvOf({ columns, rows }) {
   /** @param {unknown} value */
   const field = (value) => {
-    const text = value === null || value === undefined ? "" : String(value);
+    const bare = value === null || value === undefined ? "" : String(value);
+    const text = typeof value === "string" && FORMULA.test(bare) ? `'${bare}` : bare;
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   return [columns, ...rows].map((row) => `${row.map(field).join(",")}\r\n`).join("");

@@ -5,7 +5,7 @@
    Files are made here, of what is on the page, with its filters; nothing is sent anywhere. */
 
 import { el } from "./dom.js";
-import { shownIn } from "./export-answers.js";
+import { answerOf, cutSays, shownIn } from "./export-answers.js";
 import { pictureOf, pngOf } from "./export-picture.js";
 import { cellOf, csvOf, jsonOf, rowsTable, tableOf, tablesOf } from "./export-tables.js";
 import { copy, problem, sae } from "./frame.js";
@@ -17,7 +17,6 @@ import { ServerError, about, call, within } from "./server.js";
 
 const PICTURES = "[data-picture], details.group, figure, .chart, .tokens, .next-bars, svg[role], canvas";
 const MOST_PICTURES = 60;
-const MOST_ROWS = 20_000; // of an answer that comes page by page
 
 /** @type {Record<string, string>} what an endpoint's answer is called; others by their own name */
 const NAMES = {
@@ -119,10 +118,11 @@ function answerRow(shown) {
   const choices = [
     {
       words: "JSON",
-      make: async () => {
-        const answer = await answerOf(shown);
+      make: async (/** @type {HTMLElement} */ below) => {
+        const answer = await answerOf(shown, call);
         const whole = { ...(await facts()), endpoint: `/${shown.endpoint}`, asked: shown.asked, answer };
         save(`${stem}.json`, `${JSON.stringify(whole, null, 1)}\n`, "application/json");
+        tellCut(below, shown);
       },
     },
     {
@@ -131,6 +131,7 @@ function answerRow(shown) {
         const tables = await answerTables(shown);
         if (tables.length === 1) saveTable(stem, tables[0]);
         else below.replaceChildren(el("ul", {}, tables.map((table) => tableRow(table.name, table))));
+        tellCut(below, shown);
       },
     },
     {
@@ -147,26 +148,16 @@ function answerRow(shown) {
   return row(name, choices);
 }
 
-/** @param {Shown} shown */
-async function answerTables(shown) {
-  const answer = await answerOf(shown);
-  return shown.paged ? [rowsTable(shown.paged, answer[shown.paged])] : tablesOf(answer);
+/** Say below a row what its file leaves out. @param {HTMLElement} below @param {Shown} shown */
+function tellCut(below, shown) {
+  const words = cutSays(shown);
+  if (words) below.append(el("p", { class: "quiet" }, words));
 }
 
-/** An answer that is not on the page yet is asked for, one of many pages page by page.
- * @param {Shown} shown */
-async function answerOf(shown) {
-  if (shown.answer !== null && shown.answer !== undefined) return shown.answer;
-  const { endpoint, asked, paged } = shown;
-  if (!paged) return (shown.answer = await call(endpoint, asked));
-  let answer = await call(endpoint, asked);
-  const rows = answer[paged];
-  while (rows.length < Math.min(answer.total, MOST_ROWS)) {
-    answer = await call(endpoint, { ...asked, offset: rows.length });
-    if (!answer[paged].length) break;
-    rows.push(...answer[paged]);
-  }
-  return (shown.answer = { ...answer, [paged]: rows });
+/** @param {Shown} shown */
+async function answerTables(shown) {
+  const answer = await answerOf(shown, call);
+  return shown.paged ? [rowsTable(shown.paged, answer[shown.paged])] : tablesOf(answer);
 }
 
 /** The texts of a steering, one below the other. @param {Shown} shown */

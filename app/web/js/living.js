@@ -3,7 +3,7 @@
    sentence is on the screen; choosing one shows what comes next and which features carry that, and a
    button steers in place. The pages Prompt and Steer tell the rest. */
 
-import { address, el, quoted, tokenNodes, unbroken } from "./dom.js";
+import { address, el, featureName, quoted, tokenNodes, unbroken } from "./dom.js";
 import { busy, onState, placeWords, problem, sae, saeInAddress } from "./frame.js";
 import { fixed, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
@@ -133,7 +133,7 @@ function answerNodes({ base, effects, definitions }, text, token) {
       el("span", { class: "n" }, percent(p)),
     ),
   );
-  const carriers = effects.map(({ feature, signature, kl, becomes }) =>
+  const carriers = effects.map(({ feature, signature, label, kl, becomes }) =>
     el(
       "li",
       {},
@@ -142,7 +142,7 @@ function answerNodes({ base, effects, definitions }, text, token) {
         { href: address("features", { sae: inAddress, feature }) },
         el("span", { class: "id" }, `#${feature}`),
         " ",
-        el("bdi", {}, unbroken(signature)),
+        el("bdi", {}, unbroken(featureName({ signature, label }))),
       ),
       el(
         "span",
@@ -184,11 +184,12 @@ async function steerInPlace(button) {
   button.ariaDisabled = "true";
   try {
     const { queryOf } = await import("./steer-settings.js");
+    const label = await labelOf(example);
     const target = address("steer", { sae: saeInAddress(example.sae ?? ""), ...queryOf(example, {}) });
     /** @param {Run} run */
     const show = (run) => {
       slot.hidden = false;
-      slot.replaceChildren(...runNodes(run, target));
+      slot.replaceChildren(...runNodes(run, target, label));
     };
     const onQueue = (/** @type {import("./server.js").Place} */ place) => {
       slot.hidden = false;
@@ -202,8 +203,28 @@ async function steerInPlace(button) {
   }
 }
 
-/** @param {Run} run @param {string} target the Steer page's address of it */
-function runNodes(run, target) {
+/**
+ * The label of the feature that a run steers, which no run answers; null where there is none.
+ * @param {Example} example
+ * @returns {Promise<string | null>}
+ */
+async function labelOf({ sae: named, edits }) {
+  const edit = edits?.[0];
+  if (!edit) return null;
+  try {
+    return (await call("notes", { feature: edit.feature, sae: edit.sae || named || "" })).label;
+  } catch (error) {
+    if (!(error instanceof ServerError)) throw error;
+    return null; // the run itself says what is wrong
+  }
+}
+
+/**
+ * @param {Run} run
+ * @param {string} target the Steer page's address of it
+ * @param {string | null} label of its first edit's feature
+ */
+function runNodes(run, target, label) {
   const [edit] = run.edits;
   const scale = edit.max_act ?? Math.max(...run.steered.map(({ own }) => own[0]), 1e-9);
   /** @param {"base" | "steered"} arm @param {string} words */
@@ -224,7 +245,7 @@ function runNodes(run, target) {
     );
   return [
     column("base", "As it is"),
-    column("steered", `With #${edit.feature} ${edit.signature} held on`),
+    column("steered", `With #${edit.feature} ${featureName({ ...edit, label })} held on`),
     el("p", {}, el("a", { href: target }, "Steer on, and prove it")),
   ];
 }

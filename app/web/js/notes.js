@@ -58,13 +58,14 @@ function keep(control, change) {
   unsent += 1;
   sent = sent.then(async () => {
     try {
-      const kept = await call("notes", { ...of, ...change });
+      const kept = await call("notes", { ...of, ...change }, { keepalive: true });
       if (unsent === 1) status.textContent = "Kept.";
       showName(view, form, kept.label);
     } catch (error) {
-      if (!(error instanceof ServerError)) throw error;
-      status.replaceChildren(problem(error.message));
+      const sentence = error instanceof ServerError ? error.message : "It could not be kept.";
+      status.replaceChildren(problem(sentence));
       if (change.starred) showStar(control, change.starred === "no");
+      if (!(error instanceof ServerError)) reportError(error);
     } finally {
       unsent -= 1;
     }

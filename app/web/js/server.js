@@ -52,14 +52,17 @@ export const within = (path) =>
  *   onQueue?: (place: Place) => void,
  *   onStart?: () => void,
  *   signal?: AbortSignal,
- * }} [options]
+ *   keepalive?: boolean,
+ * }} [options] `keepalive`: the server is asked even if the page is left at once
  * @returns {Promise<any>} rejects with ServerError, or with an AbortError
  */
-export async function call(name, args, { onProgress, onQueue, onStart, signal } = {}) {
+export async function call(name, args, options = {}) {
+  const { onProgress, onQueue, onStart, signal, keepalive } = options;
   const { index, parameters } = endpoint(name);
   const session = crypto.getRandomValues(new Uint32Array(3)).join("");
   const data = parameters.map((parameter) => args[parameter] ?? null);
-  await send("gradio_api/queue/join", { data, fn_index: index, session_hash: session }, signal);
+  const joined = { data, fn_index: index, session_hash: session };
+  await send("gradio_api/queue/join", joined, signal, keepalive);
   let latest = null;
   for await (const message of events(`gradio_api/queue/data?session_hash=${session}`, signal)) {
     if (message.msg === "estimation") {
@@ -138,20 +141,31 @@ export async function progress() {
   return response.json();
 }
 
-/** @param {string} path @param {unknown} body @param {AbortSignal} [signal] */
-async function send(path, body, signal) {
+/**
+ * @param {string} path
+ * @param {unknown} body
+ * @param {AbortSignal} [signal]
+ * @param {boolean} [keepalive]
+ */
+async function send(path, body, signal, keepalive = false) {
   const response = await reached(
     fetch(within(path), {
       method: "POST",
       headers: { "content-type": "application/json" },
       body: JSON.stringify(body),
       signal,
+      keepalive,
     }),
   );
   if (!response.ok) throw await refusal(response);
 }
 
-/** A failed fetch as a sentence; an abort stays one. @param {Promise<Response>} request */
+/**
+ * A failed fetch, or a stream that breaks off, as a sentence; an abort stays one.
+ * @template T
+ * @param {Promise<T>} request
+ * @returns {Promise<T>}
+ */
 async function reached(request) {
   try {
     return await request;
@@ -178,7 +192,7 @@ async function* events(path, signal) {
   let text = "";
   try {
     for (;;) {
-      const { done, value } = await reader.read();
+      const { done, value } = await reached(reader.read());
       if (done) return;
       text += value;
       const parts = text.split("\n\n");

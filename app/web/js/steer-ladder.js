@@ -1,6 +1,6 @@
 // @ts-check
-/* Find the strength: texts at several strengths of one edit grow side by side, and when they are
-   done, two curves and the band of usable strengths stand above them. A row's button takes its
+/* Find the strength: texts at several strengths of one edit grow side by side, with the numbers of
+   what there is so far, and when they are done, two curves and the band of usable strengths stand above them. A row's button takes its
    strength over. */
 
 import { keepBand } from "./bands.js";
@@ -185,7 +185,10 @@ export function view(page) {
         if (texts[n].textContent !== line) texts[n].textContent = line;
       }
     }
-    if (!ladder.done) return;
+    if (!ladder.done) {
+      drawSoFar(ladder);
+      return;
+    }
     at("ladder-sentence").textContent = ladder.sentence;
     at("ladder-hint").hidden = false;
     for (const [k, row] of ladder.rows.entries()) {
@@ -199,7 +202,18 @@ export function view(page) {
     drawTaken();
   }
 
-  /** A row, whose numbers come last. @param {Rung} row @param {Ladder} ladder */
+  /** The numbers of texts that still grow, where there are others than before.
+   * @param {Ladder} ladder */
+  function drawSoFar({ rows, definitions }) {
+    for (const [k, row] of rows.entries()) {
+      const outcome = /** @type {HTMLElement} */ (at("rungs").children[k].querySelector(".outcome"));
+      if (row.tokens === undefined || outcome.dataset.tokens === String(row.tokens)) continue;
+      outcome.dataset.tokens = String(row.tokens);
+      outcome.replaceChildren(el("span", { class: "quiet" }, "so far"), facts(row, definitions));
+    }
+  }
+
+  /** A row, whose numbers come later. @param {Rung} row @param {Ladder} ladder */
   function rung(row, { unit }) {
     const { strength, value } = row;
     const times = unit.of === "max_act" ? `${strength} × max` : number(value);

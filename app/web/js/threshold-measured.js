@@ -18,7 +18,7 @@ const MOVED = "this threshold";
  * @typedef {{name: string, threshold: number, frequency: number, l0: number | null,
  *   fvu: number | null, delta_lm_loss: number | null}} Variant
  * @typedef {{lambda: number, lambda_from: string, bandwidth: number, bandwidth_from: string,
- *   kernel: string, scale: number, sentence: string}} Units
+ *   kernel: string, scale: number, other_penalties: string[], sentence: string}} Units
  * @typedef {{thresholds: number[], reconstruction: number[], sparsity: number[],
  *   in_window: number[], standard_error: number[], rests: number[], sentence: string,
  *   at: {in_window: number, tendency: string}, units: Units}} Gradient
@@ -115,7 +115,7 @@ async function showTerms(place, lab, threshold, signal) {
     el("h3", {}, "What holds it in training"),
     drawCurves(answer),
     el("p", {}, gradient.sentence),
-    restsSay(gradient.rests, answer.threshold),
+    restsSay(gradient.rests, answer.threshold, units.other_penalties),
     el("p", { class: "line units" }, lambda, bandwidth),
     el("p", { class: "quiet" }, units.sentence),
   );
@@ -131,14 +131,16 @@ function field(name, words, value) {
  * Where training would come to rest, the crossing that is nearest to the threshold.
  * @param {number[]} rests
  * @param {number} threshold
+ * @param {string[]} others penalties of the run that the curves leave out
  */
-export function restsSay(rests, threshold) {
+export function restsSay(rests, threshold, others) {
   if (!rests.length) return el("p", { class: "quiet" }, "The curves cross nowhere here on enough tokens.");
   const nearest = rests.reduce((best, each) =>
     Math.abs(each - threshold) < Math.abs(best - threshold) ? each : best,
   );
   const more = rests.length > 1 ? `, the nearest of ${rests.length} crossings` : "";
-  return el("p", {}, `Training comes to rest at ${number(nearest)}${more}.`);
+  const by = others.length ? "Training by these two terms alone" : "Training";
+  return el("p", {}, `${by} comes to rest at ${number(nearest)}${more}.`);
 }
 
 /** @param {Measured} measured */

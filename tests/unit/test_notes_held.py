@@ -1,0 +1,107 @@
+"""The file of notes while somebody else has it: nobody waits long, and what was read stays."""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from sae_core.notes import Notes, SAENotes
+from sae_core.notes import kept_notes as kept_module
+from sae_core.notes import notes_file as module
+from sae_core.notes.kept_notes import all_notes
+from tests.unit.notes_support import started
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "notes.duckdb"
+
+
+HOLDER = """
+import sys
+import duckdb
+
+held = duckdb.connect(sys.argv[1])
+print("held", flush=True)
+sys.stdin.readline()
+held.close()
+"""
+
+
+def held_by_another(path: Path) -> "subprocess.Popen[str]":
+    """A program without our lock that has the file open until it is sent a line."""
+    holder = started(HOLDER, path)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n", holder.communicate()
+    return holder
+
+
+def test_a_file_that_was_held_is_read_though_it_is_the_same(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who only looked into it has not changed it."""
+    monkeypatch.setattr(module, "_RACY_NS", 0)  # it rests for long
+    Notes(path).set_label("sae", 1, "kept")
+    stamps = Notes(path).file.stamps()
+    holder, notes = held_by_another(path), Notes(path)
+    assert dict(notes.labels("sae")) == {}
+    assert "is open in another program" in notes.problem
+    holder.communicate("\n", timeout=60)
+    assert notes.file.stamps() == stamps
+    deadline = time.monotonic() + 60
+    while notes.problem and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert notes.labels("sae")[1].text == "kept"
+    assert notes.problem == ""
+
+
+def test_while_a_file_is_held_it_is_tried_once_and_all_go_on_with_what_was_read(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "_RETRY_SECONDS", 1000.0)
+    notes = Notes(path)
+    notes.set_label("sae", 1, "kept")
+    assert notes.labels("sae")[1].text == "kept"
+    waits: list[float] = []
+    attach = module._attach
+    monkeypatch.setattr(
+        module, "_attach", lambda *given: (waits.append(given[-1]), attach(*given))[1]
+    )
+    Notes(path).set_label("sae", 2, "of another")
+    holder = held_by_another(path)
+    waits.clear()
+    for _ in range(3):
+        assert notes.labels("sae")[1].text == "kept"
+        assert "is open in another program" in notes.problem
+    assert waits == [module.GLANCE_SECONDS]
+    assert module.GLANCE_SECONDS <= 0.2
+    holder.communicate("\n", timeout=60)
+
+
+def test_who_reads_does_not_wait_for_another_who_reads(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = Notes(path)
+    notes.set_label("sae", 1, "before")
+    assert notes.labels("sae")[1].text == "before"
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+        began.set()
+        assert go_on.wait(60)
+        return all_notes(connection)
+
+    monkeypatch.setattr(kept_module, "all_notes", slow)
+    Notes(path).set_label("sae", 1, "after")
+    reader = threading.Thread(target=notes.labels, args=("sae",))
+    reader.start()
+    try:
+        assert began.wait(60)
+        assert notes.labels("sae")[1].text == "before"
+    finally:
+        go_on.set()
+        reader.join()
+    assert notes.labels("sae")[1].text == "after"
