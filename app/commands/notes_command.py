@@ -74,12 +74,17 @@ class NotesCommand:
         else:
             rows = read_labels(path, bundle.sae_config(name).d_sae)
             saes = {bundle.content_hash(name): as_features(rows)}
+        replaced = _replaced(notes, saes, path.name)
         conflicts = merge(notes, saes, path.name, take_theirs=self.theirs)
         count = sum(map(len, saes.values()))
         if self.json:
             rows = [_as_row(each) for each in conflicts]
-            return to_json({"features": count, "conflicts": rows, "theirs": self.theirs})
+            answer = {"features": count, "replaced": replaced, "conflicts": rows}
+            return to_json({**answer, "theirs": self.theirs})
         said = f"{count:,} features imported from {path.name}."
+        if replaced:
+            labels, are = ("label", "is") if replaced == 1 else ("labels", "are")
+            said += f" {replaced:,} {labels} of an earlier {path.name} {are} replaced."
         if not conflicts:
             return said
         who = "theirs taken" if self.theirs else "yours kept"
@@ -160,6 +165,17 @@ def _csv(features: dict[str, dict[str, Any]]) -> str:
 def _short(text: str) -> str:
     line = " ".join(text.split())
     return line if len(line) <= 60 else line[:59] + "…"
+
+
+def _replaced(notes: "Notes", saes: dict[str, dict[int, dict[str, Any]]], source: str) -> int:
+    """Labels of another text that an earlier file of this name has given."""
+    return sum(
+        label.kind == "imported" and label.source == source and label.text != row["label"]
+        for sae_hash, features in saes.items()
+        for feature, row in features.items()
+        if row.get("label")
+        for label in notes.of(sae_hash).all_labels.get(feature, ())
+    )
 
 
 def _as_row(conflict: "Conflict") -> dict[str, Any]:

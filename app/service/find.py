@@ -190,9 +190,9 @@ def _chance_sentence(told: "Separation", n: int, m: int) -> str:
     perfect = _features(told.perfect, "separates", "separate")
     splits = f"{told.splits:,}" if told.splits < 10**9 else f"about {told.splits:.1e}"
     random = (
-        f"Of the {splits} ways to put these {n + m} texts into boxes of {n} and {m}, one at random "
-        f"would make {number(told.expected, 2)} features perfect on average, and "
-        f"{number(100 * told.any_perfect, 2)} % of them at least one"
+        f"Of the {splits} ways to put these {n + m} texts into boxes of {n} and {m}, one drawn at "
+        f"random has {number(told.expected, 2)} such features on average, and "
+        f"{number(100 * told.any_perfect, 2)} % of the ways have at least one"
     )
     if told.any_perfect >= _RARE:
         end = "a perfect feature may well be chance: more texts tell more"

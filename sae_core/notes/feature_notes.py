@@ -96,14 +96,20 @@ NOTHING: Final = SAENotes(
 _KINDS: Final = get_args(Kind)
 
 
-def sae_notes(labels: Mapping[int, list[Label]], features: Mapping[int, FeatureNote]) -> SAENotes:
-    """Labels in any order, each feature's in the order in which they are preferred."""
-    ordered = {feature: tuple(sorted(each, key=_preference)) for feature, each in labels.items()}
+def sae_notes(
+    labels: Mapping[int, tuple[Label, ...]], features: Mapping[int, FeatureNote]
+) -> SAENotes:
+    """What is kept about an SAE's features; each one's labels in the order of `ordered_labels`."""
     return SAENotes(
-        labels=MappingProxyType({feature: each[0] for feature, each in ordered.items()}),
-        all_labels=MappingProxyType(ordered),
+        labels=MappingProxyType({feature: each[0] for feature, each in labels.items()}),
+        all_labels=MappingProxyType(dict(labels)),
         features=MappingProxyType(dict(features)),
     )
+
+
+def ordered_labels(labels: Mapping[int, list[Label]]) -> dict[int, tuple[Label, ...]]:
+    """Each feature's labels in the order in which they are preferred."""
+    return {feature: tuple(sorted(each, key=_preference)) for feature, each in labels.items()}
 
 
 def _preference(label: Label) -> tuple[int, float, str]:

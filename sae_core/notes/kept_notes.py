@@ -26,16 +26,15 @@ from sae_core.notes.feature_notes import (
     NOTHING,
     TOPIC,
     VERDICTS,
-    FeatureNote,
     Kind,
     Label,
     SAENotes,
     Verdict,
     one_line,
-    sae_notes,
     whole_characters,
 )
 from sae_core.notes.notes_file import GLANCE_SECONDS, NotesFile, Topic
+from sae_core.notes.notes_reading import NotesReader
 from sae_core.notes.saved_pages import SavedPages
 
 log = logging.getLogger(__name__)
@@ -51,6 +50,7 @@ class Notes:
         self.file = NotesFile(path)
         self.lists = FeatureLists(self.file)
         self.saved = SavedPages(self.file)
+        self._reader = NotesReader()
         self._reading = threading.Lock()
         self._stamp: tuple[Any, ...] | None = None
         self._awaited = True
@@ -190,7 +190,7 @@ class Notes:
                 with self.file.reading(TOPIC, wait) as connection:
                     # Of what is read, since nobody writes inside the block.
                     stamp = self.file.stamp()
-                    self._saes = all_notes(connection)
+                    self._saes = self._reader.read(connection)
             except (ValueError, duckdb.Error) as error:
                 said = " ".join(str(error).split())
                 if said != self._problem:
@@ -255,26 +255,6 @@ def write_features(
                 f"{MOST_NOTES:,} features of an SAE may have a note, and {row[0]:,} would: "
                 "remove some."
             )
-
-
-def all_notes(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
-    """Within a transaction or a reading: all that is kept, by the hashes of SAEs."""
-    labels: dict[str, dict[int, list[Label]]] = {}
-    features: dict[str, dict[int, FeatureNote]] = {}
-    for sae_hash, feature, kind, source, text, changed in connection.execute(
-        "SELECT sae_hash, feature, kind, source, label, changed FROM labels"
-    ).fetchall():
-        label = Label(text=text, kind=kind, source=source, time=changed)
-        labels.setdefault(sae_hash, {}).setdefault(feature, []).append(label)
-    for sae_hash, feature, starred, verdict, note, changed in connection.execute(
-        "SELECT sae_hash, feature, starred, verdict, note, changed FROM features"
-    ).fetchall():
-        note = FeatureNote(starred=starred, verdict=verdict, note=note, time=changed)
-        features.setdefault(sae_hash, {})[feature] = note
-    return {
-        sae_hash: sae_notes(labels.get(sae_hash, {}), features.get(sae_hash, {}))
-        for sae_hash in {**labels, **features}
-    }
 
 
 def _now() -> datetime.datetime:

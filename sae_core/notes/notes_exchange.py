@@ -25,8 +25,9 @@ from sae_core.notes.feature_notes import (
     one_line,
     whole_characters,
 )
-from sae_core.notes.kept_notes import Notes, all_notes, write_features, write_labels
+from sae_core.notes.kept_notes import Notes, write_features, write_labels
 from sae_core.notes.label_files import LabelRow
+from sae_core.notes.notes_reading import all_notes
 
 FORMAT: Final = "jumpscope-notes"
 VERSION: Final = 1

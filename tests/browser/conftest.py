@@ -169,7 +169,8 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
             "request",
             lambda request: (
                 None
-                if request.url.startswith((home, "data:", "blob:"))
+                # A page of the app cannot ask for a file: the browser refuses that, and says so.
+                if request.url.startswith((home, "data:", "blob:", "file:"))
                 else complaints.append(f"request to {request.url}")
             ),
         )

@@ -8,6 +8,7 @@ from playwright.sync_api import Page, expect
 
 from app.commands.shared import open_bundle
 from tests.browser.conftest import Site, served
+from tests.waiting import wait_until
 
 Opened = Callable[..., Page]
 FEATURE = 12
@@ -128,6 +129,7 @@ def test_rows_of_the_list_are_starred_with_the_keyboard_and_filtered(
     assert clean.api.notes(FEATURE)["starred"]
     star.click()
     expect(star).to_have_attribute("aria-pressed", "false")
+    wait_until(lambda: not clean.api.notes(FEATURE)["starred"])
 
 
 def test_a_star_of_a_row_that_cannot_be_kept_goes_back(clean: Site, opened: Opened) -> None:
@@ -136,6 +138,7 @@ def test_a_star_of_a_row_that_cannot_be_kept_goes_back(clean: Site, opened: Open
     assert path is not None
     path.write_text("damaged")
     star = page.get_by_role("button", name=f"Star #{FEATURE}", exact=True)
+    expect(star).to_have_attribute("aria-pressed", "false")
     star.click()
     expect(page.locator("[data-row-kept]")).to_contain_text("is damaged")
     expect(star).to_have_attribute("aria-pressed", "false")

@@ -137,6 +137,16 @@ def test_the_model_measures_what_a_threshold_costs_and_what_holds_it(
     expect(page).to_have_url(re.compile(r"lambda=0\.2"))
     # Both stand on one scale, which the saving, now a hundred times as large, stretches.
     assert lab.locator("path.cost").get_attribute("d") != before
+    # What is no number is said at its field, and measures nothing with the run's value instead.
+    field = lab.get_by_label("lambda")
+    field.fill("0,3x")
+    field.press("Enter")
+    expect(lab.get_by_role("alert")).to_have_text("lambda must be a number.")
+    expect(field).to_have_value("0,3x")
+    expect(page).to_have_url(re.compile(r"lambda=0\.2"))
+    page.goto(f"{hostile_site.url}/features?feature={ALWAYS}&lambda=zero")
+    lab.get_by_role("button", name="Measure on the check").click()
+    expect(lab.locator(".measured .problem")).to_contain_text("number", timeout=MODEL_WAIT)
 
 
 def test_the_strip_leads_to_its_group(site: Site, opened: Opened, feature: dict[str, Any]) -> None:

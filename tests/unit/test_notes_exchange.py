@@ -236,13 +236,17 @@ def test_the_command_exports_imports_and_prints(
     (tmp_path / "in.csv").write_text("feature,label\n3,other\n4,new\n")
     said = ran("--import", str(tmp_path / "in.csv"))
     assert "2 features imported" in said
+    assert "replaced" not in said
     assert "mine, with comma" in said
     assert Notes(path).labels(digest)[3].text == "mine, with comma"
     answer = json.loads(ran("--import", str(tmp_path / "in.csv"), "--theirs", "--json"))
     assert answer["conflicts"][0]["theirs"] == "other"
+    assert answer["replaced"] == 0
     assert Notes(path).labels(digest)[3].text == "other"
+    (tmp_path / "in.csv").write_text("feature,label\n3,other\n4,newer\n")
+    assert "1 label of an earlier in.csv is replaced." in ran("--import", str(tmp_path / "in.csv"))
     ran("--export", str(tmp_path / "out.json"))
-    assert read_notes(tmp_path / "out.json")[digest][4]["label"] == "new"
+    assert read_notes(tmp_path / "out.json")[digest][4]["label"] == "newer"
 
 
 @pytest.mark.parametrize("first", ["=", "+", "-", "@", "\t", "'=", "''@", "'"])

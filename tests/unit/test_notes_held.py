@@ -11,7 +11,7 @@ import pytest
 from sae_core.notes import Notes, SAENotes
 from sae_core.notes import kept_notes as kept_module
 from sae_core.notes import notes_file as module
-from sae_core.notes.kept_notes import all_notes
+from sae_core.notes.notes_reading import NotesReader
 from tests.unit.notes_support import started
 
 
@@ -89,12 +89,14 @@ def test_who_reads_does_not_wait_for_another_who_reads(
     assert notes.labels("sae")[1].text == "before"
     began, go_on = threading.Event(), threading.Event()
 
-    def slow(connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
+    read = NotesReader.read
+
+    def slow(self: NotesReader, connection: duckdb.DuckDBPyConnection) -> dict[str, SAENotes]:
         began.set()
         assert go_on.wait(60)
-        return all_notes(connection)
+        return read(self, connection)
 
-    monkeypatch.setattr(kept_module, "all_notes", slow)
+    monkeypatch.setattr(NotesReader, "read", slow)
     Notes(path).set_label("sae", 1, "after")
     reader = threading.Thread(target=notes.labels, args=("sae",))
     reader.start()

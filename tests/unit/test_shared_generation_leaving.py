@@ -3,7 +3,6 @@
 import gc
 import sys
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from sae_core.shared_generation import SharedGeneration
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
 from tests.unit.shared_generation_support import assert_alike, ids_of, job_of, spliced
+from tests.waiting import wait_until
 
 LIMIT = 60
 """Seconds after which something is taken to hang."""
@@ -37,13 +37,6 @@ def started(work: Callable[[], Any]) -> threading.Event:
 
     threading.Thread(target=run, daemon=True).start()
     return done
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 @contextmanager

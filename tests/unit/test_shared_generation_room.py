@@ -1,8 +1,6 @@
 """Generations of several people: their keys and values are bounded, and who has no room waits."""
 
 import threading
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +12,7 @@ from sae_core.shared_generation import SharedGeneration
 from sae_core.splice import SplicedLM
 from tests.unit.service_support import counted_forwards
 from tests.unit.shared_generation_support import assert_alike, job_of, spliced
+from tests.waiting import wait_until
 
 LIMIT = 60
 """Seconds after which something is taken to hang."""
@@ -22,13 +21,6 @@ LIMIT = 60
 @pytest.fixture(scope="module")
 def lm(tiny_model: Any, tiny_tokenizer: Any) -> SplicedLM:
     return spliced(tiny_model, tiny_tokenizer)
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + LIMIT
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
 
 
 def room_for(lm: SplicedLM, *jobs: dict[str, Any]) -> int:

@@ -2,8 +2,6 @@
 
 import html
 import re
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlencode
@@ -22,6 +20,7 @@ from sae_core.index.sql_recipes import RECIPES
 from sae_core.index.views import VIEWS
 from tests.unit.render_support import Document
 from tests.unit.test_pages import ask
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +122,6 @@ def test_who_finds_no_place_is_told(tiny_bundle: Bundle) -> None:
     for _ in range(2):
         busy.sql_places.acquire()
     assert "Other queries are being answered" in ask(busy, address("SELECT 1")).text
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.mark.parametrize("most", [1, 20])

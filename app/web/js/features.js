@@ -5,7 +5,7 @@
 import { address, el, quoted, shows, tokenNodes } from "./dom.js";
 import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
-import { keepNotes } from "./notes.js";
+import { keepNotes, notesSent } from "./notes.js";
 import { number, percent } from "./numbers.js";
 import { ServerError, call } from "./server.js";
 
@@ -260,6 +260,7 @@ function begin() {
   });
   keepNotes(main);
   const { go, onSae, refresh } = navigation({
+    settled: notesSent, // a star just set counts in a list that shows the starred
     onShown: () => {
       fillSearch(main);
       fold(main);

@@ -15,15 +15,16 @@ const TYPING = 160; // ms without a key after which is searched
  * scroll, null for nowhere */
 
 /**
- * Begin. `onShown` is called with the main region now and after each exchange.
- * @param {{onShown?: (main: HTMLElement) => void}} [options]
+ * Begin. `onShown` is called with the main region now and after each exchange; a
+ * page is fetched once `settled` resolves.
+ * @param {{onShown?: (main: HTMLElement) => void, settled?: () => Promise<void>}} [options]
  * @returns {{
  *   go: (target: string, how?: How) => Promise<void>,
  *   onSae: (name: string) => void,
  *   refresh: () => Promise<void>,
  * }} `onSae` and `refresh` are for `start` of frame.js
  */
-export function navigation({ onShown = () => {} } = {}) {
+export function navigation({ onShown = () => {}, settled = async () => {} } = {}) {
   const main = /** @type {HTMLElement} */ (document.getElementById("content"));
   /** @type {AbortController | null} */
   let moving = null;
@@ -45,6 +46,8 @@ export function navigation({ onShown = () => {} } = {}) {
     const nowhere = stays && document.activeElement === document.body;
     const mine = (moving = new AbortController());
     try {
+      await settled();
+      if (mine.signal.aborted) return;
       const answer = await busy(page(location.pathname + location.search, mine.signal));
       // A random feature's address says which it is, once the server has chosen.
       if (answer.url !== location.href) history.replaceState(history.state, "", answer.url);

@@ -12,6 +12,9 @@ import { ServerError, call } from "./server.js";
 let sent = Promise.resolve();
 let unsent = 0;
 
+/** Resolves once the server has answered every change so far. */
+export const notesSent = () => sent;
+
 /** Listen to every form of notes that `main` shows, now and later. @param {HTMLElement} main */
 export function keepNotes(main) {
   main.addEventListener("click", (event) => {
@@ -85,9 +88,10 @@ async function starRow(star) {
       await call("notes", { feature, sae, starred: starred ? "yes" : "no" });
       status?.replaceChildren();
     } catch (error) {
-      if (!(error instanceof ServerError)) throw error;
       showStar(star, !starred);
-      status?.replaceChildren(problem(error.message));
+      const sentence = error instanceof ServerError ? error.message : "It could not be kept.";
+      status?.replaceChildren(problem(sentence));
+      if (!(error instanceof ServerError)) reportError(error);
     }
   });
   await sent;

@@ -3,6 +3,7 @@
    the two terms of its gradient in training as curves, with fields for lambda and bandwidth. */
 
 import { el, shows } from "./dom.js";
+import { markProblem } from "./given.js";
 import { busy, placeWords, problem, query, setQuery } from "./frame.js";
 import { count, number, percent, signed } from "./numbers.js";
 import { ServerError, call } from "./server.js";
@@ -71,8 +72,8 @@ async function ask({ sae, feature, threshold: own }, threshold, more, place, sig
     sae,
     feature,
     threshold: threshold === own ? null : threshold,
-    penalty: lambda ? Number(lambda) : null,
-    bandwidth: bandwidth ? Number(bandwidth) : null,
+    penalty: given(lambda),
+    bandwidth: given(bandwidth),
     measured: false,
     ...more,
   };
@@ -80,6 +81,15 @@ async function ask({ sae, feature, threshold: own }, threshold, more, place, sig
   // The curves are in the answer with the losses too.
   if (asked.measured) shows(place, "threshold", asked, answer);
   return answer;
+}
+
+/**
+ * A number of the address; what is none is left for the server to refuse.
+ * @param {string | undefined} text
+ */
+function given(text) {
+  if (!text) return null;
+  return Number.isNaN(Number(text)) ? text : Number(text);
 }
 
 /**
@@ -95,7 +105,11 @@ async function showTerms(place, lab, threshold, signal) {
   const again = async (/** @type {Event} */ event) => {
     const changed = event.target;
     if (!(changed instanceof HTMLInputElement)) return;
-    setQuery({ ...query(), [changed.name]: changed.value });
+    if (Number.isNaN(Number(changed.value))) {
+      markProblem(changed, `${changed.name} must be a number.`, changed.closest(".units") ?? changed);
+      return;
+    }
+    setQuery({ ...query(), [changed.name]: changed.value.trim() });
     try {
       await showTerms(place, lab, threshold, signal);
     } catch (error) {
