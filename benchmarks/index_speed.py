@@ -46,7 +46,7 @@ from sae_core import attention
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
-from sae_core.index import build, gathered, index_pass, write
+from sae_core.index import build, forwards, gathered, write
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
@@ -118,7 +118,7 @@ class PartTimes:
 
 
 DEVICE_PARTS = (
-    ("model", index_pass, "activations"),
+    ("model", forwards, "activations"),
     ("statistics", FeatureStatistics, "update"),
     ("statistics/reconstruction", FeatureStatistics, "_reconstruction"),
     ("statistics/lists", BatchLists, "of"),

@@ -109,15 +109,15 @@ class Spool:
         self.whole_documents = number + state["documents_read"]
         return sources
 
-    def row_sources(self, first: int) -> list[int]:
-        """Source of each row from row `first` on."""
-        return [self.documents[d][2] for d in self.row_document[first:]]
+    def row_sources(self, rows: Sequence[int]) -> list[int]:
+        """Source of each of these rows."""
+        return [self.documents[self.row_document[row]][2] for row in rows]
 
-    def row_keys(self, first: int) -> np.ndarray:
-        """Key of the first token of each row from row `first` on."""
-        keys = np.array([self.keys[d] for d in self.row_document[first:]], np.int64)
+    def row_keys(self, rows: Sequence[int]) -> np.ndarray:
+        """Key of the first token of each of these rows."""
+        keys = np.array([self.keys[self.row_document[row]] for row in rows], np.int64)
         # Array arithmetic wraps.
-        return keys + np.array(self.row_offset[first:], np.int64)
+        return keys + np.array([self.row_offset[row] for row in rows], np.int64)
 
     def tokens(self) -> np.ndarray:
         """All tokens, mapped from the file; read-only."""

@@ -61,7 +61,7 @@ class Gathered:
         self.spool.append(batch.rows, self.skip)
         real = batch.input_ids[batch.mask].numpy()
         self._token_counts += np.bincount(real, minlength=self._vocab_size)
-        source = np.asarray(self.spool.row_sources(first))
+        source = np.asarray(self.spool.row_sources(range(first, len(self.spool.row_start))))
         self._room_for_sources()
         np.add.at(self._source_tokens, source, batch.mask.sum(1).numpy())
 

@@ -1,8 +1,13 @@
 """A product in float16 whose sums are float32: what screens before float32 computes."""
 
+import threading
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+_SETTING = threading.Lock()
+"""Held while PyTorch's setting is another one: it is the whole process's."""
 
 
 def half_product(
@@ -15,9 +20,10 @@ def half_product(
     if not left.is_cuda:
         return (left.float() @ right.float().T).half()
     options = torch.backends.cuda.matmul
-    before = options.allow_fp16_reduced_precision_reduction
-    options.allow_fp16_reduced_precision_reduction = False
-    try:
-        return left @ right.T
-    finally:
-        options.allow_fp16_reduced_precision_reduction = before
+    with _SETTING:
+        before = options.allow_fp16_reduced_precision_reduction
+        options.allow_fp16_reduced_precision_reduction = False
+        try:
+            return left @ right.T
+        finally:
+            options.allow_fp16_reduced_precision_reduction = before

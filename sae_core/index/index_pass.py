@@ -12,13 +12,13 @@ from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_firs
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index.ahead import ahead
 from sae_core.index.corpus_spool import corpus_rows, until
+from sae_core.index.forwards import Forwards, Run
 from sae_core.index.gathered import Gathered
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.ranks import Ranks
 from sae_core.index.statistics import Chunk
 from sae_core.progress_bar import Progress
 from sae_core.sae import SAE
-from sae_core.sites import activations
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +42,11 @@ class Pass:
         ranks: Ranks,
     ) -> None:
         """`spool`: file for the tokens read; None for processes that write no index."""
-        self._model, self._tokenizer, self._saes, self._cfg = model, tokenizer, saes, cfg
+        self._tokenizer, self._saes, self._cfg = tokenizer, saes, cfg
         self._context_size, self._ranks = context_size, ranks
-        self._device = next(model.parameters()).device
+        self._forwards = Forwards(model, saes)
+        self._running: Run | None = None
+        """What the model is at work on, or has been, and has not been counted yet."""
         self.gathered = Gathered(model, tokenizer, saes, cfg, context_size, spool)
         self._rows: Iterator[TokenRow] = iter(())
         """The corpus after what is in the spool."""
@@ -84,7 +86,8 @@ class Pass:
         tokens = 0
         for batch in batches(rows, self._tokenizer, _PROBE_BATCH):
             first = first_of_rows(self._tokenizer, batch.mask)[batch.mask].to(home)
-            for sae, stats, pair in zip(self._saes, apart, self._activations(batch), strict=True):
+            pairs = self._forwards.pairs(batch.input_ids)
+            for sae, stats, pair in zip(self._saes, apart, pairs, strict=True):
                 x, y = (each[batch.mask.to(each.device)].float().to(home) for each in pair)
                 stats.read(sae, x, y, first)
             tokens += int(batch.mask.sum())
@@ -98,13 +101,6 @@ class Pass:
             )
         return sink
 
-    def _activations(self, batch: TokenBatch) -> list[tuple[torch.Tensor, torch.Tensor]]:
-        """For each SAE what it reads and what it reconstructs: the same, but for transcoders."""
-        pairs = [(site, sae.cfg.site_out or site) for sae in self._saes if (site := sae.cfg.site)]
-        sites = list(dict.fromkeys(site for pair in pairs for site in pair))
-        captured = activations(self._model, batch.input_ids.to(self._device), sites)
-        return [(captured[read], captured[write]) for read, write in pairs]
-
     def read(self, save: Callable[[], None], progress: Progress) -> None:
         """Read the rest of the sample. Now and then, and at the end, the first process has all that
         was counted; now and then it is told to `save`.
@@ -115,7 +111,9 @@ class Pass:
             before, first = gathered.tokens, len(gathered.spool.row_start)
             gathered.remember(batch)
             if self._ranks.is_mine(number):
-                self._count(batch, first)
+                begun = self._forwards.add(batch, first)
+                if begun is not None:
+                    self._count_last(begun)
             progress(gathered.tokens - before)
             if gathered.tokens - saved >= self._cfg.checkpoint_tokens:
                 self._hand_over()
@@ -130,7 +128,11 @@ class Pass:
         return map(without_first, given) if self.gathered.sink else given
 
     def _hand_over(self) -> None:
-        """The first process absorbs what the others have counted, and they begin anew."""
+        """All is counted. The first process absorbs what the others have counted, and they begin
+        anew.
+        """
+        self._count_last(self._forwards.rest())
+        self._count_last(None)
         for n, statistics in enumerate(self.gathered.statistics):
             if not self._ranks.first:
                 self._ranks.send_to_first(statistics.state())
@@ -139,12 +141,19 @@ class Pass:
             for state in self._ranks.from_others():
                 self.gathered.statistics[n].absorb(state)
 
-    def _count(self, batch: TokenBatch, first: int) -> None:
-        """Count what fires in rows from number `first` on."""
-        spool = self.gathered.spool
-        pairs = self._activations(batch)
-        keys, sources = spool.row_keys(first).tolist(), spool.row_sources(first)
-        for statistics, (x, y) in zip(self.gathered.statistics, pairs, strict=True):
+    def _count_last(self, begun: Run | None) -> None:
+        """Count what fires in what ran before, now that the model has something else to do."""
+        last, self._running = self._running, begun
+        if last is not None:
+            self._count(last)
+
+    def _count(self, run: Run) -> None:
+        """Count what fires."""
+        spool, batch = self.gathered.spool, run.batch
+        run.wait()
+        keys, sources = spool.row_keys(batch.numbers), spool.row_sources(batch.numbers)
+        documents = [spool.row_document[number] for number in batch.numbers]
+        for statistics, (x, y) in zip(self.gathered.statistics, run.pairs, strict=True):
             # Apple's GPUs have no float64: there the SAEs are on the CPU, and the model is not.
             home = statistics.sae.W_dec.device
             x, y = x.to(home), y.to(home)
@@ -156,9 +165,9 @@ class Pass:
                     ids=batch.input_ids.to(x.device),
                     valid=batch.mask.to(x.device),
                     skip=self.gathered.skip,
-                    row=torch.arange(first, first + len(batch.rows), device=x.device),
+                    row=like.new_tensor(batch.numbers),
                     key=like.new_tensor(keys),
-                    document=like.new_tensor(spool.row_document[first:]),
+                    document=like.new_tensor(documents),
                     source=like.new_tensor(sources),
                 )
             )

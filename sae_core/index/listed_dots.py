@@ -23,7 +23,7 @@ def listed_dots(
     feature: Int[Tensor, " n"],
     token: Int[Tensor, " n"],
 ) -> Float[Tensor, " n"]:
-    """`x[token] . rows[feature] + bias[feature]`."""
+    """`x[token] . rows[feature] + bias[feature]`, float32 also of `x` in another dtype."""
     kernel = _kernel() if x.is_cuda else None
     if kernel is None or not len(feature):
         return _gathered(x, rows, feature, token) + bias[feature]

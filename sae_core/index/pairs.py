@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from sae_core.index.selection import rank_in_group
+
 BUFFER = 16_000_000
 """Pairs buffered before they are sorted and counted, 128 MB."""
 
@@ -80,9 +82,5 @@ def top_pairs(
     order = counts.argsort(descending=True, stable=True)
     order = order[feature[order].argsort(stable=True)]
     feature, value, counts = feature[order], value[order], counts[order]
-    place = torch.arange(len(feature), device=feature.device)
-    start = torch.ones_like(feature, dtype=torch.bool)
-    start[1:] = feature[1:] != feature[:-1]
-    rank = place - torch.where(start, place, 0).cummax(0).values
-    keep = rank < k
+    keep = rank_in_group(feature) < k
     return feature[keep], value[keep], counts[keep]

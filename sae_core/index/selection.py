@@ -111,9 +111,9 @@ def lexsort(*keys: Tensor) -> Tensor:
 def rank_in_group(group: Tensor) -> Tensor:
     """For sorted `group`: 0, 1, 2, ... from the start of each run of equal entries."""
     place = torch.arange(len(group), device=group.device)
-    start = torch.ones_like(group, dtype=torch.bool)
-    start[1:] = group[1:] != group[:-1]
-    return place - torch.where(start, place, 0).cummax(0).values
+    start = first_of_each(group)
+    # Each run's start by its number; a running maximum of the starts takes a GPU far longer.
+    return place - start.nonzero()[:, 0][start.cumsum(0) - 1]
 
 
 def first_of_each(*keys: Tensor) -> Tensor:

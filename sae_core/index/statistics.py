@@ -17,7 +17,6 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.feature_histograms import (
@@ -30,6 +29,7 @@ from sae_core.index.feature_histograms import (
 from sae_core.index.feature_pages import WINDOW_BINS
 from sae_core.index.index_config import EARLY, IndexConfig
 from sae_core.index.listed_entries import Entries, feature_blocks
+from sae_core.index.listed_sums import listed_sums
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (
     MERGE_AT,
@@ -44,8 +44,8 @@ from sae_core.index.windows import Active
 from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
 
-_GPU_TOKENS = 2**14
-"""Tokens counted together on a GPU, so that the host's part of the work is shared by many."""
+_GPU_TOKENS = 2**13
+"""Tokens counted together on a GPU, at least, so that the host's work is shared by many."""
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
 
@@ -179,16 +179,8 @@ class FeatureStatistics:
         wide = y.double()
         self.y_sum += wide.sum(0)
         self.y_square += wide.square().sum()
-        token, order = active.token.sort(stable=True)
-        bounds = torch.searchsorted(token, torch.arange(len(x), device=token.device))
         W_dec = self.sae.W_dec.detach()
-        recon = functional.embedding_bag(
-            active.feature[order],
-            W_dec,
-            bounds,
-            mode="sum",
-            per_sample_weights=active.value[order].to(W_dec.dtype),
-        )
+        recon = listed_sums(W_dec, active.feature, active.token, active.value, len(x))
         self.error += (wide - self.sae.completed(recon + self.sae.b_dec, x).double()).square().sum()
 
     def _count(self, active: Entries, early: Tensor, source: Tensor) -> None:
