@@ -1,10 +1,18 @@
 """`jumpscope eval`: what an SAE costs the language model, on any text."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from app.commands.shared import JSONFlag, chosen_bundle, shown, table, to_json
 from sae_core.placement import Device, DType
 from sae_core.text_options import TextOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from sae_core.corpus import TokenRow
+    from sae_core.splice import SplicedLM
 
 UNIFORMITY_ROWS = 256
 """Rows of which one token each is taken for the uniformity, which scatters by about 0.1 a token."""
@@ -38,6 +46,9 @@ class Evaluate:
     """Where the model runs; `auto` is CUDA if there is a device, else the CPU."""
     dtype: DType = "auto"
     """The model's dtype; `auto` is float32 on the CPU, bfloat16 on CUDA."""
+    saebench: str = ""
+    """File to write as well: SAEBench's core results, in its layout and by its definitions, which
+    takes about as long again."""
     json: JSONFlag = False
     """Print JSON, with every number's definition."""
 
@@ -49,6 +60,8 @@ class Evaluate:
                 raise ValueError(f"{name} is {getattr(self, name)} but must be {low} or more.")
         if self.context_size < 2 and self.context_size != 0:
             raise ValueError(f"context_size is {self.context_size} but must be 0, or 2 or more.")
+        if self.saebench and Path(self.saebench).is_dir():
+            raise ValueError(f"saebench {self.saebench} is a folder: name a file.")
 
     def execute(self) -> str:
         """The numbers as JSON, or as a table with their definitions."""
@@ -67,6 +80,8 @@ class Evaluate:
             raise ValueError(f"give sae: the bundle has {', '.join(bundle.sae_names)}.")
         name = only if self.model else self.sae or only
         sae = bundle.load_sae(name)
+        if self.saebench and sae.cfg.is_transcoder:
+            raise ValueError(f"SAE {name} is a transcoder, which SAEBench does not measure.")
         expand(self.text)  # what is not there is said before the model is loaded
         size = self.context_size or sae.cfg.context_size
         if not size:
@@ -83,6 +98,8 @@ class Evaluate:
         with tqdm(total=total, unit="token", unit_scale=True, desc="measuring") as bar:
             evaluation = evaluate(lm, name, rows, batch_rows=self.batch_rows, progress=bar.update)
         of_effects = uniformity(lm, name, rows[:UNIFORMITY_ROWS], batch_rows=self.batch_rows)
+        if self.saebench:
+            self._write_saebench(lm, name, rows, size)
         numbers = evaluation.as_dict() | {"uniformity": of_effects}
         definitions = {key: DEFINITIONS[key] for key in numbers}
         if self.json:
@@ -97,3 +114,25 @@ class Evaluate:
                 }
             )
         return table([[key, shown(value), definitions[key]] for key, value in numbers.items()])
+
+    def _write_saebench(
+        self, lm: "SplicedLM", name: str, rows: "Sequence[TokenRow]", context_size: int
+    ) -> None:
+        """Measure by SAEBench's definitions and write its file."""
+        from tqdm import tqdm
+
+        from sae_core.saebench import core_result, write_core_result
+        from training.run_provenance import file_names
+
+        total = sum(len(row.ids) - 1 for row in rows)
+        with tqdm(total=total, unit="token", unit_scale=True, desc="SAEBench's metrics") as bar:
+            result = core_result(
+                lm,
+                name,
+                rows,
+                text=file_names(self.text),
+                context_size=context_size,
+                batch_rows=self.batch_rows,
+                progress=bar.update,
+            )
+        write_core_result(result, Path(self.saebench))
