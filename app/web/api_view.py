@@ -89,9 +89,8 @@ def curl_of(endpoint: Endpoint, here: str) -> str:
 
 def python_of(endpoint: Endpoint, here: str) -> str:
     """The example with `gradio_client`; a stream's answers are taken as they come."""
-    # What examples hold is written alike in JSON and in Python.
     given = {**endpoint.example, "api_name": f"/{endpoint.name}"}
-    arguments = "\n" + "".join(f"    {name}={_json(value)},\n" for name, value in given.items())
+    arguments = "\n" + "".join(f"    {name}={value!r},\n" for name, value in given.items())
     head = f'from gradio_client import Client\n\nclient = Client("{here}/")\n'
     if endpoint.streams:
         return f"{head}job = client.submit({arguments})\nfor answer in job:\n    print(answer)\n"

@@ -132,6 +132,16 @@ def test_a_dropped_file_is_merged_and_conflicts_are_chosen(clean: Site, opened: 
     expect(page.locator("#said")).to_contain_text("is no list of features")
 
 
+def test_a_list_is_among_what_is_exported(clean: Site, opened: Opened) -> None:
+    list_id = made(clean, "to take", ONE, OTHER)
+    page = opened(f"{clean.url}/lists?list={list_id}")
+    page.locator("#export").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="JSON: This list", exact=True).click()
+    answer = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))["answer"]
+    assert [each["feature"] for each in answer["list"]["features"]] == [ONE, OTHER]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_downloaded_page_is_read_without_the_app(
     clean: Site, opened: Opened, tmp_path: Path, scheme: str

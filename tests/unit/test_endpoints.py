@@ -1,9 +1,11 @@
 """The endpoints' definitions: what is made from them, and the values that callers rely on."""
 
+import ast
 import html
 import inspect
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from app.engine.workbench import Workbench
 from app.requests import EditRequest, SteerRequest, parameters_of, parsed
 from app.settings import Settings
 from app.web.api_view import api as api_page
+from app.web.api_view import python_of
 from app.web.pages import API_PAGE, PAGES, page_html
 from sae_core.bundle import Bundle
 from tests.unit.service_support import NO_PLAIN_WORDS
@@ -257,3 +260,17 @@ def test_the_api_page_s_forms_have_the_definition_s_defaults(workbench: Workbenc
                 assert f'value="{chosen}" selected' in form
             if each.name in endpoint.example and isinstance(endpoint.example[each.name], str):
                 assert html.escape(endpoint.example[each.name]) in form
+
+
+@pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
+def test_a_cell_of_python_gives_what_the_example_holds(endpoint: Endpoint) -> None:
+    """Also what JSON writes otherwise: a switch is True, and not true."""
+    flags = {each.name: each.default for each in parameters_of(endpoint.request, Settings())}
+    switches = {name: value for name, value in flags.items() if isinstance(value, bool)}
+    given = replace(endpoint, example={**switches, **endpoint.example})
+    # The import, the client, then the call.
+    asked = ast.parse(python_of(given, "http://127.0.0.1:7860")).body[2]
+    assert isinstance(asked, ast.Assign)
+    assert isinstance(asked.value, ast.Call)
+    arguments = {each.arg: ast.literal_eval(each.value) for each in asked.value.keywords}
+    assert arguments == {**given.example, "api_name": f"/{endpoint.name}"}

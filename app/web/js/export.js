@@ -33,6 +33,9 @@ const NAMES = {
   prove: "Proof",
   sql: "This query",
   threshold: "Another threshold",
+  find: "Features by example",
+  co_activation: "What fires together",
+  lists: "This list",
 };
 
 /** @type {HTMLDialogElement | null} */
