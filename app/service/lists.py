@@ -76,6 +76,21 @@ def list_with_features(workbench: Workbench, list_id: str) -> dict[str, Any]:
     }
 
 
+def list_order(workbench: Workbench, list_id: str) -> list[tuple[str, int]]:
+    """SAE and number of those features of a list whose SAE is here, in its order; RequestError if
+    there is no such list.
+    """
+    names = _names(workbench)
+    places = [
+        (names.get(each.sae_hash, ""), each.feature) for each in _list(workbench, list_id).features
+    ]
+    return [
+        (name, feature)
+        for name, feature in places
+        if name and feature < workbench.sources.d_sae(name)
+    ]
+
+
 def list_document(workbench: Workbench, list_id: str) -> dict[str, Any]:
     """A list as the JSON file that others merge; RequestError if there is none."""
     return document_of(_list(workbench, list_id), workbench.notes.of)

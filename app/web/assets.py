@@ -17,7 +17,10 @@ _KINDS: Final = {
     ".svg": "image/svg+xml",
 }
 _JOINED: Final = {
-    "css/frame.css": ("colours", "base", "fields", "parts", "tokens", "overlays", "export"),
+    "css/frame.css": (
+        *("colours", "base", "fields", "parts", "tokens"),
+        *("overlays", "gather", "tour", "export"),
+    ),
     "css/features.css": ("features", "threshold", "notes"),
     "css/prompt.css": ("prompt", "compare", "next"),
     "css/steer.css": ("steer", "ladder", "proof"),

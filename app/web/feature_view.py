@@ -14,6 +14,7 @@ from app.web.notes_view import notes_part
 from app.web.numbers import NO_BREAK, count, number, percent
 from app.web.templating import address
 from app.web.threshold_view import threshold_lab
+from app.web.walk import Walk
 from sae_core.definitions import SCORE_DEFINITIONS
 
 Data = Mapping[str, Any]
@@ -32,8 +33,12 @@ _ROUNDING: Final = 1e-6
 _WHITESPACE: Final = {" ": "␣", "\n": "↵", "\t": "⇥", "\r": "␍"}
 
 
-def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, Any]:
-    """The template's values; `in_address` is the SAE as addresses have it, `text` is tested."""
+def feature_page(
+    data: Data, *, in_address: str, text: str = "", walk: Walk | None = None
+) -> dict[str, Any]:
+    """The template's values; `in_address` is the SAE as addresses have it, `text` is tested, and
+    `walk` is the list that the feature was opened from.
+    """
     groups = [group for group in data["groups"] if group["contexts"]]
     dead = data["missing"] is None and data["frequency"] <= 0
     drawn = [_group(group, data) for group in groups]
@@ -46,7 +51,8 @@ def feature_page(data: Data, *, in_address: str, text: str = "") -> dict[str, An
         "facts": _facts(data, dead),
         "writes": _writes(data),
         "unscored": data["unscored"] if data["missing"] is None else None,
-        "steps": _steps(data, in_address, text),
+        "steps": _steps(data, in_address, text, walk),
+        "walk": walk,
         "steer": None if dead else _steer(data, in_address),
         "missing": data["missing"],
         "lab": threshold_lab(data),
@@ -145,19 +151,25 @@ def telling_source(sources: Sequence[Data]) -> Data | None:
     return telling if telling and telling["lift"] > 1 else None
 
 
-def _steps(data: Data, in_address: str, text: str) -> dict[str, str | None]:
-    """Where the buttons of the heading lead; None at either end."""
+def _steps(data: Data, in_address: str, text: str, walk: Walk | None) -> dict[str, Any]:
+    """Where the buttons of the heading lead, each with the feature's number: along the list that
+    it was opened from, else by number; None at either end.
+    """
 
-    def link(feature: object) -> str | None:
+    def link(feature: int | None) -> dict[str, Any] | None:
         if feature is None:
             return None
-        return address("features", sae=in_address, feature=feature, text=text)
+        href = address("features", sae=in_address, feature=feature, text=text)
+        return {"feature": feature, "href": href}
 
-    return {
-        "previous": link(data["previous"]),
-        "next": link(data["next"]),
-        "random": link("random"),
-    }
+    random = address("features", sae=in_address, feature="random", text=text)
+    if walk and walk.place is not None:
+        return {
+            "previous": walk.step(walk.previous, -1, text),
+            "next": walk.step(walk.next, 1, text),
+            "random": random,
+        }
+    return {"previous": link(data["previous"]), "next": link(data["next"]), "random": random}
 
 
 def _steer(data: Data, in_address: str) -> str:

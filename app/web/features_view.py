@@ -13,17 +13,17 @@ from app.service.lists import lists_of
 from app.service.notes import kept
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
+from app.web.list_query import PAGE_SIZE, search_arguments, wanted_list
 from app.web.marked_matches import marked_signature, pieces_sentence, shown_context
 from app.web.numbers import NO_BREAK, number, one_in, percent
-from app.web.query import positive, share, whole
+from app.web.query import whole
 from app.web.templating import address
+from app.web.walk import walk_of
 from sae_core.definitions import SCORE_DEFINITIONS
 from sae_core.index.feature_search import BEST
 from sae_core.index.text_folding import marked_parts
 
 Data = Mapping[str, Any]
-
-PAGE_SIZE: Final = 50
 
 FREQUENCIES: Final = (0.00001, 0.0001, 0.001, 0.01, 0.1)
 """Choices of the frequency filter."""
@@ -69,7 +69,9 @@ def features(workbench: Workbench, query: Mapping[str, str]) -> dict[str, Any]:
         data = with_labels(workbench, answer) | {"kept": kept(workbench, sae, answer["feature"])}
         explained = {"explained": explanation_part(workbench, data)}
         in_lists = {"lists_there": lists_of(workbench, sae, answer["feature"])}
-        return feature_page(data, in_address=in_address, text=text) | explained | in_lists
+        walk = walk_of(workbench, query, sae, answer["feature"])
+        shown = feature_page(data, in_address=in_address, text=text, walk=walk)
+        return shown | explained | in_lists
     return _list(workbench, sae, in_address, query)
 
 
@@ -77,38 +79,9 @@ def _list(
     workbench: Workbench, sae: str, in_address: str, query: Mapping[str, str]
 ) -> dict[str, Any]:
     indexed = workbench.sources.missing(sae) is None
-    wanted: dict[str, Any] = {
-        "sae": in_address,
-        "q": query.get("q", ""),
-        "sort": query.get("sort", ""),
-        "desc": query.get("desc") != "0",
-        "min": share(dict(query), "min", 0.0),
-        "max": share(dict(query), "max", 1.0),
-        "score": share(dict(query), "score", 0.0),
-        "effect": positive(dict(query), "effect"),
-        "kept": query.get("kept", ""),
-        "page": whole(dict(query), "page", 1),
-    }
-    if not indexed and wanted["sort"] not in ("", *UNINDEXED_SORTS):
-        # From the list of another SAE, which has them; this one says what is missing.
-        wanted |= {"sort": "", "desc": True}
-    if not indexed:
-        wanted |= {"min": 0.0, "max": 1.0, "score": 0.0, "effect": None}
-    if wanted["page"] < 1:
-        raise ValueError("Pages are counted from 1.")
-    request = {
-        "query": wanted["q"],
-        "sae": sae,
-        "sort": wanted["sort"],
-        "descending": wanted["desc"],
-        "min_frequency": wanted["min"],
-        "max_frequency": wanted["max"],
-        "limit": PAGE_SIZE,
-        "offset": (wanted["page"] - 1) * PAGE_SIZE,
-        "min_output_score": wanted["score"],
-        "max_side_effect": wanted["effect"],
-        "kept": wanted["kept"],
-    }
+    wanted = wanted_list(query, in_address, indexed=indexed)
+    skip = (wanted["page"] - 1) * PAGE_SIZE
+    request = search_arguments(wanted, sae, limit=PAGE_SIZE, offset=skip)
     can_keep = workbench.notes.kept
     try:
         matches = with_labels(

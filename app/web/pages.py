@@ -37,6 +37,7 @@ from app.web.sql_view import sql
 from app.web.state import state
 from app.web.steer_view import steer
 from app.web.templating import render
+from app.web.tour_view import tour
 
 PATHS: Final = (
     r"/|/(features|prompt|steer|sql|api|blind|catalog|find|run|state|revision|progress|about|glance)"
@@ -239,6 +240,7 @@ def page_html(
         sae=sae,
         sae_in_address="" if sae == first else sae,
         settings=workbench.settings,
+        tour=None if "problem" in shown else tour(workbench, page.name, query),
         state=now,
         state_of_script=_for_script(now),
         endpoints={

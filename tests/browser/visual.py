@@ -162,12 +162,22 @@ def neighbours_measured(page: Page) -> None:
     settle(page)
 
 
+TOURED: Final = {"feature": FEATURE, "from": "features?q=ship", "tour": 3}
 TESTED: Final = {"feature": FEATURE, "text": "The ship sailed \N{GRINNING FACE}."}
 
 
 def prompt(**state: object) -> str:
     """The address of the prompt page with a text."""
     return f"/prompt?{urlencode({'text': TEXT, **state})}"
+
+
+def gather(page: Page) -> None:
+    """Gather the feature of the page, and unfold the tray."""
+    page.locator("main").get_by_role("button", name="Gather").click()
+    expect(page.locator(".tray")).to_be_visible()
+    if not page.locator("#tray-body").is_visible():
+        page.locator(".tray > button").click()
+    settle(page)
 
 
 # Its letters and the picture are several tokens each, and the first line reads to the left.
@@ -206,6 +216,11 @@ STATES: Final = (
     State(name="features searched for", address="/features?q=ship"),
     State(name="no feature matches", address="/features?q=no+such+feature"),
     State(name="feature", address=f"/features?feature={FEATURE}"),
+    State(
+        name="feature of a search, gathered, in the tour",
+        address=f"/features?{urlencode(TOURED)}",
+        act=gather,
+    ),
     State(name="feature with a text", address=f"/features?{urlencode(TESTED)}", act=tested),
     State(name="feature of partial characters", address=f"/features?feature={PARTIAL}"),
     State(name="dead feature", address=f"/features?feature={DEAD}"),

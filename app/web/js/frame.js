@@ -125,7 +125,7 @@ export function query() {
  * @param {{push?: boolean}} [options]
  */
 export function setQuery(values, { push = false } = {}) {
-  const [short, long] = parted(values, LONGEST);
+  const [short, long] = parted({ tour: query().tour, ...values }, LONGEST);
   const target = address(location.pathname, short);
   const same = target === location.pathname + location.search;
   if (push && !same) history.pushState({ long }, "", target);
@@ -150,7 +150,7 @@ export function parted(values, longest) {
 
 /** This page's address with another SAE. A feature's number means nothing there. @param {string} name */
 export function addressWith(name) {
-  const values = { ...query(), feature: "", page: "", sae: saeInAddress(name) };
+  const values = { ...query(), feature: "", page: "", from: "", at: "", walk: "", sae: saeInAddress(name) };
   return address(location.pathname, values);
 }
 
@@ -159,7 +159,7 @@ export function carrySae() {
   const name = hasSae(sae()) ? saeInAddress(sae()) : "";
   for (const link of document.querySelectorAll("a[data-page-link]")) {
     const [page] = (link.getAttribute("href") ?? "").split("?");
-    link.setAttribute("href", address(page, { sae: name }));
+    link.setAttribute("href", address(page, { sae: name, tour: link.getAttribute("data-tour") }));
   }
   const choice = select();
   if (choice && hasSae(sae())) choice.value = sae();

@@ -47,6 +47,9 @@ function subject(target) {
   return node && glance ? { node, target: glance } : null;
 }
 
+/** What the card is about, null while there is none. */
+export const subjectOfCard = () => shownFor;
+
 function hide() {
   clearTimeout(timer);
   shownFor = null;

@@ -91,7 +91,8 @@ export function navigation({ onShown = () => {}, settled = async () => {} } = {}
 }
 
 /**
- * Where a click leads within this page, if it does. A link with data-stays leaves the scrolling.
+ * Where a click leads within this page, if it does. A link with data-stays leaves the scrolling,
+ * one with data-whole loads the page anew.
  * @param {MouseEvent} event
  */
 function samePage(event) {
@@ -99,7 +100,7 @@ function samePage(event) {
   if (event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return null;
   const link = event.target instanceof Element ? event.target.closest("a[href]") : null;
   const written = link?.getAttribute("href");
-  if (!link || !written || written.startsWith("#")) return null;
+  if (!link || !written || written.startsWith("#") || link.hasAttribute("data-whole")) return null;
   const target = new URL(written, document.baseURI);
   if (target.origin !== location.origin || target.pathname !== location.pathname) return null;
   return { href: target.href, stays: link.hasAttribute("data-stays") };

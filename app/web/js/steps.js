@@ -5,10 +5,12 @@
    a touch. A group with data-steps="selector" is one stop of the Tab key; the arrow keys walk
    through what the selector finds in it, and a screen reader says each one's words and value. In a
    group of buttons (role=button) the stop is one of them, else it is the group itself.
-   An element with data-key is clicked, or a field focused, by that key. */
+   An element with data-key is clicked, or a field focused, by that key, or one of those keys. */
 
 import { el, quoted } from "./dom.js";
 
+const FEATURE_LINKS = "a[href*='feature='], button[data-feature], button[data-gather]";
+const LINK_KINDS = ["pointerover", "focusin", "click"];
 const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
 const tip = globalThis.document ? el("div", { id: "tip", role: "tooltip" }) : null;
@@ -46,21 +48,56 @@ export function startSteps() {
   };
   document.addEventListener("scroll", moved, { capture: true, passive: true });
   document.addEventListener("keydown", pressed);
-  for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, glances);
+  for (const kind of LINK_KINDS) document.addEventListener(kind, atLink, { capture: true });
+  if (anythingGathered()) void import("./gather.js").then(({ startGathering }) => startGathering());
 }
 
-/* The card of a feature is fetched with the first one that is pointed at. */
+/** Whether this tab keeps features: gather.js shows them. */
+function anythingGathered() {
+  try {
+    return Object.keys(sessionStorage).some((key) => /^jumpscope-gathered-/.test(key));
+  } catch {
+    return false;
+  }
+}
+
+/* What links to features can do is fetched with the first that is pointed at. One that is pressed
+   before it is there is pressed again when it is. */
+
+/** @type {Promise<typeof import("./feature-links.js")> | null} */
+let featureLinks = null;
+
 /** @param {Event} event */
-function glances(event) {
+function atLink(event) {
   const { target } = event;
-  if (event instanceof PointerEvent && event.pointerType === "touch") return;
-  if (!(target instanceof Element) || !target.closest("a[href*='feature='], button[data-feature]")) return;
+  if (event.type === "pointerover" && /** @type {PointerEvent} */ (event).pointerType === "touch") return;
+  const link = target instanceof Element && target.closest(FEATURE_LINKS);
+  if (!(target instanceof Element) || !link) return;
   if (event.type === "focusin" && !target.matches(":focus-visible")) return;
-  for (const kind of ["pointerover", "focusin"]) document.removeEventListener(kind, glances);
-  import("./glance.js").then(
-    ({ startGlances }) => startGlances(target),
+  // A window of its own opens at once or never; a button's own click needs nothing from there.
+  const isPress = event instanceof MouseEvent && event.type === "click" && !event.ctrlKey && !event.metaKey;
+  const again = isPress && (event.shiftKey || !link.matches("[data-feature]"));
+  if (again) {
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  }
+  const first = !featureLinks;
+  featureLinks ??= import("./feature-links.js");
+  const rest = () => {
+    for (const kind of LINK_KINDS) document.removeEventListener(kind, atLink, { capture: true });
+  };
+  const press = () => again && target.dispatchEvent(new MouseEvent("click", event));
+  featureLinks.then(
+    (module) => {
+      rest();
+      if (first) module.startFeatureLinks(again ? null : target);
+      press();
+    },
     () => {
-      for (const kind of ["pointerover", "focusin"]) document.addEventListener(kind, glances);
+      rest();
+      press();
+      featureLinks = null;
+      for (const kind of LINK_KINDS) document.addEventListener(kind, atLink, { capture: true });
     },
   );
 }
@@ -184,7 +221,8 @@ function pressed(event) {
   }
   const target = event.target instanceof Element ? event.target : null;
   const group = target?.closest("[data-steps]");
-  if (target && group) walk(event, target, group);
+  const walks = [...KEYS, "Enter", " "].includes(event.key);
+  if (target && group && walks) walk(event, target, group);
   else if (target && !target.closest("input, textarea, select, dialog")) shortcut(event);
 }
 
@@ -237,7 +275,7 @@ function enter(group) {
 function shortcut(event) {
   const key = CSS.escape(event.key);
   const target = /** @type {HTMLElement | null} */ (
-    document.querySelector(`[data-key="${key}"]:not([aria-disabled="true"], :disabled)`)
+    document.querySelector(`[data-key~="${key}"]:not([aria-disabled="true"], :disabled)`)
   );
   if (!target) return;
   event.preventDefault();
