@@ -73,7 +73,7 @@ $(APP): pyproject.toml $(PINS) | $(BIN)/python
 	touch $@
 
 $(ALL): pyproject.toml $(PINS) | $(BIN)/python
-	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,docs,test]'
+	$(PIP) install --quiet --constraint $(PINS) --editable '.[app,train,docs,map,test]'
 	$(PIP) install --quiet --constraint $(PINS) $(PEER)
 	touch $(APP) $@
 
@@ -122,7 +122,7 @@ check-versions: $(ALL)
 constraints:
 	rm -rf build/pins
 	$(PYTHON) -m venv build/pins
-	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,docs,test]'
+	build/pins/bin/python -m pip install "$$(grep '^torch==' $(PINS))" '.[app,train,docs,map,test]'
 	build/pins/bin/python -m pip check
 	build/pins/bin/python -m pip install $(PEER)
 	{ grep '^#' $(PINS); build/pins/bin/python -m pip freeze --exclude jumpscope \

@@ -30,6 +30,9 @@ class BuildIndex(IndexConfig):
     with /folder and @revision)."""
     add_output_scores: JSONFlag = False
     """Read no corpus: measure the output scores of indexes that exist, and put them in."""
+    add_map: JSONFlag = False
+    """Read no corpus: compute the map of the features of indexes that exist (--map says how), and
+    put it in."""
     merge: tuple[str, ...] = ()
     """Read no corpus: join indexes of other text, built with --keep-state, into what one pass over
     their texts in this order writes. Bundles, folders of indexes, or indexes."""
@@ -37,25 +40,34 @@ class BuildIndex(IndexConfig):
     """Print a summary as JSON."""
 
     def _check_corpus(self) -> None:
-        if self.add_output_scores and self.merge:
-            raise ValueError("give either --add-output-scores or --merge, not both.")
-        if not (self.add_output_scores or self.merge):
+        options = self._options()
+        if len(options) > 1:
+            raise ValueError(f"give either {' or '.join(options)}, not both.")
+        if not options:
             super()._check_corpus()
         elif self.corpus:
-            raise ValueError(f"{self._option()} reads no corpus: leave --corpus out.")
+            raise ValueError(f"{options[0]} reads no corpus: leave --corpus out.")
         if len(self.merge) == 1:
             raise ValueError("--merge joins indexes: name two or more.")
 
-    def _option(self) -> str:
+    def _options(self) -> list[str]:
         """What is asked for in place of a corpus."""
-        return "--merge" if self.merge else "--add-output-scores"
+        given = {
+            "--add-output-scores": self.add_output_scores,
+            "--add-map": self.add_map,
+            "--merge": bool(self.merge),
+        }
+        return [name for name, is_given in given.items() if is_given]
 
     def execute(self) -> str | None:
         """Read, write, and say what was written; of several processes the first one says it."""
-        if (self.add_output_scores or self.merge) and _processes() > 1:
-            raise ValueError(f"{self._option()} is the work of one process: leave torchrun out.")
+        options = self._options()
+        if options and _processes() > 1:
+            raise ValueError(f"{options[0]} is the work of one process: leave torchrun out.")
         if self.add_output_scores:
             return self._add()
+        if self.add_map:
+            return self._add_map()
         if self.merge:
             return self._merge()
         from sae_core.index.index_run import run_index
@@ -80,6 +92,14 @@ class BuildIndex(IndexConfig):
         names = () if self.model else self.sae
         result = add_output_scores(bundle, names, device=self.device, dtype=self.dtype)
         return to_json(result) if self.json else _table(result, ("features", "bytes"))
+
+    def _add_map(self) -> str:
+        from sae_core.index.add_map import add_map
+
+        bundle = chosen_bundle(self.bundle, self.model, self.sae)
+        names = () if self.model else self.sae
+        result = add_map(bundle, names, method=self.map, device=self.device, seed=self.seed)
+        return to_json(result) if self.json else _table(result, ("features", "method", "bytes"))
 
     def _merge(self) -> str:
         from sae_core.index.merge_run import run_merge

@@ -2,13 +2,14 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from sae_core.bundle import Bundle
+from sae_core.index.changes import put_scores
 from sae_core.index.index_checkpoint import only_build
 from sae_core.index.output_scores import arms_of, output_scores, settings
-from sae_core.index.schema import put_scores
 from sae_core.index.store import Index
 from sae_core.placement import Device, DType, chosen_device, chosen_dtype
 from sae_core.splice import SplicedLM
@@ -62,6 +63,15 @@ def add_output_scores(
 
 def _totals(bundle: Bundle, name: str) -> dict[str, float | None]:
     """The totals of an SAE's index in today's units; ValueError if scores cannot be added to it."""
+    with own_index(bundle, name) as index:
+        totals = index.meta["totals"]
+        # JSON has no NaN.
+        return {key: value if math.isfinite(value) else None for key, value in totals.items()}
+
+
+@contextmanager
+def own_index(bundle: Bundle, name: str) -> Iterator[Index]:
+    """An SAE's index, open; ValueError if there is none, or if it is of other weights."""
     bundle.sae_source(name)  # one that the bundle has
     path = bundle.index_path(name)
     index = Index.open(path)
@@ -72,8 +82,6 @@ def _totals(bundle: Bundle, name: str) -> dict[str, float | None]:
                 f"{path} was built from other weights of SAE {name}: build it again with jumpscope "
                 "index."
             )
-        totals = index.meta["totals"]
-        # JSON has no NaN.
-        return {key: value if math.isfinite(value) else None for key, value in totals.items()}
+        yield index
     finally:
         index.close()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from sae_core.index import tokencodec
 from sae_core.tokens import partial_bytes, token_texts
@@ -109,6 +110,14 @@ class ContextReader:
             ),
             "peak": place - first,
         }
+
+    def sources(self, places: Int[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """The source, by its number, of the document that each of these places is in."""
+        if len(places) and int(places.max()) >= self._stored:
+            raise ValueError(f"there is no stored token {int(places.max())}")
+        of_documents = np.array([source for _, _, source, _ in self._documents], np.int64)
+        segment = np.searchsorted(self._segment_end, places, side="right")
+        return of_documents[self._segment_document[segment]]
 
     def around(
         self, places: Mapping[int, int], before: int, after: int

@@ -173,6 +173,16 @@ def strongest_places(data: bytes, shape: PageShape) -> np.ndarray:
     return _strongest(data, shape)[0]
 
 
+def top_places(data: bytes, shape: PageShape) -> tuple[np.ndarray, np.ndarray]:
+    """Of a page's bytes only how many strongest contexts each feature has, and the places of their
+    peaks, feature after feature.
+    """
+    contexts, at = unpack(data, _FIELDS["contexts"], 0, shape.features * shape.groups)
+    place, _ = unpack(data, _FIELDS["place"], at, _sum(contexts))
+    is_top = np.arange(len(contexts)) % shape.groups == 0
+    return contexts[is_top].astype(np.int64), place[np.repeat(is_top, contexts)].astype(np.int64)
+
+
 def _strongest(data: bytes, shape: PageShape) -> tuple[np.ndarray, int]:
     contexts, at = unpack(data, _FIELDS["contexts"], 0, shape.features * shape.groups)
     place, at = unpack(data, _FIELDS["place"], at, _sum(contexts))

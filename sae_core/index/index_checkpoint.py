@@ -25,7 +25,7 @@ _VERSION = 5
 # What may change between a run and its continuation.
 _FREE = (
     "bundle", "sae", "model", "corpus", "rows_per_batch", "checkpoint_tokens",
-    "fresh", "device", "dtype", "output_scores", "keep_state",
+    "fresh", "device", "dtype", "output_scores", "keep_state", "map",
 )  # fmt: skip
 
 

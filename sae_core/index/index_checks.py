@@ -6,7 +6,7 @@ ValueError says what is wrong, and nobody sees a number that was made of it.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -162,6 +162,36 @@ def check_arrays(
     document = arrays["segment_document"].astype(np.int64)
     if len(document) and (document.max() >= documents or (np.diff(document) < 0).any()):
         raise ValueError("its segments are of documents that it does not have")
+
+
+def check_tables(
+    rows: Callable[..., list[tuple[Any, ...]]], meta: Mapping[str, Any], vocabulary: int
+) -> None:
+    """ValueError unless the tables that are read piece by piece are whole; `rows` answers a
+    query.
+    """
+    for table, column, count in (
+        ("pages", "page", pages_of(meta["d_sae"])),
+        ("token_blocks", "block", blocks_of(meta["stored_tokens"])),
+    ):
+        ids = rows(f"SELECT {column} FROM {table} ORDER BY {column}")
+        check_ids(table, [i for (i,) in ids], count)
+    # IS NOT TRUE holds for what is NULL as well.
+    [(wrong,)] = rows(
+        "SELECT count(*) FROM features WHERE (isfinite(early_share)"
+        " AND len(tokens) = list_count(tokens) AND coalesce(list_min(tokens), 0) >= 0"
+        " AND coalesce(list_max(tokens), 0) < ?) IS NOT TRUE",
+        [vocabulary],
+    )
+    if wrong:
+        raise ValueError(f"{wrong:,} features have tokens or shares that cannot be")
+    [(wrong,)] = rows(
+        "SELECT count(*) FROM documents WHERE (title IS NOT NULL AND license IS NOT NULL AND"
+        " number >= 0 AND source >= 0 AND source < ?) IS NOT TRUE",
+        [len(meta["sources"])],
+    )
+    if wrong:
+        raise ValueError(f"{wrong:,} documents are of sources that it does not have")
 
 
 def blocks_of(stored_tokens: int) -> int:

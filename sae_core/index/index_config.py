@@ -6,6 +6,7 @@ from typing import Literal
 from sae_core.placement import Device, DType
 from sae_core.text_options import TextOptions
 
+MapMethod = Literal["auto", "umap", "pca", "off"]
 EARLY = 4
 """Tokens at the start of a row whose share of a feature's firing is counted apart."""
 
@@ -51,6 +52,9 @@ class IndexConfig:
     output_scores: Literal["auto", "on", "off"] = "auto"
     """Whether to measure what each feature writes (8 tokens run for a feature); `auto` does where
     that is at most a tenth of the tokens read."""
+    map: MapMethod = "auto"
+    """How features are placed on the map; `auto` is UMAP where umap-learn is installed (pip install
+    'jumpscope[map]') and there are 1,024 to 262,144 features, else PCA."""
     keep_state: bool = False
     """Keep beside the index what it is made from (index.state.safetensors), so that it can be
     merged with indexes of other text."""

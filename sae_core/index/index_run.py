@@ -8,6 +8,7 @@ from typing import Any
 from sae_core.bundle import Bundle
 from sae_core.corpus import expand
 from sae_core.index.build import Target, build_indexes, tokens_to_run
+from sae_core.index.feature_map import check_method
 from sae_core.index.index_checkpoint import only_build
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.ranks import ALONE, Ranks
@@ -26,6 +27,7 @@ def run_index(cfg: IndexConfig, ranks: Ranks = ALONE) -> dict[str, Any]:
 
     if not cfg.bundle and not cfg.model:
         raise ValueError("give bundle, or model and sae: what is to be indexed?")
+    check_method(cfg.map)
     device = chosen_device(cfg.device)
     dtype = chosen_dtype(cfg.dtype, device)
     started = time.monotonic()

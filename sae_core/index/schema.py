@@ -3,10 +3,8 @@
 docs/format.md specifies the file. All SQL that makes or opens one is here; `store.py` reads it.
 """
 
-import json
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,8 +47,11 @@ ARRAYS = {
 }
 """Rows of the table `arrays` -> dtype of what `arrays.pack` made of them."""
 
-# Read by every DuckDB from 1.2 on; small blocks waste less in small files.
-_STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
+MAP = "map"
+"""Row of `arrays` and entry of `meta` that an index without a map of its features lacks."""
+
+STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
+"""Read by every DuckDB from 1.2 on; small blocks waste less in small files."""
 _ROWS_AT_ONCE = 10_000
 _STREAMED = 256
 _LIMITS: dict[str, Any] = {
@@ -130,6 +131,11 @@ class IndexWriter:
             self._connection.unregister(name)
 
 
+def quoted(path: Path) -> str:
+    """A path between the quotes of a statement."""
+    return str(path).replace("'", "''")
+
+
 def _split(columns: str) -> list[str]:
     return [column.strip() for column in columns.split(",")]
 
@@ -149,7 +155,7 @@ def create(path: Path) -> Iterator[IndexWriter]:
     with atomic_write(path) as temporary, duckdb.connect() as connection:
         quoted = str(temporary).replace("'", "''")
         try:
-            connection.execute(f"ATTACH '{quoted}' AS new ({_STORAGE})")
+            connection.execute(f"ATTACH '{quoted}' AS new ({STORAGE})")
             for table, columns in TABLES.items():
                 connection.execute(f"CREATE TABLE new.{table} ({columns})")
             yield IndexWriter(connection)
@@ -157,41 +163,6 @@ def create(path: Path) -> Iterator[IndexWriter]:
             connection.execute("DETACH new")
         finally:
             # DuckDB's log of an unfinished transaction.
-            temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
-
-
-def put_scores(
-    path: Path,
-    score: Sequence[float | None],
-    side_effect: Sequence[float | None],
-    entries: Mapping[str, Any],
-) -> None:
-    """Give the index at `path`, of any schema that is read, these numbers of its features 0, 1, ...
-    and meta entries; everything else stays, and readers see the old file or the new one.
-    """
-    changed = {**entries, "schema_version": SCHEMA_VERSION}
-    values = [json.dumps(value, allow_nan=False) for value in changed.values()]
-    with atomic_write(path) as temporary:
-        shutil.copyfile(path, temporary)
-        try:
-            with duckdb.connect(str(temporary)) as connection:
-                for column in SCORES:
-                    connection.execute(
-                        f"ALTER TABLE features ADD COLUMN IF NOT EXISTS {column} FLOAT"
-                    )
-                connection.execute(
-                    "UPDATE features SET output_score = given.score, side_effect = given.effect"
-                    " FROM (SELECT unnest(?::INTEGER[]) AS id, unnest(?::FLOAT[]) AS score,"
-                    " unnest(?::FLOAT[]) AS effect) AS given WHERE features.feature = given.id",
-                    [list(range(len(score))), list(score), list(side_effect)],
-                )
-                connection.execute("DELETE FROM meta WHERE list_contains(?, key)", [list(changed)])
-                connection.execute(
-                    "INSERT INTO meta SELECT unnest(?::VARCHAR[]), unnest(?::VARCHAR[])",
-                    [list(changed), values],
-                )
-                connection.execute("CHECKPOINT")
-        finally:
             temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
 
 

@@ -24,7 +24,6 @@ from sae_core.index.feature_summaries import FeatureSummaries
 from sae_core.index.glimpses import glimpses, places_in_pages
 from sae_core.index.highlights import META_KEY, readability
 from sae_core.index.index_checks import (
-    blocks_of,
     check_arrays,
     check_features,
     check_highlights,
@@ -33,10 +32,12 @@ from sae_core.index.index_checks import (
     check_page,
     check_score_settings,
     check_scores,
+    check_tables,
     page_shape,
     pages_of,
     totals_of,
 )
+from sae_core.index.map_reader import FeatureMap, main_sources, read_map
 from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.schema import ARRAYS, SCORES, columns_of, connect, damaged, rows_of
 from sae_core.index.sql_queries import open_views, relation
@@ -85,6 +86,7 @@ class Index:
         packed = dict(self._rows("SELECT name, data FROM arrays"))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
+        self._map, self._main_sources = read_map(self._meta, packed), None
         self._tokens = int(self._meta["tokens"])
         self._columns = self._read_columns(d_sae)
         self._summaries = FeatureSummaries(connection, path, self._columns)
@@ -97,7 +99,7 @@ class Index:
         )
         check_ids("documents", [document for *_, document in documents], len(documents))
         check_arrays(arrays, self._meta, len(documents), len(vocab))
-        self._check_tables()
+        check_tables(partial(rows_of, connection, path), self._meta, self._vocabulary)
         contexts = ContextReader(
             read_blocks=partial(_blocks, connection, path),
             arrays=arrays,
@@ -138,31 +140,6 @@ class Index:
         missing = {name: np.full(d_sae, np.nan) for name in SCORES if name not in columns}
         return FeatureColumns(columns | missing, self._tokens)
 
-    def _check_tables(self) -> None:
-        """ValueError unless the tables that are read piece by piece are whole."""
-        for table, column, count in (
-            ("pages", "page", pages_of(self._meta["d_sae"])),
-            ("token_blocks", "block", blocks_of(self._meta["stored_tokens"])),
-        ):
-            ids = self._rows(f"SELECT {column} FROM {table} ORDER BY {column}")
-            check_ids(table, [i for (i,) in ids], count)
-        # IS NOT TRUE holds for what is NULL as well.
-        [(wrong,)] = self._rows(
-            "SELECT count(*) FROM features WHERE (isfinite(early_share)"
-            " AND len(tokens) = list_count(tokens) AND coalesce(list_min(tokens), 0) >= 0"
-            " AND coalesce(list_max(tokens), 0) < ?) IS NOT TRUE",
-            [self._vocabulary],
-        )
-        if wrong:
-            raise ValueError(f"{wrong:,} features have tokens or shares that cannot be")
-        [(wrong,)] = self._rows(
-            "SELECT count(*) FROM documents WHERE (title IS NOT NULL AND license IS NOT NULL AND"
-            " number >= 0 AND source >= 0 AND source < ?) IS NOT TRUE",
-            [len(self._meta["sources"])],
-        )
-        if wrong:
-            raise ValueError(f"{wrong:,} documents are of sources that it does not have")
-
     def close(self) -> None:
         """Close the file; the index cannot be used after that."""
         self._connection.close()
@@ -183,6 +160,24 @@ class Index:
     def has_output_scores(self) -> bool:
         """Whether what features write was measured."""
         return self._meta["schema_version"] >= 3 and "output_scores" in self._meta
+
+    @property
+    def feature_map(self) -> FeatureMap | None:
+        """Where features are on the map; None where it was not computed."""
+        return self._map
+
+    def main_sources(self) -> np.ndarray:
+        """The place in the meta entry `sources` of the source that most of each feature's strongest
+        contexts are from, int32 `[d_sae]`; -1 for a feature that never fires.
+        """
+        with self._making_words, self._reading():
+            if self._main_sources is None:
+                self._main_sources = main_sources(self._rows, self._reader.contexts, self._meta)
+            return self._main_sources.copy()
+
+    def output_scores(self) -> np.ndarray:
+        """Output score of each feature, float64 `[d_sae]`; NaN where it has none."""
+        return self._columns["output_score"].copy()
 
     def frequencies(self) -> np.ndarray:
         """Share of tokens on which each feature is active, float64 `[d_sae]`."""

@@ -101,7 +101,12 @@ def test_each_is_what_a_run_of_so_many_tokens_writes_and_the_last_is_as_ever(
     monkeypatch.setattr(so_far, "SHARE", 0.0)
     for tokens, result in ((read[1], kept[1]), (2000, path)):
         alone = tmp_path / f"alone{tokens}.duckdb"
-        few = IndexConfig(corpus=cfg.corpus, tokens=tokens, rows_per_batch=5)
+        few = IndexConfig(
+            corpus=cfg.corpus,
+            tokens=tokens,
+            rows_per_batch=5,
+            map="auto" if result == path else "off",  # the last one alone has a map
+        )
         build_index(tiny_model, tiny_tokenizer, tiny_sae, few, alone)
         assert contents(alone) == contents(result)
 
