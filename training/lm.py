@@ -1,4 +1,5 @@
-"""Trains the demo's language model: a small Gemma 2 and its tokenizer, from text.
+"""Trains the demo's language model, a small Gemma 2, and its tokenizer, from text. `--shape.family`
+makes it a Llama or a Mistral of the same sizes.
 
     python -m training.lm --corpus 'corpus/train-*.parquet' --validation corpus/validation.parquet \
         --out runs/lm --max-seconds 390

@@ -11,9 +11,9 @@ from typing import TextIO
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import Gemma2ForCausalLM
 
 from training.lm_config import LMConfig
+from training.lm_model import SmallLM
 from training.muon import BatchedMuon
 
 log = logging.getLogger(__name__)
@@ -30,7 +30,7 @@ Record = dict[str, int | float]
 """One line of the metrics."""
 
 
-def optimizers_for(model: Gemma2ForCausalLM, cfg: LMConfig) -> list[torch.optim.Optimizer]:
+def optimizers_for(model: SmallLM, cfg: LMConfig) -> list[torch.optim.Optimizer]:
     """Optimisers whose groups carry their peak learning rate as `peak`."""
     embedding = model.model.embed_tokens.weight
     others = [p for p in model.parameters() if p is not embedding]
@@ -56,7 +56,7 @@ class Run:
     """A run of training: what it works with, and what it has recorded."""
 
     cfg: LMConfig
-    model: Gemma2ForCausalLM
+    model: SmallLM
     losses: LossFunction
     batches: Iterator[Int[Tensor, "rows tokens"]]
     """Without end, on the model's device."""

@@ -15,7 +15,7 @@ from sae_core.tokens import vocabulary
 from training.lm import train_lm
 from training.lm_config import LMConfig
 from training.lm_data import TokenRows, token_stream, train_tokenizer
-from training.lm_model import LMShape, attention_masks, row_losses, save_model
+from training.lm_model import Family, LMShape, attention_masks, row_losses, save_model
 from training.muon import BatchedMuon, orthogonalise
 
 BOS, EOS = 2, 1
@@ -31,6 +31,7 @@ SHAPE = LMShape(
     sliding_window=8,
     max_positions=64,
 )
+FAMILIES = ("gemma2", "llama", "mistral")
 TEXTS = (
     "def f(x):\n    if x > 10_000:\n        return {'a': x}  # naïve\n\n\treturn None\n",
     "  leading and trailing  \r\n\r\n",
@@ -136,11 +137,14 @@ def test_epochs_are_shuffled_and_cut_anew() -> None:
     assert torch.equal(next(again), first)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_loss_is_the_models_own_and_none_falls_on_bos(
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: PreTrainedTokenizerFast, family: Family
 ) -> None:
+    """Of rows that are longer than the sliding window, which Llama does not have."""
     torch.manual_seed(0)
-    model = SHAPE.build(tokenizer)
+    model = replace(SHAPE, family=family).build(tokenizer)
+    assert model.config.model_type == family
     rows = torch.randint(4, VOCAB, (3, 33))
     rows[:, 0] = BOS
     rows[1, 20] = BOS
@@ -158,9 +162,12 @@ def test_the_loss_is_the_models_own_and_none_falls_on_bos(
     assert model.model.embed_tokens.weight.grad is not None
 
 
-def test_flex_attention_is_the_same_attention(tokenizer: PreTrainedTokenizerFast) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_flex_attention_is_the_same_attention(
+    tokenizer: PreTrainedTokenizerFast, family: Family
+) -> None:
     torch.manual_seed(0)
-    model = SHAPE.build(tokenizer)
+    model = replace(SHAPE, family=family).build(tokenizer)
     rows = torch.randint(4, VOCAB, (2, 33))
     cpu = torch.device("cpu")
     with torch.no_grad():
