@@ -46,10 +46,13 @@ from sae_core import attention
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
-from sae_core.index import build, forwards, gathered, write
+from sae_core.index import build, forwards, gathered, prepared, write
+from sae_core.index.assemble import Assembler
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
+from sae_core.index.prepared import Prepared
+from sae_core.index.schema import IndexWriter
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.sae import SAE
 from sae_core.sites import activations
@@ -128,17 +131,18 @@ DEVICE_PARTS = (
     ("statistics/pairs", PairCounts, "add"),
 )
 HOST_PARTS = (
+    ("beside/logits", prepared, "top_logits"),
+    ("beside/neighbours", prepared, "neighbours"),
+    ("beside/map", prepared, "feature_map"),
     ("writing", gathered, "write_index"),
     ("writing/contexts", write, "choose"),
     ("writing/tokens", write, "store_tokens"),
     ("writing/top_tokens", write, "top_tokens"),
-    ("writing/logits", write, "top_logits"),
-    ("writing/neighbours", write, "neighbours"),
-    ("writing/signatures", write, "make_signatures"),
+    ("writing/waiting", Prepared, "decoder"),
     ("writing/histograms", FeatureStatistics, "pre_activations"),
-    ("writing/pages", write, "make_pages"),
-    ("writing/highlights", write, "rank_highlights"),
-    ("writing/features", write, "_write_features"),
+    ("writing/words", write, "word_forms"),
+    ("writing/assembly", Assembler, "assemble"),
+    ("writing/tables", IndexWriter, "insert_arrays"),
 )
 
 
@@ -234,6 +238,7 @@ class Bench:
             rows_per_batch=given.rows_per_batch,
             output_scores="off",
             checkpoint_tokens=2**40,
+            map="pca",
         )
 
         def progress(tokens: int) -> None:

@@ -6,6 +6,7 @@ the deflated length of each plane, then the planes (raw deflate, RFC 1951).
 """
 
 import zlib
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,7 +20,12 @@ def pack(array: np.ndarray, dtype: str) -> bytes:
     """Bytes of the flattened `array` as `dtype` (numpy's name, little-endian)."""
     flat = np.ascontiguousarray(array, dtype).reshape(-1)
     planes = flat.view(np.uint8).reshape(len(flat), flat.itemsize).T
-    deflated = [_deflate(plane.tobytes()) for plane in planes]
+    # High bytes of counts and ids are mostly zeros throughout.
+    used = planes.any(axis=1).tolist()
+    deflated = [
+        _deflate(plane.tobytes()) if some else _zeros(len(flat))
+        for plane, some in zip(planes, used, strict=True)
+    ]
     head = np.array([len(flat), *map(len, deflated)], "<u4")
     return b"".join([head.tobytes(), *deflated])
 
@@ -63,6 +69,11 @@ def inflate(data: bytes, most: int, window: int = zlib.MAX_WBITS) -> bytes:
     if len(inflated) > most or not inflater.eof:
         raise ValueError(f"compressed data is not the {most:,} bytes that it should be")
     return inflated
+
+
+@lru_cache(2**10)
+def _zeros(count: int) -> bytes:
+    return _deflate(bytes(count))
 
 
 def _deflate(data: bytes) -> bytes:

@@ -1,17 +1,18 @@
-"""Pages and signatures from gathered statistics."""
+"""Pages and signatures from gathered statistics, for blocks of features in several processes."""
 
 import gc
 import itertools
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
-import torch
 
 from sae_core.index.contexts import Contexts
 from sae_core.index.feature_pages import FEATURES, Page
+from sae_core.index.highlights import Ranking, rank_highlights, ranking
+from sae_core.index.in_processes import in_processes
 from sae_core.index.logits import TopLogits
 from sae_core.index.signature import (
     LOGIT_SD,
@@ -19,10 +20,13 @@ from sae_core.index.signature import (
     Facts,
     RankedWords,
     Signature,
+    WordForms,
     describe,
 )
-from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.top_tokens import TopTokens
+
+_BLOCK = 16 * FEATURES
+"""Features assembled together."""
 
 
 @contextmanager
@@ -39,69 +43,219 @@ def _no_collection() -> Iterator[None]:
             gc.enable()
 
 
-@_no_collection()
-def make_signatures(
-    statistics: FeatureStatistics,
-    words: list[str],
-    sources: list[str],
-    tokens: TopTokens,
-    in_sources: TopTokens,
-    logits: TopLogits,
-    token_counts: np.ndarray,
-    source_tokens: np.ndarray,
-) -> list[Signature]:
-    """The signature of every feature; `words` are the forms of the vocabulary's tokens."""
-    active = statistics.active.cpu().numpy()
-    d_sae, total = len(active), max(statistics.tokens, 1)
-    early_share = statistics.early.cpu().numpy() / np.maximum(active, 1)
-    ranked = RankedWords(
-        tokens.feature,
-        tokens.value,
-        tokens.count / active[tokens.feature],
-        (token_counts / total)[tokens.value],
-        words,
-    )
-    raised = (logits.raises_logit / logits.deviation.clamp(min=1e-12)[:, None]).numpy()
-    facts = zip(
-        active.tolist(),
-        ranked.leading(d_sae),
-        ranked.telling(d_sae),
-        _shares(in_sources, active, sources, source_tokens / total),
-        early_share.tolist(),
-        _raised(logits.raises.numpy(), raised, words),
-        strict=True,
-    )
-    return [
-        describe(
-            Facts(
-                tokens_read=statistics.tokens,
-                active_tokens=count,
-                leading=leading,
-                telling=telling,
-                sources=in_source,
-                early_share=early,
-                raises=raises,
+@dataclass(frozen=True)
+class Block:
+    """What is made of some neighbouring features."""
+
+    pages: list[bytes]
+    signatures: list[str]
+    concentration: np.ndarray
+    """Share of the firing on the words that the signature lists."""
+    ranking: Ranking
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """What is made of all features."""
+
+    pages: list[bytes]
+    signatures: list[str]
+    concentration: np.ndarray
+    highlights: list[list[int | str]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assembler:
+    """All that pages and signatures are made from, as arrays on the CPU; `[d_sae, ...]` unless
+    another shape is given.
+    """
+
+    tokens_read: int
+    active: np.ndarray
+    early: np.ndarray
+    threshold: np.ndarray
+    max_act: np.ndarray
+    activation_counts: np.ndarray
+    pre_activation_counts: np.ndarray
+    contexts: Contexts
+    place: np.ndarray
+    """Where each context's peak is in the stored tokens."""
+    groups: int
+    """Groups of contexts, near misses last."""
+    words: WordForms
+    """The forms of the vocabulary's tokens."""
+    tokens: TopTokens
+    """For signatures, in which forms of one word count together; pages list the first of them."""
+    listed: int
+    """How many of them pages list."""
+    sources: TopTokens
+    source_names: Sequence[str]
+    token_counts: np.ndarray
+    """`[vocabulary]`: how often the text has each token."""
+    source_tokens: np.ndarray
+    """`[sources]`: tokens of each."""
+    logits: TopLogits
+    near: np.ndarray
+    cosine: np.ndarray
+
+    @property
+    def d_sae(self) -> int:
+        """Number of features."""
+        return len(self.active)
+
+    @cached_property
+    def _bounds(self) -> dict[str, np.ndarray]:
+        """Where each feature's entries begin in the ragged arrays, `[d_sae + 1]`."""
+        contexts = self.contexts
+        return {
+            "contexts": np.searchsorted(contexts.feature, np.arange(self.d_sae + 1)),
+            "others": np.append(0, np.cumsum(contexts.others, dtype=np.int64)),
+            "tokens": self.tokens.bounds(self.d_sae),
+            "sources": self.sources.bounds(self.d_sae),
+        }
+
+    def assemble(self) -> Assembled:
+        """Everything of all features."""
+        assert self._bounds  # made once, before the work is shared out
+        with _no_collection():
+            blocks = list(in_processes(self._block, -(-self.d_sae // _BLOCK)))
+            whole = Ranking.cat([block.ranking for block in blocks])
+            return Assembled(
+                pages=[page for block in blocks for page in block.pages],
+                signatures=[line for block in blocks for line in block.signatures],
+                concentration=np.concatenate([block.concentration for block in blocks]),
+                highlights=rank_highlights(whole, self.signature, self.near, self.cosine),
             )
+
+    def signature(self, feature: int) -> Signature:
+        """Of one feature."""
+        return self.signatures(feature, feature + 1)[0]
+
+    def _block(self, number: int) -> Block:
+        first = number * _BLOCK
+        last = min(first + _BLOCK, self.d_sae)
+        signatures = self.signatures(first, last)
+        frequency = self.active[first:last] / max(self.tokens_read, 1)
+        pages = range(first, last, FEATURES)
+        return Block(
+            pages=[self.page(page, min(page + FEATURES, last)) for page in pages],
+            signatures=[signature.text for signature in signatures],
+            concentration=np.array([signature.share for signature in signatures]),
+            ranking=ranking(signatures, frequency),
         )
-        for count, leading, telling, in_source, early, raises in facts
-    ]
+
+    def signatures(self, first: int, last: int) -> list[Signature]:
+        """Of the features from `first` to before `last`."""
+        active, count = self.active[first:last], last - first
+        total, often = max(self.tokens_read, 1), np.maximum(active, 1)
+        a, b = self._bounds["tokens"][[first, last]]
+        feature, token = self.tokens.feature[a:b] - first, self.tokens.value[a:b]
+        ranked = RankedWords(
+            feature,
+            token,
+            self.tokens.count[a:b] / active[feature],
+            self.token_counts[token] / total,
+            self.words,
+        )
+        raised = self.logits.raises_logit[first:last].numpy()
+        raised = raised / np.maximum(self.logits.deviation[first:last].numpy(), 1e-12)[:, None]
+        facts = zip(
+            active.tolist(),
+            ranked.leading(count),
+            ranked.telling(count),
+            self._shares(first, last),
+            (self.early[first:last] / often).tolist(),
+            _raised(self.logits.raises[first:last].numpy(), raised, self.words.forms),
+            strict=True,
+        )
+        return [
+            describe(
+                Facts(
+                    tokens_read=self.tokens_read,
+                    active_tokens=count,
+                    leading=leading,
+                    telling=telling,
+                    sources=in_source,
+                    early_share=early,
+                    raises=raises,
+                )
+            )
+            for count, leading, telling, in_source, early, raises in facts
+        ]
+
+    def _shares(self, first: int, last: int) -> list[list[tuple[str, float, float]]]:
+        """Of each feature the sources that can stand in its signature: name, share, base share."""
+        a, b = self._bounds["sources"][[first, last]]
+        feature, source = self.sources.feature[a:b], self.sources.value[a:b]
+        share = self.sources.count[a:b] / self.active[feature]
+        some = share >= SOURCE_SHARE
+        source = source[some]
+        bases = (self.source_tokens[source] / max(self.tokens_read, 1)).tolist()
+        names = [self.source_names[number] for number in source.tolist()]
+        rows = list(zip(names, share[some].tolist(), bases, strict=True))
+        bounds = np.searchsorted(feature[some], np.arange(first, last + 1)).tolist()
+        return [rows[a:b] for a, b in itertools.pairwise(bounds)]
+
+    def page(self, first: int, last: int) -> bytes:
+        """The page of the features from `first` to before `last`."""
+        contexts, bounds, some = self.contexts, self._bounds, slice(first, last)
+        c = slice(*bounds["contexts"][[first, last]])
+        o = slice(*bounds["others"][[c.start, c.stop]])
+        feature, value = contexts.feature[c] - first, contexts.value[c]
+        scale = np.maximum(self.max_act[some], np.float32(1e-30))
+        share = contexts.other_value[o] / scale[np.repeat(feature, contexts.others[c])]
+        key = feature * self.groups + contexts.group[c]
+        is_near = contexts.group[c] == self.groups - 1
+        gap = (self.threshold[some][feature] - value).astype(np.float16)
+        peak = np.where(is_near, 0, value)
+        drop = _drops(np.rint(peak / scale[feature] * 65535).astype(np.int64), key)
+        tokens, token_count = self._first_tokens(first, last)
+        a, b = bounds["sources"][[first, last]]
+        page = Page(
+            contexts=np.bincount(key, minlength=(last - first) * self.groups),
+            place=self.place[c],
+            value=drop[~is_near],
+            gap=gap[is_near],
+            others=contexts.others[c],
+            position=contexts.other_position[o],
+            activation=np.clip(np.rint(share * 255), 1, 255).astype(np.uint8),
+            activation_counts=self.activation_counts[some],
+            pre_activation_counts=self.pre_activation_counts[some],
+            raises=self.logits.raises[some].numpy(),
+            raises_logit=self.logits.raises_logit[some].numpy(),
+            lowers=self.logits.lowers[some].numpy(),
+            lowers_logit=self.logits.lowers_logit[some].numpy(),
+            tokens=tokens,
+            token_count=token_count,
+            sources=np.diff(bounds["sources"][first : last + 1]),
+            source=self.sources.value[a:b],
+            source_count=self.sources.count[a:b],
+            neighbour=self.near[some],
+            cosine=np.rint(self.cosine[some] * 32767),
+        )
+        return page.pack()
+
+    def _first_tokens(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        """How many tokens a page lists of each feature, and how often that fires on each."""
+        starts = self._bounds["tokens"][first : last + 1]
+        length = np.diff(starts)
+        place = np.arange(starts[0], starts[-1]) - np.repeat(starts[:-1], length)
+        counts = self.tokens.count[starts[0] : starts[-1]]
+        return np.minimum(length, self.listed), counts[place < self.listed]
 
 
-def _shares(
-    listed: TopTokens, active: np.ndarray, names: list[str], base: np.ndarray
-) -> list[list[tuple[str, float, float]]]:
-    """Of each feature the sources that can stand in its signature: name, share, base share."""
-    share = listed.count / active[listed.feature]
-    some = share >= SOURCE_SHARE
-    value = listed.value[some].tolist()
-    bases = base[listed.value[some]].tolist()
-    rows = list(zip([names[v] for v in value], share[some].tolist(), bases, strict=True))
-    bounds = np.searchsorted(listed.feature[some], np.arange(len(active) + 1)).tolist()
-    return [rows[a:b] for a, b in itertools.pairwise(bounds)]
+def _drops(value: np.ndarray, key: np.ndarray) -> np.ndarray:
+    """Falling 16-bit numbers by what the one before in its group exceeds each by; the differences
+    of neighbours are small.
+    """
+    drop = np.empty_like(value)
+    drop[:1] = 65535 - value[:1]
+    drop[1:] = np.where(key[1:] == key[:-1], value[:-1], 65535) - value[1:]
+    return drop
 
 
 def _raised(
-    token: np.ndarray, deviations: np.ndarray, words: list[str]
+    token: np.ndarray, deviations: np.ndarray, words: Sequence[str]
 ) -> list[list[tuple[str, float]]]:
     """Of each feature the raised tokens that can stand in its signature: word, deviations."""
     enough = deviations >= LOGIT_SD
@@ -109,76 +263,3 @@ def _raised(
     rows = [(words[t], value) for t, value in pairs]
     bounds = np.append(0, np.cumsum(enough.sum(1))).tolist()
     return [rows[a:b] for a, b in itertools.pairwise(bounds)]
-
-
-def make_pages(
-    statistics: FeatureStatistics,
-    contexts: Contexts,
-    place: np.ndarray,
-    groups: int,
-    tokens: TopTokens,
-    sources: TopTokens,
-    logits: TopLogits,
-    near: torch.Tensor,
-    cosine: torch.Tensor,
-    pre_activation_counts: torch.Tensor,
-) -> list[bytes]:
-    """Every feature's contexts, histograms and lists, packed.
-
-    `place`: where each context's peak is in the stored tokens; `groups` counts the context groups,
-    near misses last.
-    """
-    d_sae = len(statistics.active)
-    threshold = statistics.threshold.cpu().numpy()
-    scale = np.maximum(statistics.max_act.cpu().numpy(), np.float32(1e-30))
-    share = contexts.other_value / scale[np.repeat(contexts.feature, contexts.others)]
-    level = np.clip(np.rint(share * 255), 1, 255).astype(np.uint8)
-    of_others = np.append(0, np.cumsum(contexts.others, dtype=np.int64))
-    # Peaks as falling 16-bit numbers; the differences of neighbours are small.
-    is_near = contexts.group == groups - 1
-    peak = np.where(is_near, 0, contexts.value)
-    value = np.rint(peak / scale[contexts.feature] * 65535).astype(np.int64)
-    key = contexts.feature * groups + contexts.group
-    drop = np.empty_like(value)
-    drop[:1] = 65535 - value[:1]
-    drop[1:] = np.where(key[1:] == key[:-1], value[:-1], 65535) - value[1:]
-    gap = (threshold[contexts.feature] - contexts.value).astype(np.float16)
-    counts = np.bincount(key, minlength=d_sae * groups)
-    acts, pre_acts = statistics.acts.counts.cpu(), pre_activation_counts.cpu()
-    of_contexts = np.searchsorted(contexts.feature, np.arange(d_sae + 1))
-    of_tokens, of_sources = tokens.bounds(d_sae), sources.bounds(d_sae)
-
-    def packed(first: int) -> bytes:
-        last = min(first + FEATURES, d_sae)
-        some = slice(first, last)
-        c = slice(of_contexts[first], of_contexts[last])
-        o = slice(of_others[c.start], of_others[c.stop])
-        t = slice(of_tokens[first], of_tokens[last])
-        s = slice(of_sources[first], of_sources[last])
-        page = Page(
-            contexts=counts[first * groups : last * groups],
-            place=place[c],
-            value=drop[c][~is_near[c]],
-            gap=gap[c][is_near[c]],
-            others=contexts.others[c],
-            position=contexts.other_position[o],
-            activation=level[o],
-            activation_counts=acts[some].numpy(),
-            pre_activation_counts=pre_acts[some].numpy(),
-            raises=logits.raises[some].numpy(),
-            raises_logit=logits.raises_logit[some].numpy(),
-            lowers=logits.lowers[some].numpy(),
-            lowers_logit=logits.lowers_logit[some].numpy(),
-            tokens=np.diff(of_tokens[first : last + 1]),
-            token_count=tokens.count[t],
-            sources=np.diff(of_sources[first : last + 1]),
-            source=sources.value[s],
-            source_count=sources.count[s],
-            neighbour=near[some].numpy(),
-            cosine=np.rint(cosine[some].numpy() * 32767),
-        )
-        return page.pack()
-
-    # Deflating holds no lock of Python's.
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
-        return list(threads.map(packed, range(0, d_sae, FEATURES)))

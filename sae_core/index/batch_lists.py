@@ -68,6 +68,8 @@ class BatchLists:
 
     def release(self) -> None:
         """Free the copies of weights that lists are made with, until the next batch."""
+        if isinstance(self._lists, ScreenedLists):
+            self._lists.release()
         self._lists = None
 
     def _chosen(self, x: Tensor) -> Lists:

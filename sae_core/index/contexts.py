@@ -130,11 +130,15 @@ def store_tokens(spool: Spool, contexts: Contexts, before: int, after: int) -> S
     row_start = np.asarray(spool.row_start, np.int64)
     row_end = np.append(row_start[1:], spool.length)
     peak = row_start[contexts.row] + contexts.position
-    first = np.maximum(peak - before, row_start[contexts.row])
-    last = np.minimum(peak + after + 1, row_end[contexts.row])
-    depth = np.zeros(spool.length + 1, np.int32)
-    np.add.at(depth, first, 1)
-    np.add.at(depth, last, -1)
+    # Many contexts have the same peak: each is looked at once.
+    is_peak = np.zeros(spool.length, bool)
+    is_peak[peak] = True
+    peaks = np.flatnonzero(is_peak)
+    row = np.searchsorted(row_start, peaks, side="right") - 1
+    first = np.maximum(peaks - before, row_start[row])
+    last = np.minimum(peaks + after + 1, row_end[row])
+    ends = spool.length + 1
+    depth = np.bincount(first, minlength=ends) - np.bincount(last, minlength=ends)
     needed = np.cumsum(depth[:-1]) > 0
     place = np.cumsum(needed) - 1
     starts = needed.copy()

@@ -1,5 +1,8 @@
 """Histograms of every feature that depend neither on the order of the values nor on who counts."""
 
+from functools import cache
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -109,6 +112,8 @@ def _paired(counts: Tensor, shift: Tensor, bins: int) -> Tensor:
     return paired.scatter_add_(1, place.clamp_(max=bins - 1), counts)
 
 
+_AT_ONCE = 2048
+"""Tokens of a feature that a program of the kernel counts together."""
 HALF_WINDOW = WINDOW_BINS // 2
 """Bins on either side of the centre in a histogram of pre-activations."""
 
@@ -118,8 +123,11 @@ def window_counts(pre_acts: Tensor, centre: Tensor, width: Tensor) -> Tensor:
 
     Bin edges are `centre + i * width` for i in -28..28. The middle edge is the comparison
     `pre_acts > centre` itself, so that what is right of a threshold is what fires, to the token; a
-    value on another edge is right of it.
+    value on another edge is right of it. Widths are powers of two.
     """
+    kernel = _kernel() if pre_acts.is_cuda else None
+    if kernel is not None:
+        return _by_kernel(kernel, pre_acts, centre, width)
     place = (pre_acts - centre[:, None]).div_(width[:, None]).floor_()
     # Rounding may take what is no larger than the centre to it, but nothing larger below it.
     place = torch.where(pre_acts > centre[:, None], place, place.clamp(max=-1))
@@ -129,6 +137,27 @@ def window_counts(pre_acts: Tensor, centre: Tensor, width: Tensor) -> Tensor:
     place = place.clamp_(-HALF_WINDOW - 1, HALF_WINDOW).to(torch.int32).add_(base)
     counts = torch.bincount(place.reshape(-1), minlength=len(pre_acts) * columns)
     return counts.view(len(pre_acts), columns)
+
+
+def _by_kernel(kernel: Any, pre_acts: Tensor, centre: Tensor, width: Tensor) -> Tensor:
+    """The same, reading each pre-activation once."""
+    columns = WINDOW_BINS + 2
+    out = torch.empty(len(pre_acts), columns, dtype=torch.int32, device=pre_acts.device)
+    kernel[(len(pre_acts),)](
+        pre_acts.contiguous(), centre, 1 / width, out, pre_acts.shape[1],
+        HALF=HALF_WINDOW, COLUMNS=columns, PLACES=64, AT_ONCE=_AT_ONCE,
+    )  # fmt: skip
+    return out.long()
+
+
+@cache
+def _kernel() -> Any:
+    """The kernel, None where there is no Triton."""
+    try:
+        from sae_core.index.window_counts_kernel import counts
+    except ImportError:
+        return None
+    return counts
 
 
 def of_all_tokens(sampled: Tensor, tokens: int, right: Tensor | None) -> Tensor:

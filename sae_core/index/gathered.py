@@ -16,6 +16,7 @@ from sae_core.corpus import TokenBatch
 from sae_core.index.corpus_spool import Spool
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.output_scores import OutputScores, are_due, arms_of, output_scores
+from sae_core.index.prepared import Prepared
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.write import write_index
 from sae_core.progress_bar import Progress
@@ -49,6 +50,7 @@ class Gathered:
         self._token_counts = np.zeros(self._vocab_size, np.int64)
         self._source_tokens = np.zeros(0, np.int64)
         self.statistics = [FeatureStatistics(sae, cfg, self._vocab_size) for sae in saes]
+        self.prepared = [Prepared(model, tokenizer, sae, cfg, self._vocab_size) for sae in saes]
 
     @property
     def tokens(self) -> int:
@@ -75,6 +77,7 @@ class Gathered:
         """Write the index of the n-th SAE; returns its meta entries. `state_mark` is that of the
         state that is kept beside it.
         """
+        self.prepared[n].decoder()  # before the SAE may move
         scores = self._output_scores(n, progress)
         return self._write(n, path, model_name, scores=scores, state_mark=state_mark)
 
@@ -85,8 +88,7 @@ class Gathered:
     def _write(self, n: int, path: Path, model_name: str, **more: Any) -> dict[str, Any]:
         return write_index(
             path,
-            model=self._model,
-            tokenizer=self._tokenizer,
+            prepared=self.prepared[n],
             model_name=model_name,
             context_size=self._context_size,
             statistics=self.statistics[n],
@@ -157,5 +159,7 @@ class Gathered:
             statistics.absorb(saved, rows=rows, documents=documents, sources=sources)
 
     def close(self) -> None:
-        """Close the spool."""
+        """Close the spool, and end the threads."""
         self.spool.close()
+        for prepared in self.prepared:
+            prepared.close()

@@ -1,8 +1,9 @@
 """Which features to open first: a stated, deterministic rule."""
 
+import itertools
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,31 +32,59 @@ _BEGINNING = 3
 _COSINE = 0.3
 
 
-def rank_highlights(
-    signatures: Sequence[Signature], frequency: np.ndarray, near: np.ndarray, cosine: np.ndarray
-) -> list[list[int | str]]:
-    """Up to `KEPT` features to open first, the best first, each with a reason of a few words.
+class Ranking(NamedTuple):
+    """What features are ranked by, `[features]`."""
 
-    `frequency [d_sae]`; `near`, `cosine [d_sae, k]` are each feature's nearest by decoder.
-    """
-    fitting = [
+    fires: np.ndarray
+    fits: np.ndarray
+    score: np.ndarray
+    source: list[str]
+    """That of its signature."""
+
+    @classmethod
+    def cat(cls, parts: "Sequence[Ranking]") -> "Ranking":
+        """All parts, in order."""
+        fires, fits, score = (np.concatenate([part[i] for part in parts]) for i in range(3))
+        return cls(fires, fits, score, [source for part in parts for source in part.source])
+
+
+def ranking(signatures: Sequence[Signature], frequency: np.ndarray) -> Ranking:
+    """That of features with these signatures and this `frequency [features]`."""
+    fits = [
         _FREQUENCY[0] <= f <= _FREQUENCY[1] and _share(s) >= _SHARE and _lists_whole_words(s)
         for f, s in zip(frequency.tolist(), signatures, strict=True)
     ]
-    alive = np.flatnonzero(frequency > 0).tolist()
-    alive.sort(key=lambda i: (not fitting[i], -_score(signatures[i]), i))
-    fit = _in_turn([i for i in alive if fitting[i]], signatures)
-    chosen = _distinct([*fit, *(i for i in alive if not fitting[i])], signatures, near, cosine)
-    return [[i, _reason(signatures[i])] for i in chosen]
+    score = [_score(signature) for signature in signatures]
+    return Ranking(
+        frequency > 0,
+        np.array(fits, bool),
+        np.array(score, float),
+        [signature.source for signature in signatures],
+    )
 
 
-def _in_turn(ranked: Sequence[int], signatures: Sequence[Signature]) -> list[int]:
+def rank_highlights(
+    of: Ranking, signature: Callable[[int], Signature], near: np.ndarray, cosine: np.ndarray
+) -> list[list[int | str]]:
+    """Up to `KEPT` features to open first, the best first, each with a reason of a few words.
+
+    `signature` makes one feature's; `near`, `cosine [d_sae, k]` are each one's nearest by decoder.
+    """
+    order = np.lexsort((-of.score, ~of.fits))
+    order = order[of.fires[order]]
+    fit = _in_turn(order[of.fits[order]].tolist(), of.source)
+    rest = map(int, order[~of.fits[order]])
+    chosen = _distinct(itertools.chain(fit, rest), signature, near, cosine)
+    return [[feature, _reason(made)] for feature, made in chosen.items()]
+
+
+def _in_turn(ranked: Sequence[int], sources: Sequence[str]) -> list[int]:
     """Two features without a source, then one of a source, the sources taking turns."""
-    general = [i for i in ranked if not signatures[i].source]
+    general = [i for i in ranked if not sources[i]]
     by_source: dict[str, list[int]] = {}
     for i in ranked:
-        if signatures[i].source:
-            by_source.setdefault(signatures[i].source, []).append(i)
+        if sources[i]:
+            by_source.setdefault(sources[i], []).append(i)
     special = [
         members[place]
         for place in range(max(map(len, by_source.values()), default=0))
@@ -63,25 +92,28 @@ def _in_turn(ranked: Sequence[int], signatures: Sequence[Signature]) -> list[int
         if place < len(members)
     ]
     ordered: list[int] = []
-    while general or special:
-        ordered += general[:2] + special[:1]
-        general, special = general[2:], special[1:]
+    for turn in range(max(-(-len(general) // 2), len(special))):
+        ordered += general[2 * turn : 2 * turn + 2] + special[turn : turn + 1]
     return ordered
 
 
 def _distinct(
-    ordered: Sequence[int], signatures: Sequence[Signature], near: np.ndarray, cosine: np.ndarray
-) -> list[int]:
-    """The first of `ordered` that are unlike all chosen before them."""
-    chosen: list[int] = []
+    ordered: Iterable[int],
+    signature: Callable[[int], Signature],
+    near: np.ndarray,
+    cosine: np.ndarray,
+) -> dict[int, Signature]:
+    """The first of `ordered` that are unlike all chosen before them, with their signatures."""
+    chosen: dict[int, Signature] = {}
     close: set[int] = set()
     words: set[str] = set()
     for i in ordered:
-        own = {word.casefold() for word in signatures[i].words}
+        made = signature(i)
+        own = {word.casefold() for word in made.words}
         alike = set(near[i][cosine[i] > _COSINE].tolist())
         if i in close or own & words or alike & set(chosen):
             continue
-        chosen.append(i)
+        chosen[i] = made
         close |= alike
         words |= own
         if len(chosen) == KEPT:

@@ -106,6 +106,9 @@ class Pass:
         was counted; now and then it is told to `save`.
         """
         gathered = self.gathered
+        if self._ranks.first:
+            for prepared in gathered.prepared:
+                prepared.begin()
         saved = gathered.tokens
         for number, batch in enumerate(ahead(self._batches(), _AHEAD)):
             before, first = gathered.tokens, len(gathered.spool.row_start)

@@ -1,5 +1,7 @@
 """Exact counts of (feature, token) pairs without a table of all of them."""
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
@@ -7,6 +9,8 @@ from sae_core.index.selection import rank_in_group
 
 BUFFER = 16_000_000
 """Pairs buffered before they are sorted and counted, 128 MB."""
+_AT_ONCE = 2**24
+"""Counts added up together."""
 
 
 class PairCounts:
@@ -50,10 +54,25 @@ class PairCounts:
         self._add(keys, counts)
 
     def _add(self, keys: Tensor, counts: Tensor) -> None:
-        both, place = torch.unique(torch.cat([self._keys, keys]), return_inverse=True)
-        total = torch.zeros_like(both)
-        total.scatter_add_(0, place, torch.cat([self._counts, counts]))
-        self._keys, self._counts = both, total
+        """Add counts of ascending keys, a range of keys after another: sorting takes several times
+        the memory of what is sorted.
+        """
+        if not len(keys):
+            return
+        most = torch.maximum(self._keys[-1], keys[-1]) if len(self._keys) else keys[-1]
+        parts = -(-(len(self._keys) + len(keys)) // _AT_ONCE)
+        edges = most // parts * torch.arange(1, parts, device=keys.device)
+        mine, theirs = (
+            [0, *torch.searchsorted(each, edges).tolist(), len(each)] for each in (self._keys, keys)
+        )
+        sums = []
+        for (a, b), (c, d) in zip(pairwise(mine), pairwise(theirs), strict=True):
+            some = torch.cat([self._keys[a:b], keys[c:d]])
+            both, place = torch.unique(some, return_inverse=True)
+            total = torch.zeros_like(both)
+            total.scatter_add_(0, place, torch.cat([self._counts[a:b], counts[c:d]]))
+            sums.append((both, total))
+        self._keys, self._counts = (torch.cat(column) for column in zip(*sums, strict=True))
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""

@@ -43,7 +43,8 @@ multiples of 16 bytes, it takes eight times as long."""
 class ScreenedLists:
     """`Lists` for SAEs whose features depend on their own pre-activation alone.
 
-    Keeps two copies of W_enc, one row per feature: in float32, and scaled in float16.
+    Keeps a copy of W_enc, scaled in float16. W_enc itself has one row per feature in memory
+    meanwhile, so that no second copy is needed; its shape and numbers stay.
     """
 
     def __init__(self, sae: SAE, sample: Float[Tensor, "tokens d_model"]) -> None:
@@ -52,7 +53,10 @@ class ScreenedLists:
         """
         d_model, d_sae = sae.cfg.d_model, sae.cfg.d_sae
         self._bias = bias_of(sae).float()
+        self._sae = sae
         self._rows = sae.W_enc.detach().float().T.contiguous()
+        if sae.W_enc.dtype == self._rows.dtype:
+            sae.W_enc.data = self._rows.T
         self._centre = sample.mean(0)
         spread = (sample - self._centre).norm(dim=1).mean()
         self._scale = max(float(spread), 1e-3 * float(self._centre.norm()), 1e-20) / 16
@@ -87,6 +91,10 @@ class ScreenedLists:
             keep = value > cut[entries.feature]
             parts.append(Entries(entries.feature[keep], entries.token[keep], value[keep]))
         return Entries.cat(parts)
+
+    def release(self) -> None:
+        """Put W_enc in memory as it was; the lists are of no use any more."""
+        self._sae.W_enc.data = self._sae.W_enc.data.contiguous()
 
     def _candidates(self, x: Tensor, cut: Tensor) -> "list[Entries]":
         """Entries that may be above the cut, without values, a block of features at a time."""

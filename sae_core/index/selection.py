@@ -21,6 +21,7 @@ cost exactness only if fewer than `SLOTS` candidates of the whole interval were 
 of the last kept candidate of that bin.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -36,6 +37,10 @@ SLOTS = 6
 """Candidates kept per bin."""
 MERGE_AT = 250_000
 """Candidates buffered, at least, before they are merged into what is kept."""
+
+
+_AT_ONCE = 2**23
+"""Candidates sorted together."""
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,25 @@ def first_of_each(*keys: Tensor) -> Tensor:
     return first
 
 
+def merged_by_features(
+    kept: Candidates, new: Candidates, d_sae: int, choose: Callable[[Candidates], Candidates]
+) -> Candidates:
+    """What `choose` keeps of both, sorted by feature, which it decides for each feature apart.
+
+    Of very many candidates it is given a part of the features after another: sorting takes several
+    times the memory of what is sorted.
+    """
+    parts = -(-(len(kept) + len(new)) // _AT_ONCE)
+    if parts <= 1:
+        return choose(Candidates.cat([kept, new]))
+    chosen = []
+    for part in range(parts):
+        low, high = part * d_sae // parts, (part + 1) * d_sae // parts
+        some = [each[(each.feature >= low) & (each.feature < high)] for each in (kept, new)]
+        chosen.append(choose(Candidates.cat(some)))
+    return Candidates.cat(chosen)
+
+
 class Best:
     """Per feature, the `k` candidates of largest value of distinct documents or distinct rows."""
 
@@ -138,7 +162,11 @@ class Best:
     def merge(self, new: Candidates) -> None:
         """Take in candidates of any rows."""
         # One that only reaches the bar matters if it comes before what set it.
-        both = Candidates.cat([self.kept, new[new.value >= self.bar[new.feature]]])
+        new = new[new.value >= self.bar[new.feature]]
+        self.kept = merged_by_features(self.kept, new, len(self.bar), self._best)
+        self._raise_bar()
+
+    def _best(self, both: Candidates) -> Candidates:
         unit = both.feature.long() << 32 | getattr(both, self._unit)
         # Earlier places first, so that of equal values the first in the corpus is kept.
         place = both.row.long() << 16 | both.position
@@ -146,8 +174,7 @@ class Best:
         order = order[first_of_each(unit[order])]
         order = order[lexsort(both.feature[order], -both.value[order], both.row[order])]
         rank = rank_in_group(both.feature[order])
-        self.kept = both[order[rank < self.k]]
-        self._raise_bar()
+        return both[order[rank < self.k]]
 
     def _raise_bar(self) -> None:
         last = (rank_in_group(self.kept.feature) == self.k - 1).nonzero()[:, 0]
@@ -186,15 +213,18 @@ class IntervalSample:
 
     def merge(self, new: Candidates, exponent: Tensor) -> None:
         """Take in candidates of later rows, with the exponent of each feature's bins now."""
-        both = Candidates.cat([self.kept, new])
-        group = both.feature.long() * BINS + self._bin(both.feature, both.value, exponent)
-        order = lexsort(group, both.priority)
-        group = group[order]
-        rank = rank_in_group(group)
-        self.kept = both[order[rank < SLOTS]]
         self._bar.fill_(2**62)
-        last = rank == SLOTS - 1
-        self._bar.view(-1)[group[last]] = both.priority[order[last]]
+
+        def lowest(both: Candidates) -> Candidates:
+            group = both.feature.long() * BINS + self._bin(both.feature, both.value, exponent)
+            order = lexsort(group, both.priority)
+            group = group[order]
+            rank = rank_in_group(group)
+            last = rank == SLOTS - 1
+            self._bar.view(-1)[group[last]] = both.priority[order[last]]
+            return both[order[rank < SLOTS]]
+
+        self.kept = merged_by_features(self.kept, new, len(self._floor), lowest)
         self._exponent = exponent.clone()
 
     def absorb(self, state: dict[str, Tensor], exponent: Tensor, rows: int, documents: int) -> None:

@@ -140,6 +140,15 @@ def words_in(part: str) -> list[str]:
     return [each for each in (listed, source) if each not in ("", "many tokens")]
 
 
+class WordForms:
+    """How the tokens of a vocabulary are written, and which of them are one word."""
+
+    def __init__(self, forms: Sequence[str]) -> None:
+        """`forms` of all tokens; "" where one has none."""
+        self.forms = forms
+        self.key = _keys(forms)
+
+
 class RankedWords:
     """The words of many features by falling bits."""
 
@@ -149,12 +158,13 @@ class RankedWords:
         token: np.ndarray,
         share: np.ndarray,
         base: np.ndarray,
-        forms: Sequence[str],
+        words: WordForms,
     ) -> None:
         """Columns of equal length: a feature, a token that it fires on, the token's share of the
-        firing and of the text; sorted by feature, then falling share. `forms` are of all tokens.
+        firing and of the text; sorted by feature, then falling share. `words` are of all tokens.
         """
-        key, self._forms = _keys(forms), forms
+        key, forms = words.key, words.forms
+        self._forms = forms
         written = key[token] >= 0
         feature, token = feature[written], token[written]
         group = feature.astype(np.int64) * (len(forms) + 1) + key[token]

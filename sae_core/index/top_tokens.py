@@ -29,8 +29,10 @@ class TopTokens:
 
     def first(self, k: int) -> "TopTokens":
         """The first `k` of each feature."""
-        start = np.searchsorted(self.feature, self.feature)
-        keep = np.arange(len(self.feature)) - start < k
+        number = np.arange(len(self.feature))
+        starts = np.flatnonzero(np.diff(self.feature, prepend=-1))
+        lengths = np.diff(np.append(starts, len(number)))
+        keep = number - np.repeat(starts, lengths) < k
         return TopTokens(self.feature[keep], self.value[keep], self.count[keep])
 
 

@@ -13,23 +13,21 @@ import numpy as np
 
 from sae_core.index import tokencodec
 from sae_core.index.arrays import pack
-from sae_core.index.assemble import make_pages, make_signatures
+from sae_core.index.assemble import Assembled, Assembler
 from sae_core.index.contexts import StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.highlights import META_KEY, rank_highlights
+from sae_core.index.highlights import META_KEY
 from sae_core.index.index_config import IndexConfig
-from sae_core.index.logits import neighbours, top_logits
+from sae_core.index.map_reader import PLACES
 from sae_core.index.output_scores import OutputScores, settings
-from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, IndexWriter, create
-from sae_core.index.signature import Signature
+from sae_core.index.prepared import LISTED, Prepared
+from sae_core.index.schema import ARRAYS, MAP, SCHEMA_VERSION, IndexWriter, create
+from sae_core.index.signature import WordForms
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.token_words import word_forms
 from sae_core.index.top_tokens import AT_LEAST, TopTokens, top_sources, top_tokens
 from sae_core.text_options import TextOptions
-from sae_core.tokens import special_ids, vocabulary
 
-LISTED = 10
-"""Tokens, sources, logits and neighbours listed per feature."""
 _FOR_SIGNATURE = 40
 """Tokens looked at for a signature, in which forms of one word count together."""
 
@@ -37,8 +35,7 @@ _FOR_SIGNATURE = 40
 def write_index(
     path: Path,
     *,
-    model: Any,
-    tokenizer: Any,
+    prepared: Prepared,
     model_name: str,
     context_size: int,
     statistics: FeatureStatistics,
@@ -62,35 +59,37 @@ def write_index(
     sae = statistics.sae
     site = sae.cfg.site
     assert site is not None
-    vocab = vocabulary(tokenizer)
-    # A model's vocabulary may be padded beyond its tokenizer's.
-    vocab += [b""] * (len(token_counts) - len(vocab))
-    texts = [word.decode(errors="replace") for word in vocab]
+    vocab, texts = prepared.vocabulary()
     contexts = choose(statistics, cfg.intervals, cfg.per_interval)
     stored = store_tokens(spool, contexts, cfg.before, cfg.after)
     tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
-    sources = top_sources(statistics, LISTED)
-    logits = top_logits(model, sae, LISTED, special_ids(tokenizer))
-    near, cosine = neighbours(sae, LISTED)
-    words = word_forms(texts, spool.tokens())
-    signatures = make_signatures(
-        statistics, words, spool.sources, tokens, sources, logits, token_counts, source_tokens
-    )
-    tokens = tokens.first(LISTED)
+    logits, near, cosine = prepared.decoder()
+    # An index of what has been read so far is one of many: the last one has the map.
+    placed = None if planned else prepared.map()
     width, pre_activation_counts = statistics.pre_activations()
-    pages = make_pages(
-        statistics,
-        contexts,
-        stored.place,
-        cfg.intervals + 2,
-        tokens,
-        sources,
-        logits,
-        near,
-        cosine,
-        pre_activation_counts,
-    )
-    frequency = statistics.active.cpu().numpy() / max(statistics.tokens, 1)
+    assembled = Assembler(
+        tokens_read=statistics.tokens,
+        active=statistics.active.cpu().numpy(),
+        early=statistics.early.cpu().numpy(),
+        threshold=statistics.threshold.cpu().numpy(),
+        max_act=statistics.max_act.cpu().numpy(),
+        activation_counts=statistics.acts.counts.int().cpu().numpy(),
+        pre_activation_counts=pre_activation_counts.int().cpu().numpy(),
+        contexts=contexts,
+        place=stored.place,
+        groups=cfg.intervals + 2,
+        words=WordForms(word_forms(texts, spool.tokens())),
+        tokens=tokens,
+        listed=LISTED,
+        sources=top_sources(statistics, LISTED),
+        source_names=spool.sources,
+        token_counts=token_counts,
+        source_tokens=source_tokens,
+        logits=logits,
+        near=near[:, :LISTED].numpy(),
+        cosine=cosine[:, :LISTED].numpy(),
+    ).assemble()
+    tokens = tokens.first(LISTED)
     meta: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "jumpscope_version": _version(),
@@ -115,24 +114,26 @@ def write_index(
         "after": cfg.after,
         "intervals": cfg.intervals,
         "listed_logits": logits.raises.shape[1],
-        "listed_neighbours": near.shape[1],
+        "listed_neighbours": min(near.shape[1], LISTED),
         "at_least": AT_LEAST,
         "seed": cfg.seed,
         **({"attention_sink": True} if sink else {}),
         **({"planned_tokens": planned} if planned else {}),
         **({"state_mark": state_mark} if state_mark else {}),
         **({"output_scores": settings()} if scores else {}),
+        **({MAP: placed.settings} if placed else {}),
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
         "stored_tokens": len(stored.tokens),
-        META_KEY: rank_highlights(signatures, frequency, near.numpy(), cosine.numpy()),
+        META_KEY: assembled.highlights,
     }
     with create(path) as writer:
         keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
         writer.insert("meta", keys, values)
         _write_vocabulary(writer, vocab, texts)
         _write_tokens(writer, spool, stored, token_counts)
-        _write_features(writer, statistics, signatures, tokens, scores)
+        _write_features(writer, statistics, assembled, tokens, scores)
+        pages = assembled.pages
         writer.insert_arrays("pages", {"page": np.arange(len(pages)), "data": _objects(pages)})
         arrays = {
             "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
@@ -146,6 +147,8 @@ def write_index(
         assert list(arrays) == list(ARRAYS)
         packed = [pack(arrays[name], dtype) for name, dtype in ARRAYS.items()]
         writer.insert("arrays", list(ARRAYS), packed)
+        if placed:
+            writer.insert("arrays", [MAP], [pack(placed.places, PLACES)])
     return meta
 
 
@@ -179,7 +182,7 @@ def _write_tokens(
 def _write_features(
     writer: IndexWriter,
     statistics: FeatureStatistics,
-    signatures: list[Signature],
+    assembled: Assembled,
     tokens: TopTokens,
     scores: OutputScores | None,
 ) -> None:
@@ -190,12 +193,12 @@ def _write_features(
         "features",
         {
             "feature": np.arange(len(active)),
-            "signature": _objects([signature.text for signature in signatures]),
+            "signature": _objects(assembled.signatures),
             "active_tokens": active,
             "max_act": statistics.max_act.cpu().numpy(),
             "mean_act": statistics.act_sum.cpu().numpy() / often,
             "threshold": statistics.threshold.cpu().numpy(),
-            "concentration": np.array([signature.share for signature in signatures]),
+            "concentration": assembled.concentration,
             "early_share": statistics.early.cpu().numpy() / often,
             "output_score": scores.score if scores else unknown,
             "side_effect": scores.side_effect if scores else unknown,

@@ -4,15 +4,21 @@ Against float64 products; what is within rounding of a cut may be on either side
 1e-5 of the sizes of the two vectors, as float32 sums of a few thousand numbers have.
 """
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from sae_core.config import SAEConfig
+from sae_core.index import Index, IndexConfig, build_index
 from sae_core.index.batch_lists import BatchLists, BatchTokens
+from sae_core.index.feature_histograms import window_counts
 from sae_core.index.listed_dots import _gathered, listed_dots
 from sae_core.index.listed_entries import PlainLists
+from sae_core.index.listed_sums import listed_sums
 from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE
+from tests import tiny
 
 pytestmark = pytest.mark.gpu
 
@@ -65,6 +71,63 @@ def test_listed_dots(cuda: torch.device, d_model: int, n: int) -> None:
     expected = _gathered(x.double(), rows.double(), feature, token) + bias[feature]
     actual = listed_dots(x, rows, bias, feature, token)
     torch.testing.assert_close(actual.double(), expected, atol=2e-4, rtol=1e-5)
+
+
+def test_rows_are_summed_by_token(cuda: torch.device) -> None:
+    for d_out, n in ((1, 0), (3, 5), (256, 1000), (2304, 5000)):
+        rows, value = torch.randn(50, d_out, device=cuda), torch.rand(n, device=cuda)
+        feature = torch.randint(50, (n,), device=cuda).sort().values
+        token = torch.randint(1, 40, (n,), device=cuda)
+        actual = listed_sums(rows, feature, token, value, 41)
+        expected = torch.zeros(41, d_out, dtype=torch.float64, device=cuda)
+        expected.index_add_(0, token, rows[feature].double() * value[:, None])
+        torch.testing.assert_close(actual.double(), expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("tokens", [1, 2047, 5000])
+def test_histograms_are_those_of_the_cpu(cuda: torch.device, tokens: int) -> None:
+    pre = 3 * torch.randn(37, tokens)
+    pre[0] = 1e30
+    pre[1] = torch.arange(tokens) / 8  # edges of bins
+    centre = torch.linspace(0, 2, 37)
+    width = 2.0 ** torch.arange(-20, 17)
+    expected = window_counts(pre, centre, width)
+    actual = window_counts(pre.to(cuda), centre.to(cuda), width.to(cuda))
+    assert torch.equal(actual.cpu(), expected)
+
+
+def test_an_index_of_a_gpu_is_that_of_the_cpu(cuda: torch.device, tmp_path: Path) -> None:
+    """Forwards on a stream of their own, facts made beside them, in float32: what is near a
+    threshold may be on either side of it, and that is all.
+    """
+    corpus = tiny.make_corpus(tmp_path / "corpus.parquet", 200)
+    model, tokenizer = tiny.make_model(), tiny.make_tokenizer()
+    sae = tiny.make_sae(model, tokenizer)
+    cfg = IndexConfig(
+        corpus=(str(corpus),),
+        tokens=5000,
+        context_size=16,
+        rows_per_batch=4,
+        checkpoint_tokens=1500,
+        map="pca",
+    )
+    found = []
+    for device in (torch.device("cpu"), cuda):
+        path = tmp_path / f"{device.type}.duckdb"
+        build_index(model.to(device), tokenizer, sae.to(device), cfg, path)
+        index = Index.open(path)
+        try:
+            features = [index.feature(feature) for feature in range(sae.cfg.d_sae)]
+        finally:
+            index.close()
+        found.append(
+            [
+                [[context["tokens"] for context in group["contexts"]] for group in each["groups"]]
+                for each in features
+            ]
+        )
+    same = sum(one == other for one, other in zip(*found, strict=True))
+    assert same >= 0.9 * sae.cfg.d_sae
 
 
 def test_a_batch_is_the_same_lists_on_both_devices(cuda: torch.device) -> None:

@@ -69,7 +69,15 @@ CONSTANTS: dict[str, dict[str, Any]] = {
     "index.corpus_spool": {"MAX_SOURCES": 256},
     # What an index holds of a feature.
     "index.index_config": {"EARLY": 4},
-    "index.write": {"LISTED": 10},
+    "index.prepared": {"LISTED": 10},
+    # UMAP's own defaults, and where it is worth its time.
+    "index.feature_map": {
+        "NEIGHBOURS": 15,
+        "MIN_DIST": 0.1,
+        "FEWEST": 1024,
+        "MOST": 2**18,
+        "KEPT_OF": 10,
+    },
     "index.output_scores": {
         "PROMPTS": (
             "From my experience,",
@@ -225,6 +233,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "output_scores": "auto",
         "seed": 0,
         "checkpoint_tokens": 1_000_000,
+        "map": "auto",
         "keep_state": False,
         "fresh": False,
         "device": "auto",

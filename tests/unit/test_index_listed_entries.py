@@ -72,6 +72,18 @@ def test_lists_are_what_whole_arrays_say(
         assert bool((difference <= error[entries.feature, entries.token]).all())
 
 
+def test_the_encoder_is_left_as_it_was() -> None:
+    """Its numbers always, its order in memory once the lists are given up."""
+    sae, x = random_sae(24, 50), inputs(24, 60, torch.float32)
+    before = sae.W_enc.detach().clone()
+    lists = ScreenedLists(sae, x)
+    assert torch.equal(sae.W_enc, before)
+    assert lists._rows.data_ptr() == sae.W_enc.data_ptr()
+    lists.release()
+    assert torch.equal(sae.W_enc, before)
+    assert sae.W_enc.is_contiguous()
+
+
 @pytest.mark.parametrize(("d_model", "d_sae", "tokens"), SHAPES[1:])
 def test_the_screening_product_never_loses_what_is_above_the_cut(
     d_model: int, d_sae: int, tokens: int

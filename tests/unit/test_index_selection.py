@@ -330,8 +330,37 @@ def test_candidates_of_parts_are_those_of_the_whole() -> None:
     assert [first.kept.feature.tolist(), first.kept.row.tolist()] == whole[0][:2]
 
 
+def test_candidates_merged_a_part_after_another_are_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    generator = torch.Generator().manual_seed(5)
+    place = torch.arange(900)
+    feature = torch.randint(0, 9, (900,), generator=generator)
+    value = torch.rand(900, generator=generator) + 0.01
+    exponent = sample_exponent(torch.full((9,), 1.01))
+    results = []
+    for at_once in (2**23, 40):
+        monkeypatch.setattr("sae_core.index.selection._AT_ONCE", at_once)
+        best, sample = Best(9, 4, "document", torch.device("cpu")), IntervalSample(torch.zeros(9))
+        for some in place.split(350):
+            new = candidates(feature[some], value[some], some)
+            best.merge(new)
+            keep = sample.matters(new.feature, new.value, new.priority, exponent)
+            sample.merge(new[keep], exponent)
+        kept = {
+            f"{n}/{k}": v
+            for n, each in (("b", best), ("s", sample))
+            for k, v in each.state().items()
+        }
+        results.append(kept | {"bar": best.bar, "bars": sample._bar})
+    assert len(results[0]["s/feature"]) > 200
+    for name, expected in results[0].items():
+        assert torch.equal(results[1][name], expected), name
+
+
 def test_pair_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sae_core.index.pairs.BUFFER", 100)
+    monkeypatch.setattr("sae_core.index.pairs._AT_ONCE", 9)
     generator = torch.Generator().manual_seed(4)
     keys = torch.randint(0, 60, (3000,), generator=generator) ** 2
     counts = PairCounts(torch.device("cpu"))

@@ -5,8 +5,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sae_core.index.highlights import rank_highlights
-from sae_core.index.signature import MAX_LENGTH, Facts, RankedWords, Signature, describe
+from sae_core.index.highlights import rank_highlights, ranking
+from sae_core.index.signature import (
+    MAX_LENGTH,
+    Facts,
+    RankedWords,
+    Signature,
+    WordForms,
+    describe,
+)
 from sae_core.index.token_words import is_whole, visible, word_forms
 
 
@@ -26,7 +33,7 @@ def facts(**changes: Any) -> Facts:
     ids = np.argsort([-share for _, share, _ in tokens], kind="stable")
     share, base = np.array([row[1:] for row in tokens], float).reshape(-1, 2).T
     feature = np.zeros(len(ids), int)
-    ranked = RankedWords(feature, ids, share[ids], base[ids], forms)
+    ranked = RankedWords(feature, ids, share[ids], base[ids], WordForms(forms))
     return Facts(leading=ranked.leading(1)[0], telling=ranked.telling(1)[0], **given)
 
 
@@ -161,7 +168,8 @@ NONE = np.zeros((6, 1))
 
 def ranked(signatures: list[Signature], frequency: list[float], **near: Any) -> list[int]:
     ids, cosine = near.get("near", NONE.astype(int)), near.get("cosine", NONE)
-    return [int(row[0]) for row in rank_highlights(signatures, np.array(frequency), ids, cosine)]
+    of = ranking(signatures, np.array(frequency))
+    return [int(row[0]) for row in rank_highlights(of, signatures.__getitem__, ids, cosine)]
 
 
 def test_telling_words_are_whole_frequent_and_marked() -> None:
@@ -237,7 +245,8 @@ def test_every_third_place_goes_to_a_source_and_they_take_turns() -> None:
 
 def test_the_reason_says_how_much_is_on_how_many_words() -> None:
     signatures = [signature("said", "cried"), signature("alone"), signature()]
-    result = rank_highlights(signatures, np.full(3, 0.01), NONE[:3].astype(int), NONE[:3])
+    of = ranking(signatures, np.full(3, 0.01))
+    result = rank_highlights(of, signatures.__getitem__, NONE[:3].astype(int), NONE[:3])
     assert [why for _, why in result] == [
         "80 % of its firing is on 2 words",
         "80 % of its firing is on one word",

@@ -1,0 +1,57 @@
+"""Pieces of work that Python's lock would keep to one CPU, shared out over processes.
+
+A process is forked, so that it has everything that the work needs without a copy; it only
+calculates with numpy and zlib, and what it returns comes back through a pipe. Where forking is not
+what a system is made for, threads do the work, which share the lock.
+"""
+
+import gc
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+_MOST = 16
+"""Processes at most."""
+_WORTH_IT = 8
+"""Pieces from which on processes are faster than threads."""
+_work: list[Callable[[int], Any]] = []
+"""What forked processes find: the work at hand."""
+
+
+def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[_T]:
+    """`work(0)`, `work(1)` and so on, in order. It must not touch a GPU, nor change anything."""
+    places = _places()
+    if places == 1 or pieces < _WORTH_IT:
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            yield from threads.map(work, range(pieces))
+        return
+    _work.append(work)
+    try:
+        with warnings.catch_warnings():
+            # That the other threads are not there any more: nothing here waits for one of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool = ProcessPoolExecutor(
+                min(places, pieces),
+                mp_context=multiprocessing.get_context("fork"),
+                # What is garbage here may be memory of a GPU, which is not theirs to free.
+                initializer=gc.disable,
+            )
+            made = pool.map(_piece, range(pieces))
+        with pool:
+            yield from made
+    finally:
+        _work.pop()
+
+
+def _places() -> int:
+    """How many processes could work at a time; 1 where processes are not forked."""
+    return min(_MOST, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
+
+
+def _piece(number: int) -> Any:
+    return _work[-1](number)

@@ -1,0 +1,97 @@
+"""What an index says of an SAE whatever its text is: logits, neighbours, map, vocabulary.
+
+It is made once, also where indexes of what has been read so far are written on the way: on a GPU on
+a thread and a stream of its own, while the text is read, and elsewhere when it is first needed.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor
+
+from sae_core.index.feature_map import NEIGHBOURS, feature_map
+from sae_core.index.index_config import IndexConfig
+from sae_core.index.logits import TopLogits, neighbours, top_logits
+from sae_core.index.map_reader import FeatureMap
+from sae_core.sae import SAE
+from sae_core.tokens import special_ids, vocabulary
+
+LISTED = 10
+"""Tokens, sources, logits and neighbours listed per feature."""
+
+_T = TypeVar("_T")
+
+
+class Decoder(NamedTuple):
+    """What the decoder rows say, on the CPU."""
+
+    logits: TopLogits
+    near: Tensor
+    """`[d_sae, n]`: features of most similar direction, n being what the map takes."""
+    cosine: Tensor
+
+
+class Prepared:
+    """These facts of one SAE; what making them raises is raised where they are asked for."""
+
+    def __init__(
+        self, model: Any, tokenizer: Any, sae: SAE, cfg: IndexConfig, vocab_size: int
+    ) -> None:
+        self._model, self._tokenizer, self._sae, self._cfg = model, tokenizer, sae, cfg
+        self._vocab_size = vocab_size
+        self._made: dict[Callable[[], Any], Future[Any]] = {}
+        self._thread: ThreadPoolExecutor | None = None
+
+    def begin(self) -> None:
+        """Make everything beside what comes next, on a GPU."""
+        if self._sae.W_dec.is_cuda:
+            self._thread = ThreadPoolExecutor(1, "prepared")
+            for make in (self._vocabulary, self._decoder, self._map):
+                self._made[make] = self._thread.submit(self._beside, make)
+
+    def vocabulary(self) -> tuple[list[bytes], list[str]]:
+        """Bytes and text of each token id."""
+        return self._get(self._vocabulary)
+
+    def decoder(self) -> Decoder:
+        """What the decoder rows say."""
+        return self._get(self._decoder)
+
+    def map(self) -> FeatureMap | None:
+        """The map of features, None where none is wanted."""
+        return self._get(self._map)
+
+    def close(self) -> None:
+        """End the thread, once it has finished what it is at."""
+        if self._thread is not None:
+            self._thread.shutdown(cancel_futures=True)
+
+    def _get(self, make: Callable[[], _T]) -> _T:
+        if make not in self._made:
+            future: Future[_T] = Future()
+            future.set_result(make())
+            self._made[make] = future
+        return self._made[make].result()
+
+    def _beside(self, make: Callable[[], _T]) -> _T:
+        with torch.no_grad(), torch.cuda.device(self._sae.W_dec.device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                return make()
+
+    def _vocabulary(self) -> tuple[list[bytes], list[str]]:
+        vocab = vocabulary(self._tokenizer)
+        # A model's vocabulary may be padded beyond its tokenizer's.
+        vocab += [b""] * (self._vocab_size - len(vocab))
+        return vocab, [word.decode(errors="replace") for word in vocab]
+
+    def _decoder(self) -> Decoder:
+        logits = top_logits(self._model, self._sae, LISTED, special_ids(self._tokenizer))
+        return Decoder(logits, *neighbours(self._sae, max(LISTED, NEIGHBOURS)))
+
+    def _map(self) -> FeatureMap | None:
+        _, near, cosine = self.decoder()
+        return feature_map(self._sae, near, cosine, method=self._cfg.map, seed=self._cfg.seed)
