@@ -21,19 +21,25 @@ _FAILED: Final[WeakKeyDictionary[Workbench, dict[str, float]]] = WeakKeyDictiona
 
 
 def notes_of(workbench: Workbench, sae: str) -> SAENotes:
-    """What is kept about the features of an SAE of the bundle; nothing if its weights cannot be
-    read, which is said where they are needed, and not tried again for some seconds.
-    """
+    """What is kept about the features of an SAE of the bundle; nothing if `hash_of` has none."""
     if workbench.notes.empty:
         return NOTHING  # its weights need not be had for that
+    sae_hash = hash_of(workbench, sae)
+    return NOTHING if sae_hash is None else workbench.notes.of(sae_hash)
+
+
+def hash_of(workbench: Workbench, sae: str) -> str | None:
+    """The hash of an SAE's weights; None if they cannot be read, which is said where they are
+    needed, and not tried again for some seconds.
+    """
     failed = _FAILED.setdefault(workbench, {})
     if time.monotonic() < failed.get(sae, 0.0):
-        return NOTHING
+        return None
     try:
-        return workbench.notes.of(workbench.bundle.content_hash(sae))
+        return workbench.bundle.content_hash(sae)
     except (ValueError, OSError):
         failed[sae] = time.monotonic() + _RETRY_SECONDS
-        return NOTHING
+        return None
 
 
 def with_labels(workbench: Workbench, answer: dict[str, Any]) -> dict[str, Any]:

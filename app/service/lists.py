@@ -1,7 +1,7 @@
 """Lists of features: read with names, notes and contexts, and changed where something is asked."""
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from threading import Lock
 from typing import Any, Final
@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 
 from app.engine.workbench import Workbench
 from app.requests import ListsRequest, RequestError, SavedRequest
+from app.sentences import without_paths
+from app.service.labels import hash_of
 from sae_core.index import Index
 from sae_core.notes.feature_lists import FeatureList, ListedFeature
 from sae_core.notes.feature_notes import FeatureNote
@@ -41,7 +43,7 @@ def lists_there(workbench: Workbench) -> dict[str, Any]:
     try:
         there = workbench.notes.lists.all()
     except ValueError as error:
-        problem = str(error)
+        problem = without_paths(str(error))
     return {
         "lists": [{"id": each.id, "name": each.name, "size": len(each.features)} for each in there],
         "can_keep": workbench.notes.kept,
@@ -53,11 +55,11 @@ def lists_of(workbench: Workbench, sae: str, feature: int) -> list[dict[str, Any
     """Every list with whether it holds a feature; none where they cannot be read or kept."""
     if not workbench.notes.kept:
         return []
-    try:
-        place = workbench.bundle.content_hash(sae), feature
-        there = workbench.notes.lists.all()
-    except (ValueError, OSError):
+    there = workbench.notes.lists.at_hand()
+    sae_hash = hash_of(workbench, sae) if there else None
+    if sae_hash is None:
         return []
+    place = sae_hash, feature
     return [{"id": each.id, "name": each.name, "holds": each.holds(place)} for each in there]
 
 
@@ -68,7 +70,7 @@ def list_with_features(workbench: Workbench, list_id: str) -> dict[str, Any]:
     `max_act` and `context`, the strongest.
     """
     feature_list = _list(workbench, list_id)
-    names = _names(workbench)
+    names = _names(workbench, feature_list.features)
     return {
         "id": feature_list.id,
         "name": feature_list.name,
@@ -80,10 +82,9 @@ def list_order(workbench: Workbench, list_id: str) -> list[tuple[str, int]]:
     """SAE and number of those features of a list whose SAE is here, in its order; RequestError if
     there is no such list.
     """
-    names = _names(workbench)
-    places = [
-        (names.get(each.sae_hash, ""), each.feature) for each in _list(workbench, list_id).features
-    ]
+    features = _list(workbench, list_id).features
+    names = _names(workbench, features)
+    places = [(names.get(each.sae_hash, ""), each.feature) for each in features]
     return [
         (name, feature)
         for name, feature in places
@@ -112,7 +113,7 @@ def saved_there(workbench: Workbench) -> dict[str, Any]:
     try:
         there = workbench.notes.saved.all()
     except ValueError as error:
-        problem = str(error)
+        problem = without_paths(str(error))
     return {
         "saved": [
             {
@@ -155,7 +156,7 @@ def _done(workbench: Workbench, request: ListsRequest) -> tuple[str, list[dict[s
             theirs = {key for key in request.theirs.split(",") if key}
             source = " ".join(request.source.split()) or _SOURCE
             conflicts = merge_list(workbench.notes, document, source, theirs)
-            names = _names(workbench)
+            names = _names(workbench, document.feature_list.features)
             return document.feature_list.id, [_conflict(each, names) for each in conflicts]
     return list_id, []
 
@@ -189,14 +190,19 @@ def _list(workbench: Workbench, list_id: str) -> FeatureList:
         raise RequestError(str(error), "list_id") from error
 
 
-def _names(workbench: Workbench) -> dict[str, str]:
-    """The bundle's SAEs by their hashes; those that cannot be read are left out."""
+def _names(workbench: Workbench, features: Sequence[ListedFeature]) -> dict[str, str]:
+    """The bundle's SAEs by their hashes, as many as these features need: the weights of others may
+    have to be fetched first. Those that cannot be read are left out.
+    """
+    wanted = {each.sae_hash for each in features}
+    there = workbench.bundle.sae_names
+    by_name = dict.fromkeys(each.sae for each in features if each.sae in there)
     names: dict[str, str] = {}
-    for name in workbench.bundle.sae_names:
-        try:
-            names.setdefault(workbench.bundle.content_hash(name), name)
-        except (ValueError, OSError):
-            continue
+    for name in {**by_name, **dict.fromkeys(there)}:
+        if wanted <= names.keys():
+            break
+        if sae_hash := hash_of(workbench, name):
+            names.setdefault(sae_hash, name)
     return names
 
 

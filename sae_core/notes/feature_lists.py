@@ -10,6 +10,7 @@ What is read is kept in memory and read anew once the file has changed, whoever 
 import datetime
 import secrets
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,7 +18,7 @@ from typing import Any, Final
 import duckdb
 
 from sae_core.notes.feature_notes import one_line
-from sae_core.notes.notes_file import NotesFile, Topic
+from sae_core.notes.notes_file import GLANCE_SECONDS, RETRY_SECONDS, NotesFile, Topic
 
 MOST_NAME: Final = 100
 """Characters of a list's name."""
@@ -76,18 +77,49 @@ class FeatureLists:
         self._reading = threading.Lock()
         self._stamp: tuple[Any, ...] | None = None
         self._lists: tuple[FeatureList, ...] = ()
+        self._failure: tuple[ValueError, float, tuple[Any, ...]] | None = None
+        """Why the file could not be read, when that was seen, and its stamps then."""
 
     def all(self) -> tuple[FeatureList, ...]:
         """Every list, by name. ValueError with one sentence if the file cannot be read."""
+        began = time.monotonic()
         with self._reading:
-            stamp = self.file.stamp()
-            if stamp is None or stamp != self._stamp:
-                with self.file.reading(TOPIC) as connection:
+            # Who waited here for one who failed would wait as long for the same.
+            if self._failure and self._failure[1] >= began:
+                raise ValueError(str(self._failure[0]))
+            return self._read()
+
+    def at_hand(self) -> tuple[FeatureList, ...]:
+        """Every list, for what must not wait for the file: where that cannot be read soon, the
+        lists are those that were read last.
+        """
+        if not self._reading.acquire(timeout=GLANCE_SECONDS):
+            return self._lists
+        try:
+            if self._failure:
+                _, seen, stamps = self._failure
+                if time.monotonic() < seen + RETRY_SECONDS and stamps == self.file.stamps():
+                    return self._lists
+            return self._read(GLANCE_SECONDS)
+        except ValueError:
+            return self._lists
+        finally:
+            self._reading.release()
+
+    def _read(self, wait: float | None = None) -> tuple[FeatureList, ...]:
+        stamp, stamps = self.file.stamp(), self.file.stamps()
+        if stamp is None or stamp != self._stamp:
+            try:
+                with self.file.reading(TOPIC, wait) as connection:
                     # Of what is read, since nobody writes inside the block.
                     stamp = self.file.stamp()
                     self._lists = read_lists(connection)
-                self._stamp = stamp
-            return self._lists
+            except ValueError as error:
+                self._failure = error, time.monotonic(), stamps
+                raise
+            self._stamp = stamp
+        self._failure = None
+        return self._lists
 
     def forget(self) -> None:
         """What is read next is read from the file."""

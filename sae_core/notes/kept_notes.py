@@ -14,7 +14,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import duckdb
 
@@ -33,14 +33,11 @@ from sae_core.notes.feature_notes import (
     one_line,
     whole_characters,
 )
-from sae_core.notes.notes_file import GLANCE_SECONDS, NotesFile, Topic
+from sae_core.notes.notes_file import GLANCE_SECONDS, RETRY_SECONDS, NotesFile, Topic
 from sae_core.notes.notes_reading import NotesReader
 from sae_core.notes.saved_pages import SavedPages
 
 log = logging.getLogger(__name__)
-
-_RETRY_SECONDS: Final = 2.0
-"""How long a file that could not be read is left alone."""
 
 
 class Notes:
@@ -83,9 +80,9 @@ class Notes:
         self._read()
         return self._problem
 
-    def transaction(self, topic: Topic) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
-        """`NotesFile.transaction`: writes to the tables of a topic."""
-        return self.file.transaction(topic)
+    def transaction(self, *topics: Topic) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
+        """`NotesFile.transaction`: writes to the tables of topics."""
+        return self.file.transaction(*topics)
 
     def reading(self, topic: Topic) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
         """`NotesFile.reading`: reads the tables of a topic."""
@@ -196,7 +193,7 @@ class Notes:
                 if said != self._problem:
                     log.warning("%s", said)
                 self._problem, self._stamp, self._unreadable = said, None, stamps
-                self._retry_at = time.monotonic() + _RETRY_SECONDS
+                self._retry_at = time.monotonic() + RETRY_SECONDS
             else:
                 self._problem, self._stamp, self._unreadable = "", stamp, None
             self._awaited = False

@@ -14,9 +14,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+import duckdb
+
 from sae_core.notes.feature_lists import (
     MOST_FEATURES,
-    TOPIC,
     FeatureList,
     ListedFeature,
     Place,
@@ -26,9 +27,18 @@ from sae_core.notes.feature_lists import (
     write_features,
     write_name,
 )
-from sae_core.notes.feature_notes import MOST_LABEL, MOST_NOTE, VERDICTS, SAENotes, one_line
+from sae_core.notes.feature_lists import TOPIC as LISTS
+from sae_core.notes.feature_notes import (
+    MOST_LABEL,
+    MOST_NOTE,
+    VERDICTS,
+    SAENotes,
+    one_line,
+    whole_characters,
+)
+from sae_core.notes.feature_notes import TOPIC as NOTES
 from sae_core.notes.kept_notes import Notes
-from sae_core.notes.notes_exchange import Conflict, exported, merge
+from sae_core.notes.notes_exchange import Conflict, exported, merge_within
 
 FORMAT: Final = "jumpscope-list"
 VERSION: Final = 1
@@ -113,38 +123,48 @@ def checked_document(document: Any) -> ListDocument:
 def merge_list(
     notes: Notes, document: ListDocument, source: str, theirs: Collection[str] = ()
 ) -> list[ListConflict]:
-    """Keep what a file says of a list and its features; `source` is the file's name. Returns where
-    you say otherwise; of the conflicts whose keys are in `theirs`, theirs takes the place of yours.
+    """Keep what a file says of a list and its features, all of it or nothing; `source` is the
+    file's name. Returns where you say otherwise; of the conflicts whose keys are in `theirs`,
+    theirs takes the place of yours.
 
     Repeating it changes nothing.
     """
-    conflicts = [_told(each) for each in merge(notes, document.texts, source)]
-    chosen: dict[str, dict[int, dict[str, str]]] = {}
-    for each in conflicts:
-        if each.key in theirs and each.feature is not None:
-            of_feature = chosen.setdefault(each.sae_hash, {}).setdefault(each.feature, {})
-            of_feature[each.what] = each.theirs
-    if chosen:
-        merge(notes, chosen, source, take_theirs=True)
-    about_list: list[ListConflict] = []
-    with notes.transaction(TOPIC) as connection:
-        before = {each.id: each for each in read_lists(connection)}
-        mine, other = before.get(document.feature_list.id), document.feature_list
-        if mine is None:
-            insert_list(connection, other)
-        else:
-            added = [each for each in other.features if not mine.holds(each.place)]
-            features = [*mine.features, *added]
-            # As it is from now on, so that a conflict is the same when the file is merged again.
-            about_list = _differences(replace(mine, features=tuple(features)), other)
-            for each in about_list:
-                if each.key in theirs and each.what == "name":
-                    write_name(connection, mine.id, other.name)
-                elif each.key in theirs:
-                    features = _in_order_of(other.features, features)
-            if features != list(mine.features):
-                write_features(connection, mine.id, features)
+    with notes.transaction(NOTES, LISTS) as connection:
+        texts = merge_within(connection, document.texts, source)
+        conflicts = [_told(each) for each in texts]
+        chosen: dict[str, dict[int, dict[str, str]]] = {}
+        for each in conflicts:
+            if each.key in theirs and each.feature is not None:
+                of_feature = chosen.setdefault(each.sae_hash, {}).setdefault(each.feature, {})
+                of_feature[each.what] = each.theirs
+        if chosen:
+            merge_within(connection, chosen, source, take_theirs=True)
+        about_list = _merge_order(connection, document.feature_list, theirs)
+    notes.forget()
     return [each for each in (*about_list, *conflicts) if each.key not in theirs]
+
+
+def _merge_order(
+    connection: duckdb.DuckDBPyConnection, other: FeatureList, theirs: Collection[str]
+) -> list[ListConflict]:
+    """Within a transaction: a list's name, and which features it holds in which order."""
+    before = {each.id: each for each in read_lists(connection)}
+    mine = before.get(other.id)
+    if mine is None:
+        insert_list(connection, other)
+        return []
+    added = [each for each in other.features if not mine.holds(each.place)]
+    features = [*mine.features, *added]
+    # As it is from now on, so that a conflict is the same when the file is merged again.
+    conflicts = _differences(replace(mine, features=tuple(features)), other)
+    for each in conflicts:
+        if each.key in theirs and each.what == "name":
+            write_name(connection, mine.id, other.name)
+        elif each.key in theirs:
+            features = _in_order_of(other.features, features)
+    if features != list(mine.features):
+        write_features(connection, mine.id, features)
+    return conflicts
 
 
 def _feature(row: Mapping[str, Any]) -> ListedFeature:
@@ -161,6 +181,7 @@ def _texts(row: Mapping[str, Any]) -> dict[str, str]:
         raise TypeError("a text is none")
     if texts["verdict"] not in ("", *VERDICTS) or len(texts["note"]) > MOST_NOTE:
         raise ValueError("a verdict or note cannot be kept")
+    whole_characters(texts["note"], "a note")
     return texts | {"label": one_line(texts["label"], MOST_LABEL, "a label")}
 
 

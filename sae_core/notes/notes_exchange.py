@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import duckdb
+
 from sae_core.files import atomic_write
 from sae_core.notes.feature_notes import (
     MOST_LABEL,
@@ -128,44 +130,56 @@ def merge(
 
     There yours stays, or with `take_theirs` theirs takes its place.
     """
-    conflicts: list[Conflict] = []
     with notes.transaction(TOPIC) as connection:
-        before = all_notes(connection)
-        for sae_hash, features in saes.items():
-            yours = before.get(sae_hash, NOTHING)
-            labels: dict[int, str] = {}
-            own: dict[int, str] = {}
-            changes: dict[int, dict[str, Any]] = {}
-            for feature, theirs in features.items():
-                mine = _yours(yours, feature)
-                against = [
-                    Conflict(
-                        sae_hash=sae_hash,
-                        feature=feature,
-                        what=key,
-                        yours=mine[key],
-                        theirs=theirs[key],
-                    )
-                    for key in _KEYS
-                    if mine[key] and theirs.get(key) and mine[key] != theirs[key]
-                ]
-                conflicts += against
-                kept = set() if take_theirs else {each.what for each in against}
-                if theirs.get("label"):
-                    labels[feature] = theirs["label"]
-                    if take_theirs and mine["label"]:
-                        own[feature] = theirs["label"]
-                change = {
-                    key: theirs[key]
-                    for key in ("verdict", "note", "starred")
-                    if theirs.get(key) and key not in kept
-                }
-                if change:
-                    changes[feature] = change
-            write_labels(connection, sae_hash, labels, "imported", source)
-            write_labels(connection, sae_hash, own, "yours", "")
-            write_features(connection, sae_hash, changes)
+        conflicts = merge_within(connection, saes, source, take_theirs=take_theirs)
     notes.forget()
+    return conflicts
+
+
+def merge_within(
+    connection: duckdb.DuckDBPyConnection,
+    saes: Mapping[str, Mapping[int, Mapping[str, Any]]],
+    source: str,
+    *,
+    take_theirs: bool = False,
+) -> list[Conflict]:
+    """`merge` within a transaction, which may keep something else together with it."""
+    conflicts: list[Conflict] = []
+    before = all_notes(connection)
+    for sae_hash, features in saes.items():
+        yours = before.get(sae_hash, NOTHING)
+        labels: dict[int, str] = {}
+        own: dict[int, str] = {}
+        changes: dict[int, dict[str, Any]] = {}
+        for feature, theirs in features.items():
+            mine = _yours(yours, feature)
+            against = [
+                Conflict(
+                    sae_hash=sae_hash,
+                    feature=feature,
+                    what=key,
+                    yours=mine[key],
+                    theirs=theirs[key],
+                )
+                for key in _KEYS
+                if mine[key] and theirs.get(key) and mine[key] != theirs[key]
+            ]
+            conflicts += against
+            kept = set() if take_theirs else {each.what for each in against}
+            if theirs.get("label"):
+                labels[feature] = theirs["label"]
+                if take_theirs and mine["label"]:
+                    own[feature] = theirs["label"]
+            change = {
+                key: theirs[key]
+                for key in ("verdict", "note", "starred")
+                if theirs.get(key) and key not in kept
+            }
+            if change:
+                changes[feature] = change
+        write_labels(connection, sae_hash, labels, "imported", source)
+        write_labels(connection, sae_hash, own, "yours", "")
+        write_features(connection, sae_hash, changes)
     return conflicts
 
 

@@ -38,6 +38,8 @@ READ_WAIT_SECONDS: Final = 5.0
 """Longest wait of who only reads for those who write."""
 GLANCE_SECONDS: Final = 0.2
 """Longest wait of who only reads for a program without our lock, which may hold a file for long."""
+RETRY_SECONDS: Final = 2.0
+"""How long a file that could not be read is left alone."""
 _POLL_SECONDS: Final = 0.01
 _RACY_NS: Final = 100_000_000
 """Nanoseconds: a file changed so short a time ago may change again within one tick of its clock."""
@@ -86,8 +88,8 @@ class NotesFile:
         return cls(Path(name).expanduser() if name else data_folder() / FILE)
 
     @contextlib.contextmanager
-    def transaction(self, topic: Topic) -> Iterator[duckdb.DuckDBPyConnection]:
-        """A connection to the topic's tables: what the block writes is kept whole when it ends, and
+    def transaction(self, *topics: Topic) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection to the topics' tables: what the block writes is kept whole when it ends, and
         nothing of it if it raises.
 
         ValueError with one sentence if nothing can be kept: notes are off, the file is damaged or
@@ -107,8 +109,9 @@ class NotesFile:
             with _opened(self.path, wait=HELD_SECONDS) as connection:
                 connection.execute("BEGIN")
                 try:
-                    self._check(connection, topic)
-                    _declare(connection, topic)
+                    for topic in topics:
+                        self._check(connection, topic)
+                        _declare(connection, topic)
                     yield connection
                     connection.execute("COMMIT")
                 except BaseException:

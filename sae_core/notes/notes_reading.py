@@ -14,8 +14,9 @@ import duckdb
 from sae_core.notes.feature_notes import FeatureNote, Label, SAENotes, ordered_labels, sae_notes
 
 T = TypeVar("T")
-_BLOCK: Final = 1024
-"""Features of a block."""
+_BITS: Final = 10
+"""A block has 1024 features: shifted by so many bits, also one below 0 has the same block in Python
+as in SQL."""
 _LABELS: Final = "labels", ("kind", "source", "label", "changed")
 _FEATURES: Final = "features", ("starred", "verdict", "note", "changed")
 _Key = tuple[str, int]
@@ -51,7 +52,7 @@ class NotesReader:
         for row in _rows(connection, _LABELS, labels):
             sae_hash, feature, kind, source, text, changed = row
             label = Label(text=text, kind=kind, source=source, time=changed)
-            block = labels[sae_hash, feature // _BLOCK]
+            block = labels[sae_hash, feature >> _BITS]
             block.setdefault(feature, []).append(label)
         ordered = {key: ordered_labels(block) for key, block in labels.items()}
         self._labels = _taken_over(self._labels, hashes, ordered)
@@ -61,7 +62,7 @@ class NotesReader:
         for row in _rows(connection, _FEATURES, features):
             sae_hash, feature, starred, verdict, note, changed = row
             note = FeatureNote(starred=starred, verdict=verdict, note=note, time=changed)
-            features[sae_hash, feature // _BLOCK][feature] = note
+            features[sae_hash, feature >> _BITS][feature] = note
         self._features = _taken_over(self._features, hashes, features)
 
         every_label, every_feature = self._labels.by_sae(), self._features.by_sae()
@@ -85,7 +86,7 @@ def _changed(
     name, columns = table
     # A sum, since equal rows would take each other away from a bit_xor.
     rows = connection.execute(
-        f"SELECT sae_hash, feature // {_BLOCK} AS block, count(*),"
+        f"SELECT sae_hash, feature >> {_BITS} AS block, count(*),"
         f" sum(hash(feature, {', '.join(columns)})) FROM {name} GROUP BY sae_hash, block"
     ).fetchall()
     hashes = {(sae_hash, block): (count, total) for sae_hash, block, count, total in rows}
@@ -102,7 +103,7 @@ def _rows(
     return connection.execute(
         f"SELECT sae_hash, feature, {', '.join(columns)} FROM {name} SEMI JOIN"
         " (SELECT unnest(?::VARCHAR[]) AS of_sae, unnest(?::INTEGER[]) AS block)"
-        f" ON sae_hash = of_sae AND feature // {_BLOCK} = block",
+        f" ON sae_hash = of_sae AND feature >> {_BITS} = block",
         [[sae_hash for sae_hash, _ in blocks], [block for _, block in blocks]],
     ).fetchall()
 

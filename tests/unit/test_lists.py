@@ -165,6 +165,16 @@ def test_a_choice_counts_only_for_what_was_seen(notes: Notes) -> None:
     assert left.yours == notes.lists.get(list_id).name == "changed meanwhile"
 
 
+def test_a_merge_is_kept_whole_or_not_at_all(notes: Notes) -> None:
+    """Where the list is refused, no label of the file is kept either."""
+    file = file_of(notes, made(notes, "full", *map(feature, range(150))))
+    moved = [row | {"feature": row["feature"] + 100, "label": "theirs"} for row in file["features"]]
+    notes.set_label(A, 249, "mine")
+    with pytest.raises(ValueError, match="a list holds 200 features at most"):
+        merge_list(notes, checked_document(file | {"features": moved}), "f.json")
+    assert {i: each.text for i, each in notes.labels(A).items()} == {249: "mine"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -185,6 +195,8 @@ def test_a_choice_counts_only_for_what_was_seen(notes: Notes) -> None:
         {"features": [{"sae_hash": A, "sae": "first", "feature": 1, "label": 5}]},
         {"features": [{"sae_hash": A, "sae": "first", "feature": 1, "label": "x" * 201}]},
         {"features": [{"sae_hash": A, "sae": "first", "feature": 1, "verdict": "good"}]},
+        {"features": [{"sae_hash": A, "sae": "first", "feature": 1, "note": "half \ud800"}]},
+        {"features": [{"sae_hash": A, "sae": "first\ud800", "feature": 1}]},
         {"features": [{"sae_hash": A, "sae": "first", "feature": i} for i in range(201)]},
     ],
 )

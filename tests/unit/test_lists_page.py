@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -254,5 +255,37 @@ def test_a_damaged_file_is_said_on_the_page(api: Api) -> None:
     path = api.workbench.notes.file.path
     assert path is not None
     path.write_text("damaged")
-    assert "is damaged" in html_of(api)
-    assert "is damaged" in api.lists()["problem"]
+    said = [html_of(api), *(answer["problem"] for answer in (api.lists(), api.saved()))]
+    for each in said:
+        assert "notes.duckdb is damaged" in each
+        assert str(path.parent) not in each  # where files lie is nobody's business
+
+
+def test_a_list_asks_for_the_weights_of_its_own_saes_alone(
+    chat_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another's might have to be fetched; those that cannot be had are tried once."""
+    notes = str(tmp_path / "notes.duckdb")
+    api = api_of(chat_bundle, replace(SETTINGS, notes=notes, check_tokens=0))
+    first, second = chat_bundle.sae_names
+    list_id = api.lists(action="make", name="of the second")["list"]["id"]
+    api.lists(list_id, "add", feature=1, sae=second)
+    api.workbench.notes.lists.add(list_id, ListedFeature(sae_hash="0" * 64, sae="x", feature=1))
+    asked = []
+    content_hash = Bundle.content_hash
+
+    def counted(bundle: Bundle, name: str) -> str:
+        asked.append(name)
+        if name == first:
+            raise ValueError("it cannot be fetched.")
+        return content_hash(bundle, name)
+
+    monkeypatch.setattr(Bundle, "content_hash", counted)
+    for _ in range(2):
+        shown = api.lists(list_id)["list"]["features"]
+        assert [(each["sae"], each["here"]) for each in shown] == [(second, True), ("x", False)]
+    assert asked.count(first) == 1
+    api.lists(list_id, "take", feature=1, sae="0" * 64)
+    asked.clear()
+    assert service.list_order(api.workbench, list_id) == [(second, 1)]
+    assert asked == [second]

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import duckdb
 import pytest
+from filelock import FileLock
 
 from sae_core.notes import Notes, SAENotes
 from sae_core.notes import kept_notes as kept_module
 from sae_core.notes import notes_file as module
+from sae_core.notes.notes_file import NotesFile
 from sae_core.notes.notes_reading import NotesReader
 from tests.unit.notes_support import started
 
@@ -61,7 +63,7 @@ def test_a_file_that_was_held_is_read_though_it_is_the_same(
 def test_while_a_file_is_held_it_is_tried_once_and_all_go_on_with_what_was_read(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kept_module, "_RETRY_SECONDS", 1000.0)
+    monkeypatch.setattr(kept_module, "RETRY_SECONDS", 1000.0)
     notes = Notes(path)
     notes.set_label("sae", 1, "kept")
     assert notes.labels("sae")[1].text == "kept"
@@ -79,6 +81,46 @@ def test_while_a_file_is_held_it_is_tried_once_and_all_go_on_with_what_was_read(
     assert waits == [module.GLANCE_SECONDS]
     assert module.GLANCE_SECONDS <= 0.2
     holder.communicate("\n", timeout=60)
+
+
+def test_who_only_shows_lists_waits_for_nobody_who_writes(path: Path) -> None:
+    """Another program that writes for long has our lock for as long."""
+    notes = Notes(path)
+    notes.lists.make("here")
+    assert [each.name for each in notes.lists.at_hand()] == ["here"]
+    Notes(path).lists.make("new")
+    reads: list[float | None] = []
+    locked = NotesFile._locked
+
+    def counted(self: NotesFile, path: Path, wait: float, *, reads_: bool = True) -> object:
+        reads.append(wait)
+        return locked(self, path, wait, reads=reads_)
+
+    with pytest.MonkeyPatch.context() as patched, FileLock(path.with_name(path.name + ".lock")):
+        patched.setattr(NotesFile, "_locked", lambda s, p, wait, reads=False: counted(s, p, wait))
+        for _ in range(3):
+            assert [each.name for each in notes.lists.at_hand()] == ["here"]
+        assert reads == [module.GLANCE_SECONDS]
+        # Of many who ask at once and must have it, one waits and all are told.
+        patched.setattr(module, "READ_WAIT_SECONDS", 1.0)
+        reads.clear()
+        barrier, refused = threading.Barrier(4), []
+
+        def ask() -> None:
+            barrier.wait(60)
+            try:
+                notes.lists.all()
+            except ValueError as error:
+                refused.append(str(error))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for each in threads:
+            each.start()
+        for each in threads:
+            each.join()
+        assert len(refused) == 4
+        assert len(reads) == 1
+    assert [each.name for each in notes.lists.all()] == ["here", "new"]
 
 
 def test_who_reads_does_not_wait_for_another_who_reads(

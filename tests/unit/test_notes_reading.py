@@ -32,6 +32,20 @@ def test_a_label_reads_its_neighbours_anew_and_no_others(tmp_path: Path) -> None
     assert len(notes.labels("a")) == 3000
 
 
+def test_a_number_below_zero_breaks_nothing(tmp_path: Path) -> None:
+    """Older versions kept such numbers from other programs' files."""
+    notes = Notes(tmp_path / "notes.duckdb")
+    notes.set("a", 5, label="years", starred=True)
+    with notes.transaction(TOPIC) as connection:
+        for table in ("labels", "features"):
+            connection.execute(
+                f"INSERT INTO {table} SELECT * REPLACE (-feature AS feature) FROM {table}"
+            )
+    notes.forget()
+    assert notes.labels("a")[5].text == notes.labels("a")[-5].text == "years"
+    assert notes.of("a").features[-5].starred
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_read_again_and_again_is_what_there_is(tmp_path: Path, seed: int) -> None:
     chance, notes = random.Random(seed), Notes(tmp_path / "notes.duckdb")
