@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from app.engine.workbench import Workbench
 from app.service import overview as service
-from app.web.living import living
+from app.web.living import NEW_TOKENS, living
 from app.web.ready_runs import DEFAULT_PROMPT
 from app.web.templating import address
 
@@ -114,7 +114,12 @@ STEPS: Final = (
         "text. Find the strength and Prove it tell which is which.",
         anchors=("#steer-form > .buttons",),
         link=lambda place, number: address(
-            "steer", sae=place.sae, prompt=place.prompt, edits=place.edits, tour=number
+            "steer",
+            sae=place.sae,
+            prompt=place.prompt,
+            edits=place.edits,
+            tokens=NEW_TOKENS,
+            tour=number,
         ),
     ),
     Step(

@@ -35,6 +35,8 @@ function begin() {
     beside = anchor.node;
     beside.classList.add("toured");
     beside.before(panel);
+    // Where the page shows its parts in another order than they stand in.
+    panel.style.order = getComputedStyle(beside).order;
     if (used) return;
     if (had || document.activeElement === document.body) title?.focus({ preventScroll: true });
     scrollBy({ top: panel.getBoundingClientRect().top - MARGIN, behavior: "instant" });
