@@ -116,7 +116,7 @@ def sae_settings(sae: SAE) -> dict[str, Any]:
         "normalize_activations": "none",
         "dtype": str(sae.W_dec.dtype).removeprefix("torch."),
         "device": str(sae.W_dec.device),
-        # Where it is not known SAEBench has -100000, which its plots know for that.
+        # Where it is not known: the default of SAEBench's own configuration.
         "training_tokens": -100_000 if trained is None else int(trained),
         "sae_lens_training_version": None,
         "neuronpedia_id": None,
