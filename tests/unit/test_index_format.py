@@ -13,7 +13,7 @@ import pytest
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.feature_pages import Page
-from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, TABLES
+from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, TABLES, create
 from tests import tiny
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -94,3 +94,20 @@ def test_an_index_is_readable_from_the_document_alone(path: Path) -> None:
         if "".join(context["tokens"]).isascii():  # else one character may be several tokens
             assert context["tokens"] == [texts[token] for token in stored[first:last]]
         assert context["peak"] == peak - first
+
+
+def test_a_page_is_stored_by_itself(tmp_path: Path) -> None:
+    """DuckDB would put pages together wherever that saves anything, and read many to show one."""
+    path = tmp_path / "index.duckdb"
+    tables = ("arrays", "pages", "token_blocks")
+    with create(path) as writer:
+        for table in tables:
+            names = [str(i) if table == "arrays" else i for i in range(64)]
+            writer.insert(table, names, [bytes([i]) * 40_000 for i in range(64)])
+    with duckdb.connect(str(path), read_only=True) as connection:
+        for table in tables:
+            stored = connection.execute(
+                f"SELECT DISTINCT compression FROM pragma_storage_info('{table}')"
+                " WHERE segment_type = 'BLOB'"
+            ).fetchall()
+            assert stored == [("Uncompressed",)], table
