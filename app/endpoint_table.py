@@ -15,6 +15,7 @@ from app.requests import (
     FindRequest,
     LadderRequest,
     ListsRequest,
+    MapRequest,
     NotesRequest,
     PatchRequest,
     PromptFeaturesRequest,
@@ -37,6 +38,7 @@ from app.service import (
     find,
     find_strength,
     lists,
+    map_points,
     neighbours,
     next_token,
     notes,
@@ -263,6 +265,16 @@ ENDPOINTS: Final[tuple[Endpoint, ...]] = (
         "with frequency, l0, fvu and delta_lm_loss, gradient (thresholds, reconstruction, "
         "sparsity, standard_error, in_window, at, rests, sentence, units), definitions.",
         example={"feature": 12, "tokens": 100},
+    ),
+    Endpoint(
+        name="map",
+        request=MapRequest,
+        answer=map_points.map_points,
+        work=Work.INDEX,
+        returns="computed (method, version and settings), total, dead, scored, sources, "
+        "definitions; columns feature, x, y, frequency, source and output_score, each with dtype "
+        "and data in base64; or of given features their number, signature and the same values.",
+        example={"features": [12]},
     ),
     Endpoint(
         name="find",

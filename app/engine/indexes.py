@@ -90,6 +90,11 @@ def scores_command(bundle: Bundle, sae: str) -> str:
     return shlex.join(["jumpscope", "index", *_named(bundle, sae), "--add-output-scores"])
 
 
+def map_command(bundle: Bundle, sae: str) -> str:
+    """The command that adds a map to the index of an SAE, as it is typed."""
+    return shlex.join(["jumpscope", "index", *_named(bundle, sae), "--add-map"])
+
+
 def _named(bundle: Bundle, sae: str) -> list[str]:
     """An SAE as commands name it."""
     if is_workspace(bundle):

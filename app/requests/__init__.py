@@ -12,6 +12,7 @@ from app.requests.explain_models import ExplainRequest
 from app.requests.find_models import CoActivationRequest, FindRequest
 from app.requests.ladder_models import LadderRequest
 from app.requests.lists_models import ListsRequest, SavedRequest
+from app.requests.map_models import MapRequest
 from app.requests.models import (
     AnalysisNumber,
     CheckRequest,
@@ -52,6 +53,7 @@ __all__ = [
     "Kind",
     "LadderRequest",
     "ListsRequest",
+    "MapRequest",
     "Message",
     "NotesRequest",
     "PairRequest",

@@ -28,6 +28,7 @@ from app.web.find_view import find
 from app.web.glance import add_glance
 from app.web.list_files import add_list_files
 from app.web.lists_view import lists
+from app.web.map_view import map_page
 from app.web.overview_view import overview
 from app.web.prompt_view import prompt
 from app.web.revision import NOTHING_READ, revision_of
@@ -40,7 +41,7 @@ from app.web.templating import render
 from app.web.tour_view import tour
 
 PATHS: Final = (
-    r"/|/(features|prompt|steer|sql|api|blind|catalog|find|run|state|revision|progress|about|glance)"
+    r"/|/(features|prompt|steer|sql|api|blind|catalog|find|map|run|state|revision|progress|about|glance)"
     r"|/sql\.(csv|parquet)|/lists(\.(json|html))?|/static/.*"
 )
 """Paths of everything that is routed here."""
@@ -156,6 +157,15 @@ LISTS_PAGE: Final = Page(
     view=lists,
 )
 """At the foot: on a phone the navigation has room for no further tab."""
+MAP_PAGE: Final = Page(
+    name="map",
+    title="Map",
+    path="map",
+    script="map",
+    modules=(*_SHARED, "numbers", "map-view", "map-plot"),
+    view=map_page,
+)
+"""Led to from Features and from each feature."""
 RUN_PAGE: Final = Page(
     name="run",
     title="Run",
@@ -172,7 +182,8 @@ _MISSING: Final = Page(
 
 def add_routes(app: FastAPI, workbench: Workbench) -> None:
     """Pages, what they ask again for, and static files."""
-    for page in (*PAGES, RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE, FIND_PAGE, LISTS_PAGE):
+    others = (RUN_PAGE, API_PAGE, BLIND_PAGE, CATALOG_PAGE, FIND_PAGE, LISTS_PAGE, MAP_PAGE)
+    for page in (*PAGES, *others):
         path = "/" if page.path == "./" else f"/{page.path}"
         app.add_api_route(path, partial(_answer, workbench, page), methods=["GET", "HEAD"])
     add_sql_files(app, workbench)

@@ -27,6 +27,7 @@ ADDRESSES = {
     "catalog": ("/catalog", "main h2"),
     "blind": ("/blind?rater=Ann&per_sae=3", "#rate .tokens"),
     "find": ("/find?positives=The%20ship%20sailed&negatives=He%20slept", ".by-example li"),
+    "map": ("/map", "#map-plot[data-ready]"),
     "lists": ("/lists", "#merge-file"),
     "sql": ("/sql?q=SELECT%20feature,%20signature%20FROM%20features%20LIMIT%205", "table.rows"),
 }

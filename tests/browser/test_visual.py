@@ -21,6 +21,7 @@ OWN_SHEETS = {
     "/sql": "sql",
     "/lists": "lists",
     "/find": "find",
+    "/map": "map",
 }
 
 

@@ -149,6 +149,19 @@ def open_card(page: Page) -> None:
     expect(page.locator("#card .value")).to_be_visible(timeout=60_000)
 
 
+def drawn(page: Page) -> None:
+    """Wait until the map is drawn."""
+    expect(page.locator("#map-plot[data-ready]")).to_be_attached(timeout=60_000)
+    settle(page)
+
+
+def searched_map(page: Page) -> None:
+    """Wait until the features that the address searches for are marked and listed."""
+    drawn(page)
+    expect(page.locator("#map-rows tr").first).to_be_visible(timeout=60_000)
+    settle(page)
+
+
 def found(page: Page) -> None:
     """Wait until the features of the texts in the address are listed."""
     expect(page.locator(".by-example li").first).to_be_visible(timeout=60_000)
@@ -251,6 +264,8 @@ STATES: Final = (
     State(name="blind test", address="/blind"),
     State(name="blind test of a meaning", address="/blind?rater=Ann&per_sae=3"),
     State(name="blind test of intruders", address="/blind?rater=Ann&per_sae=3&kind=intruders"),
+    State(name="map", address="/map", act=drawn),
+    State(name="map searched", address="/map?colour=source&q=ship&feature=5", act=searched_map),
     State(name="features by example", address="/find"),
     State(name="features by example found", address=f"/find?{EXAMPLES}", act=found),
     State(name="lists", address="/lists"),

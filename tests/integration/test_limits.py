@@ -46,6 +46,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "notes": {"feature": 5, "starred": "yes"},
     "lists": {},
     "saved": {},
+    "map": {"features": [5]},
     "check": {},
     "threshold": {"feature": 5, "tokens": 100},
     "find": {"positives": [TEXT], "negatives": [OTHER]},

@@ -153,6 +153,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "bandwidth": None,
         "tokens": 4000,
     },
+    "map": {"sae": "", "features": None, "limit": 2**18},
     "find": {"positives": None, "negatives": None, "sae": "", "limit": 20},
     "co_activation": {"feature": None, "sae": "", "other_sae": "", "limit": 10, "tokens": 4000},
     "reproduce": {"asked": None},

@@ -23,6 +23,7 @@ from sae_core.index.index_config import IndexConfig
 from sae_core.index.index_run import run_index
 from sae_core.index.logits import neighbours
 from sae_core.index.map_reader import FeatureMap
+from sae_core.index.schema import STORAGE
 from sae_core.sae import SAE
 from tests import tiny
 
@@ -186,9 +187,16 @@ def rows_of(path: Path) -> list[list[tuple[Any, ...]]]:
 
 
 def without_map(path: Path) -> None:
-    with duckdb.connect(str(path)) as connection:
-        connection.execute("DELETE FROM meta WHERE key = 'map'")
-        connection.execute("DELETE FROM arrays WHERE name = 'map'")
+    """Make it an index as it was before there were maps: a file of its own, without free blocks."""
+    old = path.rename(path.with_suffix(".old"))
+    with duckdb.connect() as connection:
+        connection.execute(f"ATTACH '{old}' AS old")
+        connection.execute(f"ATTACH '{path}' AS new ({STORAGE})")
+        connection.execute("DELETE FROM old.meta WHERE key = 'map'")
+        connection.execute("DELETE FROM old.arrays WHERE name = 'map'")
+        connection.execute("COPY FROM DATABASE old TO new")
+        connection.execute("CHECKPOINT new")
+    old.unlink()
 
 
 @pytest.mark.parametrize("schema", [1, 2, 3])

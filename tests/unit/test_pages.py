@@ -32,6 +32,7 @@ NAMES = (
     "/catalog",
     "/find",
     "/lists",
+    "/map",
 )
 
 
