@@ -133,7 +133,7 @@ def test_sorting_needs_no_index_where_it_is_offered(unindexed_site: Site, opened
     assert thresholds == sorted(thresholds, reverse=True)
     # An order of another SAE's list, which has an index, is not this one's.
     page.goto(f"{unindexed_site.url}/features?sort=max_act&min=0.01")
-    expect(page.locator("td.id").first).to_have_text("#0")
+    expect(page.locator("td.id a").first).to_have_text("#0")
     page.goto(f"{unindexed_site.url}/features?q=river")
     expect(page.locator("main .problem")).to_contain_text("found by number alone")
     expect(page.get_by_role("searchbox")).to_have_value("river")

@@ -21,7 +21,7 @@ def test_from_the_list_of_what_writes_most_to_a_feature(site: Site, opened: Open
     page.locator("#sort-output_score").click()
     expect(page.locator("th[aria-sort]")).to_contain_text("writes")
     best = site.api.search_features(sort="output_score", limit=50)["features"]
-    expect(page.locator("td.id").first).to_have_text(f"#{best[0]['feature']}")
+    expect(page.locator("td.id a").first).to_have_text(f"#{best[0]['feature']}")
 
     page.get_by_label("side effect at most").select_option(index=4)
     page.wait_for_url("**effect=**")
@@ -43,7 +43,7 @@ def test_from_the_list_of_what_writes_most_to_a_feature(site: Site, opened: Open
     page.go_back()
     expect(page.get_by_label("writes at least")).to_have_value("")
     page.go_forward()
-    expect(page.locator("td.id").first).to_have_text(f"#{both['features'][0]['feature']}")
+    expect(page.locator("td.id a").first).to_have_text(f"#{both['features'][0]['feature']}")
 
     page.locator("td.id a").first.click()
     expect(page.locator("[data-writes]")).to_contain_text(
