@@ -76,8 +76,8 @@ def write_large(path: Path, d_sae: int) -> None:
             "INSERT INTO new.features SELECT f.* REPLACE (feature + $own * r AS feature,"
             " least(active_tokens, greatest(1, active_tokens - r % 97)) AS active_tokens,"
             " max_act * (1 + r / 1000.0) AS max_act, list_transform(tokens, lambda x: x + $tokens *"
-            " ((feature + r) % $vocabularies)) AS tokens) FROM old.features f, range($times) t(r) ORDER BY r,"
-            " feature",
+            " ((feature + r) % $vocabularies)) AS tokens) FROM old.features f, range($times) t(r)"
+            " ORDER BY r, feature",
             {"own": own, "tokens": tokens, "vocabularies": VOCABULARIES, "times": times},
         )
         run(
