@@ -19,7 +19,9 @@ class MapRequest(Request):
         "Numbers of features to name, with their places; left out, the places of all that fire are "
         "given as columns.",
         unit="features",
+        least=1,
         most="max_rows",
+        missing="Name at least one feature, or leave the features out.",
     )
     limit: Whole = parameter(
         MOST_ON_MAP,

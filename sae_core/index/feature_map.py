@@ -8,7 +8,6 @@ was used is kept with the map, and how well it keeps neighbours is measured.
 """
 
 import importlib.metadata
-import importlib.util
 import logging
 import warnings
 from typing import Any, Literal
@@ -43,7 +42,11 @@ _INSTALL = "umap-learn is not installed: run pip install 'jumpscope[map]', or gi
 
 def umap_is_there() -> bool:
     """Whether umap-learn is installed; it is not imported."""
-    return importlib.util.find_spec("umap") is not None
+    try:
+        importlib.metadata.version("umap-learn")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def check_method(method: MapMethod) -> None:
@@ -113,18 +116,18 @@ def principal_places(W_dec: Float[Tensor, "d_sae d_out"]) -> tuple[np.ndarray, t
 
     An axis points to where its largest entry is positive, so that the map has one orientation.
     """
-    directions = [_unit(some) for some in W_dec.detach().split(_ROWS)]
+    parts = W_dec.detach().split(_ROWS)  # all directions at once would be a copy of the decoder
     count, width = W_dec.shape
-    mean = torch.stack([in_float64(some).sum(0) for some in directions]).sum(0) / count
+    mean = torch.stack([in_float64(_unit(some)).sum(0) for some in parts]).sum(0) / count
     covariance = torch.zeros_like(mean).repeat(width, 1)
-    for some in directions:
-        centred = in_float64(some) - mean
+    for some in parts:
+        centred = in_float64(_unit(some)) - mean
         covariance += centred.T @ centred
     values, axes = torch.linalg.eigh(covariance)
     values, axes = values.clamp(min=0).flip(0), axes.flip(1)[:, :2]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     axes = axes * torch.where(largest < 0, -1.0, 1.0)
-    places = torch.cat([(in_float64(some) - mean) @ axes for some in directions])
+    places = torch.cat([(in_float64(_unit(some)) - mean) @ axes for some in parts])
     total = float(values.sum())
     shares = [float(value) / total if total else 0.0 for value in values[:2]]
     if width == 1:
