@@ -17,16 +17,17 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 _MOST = 16
 """Processes at most."""
-_WORTH_IT = 8
-"""Pieces from which on processes are faster than threads."""
+_PIECES = 2
+"""Pieces for each process, at least."""
 _work: list[Callable[[int], Any]] = []
 """What forked processes find: the work at hand."""
 
 
 def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[_T]:
     """`work(0)`, `work(1)` and so on, in order. It must not touch a GPU, nor change anything."""
-    places = _places()
-    if places == 1 or pieces < _WORTH_IT:
+    # Starting one takes some hundredths of a second, and work begins when all are there.
+    places = min(_places(), pieces // _PIECES)
+    if places <= 1:
         with ThreadPoolExecutor(os.cpu_count()) as threads:
             yield from threads.map(work, range(pieces))
         return
@@ -36,7 +37,7 @@ def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[_T]:
             # That the other threads are not there any more: nothing here waits for one of them.
             warnings.simplefilter("ignore", DeprecationWarning)
             pool = ProcessPoolExecutor(
-                min(places, pieces),
+                places,
                 mp_context=multiprocessing.get_context("fork"),
                 # What is garbage here may be memory of a GPU, which is not theirs to free.
                 initializer=gc.disable,

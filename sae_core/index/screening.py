@@ -94,6 +94,7 @@ class ScreenedLists:
 
     def release(self) -> None:
         """Put W_enc in memory as it was; the lists are of no use any more."""
+        self._half = self._half[:0].clone()  # its memory first
         self._sae.W_enc.data = self._sae.W_enc.data.contiguous()
 
     def _candidates(self, x: Tensor, cut: Tensor) -> "list[Entries]":

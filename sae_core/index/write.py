@@ -2,7 +2,9 @@
 
 import json
 import math
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -174,7 +176,10 @@ def _write_tokens(
     writer.insert("documents", range(len(facts)), *columns)
     rank = tokencodec.ranks(token_counts)[stored.tokens]
     starts = range(0, len(rank), tokencodec.BLOCK)
-    blocks = [tokencodec.encode_block(rank[i : i + tokencodec.BLOCK]) for i in starts]
+    # Deflating holds no lock of Python's.
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        each = [rank[i : i + tokencodec.BLOCK] for i in starts]
+        blocks = list(threads.map(tokencodec.encode_block, each))
     numbers = np.arange(len(blocks))
     writer.insert_arrays("token_blocks", {"block": numbers, "data": _objects(blocks)})
 

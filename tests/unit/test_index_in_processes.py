@@ -28,7 +28,7 @@ def test_work_comes_back_in_order_from_other_processes(several: None) -> None:
 
 
 def test_a_few_pieces_stay_in_this_process(several: None) -> None:
-    assert set(in_processes.in_processes(lambda n: os.getpid(), 3)) == {os.getpid()}
+    assert set(in_processes.in_processes(lambda n: os.getpid(), 2)) == {os.getpid()}
 
 
 def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
