@@ -34,6 +34,8 @@ STAND_INS: Final = 40
 _STAND_IN_TOKENS: Final = 4000
 _SHORTEST: Final = 8
 """Tokens of a passage, at least."""
+_WHOLE: Final = 0.9
+"""Share of its length that a passage has where there are enough."""
 _AROUND: Final = (10, 5)
 """Tokens shown before and after the strongest."""
 _LONGER: Final = 1.5
@@ -124,7 +126,9 @@ def _stand_ins(
     length = max(lengths[len(lengths) // 2], _SHORTEST)
     cfg = replace(lm.sae(sae).cfg, context_size=length)
     text = workbench.checker.texts(_STAND_IN_TOKENS)
-    rows = [row for row in check_rows(lm, cfg, text, _STAND_IN_TOKENS) if len(row.ids) > 1]
+    rows = check_rows(lm, cfg, text, _STAND_IN_TOKENS)
+    # The ends of documents are shorter, and would have smaller maxima.
+    rows = [row for row in rows if len(row.ids) >= _WHOLE * length] or rows
     count = min(STAND_INS, len(rows))
     return [rows[k * len(rows) // count] for k in range(count)]
 
@@ -140,6 +144,8 @@ class _Seen:
         positives: int,
     ) -> None:
         self._vocabulary, self._rows, self._peaks = engine.lm.vocabulary, rows, peaks
+        # BOS, where the tokenizer has one, is nobody's text.
+        self._text_begins = 0 if engine.lm.tokenizer.bos_token_id is None else 1
         self._sides = {
             "positive": range(positives),
             "negative": range(positives, len(rows)),
@@ -159,8 +165,7 @@ class _Seen:
         ids = self._rows[text].ids.tolist()
         words = token_texts(ids, self._vocabulary)
         partial = partial_bytes(ids, words, self._vocabulary)
-        # From 1 on: BOS is nobody's text.
-        first = max(min(1, token), token - _AROUND[0])
+        first = max(self._text_begins, token - _AROUND[0])
         last = token + _AROUND[1] + 1
         return {
             "text": text - texts.start,

@@ -1,6 +1,8 @@
 """Features by example and neighbours, as the app answers them."""
 
 import shutil
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,6 +17,7 @@ from app.settings import Settings
 from sae_core.bundle import Bundle
 from sae_core.check import check_rows
 from sae_core.co_activation import correlations, decoder_cosines
+from sae_core.find_by_example import TextPeaks
 from tests.tiny import ALWAYS, DEAD, SAE_NAME, tiny_documents
 
 TEXTS = [row["text"][:80] for row in tiny_documents(7)]
@@ -121,6 +124,33 @@ def test_passages_of_about_that_length_stand_in(api: Api, monkeypatch: pytest.Mo
     assert answer["stand_in"]
     assert answer["negatives"] == 5
     assert answer["chance"]["longer"] == ""
+
+
+@pytest.mark.parametrize("times", [1, 3, 9])
+def test_no_short_end_of_a_document_stands_in(api: Api, times: int) -> None:
+    engine = api.workbench.load()
+    positives = service._rows(engine, ["The river and the old man. " * times], "positives")
+    with engine.spliced([SAE_NAME]) as lm:
+        passages = service._stand_ins(api.workbench, lm, SAE_NAME, positives)
+    lengths = [len(row.ids) for row in passages]
+    assert len(lengths) > 1
+    assert min(lengths) >= 0.9 * len(positives[0].ids)
+    assert max(lengths) <= len(positives[0].ids)
+
+
+@pytest.mark.parametrize("bos", [True, False])
+def test_the_first_word_is_shown_whether_or_not_there_is_a_bos(api: Api, bos: bool) -> None:
+    lm = api.workbench.load().lm
+    [row] = service._rows(api.workbench.load(), ["The river is wide"], "positives")
+    if not bos:
+        row = replace(row, ids=row.ids[1:])
+    tokenizer = SimpleNamespace(bos_token_id=lm.tokenizer.bos_token_id if bos else None)
+    engine: Any = SimpleNamespace(lm=SimpleNamespace(vocabulary=lm.vocabulary, tokenizer=tokenizer))
+    one = np.array([3])
+    peaks = TextPeaks(feature=one, activation=np.array([1.0]), token=one)
+    shown = service._Seen(engine, [row], [peaks], 1).strongest(3)["positive"]
+    assert "".join(shown["tokens"]) == "The river is wide"
+    assert shown["peak"] == (2 if bos else 3)
 
 
 def test_they_need_no_index(api: Api, unindexed: Api) -> None:
