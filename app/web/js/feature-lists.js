@@ -3,6 +3,7 @@
 
 import { el } from "./dom.js";
 import { problem } from "./frame.js";
+import { inOrder } from "./notes.js";
 import { ServerError, call } from "./server.js";
 
 /** The feature of the page that an element stands on. @param {Element} within_ */
@@ -17,18 +18,26 @@ function say(within_, words) {
   within_.closest("[data-in-lists]")?.querySelector("[data-said]")?.replaceChildren(words);
 }
 
+/** Why something was not kept. @param {unknown} error */
+function refusal(error) {
+  if (!(error instanceof ServerError)) reportError(error);
+  return problem(error instanceof ServerError ? error.message : "It could not be kept.");
+}
+
 /** Put the feature into the list, or take it out. @param {HTMLInputElement} box */
-export async function listChosen(box) {
-  const asked = { list_id: box.dataset.inList, action: box.checked ? "add" : "take" };
+export function listChosen(box) {
+  const wanted = box.checked;
+  const asked = { list_id: box.dataset.inList, action: wanted ? "add" : "take", ...featureOf(box) };
   say(box, "Keeping it.");
-  try {
-    await call("lists", { ...asked, ...featureOf(box) });
-    say(box, "Kept.");
-  } catch (error) {
-    if (!(error instanceof ServerError)) throw error;
-    box.checked = !box.checked;
-    say(box, problem(error.message));
-  }
+  return inOrder(async () => {
+    try {
+      await call("lists", asked, { keepalive: true });
+      say(box, "Kept.");
+    } catch (error) {
+      if (box.checked === wanted) box.checked = !wanted;
+      say(box, refusal(error));
+    }
+  });
 }
 
 /** Begin a list with the feature. @param {HTMLFormElement} form */
@@ -36,15 +45,19 @@ export async function makeList(form) {
   const field = form.querySelector("input");
   const lists = form.closest("[data-in-lists]")?.querySelector("fieldset");
   if (!field || !lists) return;
-  try {
-    const { list } = await call("lists", { action: "make", name: field.value });
-    await call("lists", { action: "add", list_id: list.id, ...featureOf(form) });
-    const box = el("input", { type: "checkbox", "data-in-list": list.id, checked: true });
-    lists.append(el("label", {}, box, " ", el("bdi", {}, list.name)));
-    field.value = "";
-    say(form, "Kept.");
-  } catch (error) {
-    if (!(error instanceof ServerError)) throw error;
-    say(form, problem(error.message));
-  }
+  const name = field.value;
+  field.value = ""; // a second Enter makes no second list
+  await inOrder(async () => {
+    try {
+      const { list } = await call("lists", { action: "make", name });
+      const box = el("input", { type: "checkbox", "data-in-list": list.id });
+      lists.append(el("label", {}, box, " ", el("bdi", {}, list.name)));
+      await call("lists", { action: "add", list_id: list.id, ...featureOf(form) });
+      box.checked = true;
+      say(form, "Kept.");
+    } catch (error) {
+      field.value ||= name;
+      say(form, refusal(error));
+    }
+  });
 }

@@ -62,18 +62,21 @@ function begin() {
   const { go, onSae, refresh } = navigation();
   let moving = Promise.resolve();
 
-  /** @param {Element} control @param {Record<string, unknown>} change */
-  function changeEntry(control, change) {
-    const entry = control.closest("[data-entry]");
-    if (!(entry instanceof HTMLElement)) return;
-    const { feature, hash: sae } = entry.dataset;
-    const asked = { list_id: listHere(), feature: Number(feature), sae, ...change };
-    moving = moving.then(() =>
-      attempt(async () => {
-        await call("lists", asked);
-        await refresh();
-      }),
-    );
+  /**
+   * After all changes before it: where an entry stands is read when its turn has come.
+   * @param {Element} control
+   * @param {(entry: HTMLElement) => Record<string, unknown> | null} changeOf null for none
+   */
+  function changeEntry(control, changeOf) {
+    const { feature, hash: sae } = /** @type {HTMLElement | null} */ (control.closest("[data-entry]"))?.dataset ?? {};
+    const act = async () => {
+      const entry = main.querySelector(`[data-entry][data-feature="${feature}"][data-hash="${sae}"]`);
+      const change = entry instanceof HTMLElement ? changeOf(entry) : null;
+      if (!change) return;
+      await call("lists", { list_id: listHere(), feature: Number(feature), sae, ...change });
+      await refresh();
+    };
+    moving = moving.then(() => attempt(act)).catch((error) => reportError(error));
   }
 
   /** @param {Element} control @param {number} by */
@@ -82,9 +85,11 @@ function begin() {
     if (!(entry instanceof HTMLElement)) return;
     // What is drawn anew keeps the focus by its id.
     if (!document.activeElement?.id) entry.querySelector("button")?.focus();
-    const size = main.querySelectorAll("[data-entry]").length;
-    const place = placeAfter(Number(entry.dataset.place), by, size);
-    if (place !== null) changeEntry(entry, { action: "move", place });
+    changeEntry(entry, ({ dataset }) => {
+      const size = main.querySelectorAll("[data-entry]").length;
+      const place = placeAfter(Number(dataset.place), by, size);
+      return place === null ? null : { action: "move", place };
+    });
   }
 
   /** @param {unknown} document_ @param {string} source @param {string} theirs keys with commas */
@@ -132,7 +137,7 @@ function begin() {
     const button = target?.closest("button");
     if (!button) return;
     if (button.dataset.move) move(button, Number(button.dataset.move));
-    else if (button.hasAttribute("data-take")) changeEntry(button, { action: "take" });
+    else if (button.hasAttribute("data-take")) changeEntry(button, () => ({ action: "take" }));
     else if (button.dataset.forget) {
       void attempt(async () => {
         await call("saved", { action: "remove", saved_id: button.dataset.forget });

@@ -15,6 +15,9 @@ let unsent = 0;
 /** Resolves once the server has answered every change so far. */
 export const notesSent = () => sent;
 
+/** Do a change after all before it; one that fails stops none. @param {() => Promise<void>} change */
+export const inOrder = (change) => (sent = sent.then(change).catch((error) => reportError(error)));
+
 /** Listen to every form of notes that `main` shows, now and later. @param {HTMLElement} main */
 export function keepNotes(main) {
   main.addEventListener("click", (event) => {
@@ -59,7 +62,7 @@ function keep(control, change) {
   const of = { feature: Number(view.dataset.feature), sae: view.dataset.sae };
   status.textContent = "Keeping it.";
   unsent += 1;
-  sent = sent.then(async () => {
+  void inOrder(async () => {
     try {
       const kept = await call("notes", { ...of, ...change }, { keepalive: true });
       if (unsent === 1) status.textContent = "Kept.";
@@ -83,9 +86,10 @@ async function starRow(star) {
   showStar(star, starred);
   const feature = Number(star.dataset.rowStar);
   const sae = star.closest("[data-sae]")?.getAttribute("data-sae");
-  sent = sent.then(async () => {
+  await inOrder(async () => {
     try {
-      await call("notes", { feature, sae, starred: starred ? "yes" : "no" });
+      const change = { starred: starred ? "yes" : "no" };
+      await call("notes", { feature, sae, ...change }, { keepalive: true });
       status?.replaceChildren();
     } catch (error) {
       showStar(star, !starred);
@@ -94,7 +98,6 @@ async function starRow(star) {
       if (!(error instanceof ServerError)) reportError(error);
     }
   });
-  await sent;
 }
 
 /** The heading has the label, the signature below it. @param {HTMLElement} view
