@@ -121,6 +121,7 @@ def test_all_go_into_a_list_and_their_numbers_can_be_copied(own_site: Site, open
     page = opened(f"{own_site.url}/features?q=ship")
     for row in (0, 1, 2):
         page.locator("td.id a").nth(row).click(modifiers=["Shift"])
+    expect(tray(page)).to_contain_text("3 features gathered")
     numbers = chips(page)
     tray(page).get_by_role("button", name="Copy numbers").click()
     expect(tray(page).get_by_role("button", name="Copied")).to_be_visible()
@@ -137,8 +138,9 @@ def test_all_go_into_a_list_and_their_numbers_can_be_copied(own_site: Site, open
     tray(page).get_by_label("Add to").select_option("of the sea")
     tray(page).get_by_role("button", name="Add", exact=True).click()
     expect(tray(page).get_by_role("status")).to_have_text("4 in of the sea.")
+    numbers = chips(page)
     tray(page).get_by_role("link", name="of the sea").click()
-    expect(page.locator("[data-entry] .names a")).to_have_text(chips(page))
+    expect(page.locator("[data-entry] .names a")).to_have_text(numbers)
     # Of another SAE than the page's: the tray says of which.
     other = own_site.workbench.bundle.sae_names[1]
     told = own_site.api.lists()["lists"][0]["id"]
