@@ -40,7 +40,7 @@ from sae_core.index.selection import (
     sample_exponent,
 )
 from sae_core.index.token_sample import TokenSample
-from sae_core.index.windows import Active
+from sae_core.index.windows import Active, Windows
 from sae_core.metrics import fvu, squared_deviation
 from sae_core.sae import SAE
 
@@ -206,9 +206,12 @@ class FeatureStatistics:
         """Buffer the entries that may be kept as contexts."""
         around = Active(active.feature, active.token, active.value, tokens.row, tokens.position)
 
-        def offer(name: str, entries: Entries, priority: Tensor) -> None:
+        def windows(entries: Entries) -> Windows:
+            before, after = self._cfg.before, self._cfg.after
+            return around.windows(entries.feature, entries.token, before, after)
+
+        def offer(name: str, entries: Entries, priority: Tensor, windows: Windows) -> None:
             feature, token = entries.feature, entries.token
-            windows = around.windows(feature, token, self._cfg.before, self._cfg.after)
             self._buffers[name].append(
                 Candidates(
                     feature.int(),
@@ -221,16 +224,23 @@ class FeatureStatistics:
                 )
             )
 
-        bar = self.best["top", "document"].bar
-        top = active[active.value > bar[active.feature]]
-        offer("top", top, torch.zeros_like(top.feature))
-        if self._cfg.near_misses:
-            offer("near_miss", near, torch.zeros_like(near.feature))
+        offered = {"top": active.value > self.best["top", "document"].bar[active.feature]}
+        priority = priorities(tokens.key[active.token], self._cfg.seed)
         if self._cfg.per_interval:
-            priority = priorities(tokens.key[active.token], self._cfg.seed)
             exponent = sample_exponent(self.acts.largest)
-            keep = self.sample.matters(active.feature, active.value, priority, exponent)
-            offer("sample", active[keep], priority[keep])
+            offered["sample"] = self.sample.matters(
+                active.feature, active.value, priority, exponent
+            )
+        # Many are offered as both, above all of the first tokens: their windows are found once.
+        place = torch.stack(list(offered.values())).any(0).nonzero()[:, 0]
+        some = active[place]
+        of_some = windows(some)
+        for name, mask in offered.items():
+            chosen = mask[place].nonzero()[:, 0]
+            drawn = priority[place[chosen]] if name == "sample" else torch.zeros_like(chosen)
+            offer(name, some[chosen], drawn, of_some[chosen])
+        if self._cfg.near_misses:
+            offer("near_miss", near, torch.zeros_like(near.feature), windows(near))
 
     def _merge_full(self) -> None:
         """Merge the buffers that have grown beyond what is kept already."""
