@@ -1,0 +1,154 @@
+"""The paper's studies (arXiv 2407.14435) on the demo, and the pages that show them.
+
+    python -m benchmarks.paper threshold kernels bandwidth --corpus TEXT --validation HELD_OUT
+    python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
+    python -m benchmarks.paper --write        the pages' numbers and figures from the results
+    python -m benchmarks.paper --check        an error if a number or a figure is another one
+
+A study writes benchmarks/results/paper_STUDY.json; a GPU needs some minutes for all, a CPU can
+rehearse with fewer tokens and steps.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.paper import bandwidth, frequencies, kernels, threshold
+from benchmarks.paper.arms import RECIPE, Size, take_step
+from benchmarks.paper.demo import Demo
+from benchmarks.paper.quality import Quality
+from benchmarks.paper.results import FOLDER, Results, content_hash
+from benchmarks.paper.text import read_rows, write_rows
+from training.sae_trainer import compiler
+
+STUDIES = ("threshold", "kernels", "bandwidth")
+KNOWN = (*STUDIES, "frequencies", "text")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what is asked for; 1 if a check fails."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper", description=__doc__)
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=", ".join(KNOWN))
+    parser.add_argument("--check", action="store_true", help="compare the pages with the results")
+    parser.add_argument("--write", action="store_true", help="renew the pages from the results")
+    parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
+    parser.add_argument("--corpus", nargs="+", default=[], help="text the SAEs were not trained on")
+    parser.add_argument(
+        "--runs", nargs="+", type=Path, default=[], help="of train, for frequencies"
+    )
+    parser.add_argument("--validation", nargs="+", default=[], help="other text, to measure on")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder, or file of `text`")
+    parser.add_argument("--tokens", type=int, default=2_000_000, help="of the gradients' samples")
+    parser.add_argument("--context-size", type=int, default=512)
+    parser.add_argument("--d-sae", type=int, default=2_048)
+    parser.add_argument("--batch", type=int, default=2_048)
+    parser.add_argument("--steps", type=int, default=3_000)
+    parser.add_argument("--loss-rows", type=int, default=64, help="rows of the delta LM loss")
+    parser.add_argument("--measured-tokens", type=int, default=65_536, help="of FVU and L0")
+    parser.add_argument("--minutes", type=float, default=60.0, help="no group begins after them")
+    options = parser.parse_args(arguments)
+    if unknown := [study for study in options.studies if study not in KNOWN]:
+        parser.error(f"unknown study {', '.join(unknown)}: use {', '.join(KNOWN)}.")
+    if options.write or options.check:
+        from benchmarks.paper import pages  # which is not needed where the studies run
+
+        if options.write:
+            pages.write()
+        if options.check and (wrong := pages.wrong()):
+            print("\n".join(wrong), file=sys.stderr)
+            return 1
+    if "frequencies" in options.studies:
+        sizes = (options.measured_tokens, options.context_size)
+        frequencies.study(options.runs, options.validation, *sizes, options.out)
+    if set(options.studies) - {"frequencies"}:
+        _run(options)
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    deadline = time.monotonic() + 60 * options.minutes
+    demo = Demo.load(options.bundle)
+
+    def rows(paths: list[str], tokens: int) -> list[Any]:
+        return read_rows(paths, demo.tokenizer, options.context_size, tokens)
+
+    if "text" in options.studies:
+        write_rows(rows(options.corpus, options.tokens), options.out)
+        return
+    settings = {
+        "bundle": content_hash(options.bundle / "model" / "model.safetensors"),
+        "saes": {
+            name: content_hash(options.bundle / "saes" / name / "sae_weights.safetensors")
+            for name in demo.sae_names
+        },
+        "corpus": [Path(path).stem for path in options.corpus],
+        "validation": [Path(path).stem for path in options.validation],
+        "tokens": options.tokens,
+        "context_size": options.context_size,
+        "seed": 0,
+    }
+    step = _compiled(demo.device)
+    size = Size(d_sae=options.d_sae, batch=options.batch, steps=options.steps)
+    trained = settings | {
+        "d_sae": size.d_sae,
+        "batch": size.batch,
+        "steps": size.steps,
+        "recipe": {k: v if isinstance(v, float) else vars(v) for k, v in RECIPE.items()},
+    }
+    text = rows(options.corpus, options.tokens)
+    if "threshold" in options.studies:
+        results = Results("threshold", options.out, trained)
+        results.keep(**threshold.study(demo, text))
+    if "kernels" in options.studies:
+        each = Results("kernels", options.out, settings)
+        each.keep(saes=kernels.study(demo, text))
+    del text
+    if "kernels" in options.studies:
+        print("kernels", each.data["seconds"], flush=True)
+    if not {"threshold", "bandwidth"} & set(options.studies):
+        return
+    sites = bandwidth.SITES if "bandwidth" in options.studies else (threshold.RUN_SITE,)
+    raw = demo.activations(rows(options.corpus, size.batch * size.steps), sites)
+    held_out = rows(options.validation, options.measured_tokens)
+    if "threshold" in options.studies:
+        at_site = demo.activations(held_out, [threshold.RUN_SITE])[threshold.RUN_SITE]
+        results.keep(run=threshold.run(raw[threshold.RUN_SITE], at_site, size, step))
+        print("threshold", results.data["seconds"], flush=True)
+    if "bandwidth" in options.studies:
+        quality = Quality(demo, held_out, held_out[: options.loss_rows], sites)
+        _sweep(demo, raw, quality, size, step, Results("bandwidth", options.out, trained), deadline)
+
+
+def _sweep(
+    demo: Demo,
+    raw: dict[str, torch.Tensor],
+    quality: Quality,
+    size: Size,
+    step: Callable[..., None],
+    results: Results,
+    deadline: float,
+) -> None:
+    """All groups that begin before the deadline, their rows kept as they come."""
+    all_rows: list[dict[str, Any]] = []
+    rules: list[dict[str, Any]] = []
+    passes = bandwidth.plan()
+    for done, (rows, taken) in enumerate(bandwidth.run(demo, raw, quality, size, step, passes), 1):
+        all_rows += rows
+        rules += [taken] if taken else []
+        results.keep(measured_tokens=quality.tokens, groups=len(passes), rules=rules, rows=all_rows)
+        print(f"{done} of {len(passes)}, {deadline - time.monotonic():.0f} s left", flush=True)
+        if time.monotonic() > deadline:
+            break
+
+
+def _compiled(device: torch.device) -> Callable[..., None]:
+    return compiler("auto", device)(take_step)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""The pages' numbers and figures, made from the results and compared with them.
+
+On a page, what comes from the results stands between marks that a reader does not see,
+
+    <!--=NAME-->0.031<!--/-->
+
+NAME being one of `SHOWN`: a function of the results that gives the text. Every other number with a
+decimal point, a percent sign or a thousands comma must be one of a page's `GIVEN`: settings and
+numbers of others.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.paper.figures import FIGURES
+from benchmarks.paper.results import FOLDER
+from benchmarks.paper.shown import SHOWN
+from benchmarks.paper.shown_text import Results, load
+
+DOCS = Path("docs")
+PICTURES = DOCS / "pictures"
+GIVEN: dict[str, set[str]] = {
+    "paper.md": {"2407.14435", "131,072", "100 %"},
+    "bandwidth.md": {
+        *("2407.14435", "0.001", "0.005", "0.01", "0.02", "0.03", "0.05", "0.1", "0.0025"),
+        *("0.1 %", "10 %", "95 %", "2 %", "2,048", "4,096", "3,000", "0.9"),
+    },
+    "threshold.md": {"2407.14435", "0.01", "4,096", "10,000", "1,000", "2,048", "3,000"},
+}
+"""Pages, and the numbers on them that are nobody's result."""
+
+_MARK = re.compile(r"<!--=([\w.-]+)-->(.*?)<!--/-->", re.DOTALL)
+_CODE = re.compile(r"```.*?```|`[^`\n]*`|\]\([^)]*\)|<!--.*?-->", re.DOTALL)
+_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:\s?%)?")
+
+
+def write(docs: Path = DOCS, results: Path = FOLDER) -> None:
+    """Renew what is between marks, and the figures."""
+    held = load(results)
+    for page in GIVEN:
+        path = docs / page
+        text = path.read_text(encoding="utf-8")
+        path.write_text(_MARK.sub(lambda m: _marked(m[1], held), text), encoding="utf-8")
+    for name, content in _figures(held):
+        (docs / "pictures" / name).write_text(content, encoding="utf-8")
+
+
+def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
+    """A sentence for each number and figure that is not what the results give."""
+    held = load(results)
+    found = []
+    for page in GIVEN:
+        text = (docs / page).read_text(encoding="utf-8")
+        for mark in _MARK.finditer(text):
+            name, shown = mark[1], mark[2]
+            if name not in SHOWN:
+                found.append(f"{page}: there is no result {name}.")
+            elif (right := SHOWN[name](held)) != shown:
+                found.append(f"{page}: {name} is {_short(shown)} but must be {_short(right)}.")
+        found += [f"{page}: {n} is in no mark." for n in unmarked(text) if n not in GIVEN[page]]
+    for name, content in _figures(held):
+        path = docs / "pictures" / name
+        if not path.is_file() or path.read_text(encoding="utf-8") != content:
+            found.append(f"{name} is not the figure that the results give.")
+    return found
+
+
+def unmarked(text: str) -> list[str]:
+    """Numbers outside of marks and code that look like results."""
+    rest = _CODE.sub(" ", _MARK.sub(" ", text))
+    numbers = (m[0].strip() for m in _NUMBER.finditer(rest))
+    return [n for n in numbers if any(sign in n for sign in ".,%")]
+
+
+def _figures(held: Results) -> Iterator[tuple[str, str]]:
+    for name, draw in FIGURES.items():
+        yield f"paper-{name}.svg", draw(held)
+
+
+def _marked(name: str, held: Results) -> str:
+    if name not in SHOWN:
+        raise ValueError(f"there is no result {name}: use one of {', '.join(sorted(SHOWN))}.")
+    return f"<!--={name}-->{SHOWN[name](held)}<!--/-->"
+
+
+def _short(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= 80 else f"{flat[:80]}..."

@@ -1,0 +1,78 @@
+"""The results of the studies: `benchmarks/results/paper_STUDY.json`, kept as they come."""
+
+import hashlib
+import json
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.gemma_shapes import machine
+
+FOLDER = Path("benchmarks/results")
+DIGITS = 4
+
+
+def path_of(study: str, folder: Path = FOLDER) -> Path:
+    """The file of a study's results."""
+    return folder / f"paper_{study}.json"
+
+
+def read(study: str, folder: Path = FOLDER) -> dict[str, Any]:
+    """A study's results."""
+    return json.loads(path_of(study, folder).read_text(encoding="utf-8"))
+
+
+class Results:
+    """A study's results, written to its file after every part."""
+
+    def __init__(self, study: str, folder: Path, settings: dict[str, Any]) -> None:
+        """`settings`: all that the numbers depend on beside the code, the seed among them."""
+        self._path = path_of(study, folder)
+        self._started = time.monotonic()
+        self.data: dict[str, Any] = {"study": study, "settings": settings}
+
+    def keep(self, **parts: Any) -> None:
+        """Add parts, with the cost so far, and write everything."""
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.data["machine"] = machine(device) | {"date": time.strftime("%Y-%m-%d")}
+        self.data["seconds"] = round(time.monotonic() - self._started, 1)
+        self.data |= {name: shortened(part) for name, part in parts.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self._path.with_name(self._path.name + ".tmp")
+        temporary.write_text(_one_line_a_list(self.data) + "\n", encoding="utf-8")
+        temporary.replace(self._path)
+
+
+def shortened(value: Any) -> Any:
+    """Numbers with `DIGITS` significant digits, tensors as lists, null for what is not finite."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {str(k): shortened(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [shortened(v) for v in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+    return value
+
+
+def content_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _one_line_a_list(value: Any, indent: int = 0) -> str:
+    """JSON in which a list of numbers or of lists of them takes one line."""
+    pad = " " * (indent + 1)
+    if isinstance(value, dict):
+        inside = [
+            f"{pad}{json.dumps(k)}: {_one_line_a_list(v, indent + 1)}" for k, v in value.items()
+        ]
+        return "{\n" + ",\n".join(inside) + "\n" + " " * indent + "}" if inside else "{}"
+    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
+        inside = [pad + json.dumps(v) for v in value]
+        return "[\n" + ",\n".join(inside) + "\n" + " " * indent + "]"
+    return json.dumps(value)

@@ -1,0 +1,61 @@
+"""What the pages and figures share: the results read, and how numbers are written."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.paper.results import FOLDER, read
+from benchmarks.pareto_report import curves_of, merged
+
+Results = dict[str, Any]
+
+KERNEL_NAMES = {
+    "rectangle": "rectangle",
+    "triangular": "triangular",
+    "epanechnikov": "Epanechnikov",
+    "gaussian": "Gaussian",
+    "fourth_order": "fourth order",
+    "own_jump": "own jump",
+}
+FEWEST_IN_WINDOW = 1_000
+"""Tokens in a feature's window from which on its cost is known well enough to be counted."""
+
+
+def load(folder: Path = FOLDER) -> Results:
+    """The results of all studies by name; `pareto` is the comparison of architectures."""
+    held: Results = {name: read(name, folder) for name in ("threshold", "kernels", "bandwidth")}
+    pareto = merged([folder / "pareto_h200.json"])
+    return held | {"pareto": curves_of(pareto), "pareto_targets": pareto["settings"]["targets"]}
+
+
+def known_rest(each: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Marginal cost over lambda and its standard error, of features with enough tokens."""
+    ratio, error, seen = (
+        np.array([np.nan if v is None else v for v in each[key]], dtype=float)
+        for key in ("ratio", "error", "in_window")
+    )
+    enough = seen >= FEWEST_IN_WINDOW
+    return ratio[enough], error[enough]
+
+
+def digits(value: float, count: int = 3) -> str:
+    """With so many significant digits, and no exponent."""
+    if value == 0:
+        return "0"
+    places = max(0, count - 1 - int(np.floor(np.log10(abs(value)))))
+    return f"{value:,.{places}f}"
+
+
+def share(value: float, count: int = 2) -> str:
+    """As per cent; tenths of one below ten."""
+    value = 100 * value
+    return f"{value:.{0 if abs(value) >= 10 else count - 1}f} %"
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table between empty lines."""
+    lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
+    lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n\n" + "\n".join(lines) + "\n\n"

@@ -1,0 +1,133 @@
+"""The studies of the threshold's gradient, of bandwidth rules and of the sweep, on known cases."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.paper.bandwidth import plan
+from benchmarks.paper.feature_tokens import FeatureTokens, Marginal, spread_features
+from benchmarks.paper.gradients import bias_of, estimated, reference
+from benchmarks.paper.results import shortened
+from benchmarks.paper.rules import gradient, lscv, plug_in, scott, silverman
+from benchmarks.paper.sweep import Curve, curve
+from benchmarks.paper.text import read_rows, write_rows
+from sae_core.corpus import Document, TokenRow
+
+T, SD, PULL, PENALTY = 0.05, 0.1, 0.8, 1e-3
+
+
+@pytest.fixture(scope="module")
+def normal() -> FeatureTokens:
+    """Pre-activations of a normal density, and a pull that is always 0.8 of them."""
+    z = SD * torch.randn(1, 3_000_000, generator=torch.Generator().manual_seed(0))
+    return FeatureTokens(z, PULL * z, torch.tensor([T]), torch.tensor([1.0]))
+
+
+def normal_facts(sample: FeatureTokens) -> tuple[torch.Tensor, torch.Tensor]:
+    return sample.threshold, sample.square_norm
+
+
+def density(t: float) -> float:
+    return math.exp(-0.5 * (t / SD) ** 2) / (SD * math.sqrt(2 * math.pi))
+
+
+def test_the_true_gradient_is_that_of_the_expected_loss(normal: FeatureTokens) -> None:
+    true = reference(normal, PENALTY, 0.005)
+    right = density(T) * ((2 * PULL - 1) * T**2 - PENALTY)
+    assert float(true.gradient.mean()) == pytest.approx(right, abs=4e-5)
+    assert float(true.density.mean()) == pytest.approx(density(T), rel=0.02)
+
+
+def test_the_straight_through_bias_grows_as_derived_and_the_own_jumps_does_not(
+    normal: FeatureTokens,
+) -> None:
+    """-e/4 t (p + t p') for the rectangle; far less where the coefficient is smooth."""
+    true = reference(normal, PENALTY, 0.005)
+    slope = -T / SD**2 * density(T)
+    for e in (0.02, 0.04):
+        mean, _ = estimated(normal, PENALTY, e, "rectangle")
+        bias, error = bias_of(mean, true)
+        first_order = -e / 4 * T * (density(T) + T * slope)
+        assert float(bias) == pytest.approx(first_order, rel=0.2)
+        assert abs(float(bias)) > 5 * float(error)
+        mean, _ = estimated(normal, PENALTY, e, "rectangle", own_jump=True)
+        assert abs(float(bias_of(mean, true)[0])) < 0.3 * abs(first_order)
+
+
+def test_rules_agree_where_the_density_is_normal(normal: FeatureTokens) -> None:
+    z, n = normal.z[:, :200_000], 2_048
+    right = SD * (144 * 8 * math.sqrt(math.pi) / (3 * n)) ** 0.2
+    assert float(scott(z, n)) == pytest.approx(right, rel=0.01)
+    assert float(silverman(z, n)) == pytest.approx(right * 0.9 / 1.0645, rel=0.02)
+    assert float(plug_in(z, n)) == pytest.approx(right, rel=0.05)
+    assert float(lscv(z, n)) == pytest.approx(right, rel=0.26)  # one candidate further
+
+
+def test_the_gradients_rule_takes_less_of_more_tokens(normal: FeatureTokens) -> None:
+    part = FeatureTokens(normal.z[:, :300_000], normal.pull[:, :300_000], *normal_facts(normal))
+    few, many = (float(gradient(part, PENALTY, 0.005, n)) for n in (1_000, 1_000_000))
+    assert many < 0.5 * few
+
+
+def test_rest_is_where_the_mean_cost_is_lambda() -> None:
+    """Two features, of cost 2 and 4 a token, in four blocks: together they rest at 3."""
+    weight = torch.ones(4, 2, dtype=torch.float64)
+    cost = torch.tensor([[2.0, 4.0], [2.0, 5.0], [2.0, 3.0], [2.0, 4.0]], dtype=torch.float64)
+    sums = Marginal(weight, cost, weight, block_tokens=10)
+    assert sums.resting_penalty == pytest.approx(3)
+    ratio, error = sums.ratio
+    assert ratio.tolist() == pytest.approx([2 / 3, 4 / 3])
+    assert float(error[0]) == pytest.approx(0)
+    assert float(error[1]) == pytest.approx(cost[:, 1].std().item() / 2 / 3)
+
+
+def test_features_are_chosen_by_frequency() -> None:
+    frequency = torch.tensor([0.5, 0.01, 0.0, 0.002, 0.05, 0.03])
+    assert spread_features(frequency, 3).tolist() == [3, 5, 4]
+    assert sorted(spread_features(frequency, 9).tolist()) == [1, 3, 4, 5]
+
+
+def test_a_rules_regret_is_read_between_bandwidths() -> None:
+    line = Curve(np.array([0.01, 0.1]), np.array([[1.0, 1.21], [1.0, 1.21]]))
+    assert line.best == 0
+    assert line.regret(math.sqrt(0.001)) == pytest.approx([0.1, 0.1])
+    assert line.regret(10.0) == pytest.approx([0.21, 0.21])
+    assert line.within() == (0.01, 0.01)
+
+
+def test_a_seed_without_all_bandwidths_is_left_out() -> None:
+    rows = [
+        {"epsilon": e, "seed": seed, "fvu": 0.1, "l0": 32, "target": 32}
+        for seed, e in ((0, 0.01), (0, 0.1), (1, 0.01))
+    ]
+    found = curve(rows)
+    assert found is not None
+    assert found.values.shape == (1, 2)
+
+
+def test_every_group_trains_as_many_saes() -> None:
+    """So that one compiled step serves all; the first seed of both studies comes first."""
+    passes = plan()
+    assert {len(each.arms) for each in passes} == {21}
+    assert [each.seed for each in passes] == sorted(each.seed for each in passes)
+    assert {each.name for each in passes} == {"raw", "relative", "kernels", "others"}
+
+
+def test_rows_of_tokens_come_back(tmp_path: Path) -> None:
+    document = Document(0, "", "", "", "")
+    rows = [TokenRow(document, 0, np.array(ids, dtype=np.int32)) for ids in ([2, 8_191, 5], [2, 7])]
+    write_rows(rows, tmp_path / "rows.npz")
+    back = read_rows([str(tmp_path / "rows.npz")], None, 512, 3)
+    assert [row.ids.tolist() for row in back] == [[2, 8_191, 5], [2, 7]]
+    with pytest.raises(ValueError, match="holds 3 tokens but 4 are needed"):
+        read_rows([str(tmp_path / "rows.npz")], None, 512, 4)
+
+
+def test_results_hold_four_digits_and_no_nan() -> None:
+    assert shortened({"a": [torch.tensor([1.23456, math.nan])], 2: 7}) == {
+        "a": [[1.235, None]],
+        "2": 7,
+    }
