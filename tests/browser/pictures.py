@@ -6,6 +6,7 @@ Not a test. Pictures are palette PNGs, a fraction of the size and the same to th
 import json
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -78,6 +79,58 @@ def proof(page: Page, home: str) -> None:
     page.locator("#proof").evaluate("node => scrollTo(0, node.offsetTop - 12)")
 
 
+def search(page: Page, home: str) -> None:
+    """Features for two words, best match first."""
+    page.goto(f"{home}/features?{urlencode({'q': 'ship sea'})}")
+    expect(page.locator("#results tbody tr").first).to_be_visible()
+
+
+def find(page: Page, home: str) -> None:
+    """Features that tell the texts of one box from those of the other."""
+    have = "The ship sailed into the harbour.\nA ship lay at the pier.\nTwo ships sank at night."
+    have_not = "The oven was still warm.\nA child lay in the grass.\nTwo men talked at night."
+    page.goto(f"{home}/find?{urlencode({'positives': have, 'negatives': have_not})}")
+    expect(page.locator(".by-example li").first).to_be_visible()
+
+
+def threshold(page: Page, home: str) -> None:
+    """A threshold moved in the lab, and what the model says about it."""
+    page.goto(f"{home}/features?feature={FEATURE}")
+    for _ in range(5):
+        page.locator("[data-lab] input[type=range]").press("PageUp")
+    page.locator("[data-measure]").click()
+    expect(page.locator("table.variants")).to_be_visible(timeout=120_000)
+    page.locator("[data-lab]").evaluate("node => scrollTo(0, node.offsetTop - 12)")
+
+
+def feature_map(page: Page, home: str) -> None:
+    """All features by their directions, those for a word marked."""
+    page.goto(f"{home}/map?{urlencode({'q': 'ship'})}")
+    expect(page.locator("canvas")).to_be_visible()
+    page.wait_for_load_state("networkidle")
+
+
+def a_list(page: Page, home: str) -> None:
+    """A list of features, with labels."""
+    page.goto(f"{home}/lists")
+    page.get_by_role("main").get_by_role("link", name="the sea").click()
+    expect(page.locator("[data-entry]").first).to_be_visible()
+
+
+def blind(page: Page, home: str) -> None:
+    """A feature to rate by its contexts alone."""
+    page.goto(f"{home}/blind?{urlencode({'rater': 'a rater', 'kind': 'meaning', 'seed': 1})}")
+    expect(page.locator("#rate")).to_be_visible()
+
+
+def keep_something(api: Api) -> None:
+    """What `a_list` shows."""
+    its = api.lists(action="make", name="the sea")["list"]["id"]
+    for row in api.search_features(query="ship")["features"][:4]:
+        api.lists(its, "add", feature=row["feature"])
+    api.notes(FEATURE, label="ships and the sea", starred="yes", verdict="monosemantic")
+
+
 PICTURES = {
     "overview": (overview, DESKTOP, "light"),
     "feature": (feature, DESKTOP, "light"),
@@ -88,23 +141,46 @@ PICTURES = {
     "ladder": (ladder, DESKTOP, "light"),
     "proof": (proof, DESKTOP, "light"),
     "prompt-phone": (prompt, PHONE, "light"),
+} | {
+    f"{name}{suffix}": (show, size, scheme)
+    for name, show in {
+        "search": search,
+        "find": find,
+        "threshold": threshold,
+        "map": feature_map,
+        "blind": blind,
+        "list": a_list,
+    }.items()
+    for suffix, size, scheme in (
+        ("", DESKTOP, "light"),
+        ("-dark", DESKTOP, "dark"),
+        ("-phone", PHONE, "light"),
+    )
 }
 
 
 def main() -> None:
-    """Take every picture."""
+    """Take every picture, or those that are named."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     chromium = shutil.which("chromium") or sys.exit("chromium is not installed")
-    with served(open_bundle("demo")) as site, sync_playwright() as playwright:
+    chosen = {name: PICTURES[name] for name in sys.argv[1:]} or PICTURES
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        served(open_bundle("demo"), notes=str(Path(folder) / "notes.duckdb")) as site,
+        sync_playwright() as playwright,
+    ):
+        api = Api(site.workbench)
         # As people find it who have had it open for a moment.
-        Api(site.workbench).check()
+        api.check()
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        for name, (show, size, scheme) in PICTURES.items():
+        for name, (show, size, scheme) in chosen.items():
             page = browser.new_page(
                 viewport=size,  # pyright: ignore[reportArgumentType]
                 color_scheme=scheme,  # pyright: ignore[reportArgumentType]
             )
             page.set_default_timeout(60_000)
+            if show is a_list and not api.lists()["lists"]:
+                keep_something(api)  # after the others, which show nobody's labels
             show(page, site.url)
             page.mouse.move(0, 0)
             path = FOLDER / f"{name}.png"

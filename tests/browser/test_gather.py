@@ -37,6 +37,18 @@ def test_shift_and_a_click_gathers_for_steering_with_all(site: Site, opened: Ope
         links.nth(row).click(modifiers=["Shift"])
     expect(tray(page)).to_contain_text("2 features gathered")
     assert chips(page) == numbers
+    # What the tray says and what it holds begin under each other.
+    says = (
+        tray(page)
+        .get_by_role("button")
+        .first.evaluate(
+            "(node) => { const words = document.createRange(); words.selectNodeContents(node);"
+            " return words.getBoundingClientRect().left; }"
+        )
+    )
+    holds = tray(page).get_by_role("list").bounding_box()
+    assert holds is not None
+    assert abs(says - holds["x"]) <= 1
     assert len(page.context.pages) == 1
     # It is there on other pages, after a reload, and for this SAE alone.
     page.get_by_role("navigation", name="Pages").get_by_role("link", name="Prompt").click()
