@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--check", action="store_true", help="compare the pages with the results")
     parser.add_argument("--write", action="store_true", help="renew the pages from the results")
     parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
-    parser.add_argument("--corpus", nargs="+", default=[], help="text the SAEs were not trained on")
+    parser.add_argument("--corpus", nargs="+", default=[], help="text to sample and to train on")
     parser.add_argument(
         "--runs", nargs="+", type=Path, default=[], help="of train, for frequencies"
     )

@@ -45,7 +45,7 @@ def _draws(held: Results) -> str:
         [
             f"{each['size']:,}",
             share(each["zero"]),
-            f"{1e6 * each['mean']:.0f}",
+            f"{1e6 * each['mean']:,.0f}",
             f"{1e6 * each['deviation']:,.0f}",
         ]
         for each in held["threshold"]["slope"]["draws"]
