@@ -133,7 +133,8 @@ RATING_DEFINITIONS: dict[str, str] = {
         "Probability that drawing 3 of 12 at random each time names as many intruders or more."
     ),
     "kappa": (
-        "Cohen's kappa of two raters on the features that both rated: (p_o - p_e) / (1 - p_e), p_o "
+        "Cohen's kappa of two raters on the features that both rated under the same seed, whose "
+        "contexts are the same: (p_o - p_e) / (1 - p_e), p_o "
         "the share rated alike, p_e the same if they were independent with their own rates."
     ),
     "alpha": (
