@@ -42,6 +42,8 @@ _LONGER: Final = 1.5
 """How many times as long the texts of one box are for that to be said."""
 _RARE: Final = 0.05
 """Share of random splits with a perfect feature below which one is hardly chance."""
+_LEAST: Final = 1e-4
+"""Below it a number is only said to be so."""
 
 
 def find(workbench: Workbench, request: FindRequest) -> dict[str, Any]:
@@ -196,8 +198,8 @@ def _chance_sentence(told: "Separation", n: int, m: int) -> str:
     splits = f"{told.splits:,}" if told.splits < 10**9 else f"about {told.splits:.1e}"
     random = (
         f"Of the {splits} ways to put these {n + m} texts into boxes of {n} and {m}, one drawn at "
-        f"random has {number(told.expected, 2)} such features on average, and "
-        f"{number(100 * told.any_perfect, 2)} % of the ways have at least one"
+        f"random has {_small(told.expected)} such features on average, and "
+        f"{_small(100 * told.any_perfect)} % of the ways have at least one"
     )
     if told.any_perfect >= _RARE:
         end = "a perfect feature may well be chance: more texts tell more"
@@ -206,6 +208,11 @@ def _chance_sentence(told: "Separation", n: int, m: int) -> str:
             "chance alone hardly gives a perfect feature, but whatever else the boxes differ in may"
         )
     return f"{perfect} the boxes perfectly. {random}: {end}."
+
+
+def _small(value: float) -> str:
+    """A number that may be very small, but is called 0 only where it is."""
+    return number(value, 2) if value >= _LEAST or not value else f"fewer than {number(_LEAST, 1)}"
 
 
 def _features(count: int, one: str, several: str) -> str:

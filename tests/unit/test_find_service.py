@@ -107,6 +107,15 @@ def test_many_texts_are_not(api: Api) -> None:
     assert "chance alone hardly gives" in chance["sentence"]
 
 
+def test_what_hardly_ever_happens_is_not_said_to_happen_never(api: Api) -> None:
+    texts = [f"The river is wide {number}" for number in range(20)]
+    others = [f"My friend reads a book {number}" for number in range(20)]
+    chance = api.find(positives=texts, negatives=others)["chance"]
+    assert 0 < chance["any_perfect"] < chance["expected"] < 1e-6
+    assert "random has fewer than 0.0001 such features" in chance["sentence"]
+    assert "fewer than 0.0001 % of the ways" in chance["sentence"]
+
+
 def test_longer_texts_are_said_to_have_larger_maxima(api: Api) -> None:
     long, short = tiny_documents(1)[0]["text"], "The river"
     chance = api.find(positives=[long], negatives=[short])["chance"]
