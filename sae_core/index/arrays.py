@@ -21,11 +21,7 @@ def pack(array: np.ndarray, dtype: str) -> bytes:
     flat = np.ascontiguousarray(array, dtype).reshape(-1)
     planes = flat.view(np.uint8).reshape(len(flat), flat.itemsize).T
     # High bytes of counts and ids are mostly zeros throughout.
-    used = planes.any(axis=1).tolist()
-    deflated = [
-        _deflate(plane.tobytes()) if some else _zeros(len(flat))
-        for plane, some in zip(planes, used, strict=True)
-    ]
+    deflated = [_deflate(plane.tobytes()) if plane.any() else _zeros(len(flat)) for plane in planes]
     head = np.array([len(flat), *map(len, deflated)], "<u4")
     return b"".join([head.tobytes(), *deflated])
 

@@ -2,7 +2,7 @@
 
 import gc
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -89,7 +89,7 @@ class Assembler:
     listed: int
     """How many of them pages list."""
     sources: TopTokens
-    source_names: Sequence[str]
+    source_names: list[str]
     token_counts: np.ndarray
     """`[vocabulary]`: how often the text has each token."""
     source_tokens: np.ndarray
@@ -255,7 +255,7 @@ def _drops(value: np.ndarray, key: np.ndarray) -> np.ndarray:
 
 
 def _raised(
-    token: np.ndarray, deviations: np.ndarray, words: Sequence[str]
+    token: np.ndarray, deviations: np.ndarray, words: list[str]
 ) -> list[list[tuple[str, float]]]:
     """Of each feature the raised tokens that can stand in its signature: word, deviations."""
     enough = deviations >= LOGIT_SD

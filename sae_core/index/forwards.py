@@ -111,5 +111,8 @@ class Forwards:
             return Run(joined, self.pairs(joined.input_ids), None)
         # From pinned memory: any other copy has the host wait for the forward before.
         ids = joined.input_ids.pin_memory()
+        done = torch.cuda.Event()
         with torch.cuda.stream(self._stream):
-            return Run(joined, self.pairs(ids), self._stream.record_event())
+            run = Run(joined, self.pairs(ids), done)
+            done.record()
+        return run

@@ -143,7 +143,7 @@ def words_in(part: str) -> list[str]:
 class WordForms:
     """How the tokens of a vocabulary are written, and which of them are one word."""
 
-    def __init__(self, forms: Sequence[str]) -> None:
+    def __init__(self, forms: list[str]) -> None:
         """`forms` of all tokens; "" where one has none."""
         self.forms = forms
         self.key = _keys(forms)

@@ -5,6 +5,7 @@ Against float64 products; what is within rounding of a cut may be on either side
 """
 
 from pathlib import Path
+from typing import cast
 
 import pytest
 import torch
@@ -101,8 +102,8 @@ def test_an_index_of_a_gpu_is_that_of_the_cpu(cuda: torch.device, tmp_path: Path
     threshold may be on either side of it, and that is all.
     """
     corpus = tiny.make_corpus(tmp_path / "corpus.parquet", 200)
-    model, tokenizer = tiny.make_model(), tiny.make_tokenizer()
-    sae = tiny.make_sae(model, tokenizer)
+    made, tokenizer = tiny.make_model(), tiny.make_tokenizer()
+    sae, model = tiny.make_sae(made, tokenizer), cast(torch.nn.Module, made)
     cfg = IndexConfig(
         corpus=(str(corpus),),
         tokens=5000,
