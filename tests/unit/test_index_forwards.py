@@ -1,0 +1,73 @@
+"""Batches joined for one forward, and facts that are made once for all indexes of a run."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
+
+from sae_core.corpus import Document, TokenBatch, TokenRow, batches
+from sae_core.index import IndexConfig, prepared
+from sae_core.index.forwards import Forwards, Joined
+from sae_core.sae import SAE
+
+
+def batch_of(lengths: list[int], tokenizer: PreTrainedTokenizerFast) -> TokenBatch:
+    document = Document(0, "text", "", "", "")
+    rows = [
+        TokenRow(document, 0, np.array([tokenizer.bos_token_id, *range(5, 4 + n)], np.int32))
+        for n in lengths
+    ]
+    return next(batches(rows, tokenizer, len(rows)))
+
+
+def test_joined_batches_keep_rows_and_numbers_and_count_no_padding(
+    tiny_tokenizer: PreTrainedTokenizerFast,
+) -> None:
+    parts = [(batch_of([3, 5], tiny_tokenizer), 4), (batch_of([9], tiny_tokenizer), 11)]
+    joined = Joined.of(parts)
+    assert joined.numbers == [4, 5, 11]
+    assert joined.input_ids.shape == joined.mask.shape == (3, 9)
+    assert joined.mask.sum(1).tolist() == [2, 4, 8]
+    assert joined.input_ids[1, :5].tolist() == parts[0][0].input_ids[1].tolist()
+
+
+def test_joined_batches_have_the_activations_of_their_own(
+    tiny_model: Gemma2ForCausalLM, tiny_tokenizer: PreTrainedTokenizerFast, tiny_sae: SAE
+) -> None:
+    forwards = Forwards(tiny_model, [tiny_sae])
+    parts = [(batch_of([3, 5], tiny_tokenizer), 0), (batch_of([9], tiny_tokenizer), 2)]
+    joined = Joined.of(parts)
+    [(x, _)] = forwards.pairs(joined.input_ids)
+    alone = [run for batch, first in parts if (run := forwards.add(batch, first))]
+    assert len(alone) == 2
+    own = torch.cat([run.pairs[0][0][run.batch.mask] for run in alone])
+    torch.testing.assert_close(x[joined.mask], own, atol=1e-5, rtol=1e-5)
+    assert forwards.rest() is None
+
+
+def test_facts_without_text_are_made_once_and_only_when_asked_for(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls = []
+    real = prepared.top_logits
+
+    def counted(*given: Any) -> Any:
+        calls.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(prepared, "top_logits", counted)
+    cfg = IndexConfig(corpus=("text.txt",), map="pca")
+    facts = prepared.Prepared(tiny_model, tiny_tokenizer, tiny_sae, cfg, 400)
+    facts.begin()
+    assert not calls
+    decoder = facts.decoder()
+    assert facts.map() is not None
+    assert facts.decoder() is decoder
+    assert len(calls) == 1
+    assert [len(column) for column in facts.vocabulary()] == [400, 400]
+    facts.close()
