@@ -13,7 +13,8 @@ Measured for each width are
 `2b` has Gemma 2 2B's shape up to the layer, with random weights, and an SAE of random unit
 directions whose one threshold leaves about `--l0` features active; `demo` is the bundle that comes
 with Jumpscope. Either reads the corpus in the demo's tokenizer, so nothing is downloaded. Parts are
-timed by CUDA events on a GPU, which stop nothing; writing by the clock.
+timed by CUDA events on a GPU, which stop nothing; writing by the clock. On a GPU they overlap, and
+what is made beside the stream (`beside`) is waited for at its end (`writing/waiting`).
 
 Results are printed as they come. `--seconds` ends the whole: what is at work then is stopped, and
 says how many tokens it had read. `--sae-dashboard PYTHON` lets SAEDashboard, installed for that
@@ -273,7 +274,8 @@ class Bench:
             if meta is not None:
                 result["l0"] = meta["totals"]["l0"]
                 result["file_bytes"] = path.stat().st_size
-        result["writing_share"] = result["parts_s"].get("writing", float("nan")) / seconds
+        at_the_end = [result["parts_s"].get(f"writing{n}", float("nan")) for n in ("", "/waiting")]
+        result["writing_share"] = sum(at_the_end) / seconds
         if self.run.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated()
             result |= {"peak_bytes": peak, "peak_over_weights_bytes": peak - weights}

@@ -30,7 +30,8 @@ class IndexConfig:
     context_size: int = 0
     """Tokens per row, BOS included; 0 takes what the SAE was trained with."""
     rows_per_batch: int = 32
-    """Rows run through the model at once; changes speed and memory, not the result."""
+    """Rows run through the model at once, on a GPU as many of such batches as have 16,384 places;
+    changes speed and memory, not the result."""
     before: int = 24
     """Tokens kept before the peak of a context."""
     after: int = 8
