@@ -142,13 +142,18 @@ STEPS: Final = (
 
 
 def tour(workbench: Workbench, page: str, query: Mapping[str, str]) -> dict[str, Any] | None:
-    """The panel of the step that the address names; None where it names none of this page."""
+    """The panel of the step that the address names; None where it names none of this page, or an
+    SAE whose overview cannot be made: the pages say themselves what is wrong.
+    """
     written = query.get("tour", "")
     numbers = {str(number): number for number in range(1, len(STEPS) + 1)}
     number = numbers.get(written)
     if number is None or STEPS[number - 1].page != page:
         return None
-    place = _place(workbench, query.get("sae", ""))
+    try:
+        place = _place(workbench, query.get("sae", ""))
+    except ValueError:
+        return None
     step = STEPS[number - 1]
 
     def link(to: int) -> str | None:

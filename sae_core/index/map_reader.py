@@ -39,14 +39,27 @@ def read_map(meta: Mapping[str, Any], packed: Mapping[str, bytes]) -> FeatureMap
     if MAP not in meta:
         return None
     settings = meta[MAP]
-    if not isinstance(settings, dict) or settings.get("method") not in ("umap", "pca"):
+    method = settings.get("method") if isinstance(settings, dict) else None
+    if method not in ("umap", "pca"):
         raise ValueError("its map is of no known method")
-    for name in ("kept", "by_chance"):
-        share = settings.get(name)
-        if not (share is None or (type(share) in (int, float) and 0 <= share <= 1)):
-            raise ValueError(f"its map's {name} is {str(share)[:40]}")
+    if not isinstance(settings.get("version"), str):
+        raise ValueError("its map is of no version")
+    numbers = ("neighbours", "min_dist", "rounds", "seed") if method == "umap" else ()
+    for name in numbers:
+        if type(settings.get(name)) not in (int, float):
+            raise ValueError(f"its map's {name} is {str(settings.get(name))[:40]}")
+    variance = settings.get("variance") if method == "pca" else [0, 0]
+    if not isinstance(variance, list) or len(variance) != 2 or not all(map(_is_share, variance)):
+        raise ValueError(f"its map's variance is {str(variance)[:40]}")
+    shares = [settings.get(name, "missing") for name in ("kept", "by_chance")]
+    if shares != [None, None] and not all(map(_is_share, shares)):
+        raise ValueError(f"its map's kept and by_chance are {str(shares)[:40]}")
     places, _ = unpack(packed[MAP], PLACES, 0, 2 * meta["d_sae"])
     return FeatureMap(places.reshape(-1, 2), settings)
+
+
+def _is_share(value: Any) -> bool:
+    return type(value) in (int, float) and 0 <= value <= 1
 
 
 def main_sources(

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,14 +16,16 @@ import pytest
 import torch
 
 from app.cli import main
+from app.web.map_view import how, kept
 from sae_core.bundle import Bundle
 from sae_core.index import Index, feature_map
+from sae_core.index.arrays import pack
 from sae_core.index.changes import put_map
 from sae_core.index.feature_map import chosen_method, principal_places, quantised
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.index_run import run_index
 from sae_core.index.logits import neighbours
-from sae_core.index.map_reader import FeatureMap
+from sae_core.index.map_reader import PLACES, FeatureMap, read_map
 from sae_core.index.schema import STORAGE
 from sae_core.sae import SAE
 from tests import tiny
@@ -287,6 +290,49 @@ def test_a_map_that_cannot_be_is_refused(bundle: Bundle) -> None:
     put_map(path, FeatureMap(good.places[1:], good.settings))
     with pytest.raises(ValueError, match="an array has 126 elements in place of 128"):
         Index.open(path)
-    put_map(path, FeatureMap(good.places, {**good.settings, "kept": 2}))
-    with pytest.raises(ValueError, match="its map's kept is 2"):
-        Index.open(path)
+    put_map(path, good)
+    Index.open(path).close()
+
+
+UMAP = {
+    "method": "umap",
+    "version": "0.5",
+    "neighbours": 15,
+    "min_dist": 0.1,
+    "metric": "cosine",
+    "rounds": 500,
+    "start": "pca",
+    "seed": 0,
+    "kept": None,
+    "by_chance": None,
+}
+PCA = {"method": "pca", "version": "2", "variance": [0.1, 0.05], "kept": 0.3, "by_chance": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes", "sentence"),
+    [
+        (PCA, {"kept": 2}, "its map's kept and by_chance are"),
+        (PCA, {"by_chance": None}, "its map's kept and by_chance are"),
+        (PCA, {"version": None}, "its map is of no version"),
+        (PCA, {"variance": [0.1]}, "its map's variance is"),
+        (PCA, {"variance": ["a", 0.1]}, "its map's variance is"),
+        (PCA, {"variance": None}, "its map's variance is None"),
+        (PCA, {"method": ["pca"]}, "its map is of no known method"),
+        (UMAP, {"neighbours": None}, "its map's neighbours is None"),
+        (UMAP, {"min_dist": "0.1"}, "its map's min_dist is"),
+        (UMAP, {"rounds": [1]}, "its map's rounds is"),
+        (UMAP, {"seed": {}}, "its map's seed is"),
+    ],
+)
+def test_what_a_map_says_of_itself_can_be_shown_or_is_refused(
+    settings: dict[str, Any], changes: dict[str, Any], sentence: str
+) -> None:
+    packed = {"map": pack(np.zeros((3, 2), np.uint16), PLACES)}
+    good = read_map({"map": settings, "d_sae": 3}, packed)
+    assert good is not None
+    assert how(good.settings)
+    assert (kept(good.settings) == "") == (settings["kept"] is None)
+    for broken in (settings | changes, {k: v for k, v in settings.items() if k not in changes}):
+        with pytest.raises(ValueError, match=re.escape(sentence).partition(" is ")[0]):
+            read_map({"map": broken, "d_sae": 3}, packed)
