@@ -153,12 +153,13 @@ def _by_umap(
     ids = np.hstack([own, neighbours[:, :k].cpu().numpy().astype(np.int32)])
     away = (1 - cosines[:, :k]).clamp(min=0).cpu().numpy().astype(np.float32)
     distances = np.hstack([np.zeros((count, 1), np.float32), away])
+    init: Any = (start / max(float(np.abs(start).max()), 1e-12) * 10).astype(np.float32)
     layout = UMAP(
         n_neighbors=k + 1,
         min_dist=MIN_DIST,
         metric="cosine",
         n_epochs=rounds,
-        init=(start / max(float(np.abs(start).max()), 1e-12) * 10).astype(np.float32),
+        init=init,
         precomputed_knn=(ids, distances),
         random_state=seed,
         n_jobs=1,

@@ -122,9 +122,9 @@ def held(app: RunningApp) -> Iterator[None]:
 
     writing = kept.transaction
 
-    def writes(topic: Topic) -> Any:
+    def writes(*topics: Topic) -> Any:
         going_on.wait(60)
-        return writing(topic)
+        return writing(*topics)
 
     workbench.sources.features, workbench.load = waits, loads
     workbench.feature_number = waits_for_number
