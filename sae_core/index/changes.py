@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,11 @@ def _changed(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     """A connection to a copy of the index; what the block makes of it takes its place.
 
     It is written anew: DuckDB takes the free end off a changed file but goes on to count it, so
-    that one could not be told from a file that was cut off.
+    that one could not be told from a file that was cut off. One at a time changes an index
+    (`only_build`), so what lies beside it is of a change that was broken off, and removed.
     """
+    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
+        leftover.unlink(missing_ok=True)
     with atomic_write(path) as temporary:
         copied = temporary.with_name(f"{temporary.name}.copy")
         try:

@@ -271,6 +271,34 @@ def test_an_index_without_a_map_where_none_is_wanted(bundle: Bundle, tiny_corpus
     assert "map" not in index.meta
 
 
+@pytest.mark.parametrize("moment", ["copied", "written"])
+def test_a_change_that_is_killed_leaves_the_index_and_the_next_one_clears_up(
+    bundle: Bundle, moment: str
+) -> None:
+    path = bundle.index_path(tiny.SAE_NAME)
+    before, there = path.read_bytes(), {each.name for each in path.parent.iterdir()}
+    program = f"""
+import os, shutil, sys
+from pathlib import Path
+from sae_core.index import changes
+def killed(*_):
+    os._exit(9)
+if {moment!r} == "copied":
+    changes._put_entries = killed
+else:
+    os.replace = killed
+changes.put_scores(Path(sys.argv[1]), [], [], {{}})
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=ROOT, check=False)
+    assert done.returncode == 9
+    assert path.read_bytes() == before
+    assert {each.name for each in path.parent.iterdir()} > there
+    Index.open(path).close()
+    put_map(path, placed(bundle.load_sae(tiny.SAE_NAME), method="pca"))
+    assert {each.name for each in path.parent.iterdir()} == there
+    Index.open(path).close()
+
+
 def test_a_map_that_cannot_be_is_refused(bundle: Bundle) -> None:
     path = bundle.index_path(tiny.SAE_NAME)
     good = placed(bundle.load_sae(tiny.SAE_NAME), method="pca")
