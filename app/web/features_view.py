@@ -13,7 +13,7 @@ from app.service.lists import lists_of
 from app.service.notes import kept
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
-from app.web.list_query import PAGE_SIZE, search_arguments, wanted_list
+from app.web.list_query import PAGE_SIZE, page_size, search_arguments, wanted_list
 from app.web.marked_matches import marked_signature, pieces_sentence, shown_context
 from app.web.numbers import NO_BREAK, number, one_in, percent
 from app.web.query import whole
@@ -80,8 +80,8 @@ def _list(
 ) -> dict[str, Any]:
     indexed = workbench.sources.missing(sae) is None
     wanted = wanted_list(query, in_address, indexed=indexed)
-    skip = (wanted["page"] - 1) * PAGE_SIZE
-    request = search_arguments(wanted, sae, limit=PAGE_SIZE, offset=skip)
+    size = page_size(workbench.settings)
+    request = search_arguments(wanted, sae, limit=size, offset=(wanted["page"] - 1) * size)
     can_keep = workbench.notes.kept
     try:
         matches = with_labels(
@@ -94,15 +94,17 @@ def _list(
         scored = service.scored(workbench, sae)
         matches = {"sae": sae, "missing": missing, "scored": scored, "total": 0, "features": []}
         return list_page(matches, wanted, can_keep) | {"refused": str(error)}
-    last = max(1, math.ceil(matches["total"] / PAGE_SIZE))
+    last = max(1, math.ceil(matches["total"] / size))
     if wanted["page"] > last:
         raise ValueError(f"There is no page {wanted['page']:,}: the list has {last:,}.")
-    return list_page(matches, wanted, can_keep)
+    return list_page(matches, wanted, can_keep, size)
 
 
-def list_page(matches: Data, wanted: Mapping[str, Any], can_keep: bool = True) -> dict[str, Any]:
+def list_page(
+    matches: Data, wanted: Mapping[str, Any], can_keep: bool = True, size: int = PAGE_SIZE
+) -> dict[str, Any]:
     """The template's values from the service's answer and what was wanted of the list; `can_keep`
-    is whether there are stars.
+    is whether there are stars, `size` how many features a page has.
     """
     indexed = matches["missing"] is None
     wanted = dict(wanted)
@@ -139,8 +141,8 @@ def list_page(matches: Data, wanted: Mapping[str, Any], can_keep: bool = True) -
         ],
         "bars": BARS if indexed else "",
         "total": matches["total"],
-        "first": (wanted["page"] - 1) * PAGE_SIZE + 1,
-        "paging": _paging(matches["total"], wanted, indexed),
+        "first": (wanted["page"] - 1) * size + 1,
+        "paging": _paging(matches["total"], wanted, indexed, size),
     }
 
 
@@ -213,9 +215,9 @@ def _decades(frequency: float) -> float:
     return 100 * max(0.0, 1 + math.log10(frequency) / _LEAST) if frequency > 0 else 0.0
 
 
-def _paging(total: int, wanted: Data, indexed: bool) -> dict[str, Any] | None:
+def _paging(total: int, wanted: Data, indexed: bool, size: int) -> dict[str, Any] | None:
     """Links to the page before and after, None at either end; None where one page holds all."""
-    last = math.ceil(total / PAGE_SIZE)
+    last = math.ceil(total / size)
     if last <= 1:
         return None
 

@@ -6,9 +6,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from app.engine.feature_sources import UNINDEXED_SORTS
+from app.settings import Settings
 from app.web.query import positive, share, whole
 
 PAGE_SIZE: Final = 50
+"""Features of a page of the list, at most."""
+
+
+def page_size(settings: Settings) -> int:
+    """Features of a page where one answer may list no more than the settings say."""
+    return min(PAGE_SIZE, settings.max_rows)
 
 
 def wanted_list(query: Mapping[str, str], in_address: str, *, indexed: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from app.engine.workbench import Workbench
 from app.requests import SearchRequest, parsed
 from app.service import features as service
 from app.service.lists import list_order
-from app.web.list_query import PAGE_SIZE, search_arguments, wanted_list
+from app.web.list_query import PAGE_SIZE, page_size, search_arguments, wanted_list
 from app.web.templating import address
 
 ORIGINS: Final = {
@@ -104,7 +104,8 @@ def _of_search(
         return [row["feature"] for row in answer["features"]], answer["total"]
 
     place, total = _place(rows, feature, at)
-    page = {"page": "" if not place or place <= PAGE_SIZE else -(-place // PAGE_SIZE)}
+    size = page_size(workbench.settings)
+    page = {"page": "" if not place or place <= size else -(-place // size)}
     quoted = " ".join(wanted["q"].split())
     walk = {
         "back": address("features", **(dict(asked) | page)),
@@ -129,7 +130,11 @@ def _place(rows: Any, feature: int, at: int) -> tuple[int | None, int]:
     the address says, else near it, else among the first; None if it is not there.
     """
     total = 0
-    for limit, offset in ((1, at - 1), (PAGE_SIZE, max(0, at - 1 - PAGE_SIZE // 2)), (10**9, 0)):
+    for limit, offset in (
+        (1, max(0, at - 1)),
+        (PAGE_SIZE, max(0, at - 1 - PAGE_SIZE // 2)),
+        (10**9, 0),
+    ):
         listed, total = rows(limit, offset)
         if feature in listed:
             return offset + listed.index(feature) + 1, total

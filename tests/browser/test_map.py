@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Site
+from app.commands.shared import open_bundle
+from tests.browser.conftest import Site, served
 
 Opened = Callable[..., Page]
 Columns = dict[str, np.ndarray]
@@ -214,6 +215,18 @@ def test_a_search_marks_and_lists(site: Site, opened: Opened) -> None:
     assert "q=ship" in page.url
     faint = pixels(page)
     assert (faint == 255).sum() < 0.1 * (faint > 0).sum()  # all others are faint
+
+
+def test_where_an_answer_lists_few_so_many_are_listed(opened: Opened) -> None:
+    with served(open_bundle("demo"), max_rows=20, check_tokens=0) as few:
+        page = map_of(few, opened)
+        page.locator("#map-in-view").click()
+        expect(page.locator("#map-count")).to_contain_text("the first 20 are listed")
+        expect(page.locator("#map-rows tr")).to_have_count(20)
+        page.locator("#map-search").fill("the")
+        page.locator("#map-search").press("Enter")
+        expect(page.locator("#map-status")).to_contain_text("the 20 best of")
+        expect(page.locator("#map-status .problem, #map-count .problem")).to_have_count(0)
 
 
 def test_a_legend_entry_shows_its_features_alone(

@@ -1,5 +1,7 @@
 """Where a feature's page was opened from, as its address says it."""
 
+import re
+
 import pytest
 
 from app.engine.workbench import Workbench
@@ -9,6 +11,7 @@ from app.settings import Settings
 from app.web.list_query import PAGE_SIZE
 from app.web.walk import walk_of
 from sae_core.bundle import Bundle
+from tests.unit.test_pages import ask
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +24,7 @@ def numbers(workbench: Workbench, **asked: object) -> list[int]:
     return [row["feature"] for row in search_features(workbench, request)["features"]]
 
 
-@pytest.mark.parametrize("at", ["", "1", "20", "60", "9999", "x", "-3"])
+@pytest.mark.parametrize("at", ["", "0", "1", "20", "60", "9999", "999999999", "x", "-3"])
 def test_the_order_is_the_lists_wherever_the_address_says_it_stands(
     workbench: Workbench, at: str
 ) -> None:
@@ -45,6 +48,25 @@ def test_the_order_is_the_lists_wherever_the_address_says_it_stands(
             assert step["feature"] == after
             assert f"at={place + 1}" in step["href"]
             assert "page" not in step["href"]
+
+
+def test_where_an_answer_lists_few_the_list_has_shorter_pages_and_is_walked_alike(
+    tiny_bundle: Bundle,
+) -> None:
+    settings = Settings(device="cpu", check_tokens=0, notes="off", max_rows=20)
+    workbench = Workbench(settings, tiny_bundle)
+    sae = workbench.sae_name()
+    order = [
+        feature for skip in (0, 20, 40) for feature in numbers(workbench, limit=20, offset=skip)
+    ]
+    text = ask(workbench, "/features?page=2").text
+    assert "21 to 40 of 64" in text
+    assert re.findall(r'class="id">.*?>#(\d+)</a>', text) == [str(each) for each in order[20:40]]
+    walk = walk_of(workbench, {"from": "features?page=2", "at": "21"}, sae, order[20])
+    assert walk is not None
+    assert (walk.place, walk.back) == (21, "features?page=2")
+    assert walk.previous == ("", order[19])
+    assert 'data-most-rows="20"' in ask(workbench, "/map").text
 
 
 def test_an_order_in_the_address_is_walked_and_what_is_no_feature_left_out(

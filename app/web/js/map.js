@@ -14,7 +14,7 @@ import { ServerError, call } from "./server.js";
 /** @typedef {{words: string, look: string, count: number}} Class `look` is a class of map.css */
 /** @typedef {{classOf: Uint8Array, classes: Class[]}} Classes */
 
-const LISTED = 200;
+const LISTED = 200; // where one answer may list as many
 
 /* The classes that points are coloured by: steps of a number, or sources of text. Each is an entry of
    the legend, which says its bounds and how many features it has. */
@@ -96,6 +96,8 @@ let data;
 let columns;
 /** @type {number[]} the points that are listed */
 let listed = [];
+/** How many features are listed, at most. */
+const most = () => Math.min(LISTED, Number(at("map-plot").dataset.mostRows) || LISTED);
 let asked = 0; // so that an answer that was overtaken is not drawn
 
 /** How many features are drawn and left out, in a sentence. @param {any} answer */
@@ -158,12 +160,12 @@ const row = (each) =>
 /** List these points. @param {number[]} points */
 async function list(points) {
   listed = points;
-  const first = points.slice(0, LISTED);
+  const first = points.slice(0, most());
   plot.selected = new Set(points.length <= 5000 ? points : first);
   plot.draw();
   at("map-listed").hidden = !points.length;
   if (!points.length) return;
-  const more = points.length > first.length ? `; the first ${LISTED} are listed` : "";
+  const more = points.length > first.length ? `; the first ${first.length} are listed` : "";
   at("map-count").textContent = `${count(points.length)} ${points.length === 1 ? "feature" : "features"}${more}`;
   const features = first.map((i) => columns.feature[i]);
   try {
@@ -186,12 +188,12 @@ async function mark(query) {
   }
   say("Searching…");
   try {
-    const answer = await frame.busy(call("search_features", { query, sae: data.sae, limit: LISTED }));
+    const answer = await frame.busy(call("search_features", { query, sae: data.sae, limit: most() }));
     if (asked !== mine) return;
     const places = new Map([...columns.feature].map((feature, i) => [feature, i]));
     const found = answer.features.flatMap((/** @type {Row} */ { feature }) => places.get(feature) ?? []);
     plot.matches = new Set(found);
-    const best = answer.total > LISTED ? `the ${LISTED} best of ${count(answer.total)}` : count(found.length);
+    const best = answer.total > most() ? `the ${most()} best of ${count(answer.total)}` : count(found.length);
     say(found.length ? `Marked with rings: ${best} that match, listed below.` : "No feature on the map matches.");
     plot.draw();
     await list(found);
