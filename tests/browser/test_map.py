@@ -264,7 +264,7 @@ def test_the_feature_of_the_address_is_marked_and_a_dead_one_said(
     assert ring > 60
     dead = int(np.setdiff1d(np.arange(4096), columns["feature"])[0])
     page = map_of(site, opened, f"?feature={dead}")
-    expect(page.locator("#map-status")).to_contain_text(f"#{dead} is not on the map")
+    expect(page.locator("#map-status")).to_contain_text(f"#{dead} is not drawn: it never fires.")
 
 
 def test_a_finger_lists_the_feature_that_it_taps(

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { classesOf, drawnWords } from "../../app/web/js/map.js";
+import { absentWords, classesOf, drawnWords } from "../../app/web/js/map.js";
 import { radiusOf, stamp } from "../../app/web/js/map-plot.js";
 import {
   bounded,
@@ -114,4 +114,6 @@ test("what is left out is said", () => {
   assert.equal(drawnWords({ total: 64, shown: 60, dead: 4 }), "60 of 64 features. 4 features never fire and are left out.");
   assert.equal(drawnWords({ total: 64, shown: 63, dead: 1 }), "63 of 64 features. 1 feature never fires and is left out.");
   assert.equal(drawnWords({ total: 90, shown: 60, dead: 0 }), "60 of 90 features. 30 that fire least are left out.");
+  assert.equal(absentWords({ total: 64, shown: 60, dead: 4 }), "it never fires");
+  assert.equal(absentWords({ total: 90, shown: 60, dead: 4 }), "it fires too seldom, or never");
 });

@@ -108,6 +108,11 @@ export function drawnWords({ total, shown, dead }) {
   return `${count(shown)} of ${count(total)} features.${dead ? ` ${silent} left out.` : ""}${more}`;
 }
 
+/** Why a feature is not among the points. @param {any} answer */
+export function absentWords({ total, shown, dead }) {
+  return total - shown - dead > 0 ? "it fires too seldom, or never" : "it never fires";
+}
+
 /** The address's values, with changes. @param {Record<string, string>} changes */
 const addressed = (changes) => ({ ...frame.query(), ...changes });
 
@@ -216,7 +221,7 @@ function inView() {
 function markOne(feature, i) {
   plot.marked = i;
   plot.markedWords = i < 0 ? "" : `#${feature}`;
-  if (i < 0) say(`#${feature} is not on the map: it never fires. ${drawnWords(data)}`);
+  if (i < 0) say(`#${feature} is not drawn: ${absentWords(data)}. ${drawnWords(data)}`);
 }
 
 async function begin() {
