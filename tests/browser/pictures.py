@@ -27,9 +27,9 @@ FEATURE = 3954  # sea, ship, boat
 
 
 def overview(page: Page, home: str) -> None:
-    """The SAE's quality and features worth opening."""
+    """A sentence read by features, the SAE's quality and features worth opening."""
     page.goto(home)
-    expect(page.get_by_role("heading", level=1)).to_be_visible()
+    expect(page.locator("#living-answer .living-next li")).to_have_count(4)
 
 
 def feature(page: Page, home: str) -> None:
@@ -79,6 +79,13 @@ def proof(page: Page, home: str) -> None:
     page.locator("#proof").evaluate("node => scrollTo(0, node.offsetTop - 12)")
 
 
+def tour(page: Page, home: str) -> None:
+    """The tour's first step, before the sentence that it speaks of."""
+    page.goto(f"{home}/?tour=1")
+    expect(page.locator(".tour")).to_be_visible()
+    expect(page.locator("#living-answer .living-next li")).to_have_count(4)
+
+
 def search(page: Page, home: str) -> None:
     """Features for two words, best match first."""
     page.goto(f"{home}/features?{urlencode({'q': 'ship sea'})}")
@@ -106,8 +113,8 @@ def threshold(page: Page, home: str) -> None:
 def feature_map(page: Page, home: str) -> None:
     """All features by their directions, those for a word marked."""
     page.goto(f"{home}/map?{urlencode({'q': 'ship'})}")
-    expect(page.locator("canvas")).to_be_visible()
-    page.wait_for_load_state("networkidle")
+    expect(page.locator("#map-legend button").first).to_be_visible()
+    expect(page.locator("#map-status")).to_contain_text("Marked")
 
 
 def a_list(page: Page, home: str) -> None:
@@ -126,7 +133,7 @@ def blind(page: Page, home: str) -> None:
 def keep_something(api: Api) -> None:
     """What `a_list` shows."""
     its = api.lists(action="make", name="the sea")["list"]["id"]
-    for row in api.search_features(query="ship")["features"][:4]:
+    for row in [{"feature": FEATURE}, *api.search_features(query="water")["features"][:3]]:
         api.lists(its, "add", feature=row["feature"])
     api.notes(FEATURE, label="ships and the sea", starred="yes", verdict="monosemantic")
 
@@ -144,6 +151,7 @@ PICTURES = {
 } | {
     f"{name}{suffix}": (show, size, scheme)
     for name, show in {
+        "tour": tour,
         "search": search,
         "find": find,
         "threshold": threshold,
@@ -172,6 +180,7 @@ def main() -> None:
         api = Api(site.workbench)
         # As people find it who have had it open for a moment.
         api.check()
+        api.prompt_features(SAILORS)
         browser = playwright.chromium.launch(executable_path=chromium, args=list(FLAGS))
         for name, (show, size, scheme) in chosen.items():
             page = browser.new_page(
