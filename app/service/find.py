@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
-from app.engine.engine import Engine
 from app.engine.memory import refused_when_full
 from app.engine.workbench import Workbench
 from app.requests import FindRequest, RequestError
@@ -13,6 +12,7 @@ from sae_core.number_text import number
 from sae_core.tokens import partial_bytes, token_texts
 
 if TYPE_CHECKING:
+    from app.engine.engine import Engine
     from sae_core.corpus import TokenRow
     from sae_core.find_by_example import Separation, TextPeaks
 
@@ -105,7 +105,7 @@ def find(workbench: Workbench, request: FindRequest) -> dict[str, Any]:
     }
 
 
-def _rows(engine: Engine, texts: Sequence[str], field: str) -> list["TokenRow"]:
+def _rows(engine: "Engine", texts: Sequence[str], field: str) -> list["TokenRow"]:
     """A row of tokens for each text; RequestError about the first that cannot be read."""
     import numpy as np
 
@@ -140,7 +140,7 @@ class _Seen:
 
     def __init__(
         self,
-        engine: Engine,
+        engine: "Engine",
         rows: Sequence["TokenRow"],
         peaks: Sequence["TextPeaks"],
         positives: int,
