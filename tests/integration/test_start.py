@@ -22,7 +22,8 @@ async def pages():
     transport = httpx.ASGITransport(app=server)
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         for path in ("/", "/features", "/features?q=river", "/features?feature=5", "/prompt",
-                     "/steer", "/api", "/state", "/nowhere"):
+                     "/steer", "/api", "/sql", "/find", "/lists", "/map", "/blind", "/catalog",
+                     "/state", "/nowhere"):
             answer = await client.get(path, headers={"accept": "text/html"})
             assert answer.status_code == (404 if path == "/nowhere" else 200), path
 
