@@ -24,7 +24,7 @@ from benchmarks.app_latency import machine
 from sae_core.index import Index
 from sae_core.index.arrays import pack, unpack
 from sae_core.index.feature_pages import FEATURES
-from sae_core.index.schema import ARRAYS, connect, create
+from sae_core.index.schema import ARRAYS, MAP, connect, create
 
 QUERIES = (
     "a", "the", "sailor", "said replied", '"raise ValueError"', "zzzzqqqq", "77",
@@ -61,8 +61,8 @@ def write_large(path: Path, d_sae: int) -> None:
         times = d_sae // own
         run(
             "INSERT INTO new.meta SELECT key, CASE WHEN key = 'd_sae' THEN ? ELSE value END"
-            " FROM old.meta",
-            [str(d_sae)],
+            " FROM old.meta WHERE key != ?",
+            [str(d_sae), MAP],
         )
         run("INSERT INTO new.documents SELECT * FROM old.documents")
         run("INSERT INTO new.token_blocks SELECT * FROM old.token_blocks")
@@ -85,7 +85,7 @@ def write_large(path: Path, d_sae: int) -> None:
             " t(r) ORDER BY r, page",
             {"pages": own // FEATURES, "times": times},
         )
-        rows = run("SELECT name, data FROM old.arrays").fetchall()
+        rows = run("SELECT name, data FROM old.arrays WHERE name != ?", [MAP]).fetchall()
         arrays = {name: unpack(data, ARRAYS[name])[0] for name, data in rows}
         more = np.maximum(1, np.tile(arrays["token_counts"] // 50, VOCABULARIES - 1))
         arrays["token_counts"] = np.concatenate([arrays["token_counts"], more])
