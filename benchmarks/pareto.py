@@ -40,6 +40,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks import pareto_peers
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import machine
 from benchmarks.measuring import rounded
 from benchmarks.pareto_plan import PEERS, RECIPE, Group, Options, Row, expected_seconds, plan
@@ -94,7 +95,7 @@ class Results:
         self.groups[group.name] = rounded(result | {"rows": [rounded(r) for r in result["rows"]]})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(json.dumps(self.data, indent=1) + "\n")
+        temporary.write_text(compact_json(self.data) + "\n")
         temporary.replace(self._path)
 
 

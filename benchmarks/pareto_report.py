@@ -18,6 +18,7 @@ import tyro
 
 from app.web.charts import CURVES, METRICS, lines_of, plot
 from app.web.numbers import count, percent
+from benchmarks.compact_json import compact_json
 from benchmarks.pareto_plan import MOST_DEAD, RECIPE, SLOPE, Row, at_target, better
 from benchmarks.pareto_tables import (
     by_choice,
@@ -187,7 +188,7 @@ def picture(site: str, metric: str) -> str:
 def files(results: Results, options: Options) -> dict[Path, str]:
     """Everything that is made of the results, by path."""
     comparison = curves_of(results)
-    contents = {options.demo: json.dumps(comparison, indent=1) + "\n"}
+    contents = {options.demo: compact_json(comparison) + "\n"}
     for site in sites_of(comparison):
         for metric in PICTURED:
             lines = lines_of(comparison, site, metric)

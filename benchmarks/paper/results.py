@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import machine
 
 FOLDER = Path("benchmarks/results")
@@ -42,7 +43,7 @@ class Results:
         self.data |= {name: shortened(part) for name, part in parts.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(_one_line_a_list(self.data) + "\n", encoding="utf-8")
+        temporary.write_text(compact_json(self.data) + "\n", encoding="utf-8")
         temporary.replace(self._path)
 
 
@@ -62,17 +63,3 @@ def shortened(value: Any) -> Any:
 def content_hash(path: Path) -> str:
     """SHA-256 of a file's bytes."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _one_line_a_list(value: Any, indent: int = 0) -> str:
-    """JSON in which a list of numbers or of lists of them takes one line."""
-    pad = " " * (indent + 1)
-    if isinstance(value, dict):
-        inside = [
-            f"{pad}{json.dumps(k)}: {_one_line_a_list(v, indent + 1)}" for k, v in value.items()
-        ]
-        return "{\n" + ",\n".join(inside) + "\n" + " " * indent + "}" if inside else "{}"
-    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
-        inside = [pad + json.dumps(v) for v in value]
-        return "[\n" + ",\n".join(inside) + "\n" + " " * indent + "]"
-    return json.dumps(value)

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,23 @@ def site() -> Iterator[Site]:
         # Pages ask on until the check is over, and some tests count requests.
         assert running.api.check()["state"] == "green"
         yield running
+
+
+@pytest.fixture(scope="module")
+def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """The demo with a file of notes of the test file's own."""
+    path = tmp_path_factory.mktemp("notes") / "notes.duckdb"
+    with served(open_bundle("demo"), notes=str(path), check_tokens=0) as running:
+        yield running
+
+
+@pytest.fixture
+def clean(own_site: Site) -> Site:
+    """`own_site`, and nothing is kept."""
+    path = own_site.workbench.notes.file.path
+    assert isinstance(path, Path)
+    path.unlink(missing_ok=True)
+    return own_site
 
 
 @pytest.fixture(scope="session")

@@ -1,24 +1,14 @@
 """Features are gathered on any page, and steered with or put into a list together."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
-import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.commands.shared import open_bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The demo with lists of this file's own."""
-    notes = str(tmp_path_factory.mktemp("gather") / "notes.duckdb")
-    with served(open_bundle("demo"), notes=notes, check_tokens=0) as running:
-        yield running
 
 
 def tray(page: Page) -> Locator:

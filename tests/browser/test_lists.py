@@ -3,14 +3,13 @@ with conflicts, taken away as a page; prompts and steerings saved and opened aga
 """
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.commands.shared import open_bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
 ONE, OTHER, THIRD = 12, 5, 40
@@ -22,23 +21,6 @@ DROP = """([name, text]) => {
       new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
   }
 }"""
-
-
-@pytest.fixture(scope="module")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The demo with a file of notes of its own."""
-    path = tmp_path_factory.mktemp("lists") / "notes.duckdb"
-    with served(open_bundle("demo"), notes=str(path), check_tokens=0) as running:
-        yield running
-
-
-@pytest.fixture
-def clean(own_site: Site) -> Site:
-    """Nothing is kept."""
-    path = own_site.workbench.notes.file.path
-    assert isinstance(path, Path)
-    path.unlink(missing_ok=True)
-    return own_site
 
 
 def made(site: Site, name: str, *features: int) -> str:

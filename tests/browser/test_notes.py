@@ -1,34 +1,15 @@
 """Star, label, verdict and note on a feature's page: kept at once, by pointer, keyboard, phone."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from app.commands.shared import open_bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site
 from tests.waiting import wait_until
 
 Opened = Callable[..., Page]
 FEATURE = 12
-
-
-@pytest.fixture(scope="module")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The demo with a file of notes of its own."""
-    path = tmp_path_factory.mktemp("notes") / "notes.duckdb"
-    with served(open_bundle("demo"), notes=str(path), check_tokens=0) as running:
-        yield running
-
-
-@pytest.fixture
-def clean(own_site: Site) -> Site:
-    """Nothing is kept."""
-    path = own_site.workbench.notes.file.path
-    assert isinstance(path, Path)
-    path.unlink(missing_ok=True)
-    return own_site
 
 
 def test_a_feature_is_labelled_with_the_keyboard_alone(clean: Site, opened: Opened) -> None:

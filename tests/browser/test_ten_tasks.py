@@ -7,14 +7,13 @@ know their numbers. docs/tasks.md says how each is done, and in how many steps a
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from app.commands.shared import open_bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
 LONG = 60_000  # ms; what asks the model
@@ -86,14 +85,6 @@ class Hand:
             self.page.locator('#results[data-asked*=\'"query": "' + words[:4] + "']")
         ).to_be_visible()
         return self.page.locator("td.id a").first
-
-
-@pytest.fixture(scope="module")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The demo with notes of this file's own."""
-    notes = str(tmp_path_factory.mktemp("tasks") / "notes.duckdb")
-    with served(open_bundle("demo"), notes=notes, check_tokens=0) as running:
-        yield running
 
 
 @pytest.fixture

@@ -1,26 +1,16 @@
 """Previous and next on a feature's page walk the list that it was opened from."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import parse_qs, urlencode, urlsplit
 
-import pytest
 from playwright.sync_api import Page, expect
 
-from app.commands.shared import open_bundle
 from app.web.list_query import PAGE_SIZE
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
 MODEL_WAIT = 120_000  # ms
-
-
-@pytest.fixture(scope="module")
-def own_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """The demo with lists of this file's own."""
-    notes = str(tmp_path_factory.mktemp("walk") / "notes.duckdb")
-    with served(open_bundle("demo"), notes=notes, check_tokens=0) as running:
-        yield running
 
 
 def heading(page: Page) -> int:

@@ -1,14 +1,13 @@
 """Many people at once: each kind of work has a limit of its own, and nobody waits for another's.
 
-The work is held back here, where it asks for the model or for an index, so that what waits waits
-for as long as a test needs.
+The work is held back (`tests/held_work.py`), so that what waits waits for as long as a test needs.
 """
 
 import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import FrameType
 from typing import Any
 
@@ -16,11 +15,10 @@ import httpx
 import pytest
 
 from app.endpoints import ENDPOINTS, Work, places
-from app.engine.workbench import SQL_AT_ONCE
 from app.server import RunningApp
 from app.work_queue import WorkQueue
 from sae_core.bundle import Bundle
-from sae_core.notes import Topic
+from tests.held_work import held
 from tests.serving import answer, join, listening, running
 
 TEXT = "The river follows the harbour."
@@ -81,75 +79,6 @@ def queue_of(app: RunningApp) -> WorkQueue:
     queue = app._server.get_blocks()._queue
     assert isinstance(queue, WorkQueue)
     return queue
-
-
-@contextmanager
-def held(app: RunningApp) -> Iterator[None]:
-    """Inside the block no work ends: the model is not to be had, indexes are not read, nor what is
-    kept of explanations, ratings, lists and saved pages, and nothing is kept.
-    """
-    workbench, going_on = app.workbench, threading.Event()
-    load, engine = workbench.load, workbench.load()
-    read, checker = workbench.sources.features, workbench.checker
-    locked, let_go = threading.Event(), threading.Event()
-
-    def waits(name: str) -> Any:
-        going_on.wait(60)
-        return read(name)
-
-    def loads() -> Any:
-        going_on.wait(60)
-        return engine
-
-    def hold() -> None:
-        with checker._turn, engine.lm.lock:
-            locked.set()
-            let_go.wait(60)
-
-    kept = workbench.notes.file
-    reading = kept.reading
-
-    def reads(topic: Topic, wait: float | None = None) -> Any:
-        if topic.name in ("explanations", "ratings", "lists", "saved"):
-            going_on.wait(60)
-        return reading(topic, wait)
-
-    number_of = workbench.feature_number
-
-    def waits_for_number(*args: Any, **kwargs: Any) -> int:
-        going_on.wait(60)
-        return number_of(*args, **kwargs)
-
-    writing = kept.transaction
-
-    def writes(*topics: Topic) -> Any:
-        going_on.wait(60)
-        return writing(*topics)
-
-    workbench.sources.features, workbench.load = waits, loads
-    workbench.feature_number = waits_for_number
-    kept.reading, kept.transaction = reads, writes
-    workbench.notes.lists.forget()
-    # What was computed before would be answered at once.
-    engine._analyses.clear()
-    checks = dict(checker._checks)
-    checker._checks.clear()
-    holder = threading.Thread(target=hold, daemon=True)
-    holder.start()
-    assert locked.wait(60)
-    for _ in range(SQL_AT_ONCE):
-        assert workbench.sql_places.acquire(timeout=60)
-    try:
-        yield
-    finally:
-        workbench.sql_places.release(SQL_AT_ONCE)
-        workbench.sources.features, workbench.load = read, load
-        workbench.feature_number = number_of
-        kept.reading, kept.transaction = reading, writing
-        checker._checks.update(checks)
-        going_on.set()
-        let_go.set()
-        holder.join()
 
 
 @asynccontextmanager
