@@ -136,6 +136,7 @@ HOST_PARTS = (
     ("beside/neighbours", prepared, "neighbours"),
     ("beside/map", prepared, "feature_map"),
     ("writing", gathered, "write_index"),
+    ("writing/settling", FeatureStatistics, "settle"),
     ("writing/contexts", write, "choose"),
     ("writing/tokens", write, "store_tokens"),
     ("writing/top_tokens", write, "top_tokens"),
@@ -143,6 +144,7 @@ HOST_PARTS = (
     ("writing/histograms", FeatureStatistics, "pre_activations"),
     ("writing/words", write, "word_forms"),
     ("writing/assembly", Assembler, "assemble"),
+    ("writing/sources", write, "top_sources"),
     ("writing/tables", IndexWriter, "insert_arrays"),
 )
 
