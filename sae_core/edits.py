@@ -10,7 +10,7 @@ activation y that it reconstructs in the same way.
 import math
 from collections.abc import Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
@@ -83,17 +83,16 @@ class Edit:
         elif any(p < 0 for p in self.positions):
             raise ValueError("token numbers in positions must be 0 or more.")
 
-    def applied(self, acts: Tensor) -> Tensor:
-        """The edited activation, for activations of any shape, where nothing has faded."""
-        if self.mode == "set":
-            return torch.full_like(acts, self.value)
-        if self.mode == "scale":
-            return acts * self.value
-        if self.mode == "add":
-            return acts + self.value
-        if self.mode == "ablate":
-            return torch.zeros_like(acts)
-        return acts.clamp(max=self.value)
+    @property
+    def line(self) -> tuple[float, float, float]:
+        """The mode as numbers, where nothing has faded: a becomes min(a * scale + shift, most)."""
+        return {
+            "set": (0.0, self.value, math.inf),
+            "scale": (self.value, 0.0, math.inf),
+            "add": (1.0, self.value, math.inf),
+            "ablate": (0.0, 0.0, math.inf),
+            "cap": (1.0, 0.0, self.value),
+        }[self.mode]
 
     def where(self, start: int, length: int, prompt_length: int) -> list[bool]:
         """For tokens start to start + length - 1: whether the edit applies there, if its condition
@@ -179,6 +178,21 @@ class EditTally:
         self.applied = earlier.applied.clone()
         self.changed, self.sums = earlier.changed.clone(), earlier.sums.clone()
 
+    def part(self, rows: slice) -> "EditTally":
+        """That of some arms, as it is now."""
+        other = copy(self)
+        other._lengths = self._lengths[rows]
+        other.applied, other.changed = self.applied[rows], self.changed[rows]
+        other.sums = self.sums[rows]
+        return other
+
+    def put(self, rows: slice, part: "EditTally") -> None:
+        """Go on in these arms from what another has counted in its own."""
+        most = min(self.applied.shape[1], part.applied.shape[1])
+        self.applied[rows, :most] = part.applied[:, :most]
+        self.changed[rows, :most] = part.changed[:, :most]
+        self.sums[rows] = part.sums
+
     def touched(self) -> list[list[EditedTokens]]:
         """For each arm and each of its edits: how many tokens it has touched."""
         both = torch.stack([self.applied, self.changed], dim=-1).tolist()
@@ -204,31 +218,36 @@ class Steering:
     """The edits of several arms at one SAE, applied step after step of their generation.
 
     Which tokens are edited follows from their numbers and from conditions that are read before, not
-    from any activation here, so that nothing waits for the device. `tally` counts what it did,
-    unless `counts` is False.
+    from any activation here, so that nothing waits for the device. Arms may be of several texts:
+    `prompt_length`, and `start` of a step, are then one number for each. `tally` counts what it
+    did, unless `counts` is False.
     """
 
     def __init__(
         self,
         sae: SAE,
         arms: Sequence[Sequence[Edit]],
-        prompt_length: int,
+        prompt_length: int | Sequence[int],
         *,
         counts: bool = True,
     ) -> None:
-        self._sae, self._arms, self._prompt_length = sae, arms, prompt_length
+        self._sae, self._arms = sae, arms
+        self._prompt_lengths = _for_each(prompt_length, arms)
         self._counts = counts
         self._features = sorted({edit.feature for arm in arms for edit in arm})
-        self._index = torch.tensor(self._features, device=sae.W_dec.device, dtype=torch.long)
+        device = sae.W_dec.device
+        self._index = torch.tensor(self._features, device=device, dtype=torch.long)
         self._rows = sae.W_dec[self._index]
-        self._places: dict[tuple[tuple[int, int], ...], Tensor] = {}
+        self._steps = [_Step.of(number, arms, self._features, device) for number in _numbers(arms)]
+        self._latest: tuple[list[list[tuple[float, ...]]], Tensor] | None = None
+        """What is left of every edit's strength, by its number and arm; the same on the device."""
         self.tally = EditTally(arms, self._rows.device)
 
     def __call__(
         self,
         x: Float[Tensor, "arms pos d_model"],
         y: Float[Tensor, "arms pos d_out"],
-        start: int,
+        start: int | Sequence[int],
         special: Sequence[Sequence[bool]],
         met: Mapping[Condition, Bool[Tensor, "arms pos"]] | None = None,
     ) -> Float[Tensor, "arms pos d_out"] | None:
@@ -239,26 +258,32 @@ class Steering:
         `met` where the conditions of edits are met. Arithmetic is in float32, the result in y's
         dtype; what no edit changes is returned bit for bit.
         """
-        due = self._due(start, x.shape[1], special)
-        if not due:
+        left = self._left(_for_each(start, self._arms), x.shape[1], special)
+        if not any(share for arms in left for row in arms for share in row):
             return None
         acts = self._sae.feature_acts(x.float(), self._index)
         edited = acts.clone()
-        # An arm's edits act in their order; those of different arms that do the same, at once.
-        for (number, edit, here), arms in due.items():
-            rows, columns = self._placed(tuple(arms))
-            before = edited[rows, :, columns]
-            new = _changed(before, edit, here)
-            applied: int | Tensor = sum(share > 0 for share in here)
-            if edit.condition is not None:
+        # An arm's edits act in their order; those of different arms, at once.
+        for number, (step, arms, shares) in enumerate(
+            zip(self._steps, left, self._on_device(left), strict=True)
+        ):
+            if not any(share for row in arms for share in row):
+                continue
+            columns = step.columns[:, None, None].expand(-1, x.shape[1], 1)
+            before = edited.gather(-1, columns)[..., 0]
+            new = torch.minimum(before * step.scale + step.shift, step.most)
+            # What has its whole share is what the mode makes it, to the bit.
+            if any(0 < share < 1 for row in arms for share in row):
+                new = torch.where(shares < 1, before + shares * (new - before), new)
+            applies = shares > 0
+            for condition, rows in step.conditions.items():
                 assert met is not None, "conditions are read before edits are made"
-                fires = met[edit.condition].to(new.device)[rows]
-                new = torch.where(fires, new, before)
-                applied = (torch.tensor(here, device=new.device) > 0).logical_and(fires).sum(-1)
+                applies[rows] &= met[condition].to(applies.device)[rows]
+            new = torch.where(applies, new, before)
             if self._counts:
-                self.tally.applied[rows, number] += applied
-                self.tally.changed[rows, number] += new.ne(before).sum(-1)
-            edited[rows, :, columns] = new
+                self.tally.applied[:, number] += applies.sum(-1)
+                self.tally.changed[:, number] += new.ne(before).sum(-1)
+            edited.scatter_(-1, columns, new[..., None])
         change = edited - acts
         delta = self._written(change)
         touched = change.ne(0).any(dim=-1, keepdim=True)
@@ -267,29 +292,24 @@ class Steering:
             self._measure(delta, y.float(), new_y.float(), touched)
         return new_y
 
-    def _due(
-        self, start: int, length: int, special: Sequence[Sequence[bool]]
-    ) -> dict[tuple[int, Edit, tuple[float, ...]], list[tuple[int, int]]]:
-        """What is done at these tokens, in its order: by its number in the arm, the edit with no
-        regard to the feature, and how much of it is made at each token, the arms and their
-        features' columns.
-        """
-        due: dict[tuple[int, Edit, tuple[float, ...]], list[tuple[int, int]]] = {}
+    def _left(
+        self, starts: Sequence[int], length: int, special: Sequence[Sequence[bool]]
+    ) -> list[list[tuple[float, ...]]]:
+        """By number in the arm, and arm: how much of the edit is made at each of these tokens."""
+        left = [[(0.0,) * length for _ in self._arms] for _ in self._steps]
         for a, arm in enumerate(self._arms):
             for number, edit in enumerate(arm):
-                shares = edit.shares(start, length, self._prompt_length)
-                here = tuple(0.0 if s else e for e, s in zip(shares, special[a], strict=True))
-                if any(here):
-                    column = self._features.index(edit.feature)
-                    key = (number, replace(edit, feature=0), here)
-                    due.setdefault(key, []).append((a, column))
-        return dict(sorted(due.items(), key=lambda item: item[0][0]))
+                shares = edit.shares(starts[a], length, self._prompt_lengths[a])
+                left[number][a] = tuple(
+                    0.0 if s else share for share, s in zip(shares, special[a], strict=True)
+                )
+        return left
 
-    def _placed(self, arms: tuple[tuple[int, int], ...]) -> Int[Tensor, "2 arms"]:
-        """Rows and columns on the device; they come again with each token that is generated."""
-        if arms not in self._places:
-            self._places[arms] = torch.tensor(arms, device=self._rows.device).T
-        return self._places[arms]
+    def _on_device(self, left: list[list[tuple[float, ...]]]) -> Float[Tensor, "numbers arms pos"]:
+        """Mostly they are those of the token before."""
+        if self._latest is None or self._latest[0] != left:
+            self._latest = left, torch.tensor(left, device=self._rows.device)
+        return self._latest[1]
 
     def _written(self, change: Float[Tensor, "arms pos edited"]) -> Float[Tensor, "arms pos d_out"]:
         """What changes of the edited features' activations add to the model's, float32."""
@@ -311,12 +331,48 @@ class Steering:
         self.tally.sums += torch.stack([c.where(there, 0.0).sum(-1) for c in columns], dim=-1)
 
 
-def _changed(acts: Tensor, edit: Edit, shares: Sequence[float]) -> Tensor:
-    """Activations `[pos]` under an edit, each token's change by its share."""
-    new = edit.applied(acts)
-    if all(share == 1 for share in shares):
-        return new
-    share = torch.tensor(shares, device=acts.device)
-    # What has its whole share is what the mode makes it, to the bit; what has none is as it was.
-    new = torch.where(share < 1, acts + share * (new - acts), new)
-    return torch.where(share > 0, new, acts)
+@dataclass(frozen=True, kw_only=True)
+class _Step:
+    """The edits of one number in their arms, as numbers on the device, `[arms, 1]` each; an arm
+    that has no edit of this number makes none of them.
+    """
+
+    columns: Int[Tensor, " arms"]
+    """Of the edited features."""
+    scale: Tensor
+    shift: Tensor
+    most: Tensor
+    conditions: dict[Condition, Tensor]
+    """Numbers of the arms whose edit is under it."""
+
+    @staticmethod
+    def of(
+        number: int, arms: Sequence[Sequence[Edit]], features: list[int], device: torch.device
+    ) -> "_Step":
+        edits = {a: arm[number] for a, arm in enumerate(arms) if number < len(arm)}
+        columns = [features.index(edits[a].feature) if a in edits else 0 for a in range(len(arms))]
+        lines = [edits[a].line if a in edits else (1.0, 0.0, math.inf) for a in range(len(arms))]
+        scale, shift, most = torch.tensor(lines, device=device, dtype=torch.float32).T[..., None]
+        under = {edit.condition: None for edit in edits.values() if edit.condition is not None}
+        return _Step(
+            columns=torch.tensor(columns, device=device, dtype=torch.long),
+            scale=scale,
+            shift=shift,
+            most=most,
+            conditions={
+                condition: torch.tensor(
+                    [a for a, edit in edits.items() if edit.condition == condition], device=device
+                )
+                for condition in under
+            },
+        )
+
+
+def _numbers(arms: Sequence[Sequence[Edit]]) -> range:
+    """Numbers that edits have in their arms."""
+    return range(max(map(len, arms), default=0))
+
+
+def _for_each(number: int | Sequence[int], arms: Sequence[Sequence[Edit]]) -> Sequence[int]:
+    """A number for each arm."""
+    return [number] * len(arms) if isinstance(number, int) else number

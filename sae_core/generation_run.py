@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 from jaxtyping import Bool, Float
@@ -22,6 +22,8 @@ from sae_core.splice import SplicedLM
 
 SHARED_TOKENS = 32
 """Tokens that must be saved for a prompt's unedited beginning to be run by itself."""
+SHARED_TOKENS_ON: Final = {"cuda": 512}
+"""The same on a GPU, which reads so many in less time than it takes to be told what to do."""
 PAUSE = 0.0005
 """Seconds between two parts of a prompt: who leaves a lock and takes it at once would get it before
 all who wait for it."""
@@ -60,24 +62,57 @@ class Sampler:
         }
         order = list(self._generators)
         self._row = [order.index(seed) for seed in seeds]
+        self._times: list[Tensor] = []
 
     def draw(self, logits: Float[Tensor, "arms vocab"]) -> list[int]:
         """The next token of every arm."""
-        if self._temperature == 0:
-            return logits.argmax(dim=-1).tolist()
+        return draw_together([self], logits)
+
+    @property
+    def temperatures(self) -> list[float]:
+        """Every arm's."""
+        return [self._temperature] * len(self._row)
+
+    def times(self, like: Tensor) -> list[Tensor]:
+        """Every arm's random numbers for its next token; the same until `drawn` is called."""
+        if not self._times:
+            self._times = [
+                torch.empty_like(like).exponential_(generator=each)
+                for each in self._generators.values()
+            ]
+        return [self._times[row] for row in self._row]
+
+    def drawn(self) -> None:
+        """Have other random numbers for the token after."""
+        self._times = []
+
+
+def draw_together(samplers: Sequence[Sampler], logits: Float[Tensor, "arms vocab"]) -> list[int]:
+    """The next token of every arm of all of these, whose arms are one below another."""
+    temperatures = [each for sampler in samplers for each in sampler.temperatures]
+    tokens = logits.argmax(dim=-1)
+    sampled = [row for row, temperature in enumerate(temperatures) if temperature]
+    if sampled:
+        is_all = len(sampled) == len(temperatures)
+        rows = torch.tensor(sampled, device=logits.device)
         # Less the largest first, so that no temperature above 0 overflows.
-        wide = in_float64(logits)
-        rates = ((wide - wide.amax(dim=-1, keepdim=True)) / self._temperature).exp()
+        wide = in_float64(logits if is_all else logits[rows])
+        heat = torch.tensor([[temperatures[row]] for row in sampled], dtype=torch.float64)
+        rates = ((wide - wide.amax(dim=-1, keepdim=True)) / heat.to(wide.device)).exp()
         times = [
-            torch.empty_like(rates[0]).exponential_(generator=each)
-            for each in self._generators.values()
+            each
+            for sampler in samplers
+            for each in (sampler.times(rates[0]) if sampler.temperatures[0] else ())
         ]
-        waits = times[0] if len(times) == 1 else torch.stack([times[row] for row in self._row])
-        return (rates / waits).argmax(dim=-1).tolist()
+        tokens[rows] = (rates / torch.stack(times)).argmax(dim=-1).to(tokens.device)
+    drawn = tokens.tolist()
+    for sampler in samplers:
+        sampler.drawn()
+    return drawn
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Forward:
+class Forward:
     """What edits need to know of the forward that is being run."""
 
     start: int
@@ -104,6 +139,7 @@ class GenerationRun:
         self.arms = [[resolved(lm, edit) for edit in arm] for arm in arms]
         self.reader = UneditedReader(lm, self.arms)
         self.watch = watch
+        self.prompt_length = len(ids)
         for name, feature in watch:
             lm.check_features(name, [feature])
         edited = {edit.sae for arm in self.arms for edit in arm}
@@ -130,7 +166,8 @@ class GenerationRun:
         """The number of the token that ended an arm."""
         self.own: list[tuple[float, ...]] = [() for _ in arms]
         self.after: list[tuple[float, ...]] = [() for _ in arms]
-        self._here = _Forward(start=0, special=[], met={})
+        self.here = Forward(start=0, special=[], met={})
+        """The forward that has been prepared."""
         self._seen: dict[str, tuple[Tensor, Tensor]] = {}
 
     @property
@@ -162,7 +199,8 @@ class GenerationRun:
         from sae_core.prefix_cache import keeps_keys
 
         model, first = self.lm.model, self._first_edited(ids[0].tolist())
-        if (len(ids) - 1) * first < SHARED_TOKENS or not keeps_keys(model):
+        least = SHARED_TOKENS_ON.get(self.lm.device.type, SHARED_TOKENS)
+        if (len(ids) - 1) * first < least or not keeps_keys(model):
             first = 0
         for start, stop in _parts(0, first, most):
             with self.lm.lock:
@@ -223,13 +261,13 @@ class GenerationRun:
             ]
             for row, stop in zip(ids.tolist(), self.stops, strict=True)
         ]
-        self._here = _Forward(start=start, special=special, met=self.reader.read(ids, start))
+        self.here = Forward(start=start, special=special, met=self.reader.read(ids, start))
 
     def edit(
         self, name: str, x: Float[Tensor, "arms pos d_model"], y: Float[Tensor, "arms pos d_out"]
     ) -> Float[Tensor, "arms pos d_out"] | None:
         """What becomes of y at an SAE in the forward that has been prepared; None if it stays."""
-        sae, columns, here = self.lm.sae(name), self.columns[name], self._here
+        sae, columns, here = self.lm.sae(name), self.columns[name], self.here
         new = self.steering[name](x, y, here.start, here.special, here.met)
         if len(columns):
             own = after = sae.feature_acts(x[:, -1].float(), columns)

@@ -48,13 +48,18 @@ def joins(model: Any) -> bool:
 
 
 class JoinedCache(Cache):
-    """The rows of `texts`, one group after another; those of a group are of one length."""
+    """The rows of `texts`, one group after another; those of a group are of one length. With
+    `groups`, rows and length of each, a text may be of several groups, each ending where it ends.
+    """
 
     layers: list["_Joined"]
 
-    def __init__(self, texts: Sequence[Keys]) -> None:
-        self._lengths = [keys[0][0].shape[2] for keys in texts]
-        self._rows = [len(keys[0][0]) for keys in texts]
+    def __init__(
+        self, texts: Sequence[Keys], groups: Sequence[tuple[int, int]] | None = None
+    ) -> None:
+        if groups is None:
+            groups = [_group(keys) for keys in texts]
+        self._rows, self._lengths = [rows for rows, _ in groups], [n for _, n in groups]
         self._end = max(self._lengths)
         self._most = self._end + ROOM
         super().__init__(
@@ -84,13 +89,26 @@ class JoinedCache(Cache):
         for layer in self.layers:
             layer.end = self._end
 
-    def keys_of(self, group: int) -> Keys:
-        """A group's own keys and values, as they are in the cache."""
-        first = sum(self._rows[:group])
-        rows = slice(first, first + self._rows[group])
-        columns = slice(self._end - self._lengths[group], self._end)
-        pairs = ((layer.keys, layer.values) for layer in self.layers)
-        return [(k[rows, :, columns], v[rows, :, columns]) for k, v in pairs]
+    def relaid(self, kept: Sequence[int], texts: Sequence[Keys]) -> "JoinedCache":
+        """These of its groups, and below them those of `texts`, with room for new tokens."""
+        groups = [(self._rows[group], self._lengths[group]) for group in kept]
+        first = self._end - max((length for _, length in groups), default=0)
+        begins = [sum(self._rows[:group]) for group in range(len(self._rows))]
+        numbers = [n for g in kept for n in range(begins[g], begins[g] + self._rows[g])]
+        rows = torch.tensor(numbers, device=self._shown.device)
+        # All that stay are moved at once.
+        stay = [
+            (layer.keys[rows, :, first : self._end], layer.values[rows, :, first : self._end])
+            for layer in self.layers
+            if kept
+        ]
+        new = [_group(keys) for keys in texts]
+        return JoinedCache([*([stay] if kept else []), *texts], [*groups, *new])
+
+
+def _group(keys: Keys) -> tuple[int, int]:
+    """Rows and length of a text."""
+    return len(keys[0][0]), keys[0][0].shape[2]
 
 
 class _Joined(DynamicLayer):

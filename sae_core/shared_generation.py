@@ -3,7 +3,8 @@
 Each has its own prompt, edits, seed, temperature and length; it comes and goes at any token. A
 newcomer's prompt is read by itself, in parts between which the others go on, and from then on its
 arms are rows beside theirs (`sae_core.joined_cache`). Edits, conditions and random numbers are each
-run's own (`sae_core.generation_run`), so that nobody's tokens depend on who else is there but for
+run's own (`sae_core.generation_run`), though they are made and drawn for all at once
+(`sae_core.shared_generation_edits`), so that nobody's tokens depend on who else is there but for
 the rounding of a product of more rows: 1e-5 of an activation in float32.
 
 There is no thread for it. Whoever needs a token that is not there runs the next forward for all,
@@ -19,16 +20,17 @@ import threading
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from sae_core.edits import Edit, EditTally
+from sae_core.edits import Edit
 from sae_core.generation import EditRecord, generate, seeds_of
-from sae_core.generation_run import GenerationRun, GenerationStep, Sampler
+from sae_core.generation_run import GenerationRun, GenerationStep, Sampler, draw_together
+from sae_core.shared_generation_edits import JoinedEdits, Kept
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
 
@@ -38,8 +40,6 @@ PROMPT_TOKENS_ELSEWHERE: Final = 128
 LOOK_SECONDS: Final = 1.0
 """Who waits for room looks so often whether there is some: a garbage collection that lets somebody
 leave in the instant between a look and the wait wakes nobody."""
-
-_Tallies = dict[str, EditTally]
 
 
 class SharedGeneration:
@@ -66,8 +66,9 @@ class SharedGeneration:
         self._is_led = False
         # Only whoever leads touches these, or who leaves while nobody does.
         self._cache: Any = None
+        self._edits: JoinedEdits | None = None
         self._laid: list[_Member] = []
-        """Whose rows are in the cache."""
+        """Whose rows are in the cache, and whose edits are made."""
         self._at_work: _Member | None = None
         """Whose own computation is being done within a forward of all."""
 
@@ -108,7 +109,7 @@ class SharedGeneration:
         seeds = seeds_of(seed, len(arms))
         run = GenerationRun(lm, list(ids), arms, watch, eos=eos)
         if record is not None:
-            record.follow(run.arms, _tallies(run))
+            record.follow(run.arms, _kept_alone(run).own())
         member = _Member(
             run,
             longest=len(ids) + max_new_tokens + ROOM,
@@ -122,9 +123,9 @@ class SharedGeneration:
                 logits = run.begin(torch.tensor([list(ids)] * len(arms)), most=most)
             member.begin(Sampler(seeds, temperature, logits.device), logits, max_new_tokens)
             while (made := self._next(member)) is not None:
-                step, tallies = made
+                step, kept = made
                 if record is not None:
-                    record.follow(run.arms, tallies)
+                    record.follow(run.arms, kept.own())
                 yield step
         finally:
             self._leave(member)
@@ -192,9 +193,9 @@ class SharedGeneration:
             if each.is_gone:
                 self._members.pop(each, None)
         if not self._members:
-            self._cache, self._laid = None, []
+            self._cache, self._edits, self._laid = None, None, []
 
-    def _next(self, member: "_Member") -> tuple[GenerationStep, _Tallies] | None:
+    def _next(self, member: "_Member") -> tuple[GenerationStep, Kept] | None:
         """A member's next step, which it makes for all if nobody does; None after the last."""
         while True:
             with self._changed:
@@ -219,14 +220,13 @@ class SharedGeneration:
     @torch.no_grad()
     def _lead(self, going: "list[_Member]") -> None:
         """Make the next token of these. Broken off at any point it can be done again."""
-        for each in going:
-            try:
-                each.draw()
-            except Exception as error:
-                each.fail(error)
-        going = [each for each in going if not each.is_over]
+        # Whose rows lie there already are first, so that they are moved as one.
+        laid = {each: n for n, each in enumerate(self._laid)}
+        going = sorted(going, key=lambda each: laid.get(each, len(laid)))
         while going:
             try:
+                self._draw([each for each in going if not each.drawn])
+                going = [each for each in going if not each.is_over]
                 self._forward(going)
                 break
             except Exception as error:
@@ -234,6 +234,14 @@ class SharedGeneration:
                 failed = self._at_work or going[-1]
                 failed.fail(error)
                 going.remove(failed)
+
+    def _draw(self, due: "list[_Member]") -> None:
+        """Draw the next token of each arm; be over who has none."""
+        if due:
+            logits = torch.cat([each.logits for each in due])
+            drawn = draw_together([each.sampler for each in due], logits)
+            for each, rows in _rows(due):
+                each.take(drawn[rows])
 
     def _forward(self, going: "list[_Member]") -> None:
         """Read the tokens that have been drawn, one for each row."""
@@ -246,60 +254,48 @@ class SharedGeneration:
             for each in going:
                 with self._work_of(each):
                     each.prepare()
-            self._lay(going)
-            for name in sorted({name for each in going for name in each.run.names}):
+            edits = self._lay(going)
+            edits.begin()
+            for name in edits.names:
                 where = (lm.site(name), lm.target(name))
-                stack.enter_context(rewrite(lm.model, *where, self._editor(name, going)))
+                stack.enter_context(rewrite(lm.model, *where, edits.editor(name)))
             position = [[each.length] for each in going for _ in each.drawn]
+            column = [[token] for each in going for token in each.drawn]
             output = lm.model(
-                input_ids=torch.cat([each.column for each in going]).to(lm.device),
+                input_ids=torch.tensor(column, device=lm.device),
                 attention_mask=self._cache.mask.to(lm.device),
                 position_ids=torch.tensor(position, device=lm.device),
                 past_key_values=self._cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
-        for each, rows in _rows(going):
-            each.read(output.logits[rows, -1])
+        kept = edits.end()
         # Up to here it can be run again.
         self._cache.advance()
-        for each in going:
-            each.keep()
+        for (each, rows), own in zip(_rows(going), kept, strict=True):
+            each.keep(output.logits[rows, -1], own)
 
-    def _lay(self, going: "list[_Member]") -> None:
-        """Have the keys and values of just these in the cache, with room for a token."""
+    def _lay(self, going: "list[_Member]") -> JoinedEdits:
+        """Have the keys and values of just these in the cache, with room for a token, and their
+        edits ready to be made.
+        """
         from sae_core.joined_cache import JoinedCache
         from sae_core.prefix_cache import keys_of
 
-        if going == self._laid and not self._cache.is_full:
-            return
-        texts = [
-            self._cache.keys_of(self._laid.index(each))
-            if each in self._laid
-            else keys_of(each.run.cache)
-            for each in going
-        ]
-        self._cache, self._laid = JoinedCache(texts), list(going)
+        edits, cache, is_same = self._edits, self._cache, going == self._laid
+        if edits is None or not is_same:
+            edits = JoinedEdits(self._lm, [each.kept for each in going])
+        if not is_same or cache.is_full:
+            stay = [each for each in going if each in self._laid]
+            new = [keys_of(each.run.cache) for each in going if each not in stay]
+            if stay:
+                cache = cache.relaid([self._laid.index(each) for each in stay], new)
+            else:
+                cache = JoinedCache(new)
+        self._cache, self._edits, self._laid = cache, edits, list(going)
         for each in going:
             each.run.cache = None
-
-    def _editor(
-        self, name: str, going: "list[_Member]"
-    ) -> Callable[[Tensor, Tensor], Tensor | None]:
-        """Each run's own edits of one SAE, on its own rows."""
-
-        def edit(x: Tensor, y: Tensor) -> Tensor | None:
-            new = None
-            for each, rows in _rows(going):
-                if name in each.run.names:
-                    with self._work_of(each):
-                        part = each.run.edit(name, x[rows], y[rows])
-                    if part is not None:
-                        new = y.clone() if new is None else new
-                        new[rows] = part
-            return new
-
-        return edit
+        return edits
 
     @contextmanager
     def _work_of(self, member: "_Member") -> Iterator[None]:
@@ -312,14 +308,17 @@ class SharedGeneration:
 class _Member:
     """One run among others, and its steps that nobody has taken yet."""
 
-    _sampler: Sampler
-    _logits: Tensor
+    sampler: Sampler
+    logits: Tensor
+    """`[arms, vocab]` after what has been read."""
+    kept: Kept
+    """What its edits have done by then."""
 
     def __init__(self, run: GenerationRun, *, longest: int, bytes_of_column: int) -> None:
         self.run, self.bytes_of_column = run, bytes_of_column
         self.longest = longest
         """Columns that its keys and values may take."""
-        self.steps: deque[tuple[GenerationStep, _Tallies]] = deque()
+        self.steps: deque[tuple[GenerationStep, Kept]] = deque()
         self.drawn: list[int] = []
         """The next token of each arm, until it has been read."""
         self.length = 0
@@ -327,7 +326,6 @@ class _Member:
         self._left = 0
         self.has_begun = self.is_over = self.is_gone = False
         self.error: Exception | None = None
-        self._tallies: _Tallies = {}
         self._is_prepared = False
 
     @property
@@ -337,44 +335,31 @@ class _Member:
 
     def begin(self, sampler: Sampler, logits: Tensor, left: int) -> None:
         """Take part, now that the prompt has been read: `logits [arms, vocab]` after it."""
-        self._sampler, self._logits, self._left = sampler, logits, left
-        self.length, self._tallies = self.run.length, _tallies(self.run)
+        self.sampler, self.logits, self._left = sampler, logits, left
+        self.length, self.kept = self.run.length, _kept_alone(self.run)
+        self.is_over = not left
         self.has_begun = True
 
-    @property
-    def column(self) -> Tensor:
-        """What is read next, `[arms, 1]`."""
-        return torch.tensor(self.drawn)[:, None]
-
-    def draw(self) -> None:
-        """Draw the next token of each arm, unless that has been done; be over if there is none."""
-        if self.drawn:
-            return
-        drawn = self._sampler.draw(self._logits) if self._left else []
+    def take(self, drawn: list[int]) -> None:
+        """Have these as the next token of each arm; be over if they end the last text."""
         self.run.end(drawn)
-        self.is_over = not drawn or self.run.is_over
+        self.is_over = self.run.is_over
         self.drawn = [] if self.is_over else drawn
 
     def prepare(self) -> None:
         """Be ready for a forward of the tokens drawn, for the first time or again."""
-        if self._is_prepared:
-            for name, tally in self._tallies.items():
-                self.run.steering[name].tally.restore(tally)
-        else:
-            self.run.prepare(self.column, self.length)
+        if not self._is_prepared:
+            self.run.prepare(torch.tensor(self.drawn)[:, None], self.length)
             self._is_prepared = True
 
-    def read(self, logits: Tensor) -> None:
-        """Take what the forward has made: `logits [arms, vocab]`, and watched activations."""
-        self.run.finish()
-        self._logits = logits
-
-    def keep(self) -> None:
-        """Have a step of what has been read."""
-        self._tallies, self._is_prepared = _tallies(self.run), False
+    def keep(self, logits: Tensor, kept: Kept) -> None:
+        """Have a step of what has been read: `logits [arms, vocab]` after it, and what the edits
+        have done.
+        """
+        self.logits, self.kept, self._is_prepared = logits, kept, False
         step, self.drawn = self.run.step(self.drawn), []
         self.length, self._left = self.length + 1, self._left - 1
-        self.steps.append((step, self._tallies))
+        self.steps.append((step, kept))
         self.is_over = not self._left
 
     def fail(self, error: Exception) -> None:
@@ -383,9 +368,10 @@ class _Member:
         self.error, self.is_over = error, True
 
 
-def _tallies(run: GenerationRun) -> _Tallies:
-    """What a run's edits have done, as it is now."""
-    return {name: steering.tally.copy() for name, steering in run.steering.items()}
+def _kept_alone(run: GenerationRun) -> Kept:
+    """What a run's edits have done by themselves, as it is now."""
+    tallies = {name: steering.tally.copy() for name, steering in run.steering.items()}
+    return Kept(run=run, rows=slice(0, len(run.arms)), tallies=tallies)
 
 
 def _rows(members: Sequence[_Member]) -> Iterator[tuple[_Member, slice]]:

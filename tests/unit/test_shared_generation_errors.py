@@ -21,19 +21,19 @@ def lm(tiny_model: Any, tiny_tokenizer: Any) -> SplicedLM:
 
 @contextmanager
 def failing(run_of: Callable[[GenerationRun], bool], after: int) -> Iterator[None]:
-    """Edits of some runs fail after so many forwards."""
-    plain, calls = GenerationRun.edit, 0
+    """What some runs do by themselves (read conditions) fails after so many forwards."""
+    plain, calls = GenerationRun.prepare, 0
 
-    def edit(self: GenerationRun, *args: Any) -> Any:
+    def prepare(self: GenerationRun, *args: Any) -> Any:
         nonlocal calls
         if run_of(self):
             calls += 1
             if calls > after:
-                raise RuntimeError("an edit that fails")
+                raise RuntimeError("a condition that fails")
         return plain(self, *args)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GenerationRun, "edit", edit)
+        patch.setattr(GenerationRun, "prepare", prepare)
         yield
 
 
