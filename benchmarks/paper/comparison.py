@@ -20,7 +20,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from benchmarks.paper.demo import Demo
-from benchmarks.paper.kinds import ARCHITECTURES, Cure, Kind, Length, Trained, take_step, train
+from benchmarks.paper.kinds import (
+    ARCHITECTURES,
+    Cure,
+    Kind,
+    Length,
+    Trained,
+    check_cuts,
+    take_step,
+    train,
+)
 from benchmarks.paper.results import FOLDER, Results, content_hash, path_of
 from benchmarks.paper.text import read_rows
 from benchmarks.pareto_plan import at_target
@@ -423,6 +432,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     demo = Demo.load(options.bundle)
+    check_cuts(demo.device)
     length = Length(d_sae=options.d_sae, batch=options.batch, steps=options.steps)
     tokens = length.batch * length.steps
     training = read_rows(options.corpus, demo.tokenizer, options.context_size, tokens)
