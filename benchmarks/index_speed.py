@@ -48,7 +48,6 @@ from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
 from sae_core.index import build, forwards, gathered, prepared, write
-from sae_core.index.assemble import Assembler
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
@@ -143,7 +142,9 @@ HOST_PARTS = (
     ("writing/waiting", Prepared, "decoder"),
     ("writing/histograms", FeatureStatistics, "pre_activations"),
     ("writing/words", write, "word_forms"),
-    ("writing/assembly", Assembler, "assemble"),
+    ("writing/vocabulary", write, "_write_vocabulary"),
+    ("writing/text", write, "_write_tokens"),
+    ("writing/features", write, "_write_features"),
     ("writing/sources", write, "top_sources"),
     ("writing/tables", IndexWriter, "insert_arrays"),
 )

@@ -2,7 +2,7 @@
 
 import gc
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,16 +52,6 @@ class Block:
     concentration: np.ndarray
     """Share of the firing on the words that the signature lists."""
     ranking: Ranking
-
-
-@dataclass(frozen=True)
-class Assembled:
-    """What is made of all features."""
-
-    pages: list[bytes]
-    signatures: list[str]
-    concentration: np.ndarray
-    highlights: list[list[int | str]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,18 +104,16 @@ class Assembler:
             "sources": self.sources.bounds(self.d_sae),
         }
 
-    def assemble(self) -> Assembled:
-        """Everything of all features."""
+    @contextmanager
+    def begun(self) -> Iterator[Iterator[Block]]:
+        """All blocks, in order, which are being made from now on, while other work is done."""
         assert self._bounds  # made once, before the work is shared out
-        with _no_collection():
-            blocks = list(in_processes(self._block, -(-self.d_sae // _BLOCK)))
-            whole = Ranking.cat([block.ranking for block in blocks])
-            return Assembled(
-                pages=[page for block in blocks for page in block.pages],
-                signatures=[line for block in blocks for line in block.signatures],
-                concentration=np.concatenate([block.concentration for block in blocks]),
-                highlights=rank_highlights(whole, self.signature, self.near, self.cosine),
-            )
+        with _no_collection(), in_processes(self._block, -(-self.d_sae // _BLOCK)) as blocks:
+            yield blocks
+
+    def highlights(self, blocks: Sequence[Ranking]) -> list[list[int | str]]:
+        """What to open first, from the ranking of each block."""
+        return rank_highlights(Ranking.cat(blocks), self.signature, self.near, self.cosine)
 
     def signature(self, feature: int) -> Signature:
         """Of one feature."""

@@ -11,7 +11,8 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 _T = TypeVar("_T")
@@ -23,30 +24,35 @@ _work: list[Callable[[int], Any]] = []
 """What forked processes find: the work at hand."""
 
 
-def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[_T]:
-    """`work(0)`, `work(1)` and so on, in order. It must not touch a GPU, nor change anything."""
+@contextmanager
+def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[Iterator[_T]]:
+    """`work(0)`, `work(1)` and so on, in order, begun at once; it must not touch a GPU, nor change
+    anything. A block that is left early leaves out what has not been begun.
+    """
     # Starting one takes some hundredths of a second, and work begins when all are there.
     places = min(_places(), pieces // _PIECES)
     if places <= 1:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:
-            yield from threads.map(work, range(pieces))
-        return
-    _work.append(work)
-    try:
+        pool: Executor = ThreadPoolExecutor(os.cpu_count())
+        made = pool.map(work, range(pieces))
+    else:
         with warnings.catch_warnings():
             # That the other threads are not there any more: nothing here waits for one of them.
             warnings.simplefilter("ignore", DeprecationWarning)
-            pool = ProcessPoolExecutor(
-                places,
-                mp_context=multiprocessing.get_context("fork"),
-                # What is garbage here may be memory of a GPU, which is not theirs to free.
-                initializer=gc.disable,
-            )
-            made = pool.map(_piece, range(pieces))
-        with pool:
-            yield from made
+            _work.append(work)
+            try:
+                pool = ProcessPoolExecutor(
+                    places,
+                    mp_context=multiprocessing.get_context("fork"),
+                    # What is garbage here may be memory of a GPU, which is not theirs to free.
+                    initializer=gc.disable,
+                )
+                made = pool.map(_piece, range(pieces))
+            finally:
+                _work.pop()
+    try:
+        yield made
     finally:
-        _work.pop()
+        pool.shutdown(cancel_futures=True)
 
 
 def _places() -> int:

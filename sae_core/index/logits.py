@@ -116,7 +116,7 @@ def top_logits(
         part = (stream_directions(model, sae, some).to(gain.device) * gain).to(unembedding.device)
         centre = (part @ mean)[:, None]
         deviation = ((part @ covariance) * part).sum(1).clamp(min=0).sqrt()
-        raises, lowers = rows.largest(part, k), rows.largest(-part, k)
+        raises, lowers = rows.extremes(part, k)
         parts.append((raises[0], raises[1] - centre, lowers[0], -lowers[1] - centre, deviation))
     return TopLogits(*(torch.cat(column).cpu() for column in zip(*parts, strict=True)))
 

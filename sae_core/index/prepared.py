@@ -77,7 +77,8 @@ class Prepared:
 
     def _beside(self, make: Callable[[], _T]) -> _T:
         with torch.no_grad(), torch.cuda.device(self._sae.W_dec.device):
-            stream = torch.cuda.Stream()
+            # It is needed at the end: what the reading waits for now, it does not wait for then.
+            stream = torch.cuda.Stream(priority=-1)
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 return make()

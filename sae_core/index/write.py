@@ -1,9 +1,10 @@
 """From gathered statistics to an index file."""
 
+import itertools
 import json
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,10 +16,10 @@ import numpy as np
 
 from sae_core.index import tokencodec
 from sae_core.index.arrays import pack
-from sae_core.index.assemble import Assembled, Assembler
+from sae_core.index.assemble import Assembler, Block
 from sae_core.index.contexts import StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.highlights import META_KEY
+from sae_core.index.highlights import META_KEY, Ranking
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.map_reader import PLACES
 from sae_core.index.output_scores import OutputScores, settings
@@ -30,6 +31,8 @@ from sae_core.index.token_words import word_forms
 from sae_core.index.top_tokens import AT_LEAST, TopTokens, top_sources, top_tokens
 from sae_core.text_options import TextOptions
 
+_TOGETHER = 64
+"""Blocks of features given to DuckDB together."""
 _FOR_SIGNATURE = 40
 """Tokens looked at for a signature, in which forms of one word count together."""
 
@@ -62,36 +65,38 @@ def write_index(
     site = sae.cfg.site
     assert site is not None
     vocab, texts = prepared.vocabulary()
-    contexts = choose(statistics, cfg.intervals, cfg.per_interval)
-    stored = store_tokens(spool, contexts, cfg.before, cfg.after)
-    tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
-    logits, near, cosine = prepared.decoder()
-    # An index of what has been read so far is one of many: the last one has the map.
-    placed = None if planned else prepared.map()
-    width, pre_activation_counts = statistics.pre_activations()
-    assembled = Assembler(
-        tokens_read=statistics.tokens,
-        active=statistics.active.cpu().numpy(),
-        early=statistics.early.cpu().numpy(),
-        threshold=statistics.threshold.cpu().numpy(),
-        max_act=statistics.max_act.cpu().numpy(),
-        activation_counts=statistics.acts.counts.int().cpu().numpy(),
-        pre_activation_counts=pre_activation_counts.int().cpu().numpy(),
-        contexts=contexts,
-        place=stored.place,
-        groups=cfg.intervals + 2,
-        words=WordForms(word_forms(texts, spool.tokens())),
-        tokens=tokens,
-        listed=LISTED,
-        sources=top_sources(statistics, LISTED),
-        source_names=spool.sources,
-        token_counts=token_counts,
-        source_tokens=source_tokens,
-        logits=logits,
-        near=near[:, :LISTED].numpy(),
-        cosine=cosine[:, :LISTED].numpy(),
-    ).assemble()
-    tokens = tokens.first(LISTED)
+    with ThreadPoolExecutor(1) as beside:
+        # Work of Python alone, while the rest waits for the device.
+        words = beside.submit(_words, texts, spool.tokens())
+        contexts = choose(statistics, cfg.intervals, cfg.per_interval)
+        stored = store_tokens(spool, contexts, cfg.before, cfg.after)
+        tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
+        logits, near, cosine = prepared.decoder()
+        # An index of what has been read so far is one of many: the last one has the map.
+        placed = None if planned else prepared.map()
+        width, pre_activation_counts = statistics.pre_activations()
+        assembler = Assembler(
+            tokens_read=statistics.tokens,
+            active=statistics.active.cpu().numpy(),
+            early=statistics.early.cpu().numpy(),
+            threshold=statistics.threshold.cpu().numpy(),
+            max_act=statistics.max_act.cpu().numpy(),
+            activation_counts=statistics.acts.counts.int().cpu().numpy(),
+            pre_activation_counts=pre_activation_counts.int().cpu().numpy(),
+            contexts=contexts,
+            place=stored.place,
+            groups=cfg.intervals + 2,
+            words=words.result(),
+            tokens=tokens,
+            listed=LISTED,
+            sources=top_sources(statistics, LISTED),
+            source_names=spool.sources,
+            token_counts=token_counts,
+            source_tokens=source_tokens,
+            logits=logits,
+            near=near[:, :LISTED].numpy(),
+            cosine=cosine[:, :LISTED].numpy(),
+        )
     meta: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "jumpscope_version": _version(),
@@ -127,16 +132,10 @@ def write_index(
         # Who reads the documents again does it in the same way.
         **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
         "stored_tokens": len(stored.tokens),
-        META_KEY: assembled.highlights,
     }
-    with create(path) as writer:
-        keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
-        writer.insert("meta", keys, values)
+    with assembler.begun() as blocks, create(path) as writer:
         _write_vocabulary(writer, vocab, texts)
         _write_tokens(writer, spool, stored, token_counts)
-        _write_features(writer, statistics, assembled, tokens, scores)
-        pages = assembled.pages
-        writer.insert_arrays("pages", {"page": np.arange(len(pages)), "data": _objects(pages)})
         arrays = {
             "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
             "token_counts": token_counts,
@@ -151,7 +150,15 @@ def write_index(
         writer.insert("arrays", list(ARRAYS), packed)
         if placed:
             writer.insert("arrays", [MAP], [pack(placed.places, PLACES)])
+        rankings = _write_features(writer, statistics, blocks, tokens.first(LISTED), scores)
+        meta[META_KEY] = assembler.highlights(rankings)
+        keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
+        writer.insert("meta", keys, values)
     return meta
+
+
+def _words(texts: list[str], tokens: np.ndarray) -> WordForms:
+    return WordForms(word_forms(texts, tokens))
 
 
 def _version() -> str:
@@ -187,29 +194,41 @@ def _write_tokens(
 def _write_features(
     writer: IndexWriter,
     statistics: FeatureStatistics,
-    assembled: Assembled,
+    blocks: Iterator[Block],
     tokens: TopTokens,
     scores: OutputScores | None,
-) -> None:
+) -> list[Ranking]:
+    """Rows and pages of all features, as their blocks come; returns the blocks' rankings."""
     active = statistics.active.cpu().numpy()
     often = np.maximum(active, 1)
     unknown = np.full(len(active), np.nan, np.float32)
-    writer.insert_arrays(
-        "features",
-        {
-            "feature": np.arange(len(active)),
-            "signature": _objects(assembled.signatures),
-            "active_tokens": active,
-            "max_act": statistics.max_act.cpu().numpy(),
-            "mean_act": statistics.act_sum.cpu().numpy() / often,
-            "threshold": statistics.threshold.cpu().numpy(),
-            "concentration": assembled.concentration,
-            "early_share": statistics.early.cpu().numpy() / often,
-            "output_score": scores.score if scores else unknown,
-            "side_effect": scores.side_effect if scores else unknown,
-        },
-        {"tokens": (tokens.feature, tokens.value)},
-    )
+    numbers = {
+        "feature": np.arange(len(active)),
+        "active_tokens": active,
+        "max_act": statistics.max_act.cpu().numpy(),
+        "mean_act": statistics.act_sum.cpu().numpy() / often,
+        "threshold": statistics.threshold.cpu().numpy(),
+        "early_share": statistics.early.cpu().numpy() / often,
+        "output_score": scores.score if scores else unknown,
+        "side_effect": scores.side_effect if scores else unknown,
+    }
+    begin = tokens.bounds(len(active))
+    first, pages, rankings = 0, 0, []
+    while some := list(itertools.islice(blocks, _TOGETHER)):
+        signatures = [line for block in some for line in block.signatures]
+        last = first + len(signatures)
+        rows = {name: column[first:last] for name, column in numbers.items()}
+        rows["signature"] = _objects(signatures)
+        rows["concentration"] = np.concatenate([block.concentration for block in some])
+        listed = slice(begin[first], begin[last])
+        lists = {"tokens": (tokens.feature[listed], tokens.value[listed])}
+        writer.insert_arrays("features", rows, lists)
+        data = [page for block in some for page in block.pages]
+        number = np.arange(pages, pages + len(data))
+        writer.insert_arrays("pages", {"page": number, "data": _objects(data)})
+        first, pages = last, pages + len(data)
+        rankings += [block.ranking for block in some]
+    return rankings
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:

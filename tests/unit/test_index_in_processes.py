@@ -1,14 +1,15 @@
 """Work shared out over processes comes back whole and in order; an index is the same by either."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pytest
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from sae_core.index import IndexConfig, assemble, build_index, in_processes
+from sae_core.index import IndexConfig, assemble, build_index, in_processes, write
 from sae_core.sae import SAE
 
 
@@ -20,15 +21,20 @@ def several(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     assert in_processes._work == []
 
 
+def made_of(work: Callable[[int], Any], pieces: int) -> list[Any]:
+    with in_processes.in_processes(work, pieces) as made:
+        return list(made)
+
+
 def test_work_comes_back_in_order_from_other_processes(several: None) -> None:
     own, offset = os.getpid(), 7
-    made = list(in_processes.in_processes(lambda n: (n + offset, os.getpid()), 20))
+    made = made_of(lambda n: (n + offset, os.getpid()), 20)
     assert [value for value, _ in made] == list(range(7, 27))
     assert own not in {process for _, process in made}
 
 
 def test_a_few_pieces_stay_in_this_process(several: None) -> None:
-    assert set(in_processes.in_processes(lambda n: os.getpid(), 2)) == {os.getpid()}
+    assert made_of(lambda n: os.getpid(), 2) == [os.getpid()] * 2
 
 
 def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
@@ -38,7 +44,7 @@ def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
         return number
 
     with pytest.raises(ValueError, match="piece 5 is wrong"):
-        list(in_processes.in_processes(work, 20))
+        made_of(work, 20)
 
 
 def test_an_index_is_the_same_by_one_process_and_by_several(
@@ -52,6 +58,7 @@ def test_an_index_is_the_same_by_one_process_and_by_several(
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
     monkeypatch.setattr(assemble, "FEATURES", 5)
     monkeypatch.setattr(assemble, "_BLOCK", 5)
+    monkeypatch.setattr(write, "_TOGETHER", 4)
     tables = []
     for places in (1, 3):
         monkeypatch.setattr(in_processes, "_places", lambda places=places: places)

@@ -10,11 +10,15 @@ from sae_core.index.largest_products import ProductRows
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("normed", [False, True])
 @pytest.mark.parametrize("spread", ["wide", "alike", "doubled"])
+@pytest.mark.parametrize("group", [32, 3])
 def test_screened_products_are_the_plain_ones(
-    spread: str, normed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+    group: int, spread: str, normed: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where rows are so alike that float16 cannot tell them, and the bound says so."""
+    """Also where rows are so alike that float16 cannot tell them, and the bound says so; where so
+    few are looked at whole, and by groups.
+    """
     monkeypatch.setattr("sae_core.index.largest_products._AT_ONCE", 100)
+    monkeypatch.setattr("sae_core.index.largest_products._GROUP", group)
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(530, 24, generator=generator)
     if spread == "alike":
@@ -31,9 +35,9 @@ def test_screened_products_are_the_plain_ones(
     searched = []
     all_of = screened._plain
 
-    def counted(some: Tensor, k: int, own: Tensor | None) -> tuple[Tensor, Tensor]:
+    def counted(some: Tensor) -> Tensor:
         searched.append(len(some))
-        return all_of(some, k, own)
+        return all_of(some)
 
     monkeypatch.setattr(screened, "_plain", counted)
     expected = plain.largest(vectors, 6, besides)
@@ -49,3 +53,21 @@ def test_screened_products_are_the_plain_ones(
     assert sum(searched) >= (38 if spread == "alike" else 1)
     if spread == "wide":
         assert sum(searched) <= 3
+
+
+@pytest.mark.parametrize("screened", [False, True])
+@pytest.mark.parametrize("group", [32, 3])
+def test_extremes_are_the_largest_of_either_sign(
+    group: int, screened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_core.index.largest_products._GROUP", group)
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn(530, 24, generator=generator)
+    vectors = torch.randn(40, 24, generator=generator)
+    left_out = torch.tensor([5, 500])
+    found = ProductRows(rows, left_out, screened=screened).extremes(vectors, 6)
+    exact = vectors @ rows.T
+    for sign, (index, value) in zip((1, -1), found, strict=True):
+        expected = (sign * exact).index_fill(1, left_out, -torch.inf).topk(6, dim=1)
+        assert torch.equal(index, expected.indices)
+        torch.testing.assert_close(value, expected.values, atol=1e-5, rtol=1e-5)
