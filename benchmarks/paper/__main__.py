@@ -1,7 +1,9 @@
 """The paper's studies (arXiv 2407.14435) on the demo, and the pages that show them.
 
     python -m benchmarks.paper threshold kernels bandwidth --corpus TEXT --validation HELD_OUT
+    python -m benchmarks.paper saes --kinds KIND ... --seed 0 --corpus TEXT --out FOLDER
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
+    python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
     python -m benchmarks.paper --write        the pages' numbers and figures from the results
     python -m benchmarks.paper --check        an error if a number or a figure is another one
 
@@ -18,7 +20,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.paper import bandwidth, frequencies, kernels, threshold
+from benchmarks.paper import bandwidth, frequencies, frequent, frequent_saes, kernels, threshold
 from benchmarks.paper.arms import RECIPE, Size, take_step
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.quality import Quality
@@ -27,7 +29,8 @@ from benchmarks.paper.text import read_rows, write_rows
 from training.sae_trainer import compiler
 
 STUDIES = ("threshold", "kernels", "bandwidth")
-KNOWN = (*STUDIES, "frequencies", "text")
+OF_RUNS = ("saes", "frequencies", "frequent")
+KNOWN = (*STUDIES, *OF_RUNS, "text")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,9 +41,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="renew the pages from the results")
     parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
     parser.add_argument("--corpus", nargs="+", default=[], help="text to sample and to train on")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="of train, to be measured")
     parser.add_argument(
-        "--runs", nargs="+", type=Path, default=[], help="of train, for frequencies"
+        "--kinds", nargs="+", default=list(frequent_saes.KINDS), help="of SAEs to train"
     )
+    parser.add_argument("--seed", type=int, default=0, help="of SAEs to train")
+    parser.add_argument("--site", default=frequent_saes.SITES[0], help="of frequent")
     parser.add_argument("--validation", nargs="+", default=[], help="other text, to measure on")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder, or file of `text`")
     parser.add_argument("--tokens", type=int, default=2_000_000, help="of the gradients' samples")
@@ -65,7 +71,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "frequencies" in options.studies:
         sizes = (options.measured_tokens, options.context_size)
         frequencies.study(options.runs, options.validation, *sizes, options.out)
-    if set(options.studies) - {"frequencies"}:
+    if "saes" in options.studies:
+        frequent_saes.make(options)
+    if "frequent" in options.studies:
+        frequent.study(options)
+    if set(options.studies) - set(OF_RUNS):
         _run(options)
     return 0
 

@@ -20,6 +20,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks.paper.frequent_saes import kind_of
 from benchmarks.paper.results import Results
 from benchmarks.paper.text import read_rows
 from sae_core.bundle import Bundle
@@ -48,6 +49,7 @@ class Measured:
 
     site: str
     architecture: str
+    """Or JumpReLU with the penalty on frequent features (`frequent_saes.KINDS`)."""
     target: float
     seed: int
     active: Float[Tensor, "blocks d_sae"]
@@ -143,7 +145,7 @@ def _measured(sae: SAE, of_blocks: Sequence[ReconstructionStats]) -> Measured:
         total = total + each
     return Measured(
         site=str(sae.cfg.site),
-        architecture=sae.cfg.architecture,
+        architecture=kind_of(sae),
         target=float(training["l0_target"]),
         seed=int(training["settings"]["seed"]),
         active=torch.stack([each.frequency().cpu() * each.tokens for each in of_blocks]),

@@ -1,0 +1,77 @@
+"""The SAEs of the study of very frequent features: every architecture, and JumpReLU with the
+penalty on frequent features, all at one rate, on the same tokens, to the same L0.
+"""
+
+import argparse
+from dataclasses import replace
+
+import torch
+
+from benchmarks.paper.arms import LOSS, RECIPE
+from sae_core.config import Architecture
+from sae_core.sae import SAE
+from training.loop import train
+from training.train_config import RunOptions, TrainConfig, short_run
+
+KINDS: dict[str, tuple[Architecture, float]] = {
+    "jumprelu": ("jumprelu", 0.0),
+    "gated": ("gated", 0.0),
+    "topk": ("topk", 0.0),
+    "standard": ("standard", 0.0),
+    "frequency_0.1": ("jumprelu", 0.1),
+    "frequency_0.01": ("jumprelu", 0.01),
+}
+"""Architecture, and w_0 of the penalty on frequent features (0: none)."""
+SITES = ("resid_post/4", "mlp_out/4", "attn_out/4")
+TARGETS = (32.0, 64.0)
+LR = 0.01
+"""Of every kind: in the comparison of architectures the best rate of each, or next to it."""
+
+
+def config(kind: str, options: argparse.Namespace) -> TrainConfig:
+    """A run of one kind at all sites and targets; ValueError for an unknown kind."""
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind {kind}: use one of {', '.join(KINDS)}.")
+    architecture, frequency_scale = KINDS[kind]
+    compiled = "cuda-graph" if torch.cuda.is_available() else "off"
+    return short_run(
+        model=str(options.bundle / "model"),
+        corpus=tuple(options.corpus),
+        sites=SITES,
+        architectures=(architecture,),
+        d_sae=options.d_sae,
+        out=str(options.out / f"{kind}-{options.seed}"),
+        l0_targets=TARGETS,
+        lrs=(LR,),
+        lr_warmup=RECIPE["lr_warmup"],
+        lr_decay=RECIPE["lr_decay"],
+        tokens=options.batch * options.steps,
+        batch=options.batch,
+        context_size=options.context_size,
+        seed=options.seed,
+        loss=replace(LOSS, frequency_scale=frequency_scale),
+        run=RunOptions(compile=compiled, checkpoint_every=0, index_tokens=0),
+    )
+
+
+def make(options: argparse.Namespace) -> None:
+    """Train `options.kinds`, each as a bundle in a folder of its name and seed."""
+    for kind in options.kinds:
+        train(config(kind, options))
+
+
+def kind_of(sae: SAE) -> str:
+    """Its kind, from the settings that it was trained with."""
+    loss = sae.cfg.metadata["training"]["settings"].get("loss", {})
+    scale = loss.get("frequency_scale") or 0.0
+    return f"frequency_{scale:g}" if scale else sae.cfg.architecture
+
+
+def target_of(sae: SAE) -> float:
+    """The L0 that it was trained to."""
+    return float(sae.cfg.metadata["training"]["l0_target"])
+
+
+def seed_of(sae: SAE) -> int:
+    """The seed that it was trained with."""
+    return int(sae.cfg.metadata["training"]["settings"]["seed"])
