@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.selection import Candidates, first_of_each, lexsort, rank_in_group
+from sae_core.index.selection import Candidates, falling, first_of_each, lexsort, rank_in_group
 from sae_core.index.statistics import FeatureStatistics
 
 
@@ -47,7 +47,7 @@ def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> 
         parts.append((intervals + 1, _best(statistics, "near_miss")))
     chosen = Candidates.cat([part for _, part in parts])
     group = torch.cat([torch.full_like(part.feature, g) for g, part in parts])
-    order = lexsort(chosen.feature, group, -chosen.value, chosen.row, chosen.position)
+    order = lexsort(chosen.feature, group, falling(chosen.value), chosen.row, chosen.position)
     chosen, group = chosen[order], group[order]
     windows = chosen.windows
     return Contexts(
@@ -70,7 +70,7 @@ def _best(statistics: FeatureStatistics, name: str) -> Candidates:
     late[: len(by_document.kept)] = 0
     order = lexsort(both.feature, both.row, late)
     order = order[first_of_each(both.feature[order], both.row[order])]
-    keys = (both.feature[order], late[order], -both.value[order], both.row[order])
+    keys = (both.feature[order], late[order], falling(both.value[order]), both.row[order])
     order = order[lexsort(*keys)]
     return both[order[rank_in_group(both.feature[order]) < by_document.k]]
 

@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from sae_core.index.feature_histograms import bin_exponent, exact_power_of_two
+from sae_core.index.listed_entries import places_of
 from sae_core.index.windows import Windows
 
 BINS = 32
@@ -68,8 +69,9 @@ class Candidates:
     def __getitem__(self, chosen: Tensor) -> "Candidates":
         """Those at the indices `chosen`, or where a mask is True."""
         if chosen.dtype == torch.bool:
-            chosen = chosen.nonzero()[:, 0]
-        return Candidates(*(getattr(self, f.name)[chosen] for f in fields(self)))
+            chosen = places_of(chosen)
+        columns = {name: getattr(self, name).index_select(0, chosen) for name in _COLUMNS}
+        return Candidates(**columns, windows=self.windows[chosen])
 
     @classmethod
     def empty(cls, device: torch.device) -> "Candidates":
@@ -109,8 +111,14 @@ def lexsort(*keys: Tensor) -> Tensor:
     """Indices that sort by the first key, ties by the second, and so on."""
     order = keys[-1].argsort(stable=True)
     for key in reversed(keys[:-1]):
-        order = order[key[order].argsort(stable=True)]
+        order = order.index_select(0, key.index_select(0, order).argsort(stable=True))
     return order
+
+
+def falling(value: Tensor) -> Tensor:
+    """int64 from 0 to 2^32 that rises where float32 `value` falls: integers are sorted faster."""
+    bits = (value + 0.0).view(torch.int32)  # of two zeros one
+    return (bits ^ (bits >> 31 & 0x7FFFFFFF)).long().neg_() + 2**31
 
 
 def rank_in_group(group: Tensor) -> Tensor:
@@ -128,6 +136,13 @@ def first_of_each(*keys: Tensor) -> Tensor:
     for key in keys:
         first[1:] |= key[1:] != key[:-1]
     return first
+
+
+def largest_of_run(value: Tensor, *keys: Tensor) -> Tensor:
+    """bool: which values are the largest of their run of neighbours with equal keys."""
+    run = first_of_each(*keys).cumsum(0) - 1
+    largest = torch.full_like(value, -torch.inf).scatter_reduce_(0, run, value, "amax")
+    return value == largest.index_select(0, run)
 
 
 def merged_by_features(
@@ -159,22 +174,29 @@ class Best:
         self.bar = torch.full((d_sae,), -torch.inf, device=device)
         """A candidate must exceed this to matter: the k-th value kept so far."""
 
-    def merge(self, new: Candidates) -> None:
-        """Take in candidates of any rows."""
+    def merge(self, new: Candidates, *, in_order: bool = True) -> None:
+        """Take in candidates of later rows, of each feature in the order of the stream; or of any
+        rows in any order.
+        """
         # One that only reaches the bar matters if it comes before what set it.
-        new = new[new.value >= self.bar[new.feature]]
-        self.kept = merged_by_features(self.kept, new, len(self.bar), self._best)
-        self._raise_bar()
+        new = new[new.value >= self.bar.index_select(0, new.feature)]
 
-    def _best(self, both: Candidates) -> Candidates:
-        unit = both.feature.long() << 32 | getattr(both, self._unit)
-        # Earlier places first, so that of equal values the first in the corpus is kept.
-        place = both.row.long() << 16 | both.position
-        order = lexsort(unit, -both.value, place)
-        order = order[first_of_each(unit[order])]
-        order = order[lexsort(both.feature[order], -both.value[order], both.row[order])]
-        rank = rank_in_group(both.feature[order])
-        return both[order[rank < self.k]]
+        def best(both: Candidates) -> Candidates:
+            feature = both.feature.long()
+            # Of equal values the first in the corpus is kept.
+            key = feature << 32 | falling(both.value)
+            if in_order:
+                order = key.argsort(stable=True)
+            else:
+                order = lexsort(key, both.row.long() << 16 | both.position)
+            unit = (feature << 32 | getattr(both, self._unit)).index_select(0, order)
+            by_unit = unit.argsort(stable=True)
+            first = first_of_each(unit.index_select(0, by_unit))
+            order = order[torch.zeros_like(first).scatter_(0, by_unit, first)]
+            return both[order[rank_in_group(feature.index_select(0, order)) < self.k]]
+
+        self.kept = merged_by_features(self.kept, new, len(self.bar), best)
+        self._raise_bar()
 
     def _raise_bar(self) -> None:
         last = (rank_in_group(self.kept.feature) == self.k - 1).nonzero()[:, 0]
@@ -183,7 +205,7 @@ class Best:
     def absorb(self, state: dict[str, Tensor], rows: int, documents: int) -> None:
         """Take in what another one has kept, of rows so much further in the stream than it says."""
         theirs = Candidates.from_tensors(state, self.bar.device)
-        self.merge(theirs.further(rows, documents))
+        self.merge(theirs.further(rows, documents), in_order=False)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""
@@ -208,8 +230,9 @@ class IntervalSample:
     def matters(self, feature: Tensor, value: Tensor, priority: Tensor, exponent: Tensor) -> Tensor:
         """Which of these active tokens could still be kept; `exponent [d_sae]` of the bins."""
         # Bars hold for the bins of the last merge only.
-        stale = (exponent != self._exponent)[feature]
-        return stale | (priority < self._bar[feature, self._bin(feature, value, exponent)])
+        stale = (exponent != self._exponent).index_select(0, feature)
+        group = feature * BINS + self._bin(feature, value, exponent)
+        return stale | (priority < self._bar.view(-1).index_select(0, group))
 
     def merge(self, new: Candidates, exponent: Tensor) -> None:
         """Take in candidates of later rows, with the exponent of each feature's bins now."""
@@ -217,8 +240,8 @@ class IntervalSample:
 
         def lowest(both: Candidates) -> Candidates:
             group = both.feature.long() * BINS + self._bin(both.feature, both.value, exponent)
-            order = lexsort(group, both.priority)
-            group = group[order]
+            order = self._by_priority(group, both.priority)
+            group = group.index_select(0, order)
             rank = rank_in_group(group)
             last = rank == SLOTS - 1
             self._bar.view(-1)[group[last]] = both.priority[order[last]]
@@ -239,9 +262,17 @@ class IntervalSample:
         self.kept = Candidates.empty(self._floor.device)
         self.merge(both[order[first_of_each(*columns)]], exponent)
 
+    def _by_priority(self, group: Tensor, priority: Tensor) -> Tensor:
+        """Indices that sort by group, then priority."""
+        # One sort by what there is room for of the priority decides it, mostly.
+        room = 63 - (self._bar.numel() - 1).bit_length()
+        key = group << room | priority >> (62 - room)
+        key, order = key.sort(stable=True)
+        return lexsort(group, priority) if bool((key[1:] == key[:-1]).any()) else order
+
     def _bin(self, feature: Tensor, value: Tensor, exponent: Tensor) -> Tensor:
-        scale = exact_power_of_two(-exponent)[feature]
-        return ((value - self._floor[feature]) * scale).long().clamp_(0, BINS - 1)
+        scale = exact_power_of_two(-exponent).index_select(0, feature)
+        return ((value - self._floor.index_select(0, feature)) * scale).long().clamp_(0, BINS - 1)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint needs."""

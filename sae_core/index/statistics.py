@@ -28,7 +28,7 @@ from sae_core.index.feature_histograms import (
 )
 from sae_core.index.feature_pages import WINDOW_BINS
 from sae_core.index.index_config import EARLY, IndexConfig
-from sae_core.index.listed_entries import Entries, feature_blocks
+from sae_core.index.listed_entries import Entries, feature_blocks, places_of
 from sae_core.index.listed_sums import listed_sums
 from sae_core.index.pairs import PairCounts
 from sae_core.index.selection import (
@@ -36,6 +36,7 @@ from sae_core.index.selection import (
     Best,
     Candidates,
     IntervalSample,
+    largest_of_run,
     priorities,
     sample_exponent,
 )
@@ -168,10 +169,11 @@ class FeatureStatistics:
         self.tokens += len(tokens)
         self._reconstruction(x, tokens.y, active)
         place = tokens.row << 16 | tokens.position
-        self.inputs.add(tokens.x, priorities(tokens.key, self._cfg.seed), place, self.tokens)
+        priority = priorities(tokens.key, self._cfg.seed)
+        self.inputs.add(tokens.x, priority, place, self.tokens)
         self._count(active, tokens.early, tokens.source)
         self.pairs.add(active.feature * self._vocab_size + tokens.ids[active.token])
-        self._offer(tokens, active, near)
+        self._offer(tokens, active, near, priority)
         self._merge_full()
 
     def _reconstruction(self, x: Tensor, y: Tensor, active: Entries) -> None:
@@ -202,45 +204,57 @@ class FeatureStatistics:
             more = self.by_source.new_zeros((needed - len(self.by_source), len(self.active)))
             self.by_source = torch.cat([self.by_source, more])
 
-    def _offer(self, tokens: "_Tokens", active: Entries, near: Entries) -> None:
-        """Buffer the entries that may be kept as contexts."""
+    def _offer(self, tokens: "_Tokens", active: Entries, near: Entries, priority: Tensor) -> None:
+        """Buffer the entries that may be kept as contexts; `priority` of each token."""
         around = Active(active.feature, active.token, active.value, tokens.row, tokens.position)
 
         def windows(entries: Entries) -> Windows:
             before, after = self._cfg.before, self._cfg.after
             return around.windows(entries.feature, entries.token, before, after)
 
-        def offer(name: str, entries: Entries, priority: Tensor, windows: Windows) -> None:
-            feature, token = entries.feature, entries.token
+        def offer(name: str, entries: Entries, windows: Windows) -> None:
+            token = entries.token
+            drawn = priority[token] if name == "sample" else torch.zeros_like(token)
             self._buffers[name].append(
                 Candidates(
-                    feature.int(),
+                    entries.feature.int(),
                     tokens.document[token].int(),
                     tokens.row[token].int(),
                     tokens.position[token].short(),
-                    priority,
+                    drawn,
                     entries.value,
                     windows,
                 )
             )
 
-        offered = {"top": active.value > self.best["top", "document"].bar[active.feature]}
-        priority = priorities(tokens.key[active.token], self._cfg.seed)
+        offered = {"top": self._may_be_best("top", tokens, active)}
         if self._cfg.per_interval:
+            drawn = priority.index_select(0, active.token)
             exponent = sample_exponent(self.acts.largest)
-            offered["sample"] = self.sample.matters(
-                active.feature, active.value, priority, exponent
-            )
-        # Many are offered as both, above all of the first tokens: their windows are found once.
-        place = torch.stack(list(offered.values())).any(0).nonzero()[:, 0]
+            offered["sample"] = self.sample.matters(active.feature, active.value, drawn, exponent)
+        # Some are offered as both, above all of the first tokens: their windows are found once.
+        place = places_of(torch.stack(list(offered.values())).any(0))
         some = active[place]
         of_some = windows(some)
         for name, mask in offered.items():
-            chosen = mask[place].nonzero()[:, 0]
-            drawn = priority[place[chosen]] if name == "sample" else torch.zeros_like(chosen)
-            offer(name, some[chosen], drawn, of_some[chosen])
+            chosen = places_of(mask.index_select(0, place))
+            offer(name, some[chosen], of_some[chosen])
         if self._cfg.near_misses:
-            offer("near_miss", near, torch.zeros_like(near.feature), windows(near))
+            near = near[self._may_be_best("near_miss", tokens, near)]
+            offer("near_miss", near, windows(near))
+
+    def _may_be_best(self, name: str, tokens: "_Tokens", entries: Entries) -> Bool[Tensor, " n"]:
+        """Which of these entries, sorted by feature, then token, could still be among the best:
+        of rows, or, if it is the best of its document among these, of documents.
+        """
+        feature, value = entries.feature, entries.value
+        bars = (self.best[name, unit].bar.index_select(0, feature) for unit in ("row", "document"))
+        of_rows, of_documents = (value > bar for bar in bars)
+        row, document = (
+            each.index_select(0, entries.token) for each in (tokens.row, tokens.document)
+        )
+        of_documents &= largest_of_run(value, feature, document)
+        return (of_rows & largest_of_run(value, feature, row)) | of_documents
 
     def _merge_full(self) -> None:
         """Merge the buffers that have grown beyond what is kept already."""

@@ -1,6 +1,7 @@
 """What else is active around the peak of a context: as ragged lists, since mostly little is."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Float, Int
@@ -8,6 +9,8 @@ from torch import Tensor
 
 _AT_ONCE = 2**18
 """Windows looked at together."""
+_ROW, _FEATURE = 16, 40
+"""Bits of a place in a row, with room for a window beyond its end, and of a place among rows."""
 
 
 @dataclass(frozen=True)
@@ -26,14 +29,15 @@ class Windows:
 
     def __getitem__(self, chosen: Tensor) -> "Windows":
         """Those at the indices `chosen`."""
-        count = self.count[chosen]
+        count = self.count.index_select(0, chosen)
         length = count.long()
         start = self.count.long().cumsum(0) - self.count
         # Each taken number's place: its window's start, and one more than the number before it.
-        shift = start[chosen] - (length.cumsum(0) - length)
+        shift = start.index_select(0, chosen) - (length.cumsum(0) - length)
         place = shift.repeat_interleave(length)
         place += torch.arange(len(place), device=place.device)
-        return Windows(count, self.position[place], self.value[place])
+        taken = (self.position.index_select(0, place), self.value.index_select(0, place))
+        return Windows(count, *taken)
 
     @classmethod
     def empty(cls, device: torch.device) -> "Windows":
@@ -71,46 +75,33 @@ class Active:
         right.
         """
         parts = [Windows.empty(feature.device)]
-        for some in torch.arange(len(feature), device=feature.device).split(_AT_ONCE):
-            parts.append(self._windows(feature[some], token[some], before, after))
+        for some in zip(feature.split(_AT_ONCE), token.split(_AT_ONCE), strict=True):
+            parts.append(self._windows(*some, before, after))
         return Windows.cat(parts)
 
     def _windows(self, feature: Tensor, token: Tensor, before: int, after: int) -> Windows:
-        if not len(self.feature):
-            none = Windows.empty(feature.device)
-            return Windows(torch.zeros_like(feature, dtype=torch.uint8), none.position, none.value)
-        # Most have no neighbour in their window, which their neighbours in the list tell.
-        inside, _, _ = self._near(feature, token, before, after, 1, 1)
-        some = inside.any(1).nonzero()[:, 0]
-        inside, position, value = self._near(
-            feature[some], token[some], before, after, before, after
-        )
-        count = torch.zeros_like(feature, dtype=torch.uint8)
-        count[some] = inside.sum(1).to(torch.uint8)
-        return Windows(count, position[inside].to(torch.uint8), value[inside])
+        peak = feature << _FEATURE | self._spot.index_select(0, token)
+        first = torch.searchsorted(self._line, peak - before)
+        count = torch.searchsorted(self._line, peak + after, right=True) - first
+        place = (first - (count.cumsum(0) - count)).repeat_interleave(count)
+        place += torch.arange(len(place), device=place.device)
+        distance = self._line.index_select(0, place) - peak.repeat_interleave(count)
+        # The peak itself is among them if it is active; of a near miss it is not.
+        other = distance.nonzero()[:, 0]
+        if len(other) < len(place):
+            own = torch.searchsorted(self._line, peak).clamp_(max=len(self._line) - 1)
+            count = count - (self._line.index_select(0, own) == peak).long()
+            place, distance = place.index_select(0, other), distance.index_select(0, other)
+        position = (distance + before).to(torch.uint8)
+        return Windows(count.to(torch.uint8), position, self.value.index_select(0, place))
 
-    def _near(
-        self,
-        feature: Tensor,
-        token: Tensor,
-        before: int,
-        after: int,
-        left: int,
-        right: int,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the `left` entries before each in the list and the `right` ones after it: which are in
-        its window besides the peak, where there, and their activations.
-        """
-        n = len(self.row)
-        key = self.feature * n + self.token
-        offsets = torch.arange(-left, right + 1, device=feature.device)
-        # A window has no more active tokens than tokens, so they are no further away in the list.
-        near = torch.searchsorted(key, feature * n + token)[:, None] + offsets
-        inside = (near >= 0) & (near < len(key))
-        near = near.clamp_(0, len(key) - 1)
-        other = self.token[near]
-        inside &= self.feature[near] == feature[:, None]
-        inside &= self.row[other] == self.row[token, None]
-        distance = self.position[other] - self.position[token, None]
-        inside &= (distance >= -before) & (distance <= after) & (distance != 0)
-        return inside, distance + before, self.value[near]
+    @cached_property
+    def _spot(self) -> Int[Tensor, " tokens"]:
+        """Each token's place on a line on which rows are far apart."""
+        starts = self.row.diff(prepend=self.row[:1]) != 0
+        return starts.cumsum(0) << _ROW | self.position
+
+    @cached_property
+    def _line(self) -> Int[Tensor, " n"]:
+        """The entries on a line on which features are further apart than rows, rising."""
+        return self.feature << _FEATURE | self._spot.index_select(0, self.token)
