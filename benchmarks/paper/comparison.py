@@ -10,7 +10,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -58,8 +58,8 @@ CURES: dict[str, Cure] = {
     "none": Cure(),
     "frequency 0.3": Cure(frequency=0.3),
     "frequency 0.1": Cure(frequency=0.1),
+    "frequency 0.03": Cure(frequency=0.03),
     "b_enc": Cure(b_enc=0.1),
-    "revive": Cure(revive=5, revive_after=0.25),
     "resample": Cure(resample=True),
     "wide": Cure(wide=10),
     "slow": Cure(warmup=3.5),
@@ -67,8 +67,10 @@ CURES: dict[str, Cure] = {
 }
 CURED = ("attn_out/4", (64, 128), (1, 2))
 """Where cures are tried: site, L0s and seeds."""
-ELSEWHERE = ("frequency 0.3", "frequency 0.1", "resample")
+ELSEWHERE = ("frequency 0.1", "frequency 0.03", "resample")
 """Cures that are also tried at the other sites, at an L0 of 64, and of 128 in the first of them."""
+LONGER = 2
+"""Times the length, at half and at a quarter of the rate: another cure."""
 EPSILONS = (0.0005, *(0.001 * 10 ** (k / 3) for k in range(7)), 0.2)
 """Bandwidths on the other language model, in units of the scaled input."""
 WIDTHS = (1_024, 4_096)
@@ -78,13 +80,15 @@ _CHUNK = 32
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What is trained side by side. `stage`: sweep, report, cure, other, bandwidth or width."""
+    """What is trained side by side. `stage`: sweep, report, cure, long, other, bandwidth, width."""
 
     name: str
     stage: str
     kinds: tuple[Kind, ...]
     d_sae: int = 0
     """Another width than the study's; 0: the same."""
+    longer: int = 1
+    """Times the study's length."""
 
     @property
     def other(self) -> bool:
@@ -240,6 +244,14 @@ def later_plan(rows: Sequence[dict[str, Any]]) -> list[Pass]:
     places = [(SITES[0], 64), (SITES[1], 64), (SITES[0], 128)]
     kinds = [kind("jumprelu", s, t, 1, cure=CURES[c]) for (s, t), c in product(places, ELSEWHERE)]
     passes += _passes("cure elsewhere", "cure", kinds)
+    long = [
+        replace(each, lr=each.lr / slower)
+        for target, slower, seed in product(targets, (LONGER, LONGER**2), seeds)
+        for each in [kind("jumprelu", site, target, seed)]
+    ]
+    # One more makes it as many as all passes have, which share their compiled step.
+    long.append(kind("jumprelu", site, targets[-1], seeds[0]))
+    passes.append(Pass(name="long", stage="long", kinds=tuple(long), longer=LONGER))
     passes += others(OTHER_TARGETS[1:])
     for site in SITES:
         kinds = [kind("jumprelu", site, 64, 1, epsilon=e) for e in EPSILONS]
@@ -322,8 +334,9 @@ def carry_out(
     each: Pass, lab: Lab, length: Length, step: Callable[..., None] = take_step
 ) -> Iterator[dict[str, Any]]:
     """Train a pass, and a row for each of its SAEs."""
-    if each.d_sae:
-        length = Length(d_sae=each.d_sae, batch=length.batch, steps=length.steps)
+    length = Length(
+        d_sae=each.d_sae or length.d_sae, batch=length.batch, steps=length.steps * each.longer
+    )
     trained = train(each.kinds, length, lab.raw, step)
     names = {cure: name for name, cure in CURES.items()}
     for k, kind in enumerate(each.kinds):

@@ -7,8 +7,9 @@ by step). Changes to JumpReLU that are tried against dead features (`Cure`) are 
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from math import inf
 from typing import Any
 
 import torch
@@ -40,10 +41,6 @@ class Cure:
     """w_0 of the loss's frequency term; 0: none."""
     b_enc: float = 1.0
     """Share of its learning rate that b_enc has."""
-    revive: float = 1.0
-    """Times `revive` of the recipe."""
-    revive_after: float = 1.0
-    """Times `revive_after` of the recipe."""
     wide: float = 1.0
     """Times the bandwidth at the start, falling to once in the first half of the run."""
     warmup: float = 1.0
@@ -154,8 +151,7 @@ def begin(kinds: Sequence[Kind], length: Length, moments: Moments) -> Trained:
             "warmup": column([warmup * cure.warmup for cure in cures]),
             "crowding": column([1 / cure.frequency if cure.frequency else 0.0 for cure in cures]),
             "b_enc": column([cure.b_enc for cure in cures]),
-            "revive": column([common.revive * cure.revive for cure in cures]),
-            "dead_tokens": column([common.dead_tokens * cure.revive_after for cure in cures]),
+            "dead_tokens": torch.full((count,), float(common.dead_tokens), device=device),
             "wide": column([cure.wide for cure in cures]),
             "half": torch.full((count,), length.steps / 2, device=device),
             "aux_after": torch.full((count,), float(cfg.dead_after), device=device),
@@ -166,7 +162,7 @@ def begin(kinds: Sequence[Kind], length: Length, moments: Moments) -> Trained:
             "l0": torch.zeros(count, device=device),
             "tokens_since_fired": torch.zeros(count, length.d_sae, device=device),
         },
-        rule=common,
+        rule=replace(common, dead_tokens=inf),  # a constant above: one step for runs of any length
         scales=[moments[kind.site][0] for kind in kinds],
     )
 
@@ -401,7 +397,7 @@ def take_step(
             new = new / new.norm(dim=2, keepdim=True)
         if name == "threshold":
             new = new.clamp(min=THRESHOLD_FLOOR)
-            lower = new * (1 - (c["revive"] * lr)[:, None])
+            lower = new * (1 - rule.revive * lr[:, None])
             dead = since >= c["dead_tokens"][:, None]
             new = torch.where(dead, lower.clamp(min=THRESHOLD_FLOOR), new)
         second[name].copy_(v)

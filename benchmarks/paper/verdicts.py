@@ -131,7 +131,7 @@ def _drawn_logs(each: Points, drawn: np.ndarray, generator: np.random.Generator)
 
 def counts(quotients: Sequence[Quotient]) -> dict[str, int]:
     """How many verdicts there are of each kind."""
-    found = dict.fromkeys(("lower", "open", "higher"), 0)
+    found: dict[str, int] = dict.fromkeys(("lower", "open", "higher"), 0)
     for each in quotients:
         found[each.verdict] += 1
     return found
