@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from sae_core import notebook
 from sae_core.config import SAEConfig
-from sae_core.files import atomic_write, sha256, stamp_of
+from sae_core.file_hashes import remembered_sha256
+from sae_core.files import atomic_write, is_version, stamp_of
 from sae_core.formats.configs import read_config, weights_file
 from sae_core.formats.origin import Origin
 from sae_core.hub import fetch, parse_id
@@ -183,17 +184,15 @@ class Bundle:
     def content_hash(self, name: str) -> str:
         """SHA-256 of an SAE's weights file as it is now.
 
-        It is read if its hash is not kept, or if it is another file than that was of; until then
-        the hash that the SAE's files say is believed.
+        It is read where that hash is not known of this very file (`sae_core.file_hashes`), whatever
+        the SAE's other files say.
         """
         before = self.stamps.get(name)
         if before is not None and before[1] == stamp_of(before[0]) is not None:
             return self.hashes[name]
         file = weights_file(self._locate(name)[0])
         stamp = stamp_of(file)
-        declared = self.sae_config(name).metadata.get("content_hash")
-        changed = before is not None and stamp not in (before[1], None)
-        digest = sha256(file) if changed or not declared else declared
+        digest = remembered_sha256(file)
         self.hashes[name], self.stamps[name] = digest, (file, stamp)
         return digest
 
@@ -286,7 +285,7 @@ def _parsed(path: Path, written: Any) -> Bundle:
         raise ValueError(f"{file} is not a bundle's JSON (it is no object).")
     if written.get("format") != FORMAT:
         raise ValueError(f"{file} is of an unknown format: its 'format' is not {FORMAT!r}.")
-    if written.get("version") != VERSION or written["version"] is True:
+    if not is_version(written.get("version"), VERSION):
         said = str(written.get("version"))[:20]
         raise ValueError(
             f"{file} is of version {said} but this Jumpscope reads version {VERSION}: install a "

@@ -1,4 +1,5 @@
-"""Writing files so that a reader never sees half of one, and what a disk's refusal means.
+"""Writing files so that a reader never sees half of one, what a disk's refusal means, and where a
+user's own files are.
 
 The system's errors come through many libraries, each of which wraps them in a class of its own;
 `disk_failure` knows them all, so that a full disk or a folder without rights is one sentence
@@ -10,6 +11,7 @@ import hashlib
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -223,6 +225,38 @@ def _disk_sentence(error: BaseException, path: Path | None) -> str | None:
     return None
 
 
+def data_folder() -> Path:
+    """Where the user's data is kept: `jumpscope` in XDG_DATA_HOME, by default ~/.local/share; the
+    temporary folder where there is no home.
+    """
+    home = os.environ.get("XDG_DATA_HOME")
+    try:
+        return (Path(home) if home else Path.home() / ".local" / "share") / "jumpscope"
+    except RuntimeError:  # nobody knows this user's home
+        return temporary_folder()
+
+
+def temporary_folder() -> Path:
+    """A folder of this user's alone that is found again until the machine clears its own: what is
+    used where the user's data folder cannot be written.
+    """
+    folder = temporary_path()
+    folder.mkdir(mode=0o700, exist_ok=True)
+    # Its name can be guessed: somebody else may have made it first.
+    made = folder.lstat()
+    if not stat.S_ISDIR(made.st_mode) or (hasattr(os, "getuid") and made.st_uid != os.getuid()):
+        raise ValueError(
+            f"{folder} belongs to somebody else: set XDG_DATA_HOME to a folder you may write to."
+        )
+    return folder
+
+
+def temporary_path() -> Path:
+    """Where `temporary_folder` is, whether it exists or not."""
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
+    return Path(tempfile.gettempdir()) / f"jumpscope-{user}"
+
+
 def stamp_of(path: Path) -> tuple[int, ...] | None:
     """What tells a file from one that was written to its place since, without reading it; None if
     there is none.
@@ -232,6 +266,13 @@ def stamp_of(path: Path) -> tuple[int, ...] | None:
     except OSError:
         return None
     return now.st_mtime_ns, now.st_size, now.st_ino, now.st_dev
+
+
+def is_version(said: object, version: int) -> bool:
+    """Whether what a JSON file says is this version: `true` is none, though Python takes it for
+    1.
+    """
+    return said == version and not isinstance(said, bool)
 
 
 def sha256(path: Path) -> str:

@@ -10,8 +10,6 @@ import logging
 import os
 import re
 import shlex
-import stat
-import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
-from sae_core.files import REFUSED
+from sae_core.files import REFUSED, data_folder, temporary_folder, temporary_path
 from sae_core.formats.configs import read_config
 from sae_core.hub import parse_id
 from sae_core.sources import locate
@@ -35,37 +33,6 @@ _PARTIAL = re.compile(r"(average_l0|l0|width|layer|trainer)_|layers\.|canonical$
 _WEIGHTS = (".npz", ".pt", ".safetensors")
 
 
-def data_folder() -> Path:
-    """Where the user's data is kept: `jumpscope` in XDG_DATA_HOME, by default ~/.local/share; the
-    temporary folder where there is no home.
-    """
-    home = os.environ.get("XDG_DATA_HOME")
-    try:
-        return (Path(home) if home else Path.home() / ".local" / "share") / "jumpscope"
-    except RuntimeError:  # nobody knows this user's home
-        return temporary_folder()
-
-
-def temporary_folder() -> Path:
-    """A folder of this user's alone that is found again until the machine clears its own: what is
-    used where the user's data folder cannot be written.
-    """
-    folder = _temporary_path()
-    folder.mkdir(mode=0o700, exist_ok=True)
-    # Its name can be guessed: somebody else may have made it first.
-    made = folder.lstat()
-    if not stat.S_ISDIR(made.st_mode) or (hasattr(os, "getuid") and made.st_uid != os.getuid()):
-        raise ValueError(
-            f"{folder} belongs to somebody else: set XDG_DATA_HOME to a folder you may write to."
-        )
-    return folder
-
-
-def _temporary_path() -> Path:
-    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "user")
-    return Path(tempfile.gettempdir()) / f"jumpscope-{user}"
-
-
 def folder_of(model: str) -> Path:
     """The workspace of a model, given as `located_model` writes it, whether it exists or not."""
     return data_folder() / "bundles" / model_slug(model)
@@ -74,7 +41,7 @@ def folder_of(model: str) -> Path:
 def is_workspace(bundle: Bundle) -> bool:
     """Whether `jumpscope index --model` and `serve --model` know this bundle by its model."""
     slug = model_slug(bundle.model)
-    return bundle.path in (folder_of(bundle.model), _temporary_path() / "bundles" / slug)
+    return bundle.path in (folder_of(bundle.model), temporary_path() / "bundles" / slug)
 
 
 def check_command(bundle: Bundle, sae: str) -> str:

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig
+from sae_core.files import is_version
 from sae_core.index import Index
 
 log = logging.getLogger(__name__)
@@ -37,10 +38,10 @@ def comparison(bundle: Bundle) -> dict[str, Any] | None:
         return None
     try:
         curves = json.loads(path.read_text(encoding="utf-8"))
-        version = (curves["format"], curves["version"])
+        is_read = curves["format"] == "jumpscope-comparison" and is_version(curves["version"], 1)
     except (ValueError, KeyError, TypeError):
-        version = None
-    if version != ("jumpscope-comparison", 1):
+        is_read = False
+    if not is_read:
         log.warning("%s is no comparison that this version reads: it is not shown.", path)
         return None
     return curves

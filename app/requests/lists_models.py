@@ -60,6 +60,15 @@ class ListsRequest(Request):
         unit="characters",
         most=50_000,
     )
+    features: list[Whole] | None = parameter(
+        None,
+        "Features",
+        "Numbers of several features that are added, all or none.",
+        unit="features",
+        least=1,
+        most=feature_lists.MOST_FEATURES,
+        missing="Name at least one feature, or leave the features out.",
+    )
 
 
 class SavedRequest(Request):

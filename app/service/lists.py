@@ -19,7 +19,9 @@ from sae_core.notes.list_exchange import ListConflict, checked_document, documen
 CACHED_FEATURES: Final = 1000
 """Features of each index whose strongest context stays in memory, so that a long list is read from
 the file once and not again at each change of its order."""
-_GLIMPSES: Final[WeakKeyDictionary[Index, OrderedDict[int, dict[str, Any]]]] = WeakKeyDictionary()
+_GLIMPSES: Final[WeakKeyDictionary[Index, OrderedDict[int, Mapping[str, Any]]]] = (
+    WeakKeyDictionary()
+)
 _LOCK: Final = Lock()
 _SOURCE: Final = "a list"
 """Source of labels from a file without a name."""
@@ -74,7 +76,7 @@ def list_with_features(workbench: Workbench, list_id: str) -> dict[str, Any]:
     return {
         "id": feature_list.id,
         "name": feature_list.name,
-        "features": [_shown(workbench, each, names) for each in feature_list.features],
+        "features": _shown(workbench, feature_list.features, names),
     }
 
 
@@ -142,7 +144,7 @@ def _done(workbench: Workbench, request: ListsRequest) -> tuple[str, list[dict[s
             kept.remove(list_id)
             return "", []
         case "add":
-            kept.add(list_id, _feature_to_add(workbench, request))
+            kept.add(list_id, *_features_to_add(workbench, request))
         case "take":
             kept.take(list_id, _place(workbench, request))
         case "move":
@@ -154,7 +156,7 @@ def _done(workbench: Workbench, request: ListsRequest) -> tuple[str, list[dict[s
                 )
             document = checked_document(request.document)
             theirs = {key for key in request.theirs.split(",") if key}
-            source = " ".join(request.source.split()) or _SOURCE
+            source = request.source.strip() or _SOURCE
             conflicts = merge_list(workbench.notes, document, source, theirs)
             names = _names(workbench, document.feature_list.features)
             return document.feature_list.id, [_conflict(each, names) for each in conflicts]
@@ -165,12 +167,15 @@ def _conflict(conflict: ListConflict, names: Mapping[str, str]) -> dict[str, Any
     return asdict(conflict) | {"sae": names.get(conflict.sae_hash, "")}
 
 
-def _feature_to_add(workbench: Workbench, request: ListsRequest) -> ListedFeature:
-    if request.feature is None:
+def _features_to_add(workbench: Workbench, request: ListsRequest) -> list[ListedFeature]:
+    given = [("feature", request.feature)] if request.feature is not None else []
+    given += [(f"features.{n}", feature) for n, feature in enumerate(request.features or ())]
+    if not given:
         raise RequestError("Say which feature is added.", "feature")
     name = workbench.sae_name(request.sae)
-    number = workbench.feature_number(name, request.feature)
-    return ListedFeature(sae_hash=workbench.bundle.content_hash(name), sae=name, feature=number)
+    numbers = [workbench.feature_number(name, feature, field) for field, feature in given]
+    digest = workbench.bundle.content_hash(name)
+    return [ListedFeature(sae_hash=digest, sae=name, feature=number) for number in numbers]
 
 
 def _place(workbench: Workbench, request: ListsRequest) -> tuple[str, int]:
@@ -206,50 +211,69 @@ def _names(workbench: Workbench, features: Sequence[ListedFeature]) -> dict[str,
     return names
 
 
-def _shown(workbench: Workbench, listed: ListedFeature, names: Mapping[str, str]) -> dict[str, Any]:
-    notes = workbench.notes.of(listed.sae_hash)
-    note = notes.features.get(listed.feature, FeatureNote())
-    label = notes.labels.get(listed.feature)
-    name = names.get(listed.sae_hash, "")
-    here = name != "" and listed.feature < workbench.sources.d_sae(name)
-    return {
-        "sae_hash": listed.sae_hash,
-        "sae": name if here else listed.sae,
-        "here": here,
-        "feature": listed.feature,
-        "label": label.text if label else None,
-        "verdict": note.verdict,
-        "note": note.note,
-        **(_indexed(workbench, name, listed.feature) if here else {}),
-    }
+def _shown(
+    workbench: Workbench, features: Sequence[ListedFeature], names: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    here: dict[str, list[int]] = {}
+    for each in features:
+        name = names.get(each.sae_hash, "")
+        if name and each.feature < workbench.sources.d_sae(name):
+            here.setdefault(name, []).append(each.feature)
+    indexed = {name: _indexed(workbench, name, numbers) for name, numbers in here.items()}
+    rows = []
+    for each in features:
+        notes = workbench.notes.of(each.sae_hash)
+        note = notes.features.get(each.feature, FeatureNote())
+        label = notes.labels.get(each.feature)
+        name = names.get(each.sae_hash, "")
+        is_here = each.feature in here.get(name, ())
+        rows.append(
+            {
+                "sae_hash": each.sae_hash,
+                "sae": name if is_here else each.sae,
+                "here": is_here,
+                "feature": each.feature,
+                "label": label.text if label else None,
+                "verdict": note.verdict,
+                "note": note.note,
+                **(indexed[name].get(each.feature, {}) if is_here else {}),
+            }
+        )
+    return rows
 
 
-def _indexed(workbench: Workbench, sae: str, feature: int) -> dict[str, Any]:
-    """What the SAE's index says of a feature; nothing where there is none."""
+def _indexed(
+    workbench: Workbench, sae: str, features: Sequence[int]
+) -> dict[int, Mapping[str, Any]]:
+    """What the SAE's index says of each of these features; nothing where there is none."""
     if workbench.sources.missing(sae) is not None:
         return {}
     index = workbench.sources.index(sae)
     with _LOCK:
-        glimpses = _GLIMPSES.setdefault(index, OrderedDict())
-        if feature in glimpses:
-            glimpses.move_to_end(feature)
-            return glimpses[feature]
-    glimpse = _glimpse(index, feature)
+        kept = _GLIMPSES.setdefault(index, OrderedDict())
+        glimpses = {i: kept[i] for i in features if i in kept}
+    unread = [i for i in features if i not in glimpses]
+    glimpses |= _glimpses(index, unread) if unread else {}
     with _LOCK:
-        glimpses[feature] = glimpse
-        while len(glimpses) > CACHED_FEATURES:
-            glimpses.popitem(last=False)
-    return glimpse
+        for i, glimpse in glimpses.items():
+            kept[i] = glimpse
+            kept.move_to_end(i)
+        while len(kept) > CACHED_FEATURES:
+            kept.popitem(last=False)
+    return glimpses
 
 
-def _glimpse(index: Index, feature: int) -> dict[str, Any]:
-    known = index.feature(feature)
-    contexts = known["groups"][0]["contexts"] if known["groups"] else []
-    strongest = contexts[0] if contexts and known["max_act"] > 0 else None
-    return {
-        "signature": known["signature"],
-        "frequency": known["frequency"],
-        "max_act": known["max_act"],
-        "context": strongest
-        and {key: strongest[key] for key in ("tokens", "bytes", "activations", "peak", "value")},
-    }
+def _glimpses(index: Index, features: Sequence[int]) -> dict[int, Mapping[str, Any]]:
+    """Signature, frequency, largest activation and strongest context of each."""
+    summaries, contexts = index.summaries(features), index.strongest_contexts(features)
+    glimpses: dict[int, Mapping[str, Any]] = {}
+    for i, summary in summaries.items():
+        strongest = contexts[i] if summary["max_act"] > 0 else None
+        glimpses[i] = {
+            **{key: summary[key] for key in ("signature", "frequency", "max_act")},
+            "context": strongest
+            and {
+                key: strongest[key] for key in ("tokens", "bytes", "activations", "peak", "value")
+            },
+        }
+    return glimpses

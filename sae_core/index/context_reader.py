@@ -3,12 +3,15 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 from jaxtyping import Int
 
 from sae_core.index import tokencodec
+from sae_core.index.schema import rows_of
 from sae_core.tokens import partial_bytes, token_texts
 
 CACHED_BLOCKS = 2048
@@ -243,3 +246,13 @@ def _offsets(skip: np.ndarray, length: np.ndarray, document: np.ndarray) -> np.n
     # Counted from the first segment of the document, which begins after what it skips.
     first = np.searchsorted(document, document)
     return begin - begin[first] + skip[first]
+
+
+def read_blocks(
+    connection: duckdb.DuckDBPyConnection, path: Path, blocks: Sequence[int]
+) -> list[tuple[int, bytes]]:
+    """Blocks of stored tokens. No method: an index that nobody holds any more is closed at once,
+    which no part of it that refers back to it may delay.
+    """
+    statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
+    return [(i, data) for i, data in rows_of(connection, path, statement, [list(blocks)])]

@@ -133,6 +133,27 @@ class FeatureReader:
             ]
         return peaks
 
+    def strongest_contexts(
+        self, pages: Mapping[int, tuple[Page, int]], largest: Mapping[int, float]
+    ) -> dict[int, dict[str, Any] | None]:
+        """By feature the first of its `groups`' contexts, None where there is none; the tokens of
+        all are read at once.
+        """
+        groups = len(self._names())
+        cuts = {
+            i: _Cut(page, at, groups)
+            for i, (page, at) in pages.items()
+            if _of(page.contexts, at, groups)[0]
+        }
+        places = [cut.places(1) for cut in cuts.values()]
+        blocks = self.contexts.blocks(np.concatenate(places)) if places else {}
+        read: dict[int, dict[str, Any] | None] = dict.fromkeys(pages)
+        for i, cut in cuts.items():
+            values = cut.values(1) * largest[i]
+            contexts = self.contexts.read(blocks, *cut.contexts(1), values, largest[i], False)
+            read[i] = contexts[0]
+        return read
+
     def strongest(self, page: Page, at: int) -> list[tuple[str, str, str]]:
         """The strongest contexts as texts: before the peak, the peak, and after it."""
         groups = len(self._names())

@@ -14,7 +14,7 @@ import duckdb
 import numpy as np
 
 from sae_core.index.arrays import unpack
-from sae_core.index.context_reader import ContextReader
+from sae_core.index.context_reader import ContextReader, read_blocks
 from sae_core.index.described_words import read_described_words
 from sae_core.index.feature_columns import FeatureColumns
 from sae_core.index.feature_pages import FEATURES, Page
@@ -101,7 +101,7 @@ class Index:
         check_arrays(arrays, self._meta, len(documents), len(vocab))
         check_tables(partial(rows_of, connection, path), self._meta, self._vocabulary)
         contexts = ContextReader(
-            read_blocks=partial(_blocks, connection, path),
+            read_blocks=partial(read_blocks, connection, path),
             arrays=arrays,
             vocab=vocab,
             documents=[facts[:-1] for facts in documents],
@@ -301,6 +301,15 @@ class Index:
                 ],
             }
 
+    def strongest_contexts(self, ids: Sequence[int]) -> dict[int, dict[str, Any] | None]:
+        """The strongest context of each of these features, as `feature` has it; None for one that
+        never fires. Pages and tokens of all are read at once.
+        """
+        with self._reading():
+            found = self._pages([self._checked(i) for i in ids])
+            largest = {i: float(self._columns["max_act"][i]) for i in found}
+            return self._reader.strongest_contexts(found, largest)
+
     def contexts(self, feature: int) -> list[dict[str, Any]]:
         """The contexts of a feature, a record each: those of `feature` with their `kind` (the
         group's name) and `rank`, 1 for the strongest of its kind.
@@ -342,9 +351,8 @@ class Index:
     def _strong_context(self, feature: int) -> dict[str, Any]:
         with self._reading():
             page, at = self._page(feature)
-            largest, threshold = (
-                float(self._columns[name][feature]) for name in ("max_act", "threshold")
-            )
+            numbers = (self._columns[name][feature] for name in ("max_act", "threshold"))
+            largest, threshold = map(float, numbers)
             [top] = self._reader.groups(page, at, threshold, largest, 1)
             strong = [c for c in top["contexts"] if c["value"] >= 0.6 * largest]
             return max(strong, key=readability)
@@ -365,13 +373,20 @@ class Index:
 
     def _page(self, feature: int) -> tuple[Page, int]:
         """The page of a feature and its place in it."""
-        number, at = divmod(feature, FEATURES)
-        [(data,)] = self._rows("SELECT data FROM pages WHERE page = ?", [number])
-        shape = page_shape(self._meta, number)
-        page = Page.unpack(data, shape)
-        active = self._columns["active_tokens"][number * FEATURES : (number + 1) * FEATURES]
-        check_page(page, shape, self._meta, active, self._vocabulary)
-        return page, at
+        return self._pages([feature])[feature]
+
+    def _pages(self, features: Sequence[int]) -> dict[int, tuple[Page, int]]:
+        """Of each feature its page and its place in it."""
+        numbers = sorted({i // FEATURES for i in features})
+        pages, asked = {}, ", ".join("?" * len(numbers)) or "NULL"
+        for number, data in self._rows(
+            f"SELECT page, data FROM pages WHERE page IN ({asked})", numbers
+        ):
+            shape = page_shape(self._meta, number)
+            pages[number] = Page.unpack(data, shape)
+            active = self._columns["active_tokens"][number * FEATURES : (number + 1) * FEATURES]
+            check_page(pages[number], shape, self._meta, active, self._vocabulary)
+        return {i: (pages[i // FEATURES], i % FEATURES) for i in features}
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -383,13 +398,3 @@ class Index:
 
     def _rows(self, statement: str, arguments: Any = None) -> list[tuple[Any, ...]]:
         return rows_of(self._connection, self._path, statement, arguments)
-
-
-def _blocks(
-    connection: duckdb.DuckDBPyConnection, path: Path, blocks: Sequence[int]
-) -> list[tuple[int, bytes]]:
-    """Blocks of stored tokens. No method: an index that nobody holds any more is closed at once,
-    which no part of it that refers back to it may delay.
-    """
-    statement = "SELECT block, data FROM token_blocks WHERE list_contains(?, block)"
-    return [(i, data) for i, data in rows_of(connection, path, statement, [list(blocks)])]

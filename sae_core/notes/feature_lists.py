@@ -153,11 +153,15 @@ class FeatureLists:
             for table in ("lists", "list_features"):
                 connection.execute(f"DELETE FROM {table} WHERE list = ?", [list_id])
 
-    def add(self, list_id: str, feature: ListedFeature) -> None:
-        """Put a feature at the end; one that is in the list stays where it is."""
-        self._change(
-            list_id, lambda now: [*now, *([feature] if feature.place not in _places(now) else [])]
-        )
+    def add(self, list_id: str, *features: ListedFeature) -> None:
+        """Put features at the end, all or none; one that is in the list stays where it is."""
+
+        def added(now: Sequence[ListedFeature]) -> list[ListedFeature]:
+            there = _places(now)
+            new = {each.place: each for each in features if each.place not in there}
+            return [*now, *new.values()]
+
+        self._change(list_id, added)
 
     def take(self, list_id: str, place: Place) -> None:
         """Take a feature out, if it is in."""

@@ -20,6 +20,8 @@ Verdict = Literal["", "monosemantic", "polysemantic", "unclear", "uninterpretabl
 VERDICTS: Final[tuple[str, ...]] = tuple(word for word in get_args(Verdict) if word)
 MOST_LABEL: Final = 200
 """Characters of a label: it stands in lists and headings."""
+MOST_SOURCE: Final = 255
+"""Characters of a label's source, which may be a file's name."""
 MOST_NOTE: Final = 4000
 MOST_NOTES: Final = 10_000
 """Features of an SAE that have a note: servers hold them all in memory."""

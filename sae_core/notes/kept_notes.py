@@ -23,6 +23,7 @@ from sae_core.notes.feature_notes import (
     MOST_LABEL,
     MOST_NOTE,
     MOST_NOTES,
+    MOST_SOURCE,
     NOTHING,
     TOPIC,
     VERDICTS,
@@ -208,7 +209,11 @@ def write_labels(
     kind: Kind,
     source: str,
 ) -> None:
-    """Within a transaction: labels in place of those of that kind and source; "" removes one."""
+    """Within a transaction: labels in place of those of that kind and source; "" removes one.
+
+    ValueError for a source that cannot be shown.
+    """
+    source = one_line(source, MOST_SOURCE, "the source of a label")
     kept = {feature: line for feature, line in lines.items() if line}
     connection.execute(
         "DELETE FROM labels WHERE sae_hash = ? AND kind = ? AND source = ?"

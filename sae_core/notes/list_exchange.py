@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import duckdb
 
+from sae_core.files import is_version
 from sae_core.notes.feature_lists import (
     MOST_FEATURES,
     FeatureList,
@@ -100,7 +101,7 @@ def checked_document(document: Any) -> ListDocument:
     """
     if not isinstance(document, Mapping) or document.get("format") != FORMAT:
         raise ValueError("this is no list of features: choose a file that was downloaded as JSON.")
-    if document.get("version") != VERSION:
+    if not is_version(document.get("version"), VERSION):
         raise ValueError("this list was written by another version of Jumpscope: use that one.")
     try:
         rows = document["features"]

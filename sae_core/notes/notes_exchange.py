@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import duckdb
 
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, is_version
 from sae_core.notes.feature_notes import (
     MOST_LABEL,
     MOST_NOTE,
@@ -89,7 +89,7 @@ def read_notes(path: Path) -> dict[str, dict[int, dict[str, Any]]]:
         raise ValueError(f"{path} is no JSON file of notes.") from error
     if not isinstance(whole, dict) or whole.get("format") != FORMAT:
         raise ValueError(f"{path} is no JSON file of notes.")
-    if whole.get("version") != VERSION:
+    if not is_version(whole.get("version"), VERSION):
         raise ValueError(f"{path} was written by another version of Jumpscope: use that one.")
     try:
         return {

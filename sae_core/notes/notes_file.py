@@ -22,8 +22,7 @@ from typing import Any, Final
 import duckdb
 from filelock import FileLock, Timeout
 
-from sae_core.files import REFUSED, atomic_write, disk_failure, stamp_of
-from sae_core.workspace import data_folder
+from sae_core.files import REFUSED, atomic_write, data_folder, disk_failure, stamp_of
 
 log = logging.getLogger(__name__)
 

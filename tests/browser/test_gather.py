@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from urllib.parse import parse_qs, urlsplit
 
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Locator, Page, Route, expect
 
 from tests.browser.conftest import Site
 
@@ -130,8 +130,11 @@ def test_all_go_into_a_list_and_their_numbers_can_be_copied(own_site: Site, open
     assert page.evaluate("navigator.clipboard.readText()") == " ".join(numbers)
     tray(page).get_by_role("button", name="Add to a list").click()
     tray(page).get_by_label("Name of the new list").fill("of the sea")
+    asked: list[str] = []
+    page.on("request", lambda each: asked.append(each.url) if "queue/join" in each.url else None)
     page.keyboard.press("Enter")
     expect(tray(page).get_by_role("status")).to_have_text("3 in of the sea.")
+    assert len(asked) == 2, "the list is made, and all are put into it together"
     told = own_site.api.lists()["lists"]
     assert [(each["name"], each["size"]) for each in told] == [("of the sea", 3)]
     # Into one that is there, where those that are in it stay in place.
@@ -165,3 +168,43 @@ def test_without_storage_it_lasts_as_long_as_the_page(site: Site, opened: Opened
     page.reload()
     expect(page.locator("td.id a").first).to_be_visible()
     expect(tray(page)).to_have_count(0)
+
+
+def test_another_sae_of_the_name_has_a_tray_of_its_own(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/features?q=ship")
+    page.locator("td.id a").first.click(modifiers=["Shift"])
+    expect(tray(page)).to_contain_text("1 feature gathered")
+    digest = site.workbench.bundle.content_hash(site.workbench.sae_name())
+
+    def other_weights(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace(digest, "0" * 64))
+
+    # As when another bundle is served at the address, or the weights are others.
+    page.route("**/features?*", other_weights)
+    page.reload()
+    expect(page.locator("td.id a").first).to_be_visible()
+    expect(tray(page)).to_have_count(0)
+    page.locator("td.id a").nth(1).click(modifiers=["Shift"])
+    expect(tray(page)).to_contain_text("1 feature gathered")
+    page.unroute("**/features?*")
+    page.reload()
+    expect(page.locator("td.id a").first).to_be_visible()
+    assert chips(page) == [page.locator("td.id a").first.inner_text()]
+
+
+def test_what_was_gathered_before_the_weights_were_read_stays(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/features?q=ship")
+    digest = site.workbench.bundle.content_hash(site.workbench.sae_name())
+
+    def unread(route: Route) -> None:
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace(digest, ""))
+
+    page.route("**/features?*", unread)
+    page.reload()
+    page.locator("td.id a").first.click(modifiers=["Shift"])
+    expect(tray(page)).to_contain_text("1 feature gathered")
+    page.unroute("**/features?*")
+    page.reload()
+    expect(tray(page)).to_contain_text("1 feature gathered")

@@ -1,10 +1,13 @@
 """An app notices an index that is rebuilt, replaced or removed, and weights that change."""
 
+import json
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -17,11 +20,13 @@ from app.engine import feature_sources
 from app.engine.feature_sources import FeatureSources
 from app.engine.indexes import NoIndexError, open_index
 from app.web.revision import revision_of
+from sae_core import file_hashes
 from sae_core.bundle import Bundle
+from sae_core.files import data_folder, sha256
 from sae_core.formats.saelens_config import CONFIG_FILE
 from sae_core.index import Index
 from tests import tiny
-from tests.unit.service_support import FIRING, api_of
+from tests.unit.service_support import FIRING, SETTINGS, api_of
 
 SAE = tiny.SAE_NAME
 
@@ -194,14 +199,53 @@ def test_weights_that_change_under_the_same_configuration_are_noticed(
     assert after != before
 
 
-def test_weights_that_changed_before_the_app_began_are_noticed_when_they_are_read(
+def test_weights_that_changed_before_the_app_began_are_noticed_though_cfg_json_is_as_it_was(
     bundle: Bundle,
 ) -> None:
+    declared = bundle.sae_config(SAE).metadata["content_hash"]
+    assert bundle.content_hash(SAE) == declared
     changed_weights(bundle)
-    api = api_of(bundle)
-    loaded(api)
+    api = api_of(Bundle.open(bundle.path))
+    assert api.workbench.bundle.content_hash(SAE) != declared
     with pytest.raises(NoIndexError, match="was built from other weights"):
         api.workbench.sources.index(SAE)
+
+
+def test_notes_of_other_weights_under_the_same_cfg_json_are_not_shown(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    settings = replace(SETTINGS, notes=str(tmp_path / "notes.duckdb"))
+    api_of(bundle, settings).notes(1, label="of the first weights")
+    changed_weights(bundle)
+    api = api_of(Bundle.open(bundle.path), settings)
+    assert api.notes(1)["label"] is None
+
+
+def test_what_a_file_hashes_to_is_read_once_as_long_as_it_is_the_same(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+    file = bundle.sae_path(SAE) / "sae_weights.safetensors"
+    monkeypatch.setattr(file_hashes, "sha256", lambda path: read.append(path) or sha256(path))
+    # One that was changed a moment ago may be changed again without a trace.
+    os.utime(file)
+    for times in (1, 2):
+        assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
+        assert len(read) == times
+    old = time.time_ns() - 10**11
+    os.utime(file, ns=(old, old))
+    for _ in range(3):
+        assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
+    assert len(read) == 3
+    changed_weights(bundle)
+    assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
+    assert len(read) == 4
+    # Nothing hangs on the file that remembers.
+    os.utime(file, ns=(old, old))
+    kept = data_folder() / file_hashes.FILE
+    for damaged in ("{", "[]", json.dumps({str(file.resolve()): {"sha256": 3}})):
+        kept.write_text(damaged)
+        assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
 
 
 def test_a_check_of_other_weights_is_not_shown(bundle: Bundle) -> None:

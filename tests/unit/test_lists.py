@@ -180,6 +180,7 @@ def test_a_merge_is_kept_whole_or_not_at_all(notes: Notes) -> None:
     [
         {"format": "another"},
         {"version": 2},
+        {"version": True},
         {"id": "../../etc"},
         {"id": None},
         {"name": " "},

@@ -15,6 +15,7 @@ from app.service import lists as service
 from app.web.list_files import list_html, list_json
 from app.web.pages import LISTS_PAGE, PAGES, page_html
 from sae_core.bundle import Bundle
+from sae_core.index import Index
 from sae_core.notes import ListedFeature
 from tests.unit.render_support import Document
 from tests.unit.service_support import FIRING, OTHER, SETTINGS, api_of, as_json
@@ -80,8 +81,8 @@ def test_a_list_reads_each_context_once_and_keeps_no_more_than_it_may(
 ) -> None:
     index = api.workbench.sources.index(api.workbench.sae_name())
     read: list[int] = []
-    whole = index.feature
-    monkeypatch.setattr(index, "feature", lambda i: read.append(i) or whole(i))
+    whole = index.strongest_contexts
+    monkeypatch.setattr(index, "strongest_contexts", lambda ids: read.extend(ids) or whole(ids))
     service._GLIMPSES.pop(index, None)
     monkeypatch.setattr(service, "CACHED_FEATURES", 2)
     list_id = made(api, FIRING, OTHER)
@@ -259,6 +260,62 @@ def test_a_damaged_file_is_said_on_the_page(api: Api) -> None:
     for each in said:
         assert "notes.duckdb is damaged" in each
         assert str(path.parent) not in each  # where files lie is nobody's business
+
+
+def test_several_features_are_added_by_one_request_all_or_none(api: Api) -> None:
+    list_id = made(api, OTHER)
+    added = api.lists(list_id, "add", features=[FIRING, OTHER, 3, FIRING])
+    assert numbers(added) == [OTHER, FIRING, 3], "what is in it stays where it is"
+    last = api.workbench.sources.d_sae(api.workbench.sae_name())
+    with pytest.raises(RequestError, match="There is no feature") as raised:
+        api.lists(list_id, "add", features=[5, last])
+    assert raised.value.field == "features.1"
+    with pytest.raises(RequestError, match="Name at least one feature"):
+        api.lists(list_id, "add", features=[])
+    assert numbers(api.lists(list_id)) == [OTHER, FIRING, 3]
+
+
+def test_a_files_name_that_cannot_be_shown_is_no_source_of_labels(api: Api) -> None:
+    list_id = made(api, FIRING)
+    file = json.loads(list_json(api.workbench, list_id))
+    file["features"][0]["label"] = "theirs"
+    with pytest.raises(ValueError, match="the source of a label has characters that cannot"):
+        api.lists(action="merge", document=file, source="a\x1b[31m.json")
+    assert api.lists(list_id)["list"]["features"][0]["label"] is None
+    api.lists(action="merge", document=file, source=" two\n words ")
+    [label] = api.notes(FIRING)["labels"]
+    assert label["source"] == "imported from two words"
+
+
+def test_a_long_list_is_read_in_one_query_and_says_what_each_features_page_says(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = api.workbench.index()
+    features = list(range(min(60, api.workbench.sources.d_sae(api.workbench.sae_name()))))
+    list_id = made(api)
+    api.lists(list_id, "add", features=features)
+    asked = []
+    rows = Index._rows
+
+    def counted(self: Index, statement: str, *arguments: Any) -> Any:
+        asked.append(statement)
+        return rows(self, statement, *arguments)
+
+    monkeypatch.setattr(Index, "_rows", counted)
+    service._GLIMPSES.clear()
+    shown = api.lists(list_id)["list"]["features"]
+    assert len([each for each in asked if "FROM pages" in each]) == 1
+    assert len(asked) == 1, "each feature by itself"
+    monkeypatch.undo()
+    for each in shown:
+        known = index.feature(each["feature"])
+        contexts = known["groups"][0]["contexts"]
+        context = each["context"]
+        assert bool(context) == bool(contexts and known["max_act"] > 0)
+        assert each["signature"] == known["signature"]
+        if context:
+            assert context == {key: contexts[0][key] for key in context}
+    assert any(each["context"] for each in shown)
 
 
 def test_a_list_asks_for_the_weights_of_its_own_saes_alone(

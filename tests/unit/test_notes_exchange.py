@@ -196,6 +196,7 @@ def test_a_wrong_file_is_one_sentence(
         "[]",
         '{"format": "other"}',
         '{"format": "jumpscope-notes", "version": 2, "saes": {}}',
+        '{"format": "jumpscope-notes", "version": true, "saes": {}}',
         '{"format": "jumpscope-notes", "version": 1}',
         '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"x": {}}}}',
         '{"format": "jumpscope-notes", "version": 1, "saes": {"a": {"1": {"label": 3}}}}',

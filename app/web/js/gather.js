@@ -1,8 +1,8 @@
 // @ts-check
 /* The tray: features that are gathered on any page, by Shift and a click on their number, by the card's
    or the feature's own button, or by every click while the tray says so. It steers with them all, puts
-   them into a list, or copies their numbers. The browser keeps them for each SAE as long as the tab is
-   open. */
+   them into a list, or copies their numbers. The browser keeps them for each SAE, by the hash of its
+   weights, as long as the tab is open: another SAE of the name has its own. */
 
 import { address, el } from "./dom.js";
 import { busy, copy, problem, sae, saeInAddress, saeLabel } from "./frame.js";
@@ -48,12 +48,32 @@ export const numbersIn = (text) =>
 export const toggled = (numbers, feature) =>
   numbers.includes(feature) ? numbers.filter((each) => each !== feature) : [...numbers, feature];
 
+/** The hash of an SAE's weights; "" where it is not known yet. @param {string} name */
+const hashOf = (name) =>
+  [.../** @type {NodeListOf<HTMLOptionElement>} */ (document.querySelectorAll("#sae option"))].find(
+    (option) => option.value === name,
+  )?.dataset.hash ?? "";
+
+/** Under which key an SAE's are kept. Those from before its weights were read, when nothing but its
+ * name told it from others, become those of the weights. @param {string} name */
+function keyOf(name) {
+  const hash = hashOf(name);
+  const before = `${KEPT}named-${name}`;
+  if (!hash) return before;
+  const kept = recalled(before);
+  if (kept) {
+    keep(KEPT + hash, recalled(KEPT + hash) || kept);
+    keep(before, "");
+  }
+  return KEPT + hash;
+}
+
 /** @param {string} name */
-const gathered = (name) => numbersIn(recalled(KEPT + name));
+const gathered = (name) => numbersIn(recalled(keyOf(name)));
 
 /** @param {string} name @param {number[]} numbers */
 function setGathered(name, numbers) {
-  keep(KEPT + name, numbers.join("."));
+  keep(keyOf(name), numbers.join("."));
   draw();
 }
 
@@ -208,10 +228,7 @@ async function openLists() {
 async function add(id, name) {
   const list_id = id || (await call("lists", { action: "make", name })).list.id;
   const numbers = gathered(shown);
-  let list = { name };
-  for (const feature of numbers) {
-    ({ list } = await call("lists", { action: "add", list_id, feature, sae: shown }));
-  }
+  const { list } = await call("lists", { action: "add", list_id, features: numbers, sae: shown });
   tray?.querySelector("[data-lists]")?.replaceChildren();
   const link = el("a", { href: address("lists", { list: list_id }) }, el("bdi", {}, list.name));
   say(el("span", {}, `${numbers.length} in `, link, "."));

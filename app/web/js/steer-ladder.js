@@ -252,7 +252,9 @@ export function view(page) {
     const much = shown?.unit.of === "max_act" ? { strength: row.strength } : { value: row.value };
     page.edits.adopt(edit, much);
     drawTaken();
-    status(`The edit has ${number(row.strength)} × max now: Generate runs it.`);
+    at("prove").dataset.prove = String(edit);
+    at("proving").hidden = false;
+    status(`The edit has ${number(row.strength)} × max now: Generate runs it, Prove it tries it against controls.`);
   });
   at("ladder-form").addEventListener("submit", (event) => {
     event.preventDefault();
@@ -271,6 +273,7 @@ export function view(page) {
   function close() {
     running?.abort();
     panel.hidden = true;
+    at("prove").dataset.prove = "0";
   }
 
   return {

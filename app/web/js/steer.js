@@ -200,7 +200,7 @@ async function openPart(name, edit, address) {
 
 function hideRun() {
   view?.hide();
-  at("run").hidden = true;
+  at("run").hidden = at("proving").hidden = true;
 }
 
 /** @param {boolean} busy */
@@ -210,7 +210,7 @@ function waiting(busy) {
   generating.setAttribute("aria-disabled", String(busy));
   buttonAt("stop").hidden = !busy;
   at("steered").setAttribute("aria-busy", String(busy));
-  if (busy) at("run").hidden = false;
+  if (busy) at("run").hidden = at("proving").hidden = false;
 }
 
 function words() {
@@ -338,7 +338,7 @@ main.addEventListener("click", (event) => {
   const idea = target.closest("[data-idea]");
   if (idea instanceof HTMLElement) use(tried(ideaOf(idea)));
   if (target.closest("[data-take-back]") && ran) take(ran);
-  if (target.closest("[data-prove]")) openPart("proof", 0);
+  if (target.closest("[data-prove]")) openPart("proof", Number(at("prove").dataset.prove));
 });
 
 /** Another SAE: the edits stay those of the one before. @param {string} name */
