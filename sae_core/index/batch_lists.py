@@ -9,17 +9,27 @@ features of a token, the lists are made from whole arrays, of which each row's b
 taken.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sae_core.index.listed_entries import Entries, Lists, PlainLists, block_size, feature_blocks
+from sae_core.index.listed_entries import (
+    Entries,
+    Lists,
+    PlainLists,
+    block_size,
+    feature_blocks,
+    places_of,
+)
 from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE, JumpReLUSAE, ReLUSAE
 
+_AT_ONCE = 2**14
+"""Rows of features looked through together."""
 _OPEN = 1 / 64
 """Share of features without a bar up to which entries above cuts are listed."""
 
@@ -49,16 +59,20 @@ class BatchLists:
         self._open = bool(near_misses)
 
     def of(
-        self, tokens: BatchTokens, bar: Float[Tensor, " d_sae"] | None
+        self,
+        tokens: BatchTokens,
+        bar: Float[Tensor, " d_sae"] | None,
+        row_bar: Float[Tensor, " d_sae"] | None = None,
     ) -> tuple[Entries, Entries]:
         """Active entries, sorted by feature, then token; and near misses above `bar` (None: none
-        are wanted), among which may be some that are not among the best of the batch.
+        are wanted), among which may be some that are not among the best of the batch. Those that
+        are not the best of their document in this batch may be left out up to `row_bar`.
         """
         if self._open and self.columnwise:
             assert bar is not None
             self._open = float(bar.isinf().float().mean()) > _OPEN
         if self._open or not self.columnwise:
-            return self._from_arrays(tokens, bar)
+            return self._from_arrays(tokens, bar, bar if row_bar is None else row_bar)
         if self._lists is None:
             self._lists = self._chosen(tokens.x)
         cut = self._threshold if bar is None else torch.minimum(self._threshold, bar)
@@ -77,18 +91,22 @@ class BatchLists:
             return ScreenedLists(self._sae, x)
         return PlainLists(self._sae)
 
-    def _from_arrays(self, tokens: BatchTokens, bar: Tensor | None) -> tuple[Entries, Entries]:
+    def _from_arrays(
+        self, tokens: BatchTokens, bar: Tensor | None, row_bar: Tensor | None
+    ) -> tuple[Entries, Entries]:
         # Arrays have a place for each row that is here, and for no other.
         row = tokens.row.unique_consecutive(return_inverse=True)[1]
         tokens = replace(tokens, row=row)
         active, near = [], []
-        for features, first, part, pre, acts in self._arrays(tokens):
-            fired = acts > 0
-            feature, token = fired.nonzero(as_tuple=True)
+        for features, first, part, pre, fired, acts in self._arrays(tokens):
+            flat = places_of(fired)
+            feature, token = flat // len(part.x), flat % len(part.x)
             value = acts[feature, token]
             active.append(Entries(feature + features.start, token + first, value))
             if bar is not None:
-                misses = self._misses(part, pre.masked_fill(fired, -torch.inf), bar[features])
+                assert row_bar is not None
+                pre[feature, token] = -torch.inf
+                misses = self._misses(part, pre, bar[features], row_bar[features])
                 near.append(
                     Entries(misses.feature + features.start, misses.token + first, misses.value)
                 )
@@ -99,14 +117,14 @@ class BatchLists:
 
     def _arrays(
         self, tokens: BatchTokens
-    ) -> Iterator[tuple[slice, int, BatchTokens, Tensor, Tensor]]:
-        """Pre-activations and activations `[features, tokens]`: of some features and all tokens, or
-        of all features and some rows; with these features, the first token, and the tokens.
+    ) -> Iterator[tuple[slice, int, BatchTokens, Tensor, Tensor, Tensor]]:
+        """Pre-activations, what is active and the activations of it `[features, tokens]`: of some
+        features and all tokens, or of all features and some rows; with these features, the first
+        token, and the tokens. Pre-activations may be written to.
         """
         if self.columnwise:
             for features, pre in feature_blocks(self._sae, tokens.x):
-                fired = pre > self._threshold[features, None]
-                yield features, 0, tokens, pre, pre * fired
+                yield features, 0, tokens, pre, pre > self._threshold[features, None], pre
             return
         counts = torch.bincount(tokens.row).tolist()
         step = max(1, block_size(tokens.x.device) // self._sae.cfg.d_sae)
@@ -120,32 +138,59 @@ class BatchLists:
                 tokens.document[some],
             )
             pre = self._sae.pre_acts(part.x)
-            yield slice(0, self._sae.cfg.d_sae), first, part, pre.T, self._sae.activate(pre).T
+            acts = self._sae.activate(pre).T
+            yield slice(0, self._sae.cfg.d_sae), first, part, pre.T, acts > 0, acts
             first += count
 
-    def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor) -> Entries:
+    def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor, row_bar: Tensor) -> Entries:
         """Of `pre [features, tokens]`, -inf where active, each row's largest if it may be kept;
         rows are numbered from 0, none missing.
         """
-        rows, length = int(tokens.row[-1]) + 1, int(tokens.column.max()) + 1
-        whole = pre.new_full((len(pre), rows * length), -torch.inf)
-        whole[:, tokens.row * length + tokens.column] = pre
-        largest, column = whole.view(len(pre), rows, length).max(2)
-        where = torch.zeros(rows * length, dtype=torch.int64, device=pre.device)
-        where[tokens.row * length + tokens.column] = torch.arange(len(tokens.x), device=pre.device)
+        largest, token_of = _largest_of_rows(tokens, pre)
         # What is not among the best documents of these rows is not among the best of all.
         starts = tokens.row.diff(prepend=tokens.row.new_full((1,), -1)) > 0
         document = tokens.document[starts].unique(return_inverse=True)[1]
-        if int(document.max()) + 1 >= self._kept:
-            by_document = pre.new_full((len(pre), int(document.max()) + 1), -torch.inf)
-            by_document.scatter_reduce_(1, document.expand(len(pre), -1), largest, "amax")
+        by_document = pre.new_full((len(pre), int(document.max()) + 1), -torch.inf)
+        by_document.scatter_reduce_(1, document.expand(len(pre), -1), largest, "amax")
+        leads = largest == by_document[:, document]
+        keep = ((largest > bar[:, None]) & leads) | (largest > row_bar[:, None])
+        if by_document.shape[1] >= self._kept:
             last = by_document.topk(self._kept, dim=1).values[:, -1]
-            keep = (largest > bar[:, None]) & (largest >= last[:, None])
-        else:
-            keep = largest > bar[:, None]
+            keep &= largest >= last[:, None]
         feature, row = keep.nonzero(as_tuple=True)
-        token = where[row * length + column[feature, row]]
-        return Entries(feature, token, largest[feature, row])
+        return Entries(feature, token_of(feature, row), largest[feature, row])
+
+
+def _largest_of_rows(
+    tokens: BatchTokens, pre: Tensor
+) -> tuple[Tensor, Callable[[Tensor, Tensor], Tensor]]:
+    """Largest of each row of tokens in `pre [features, tokens]`, `[features, rows]`; and what says
+    of some (feature, row) which token that is, the first if there are several.
+    """
+    rows, n = int(tokens.row[-1]) + 1, len(tokens.x)
+    if pre.device.type == "cpu":
+        # Here only tokens that are asked for are looked for, and nothing is padded.
+        ends = torch.bincount(tokens.row).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        offsets = torch.arange(int((ends - starts).max()))
+
+        def found(feature: Tensor, row: Tensor) -> Tensor:
+            parts = [feature[:0]]
+            for f, r in zip(feature.split(_AT_ONCE), row.split(_AT_ONCE), strict=True):
+                place = torch.minimum(starts[r, None] + offsets, ends[r, None] - 1)
+                same = pre[f[:, None], place] == largest[f, r, None]
+                parts.append(starts[r] + same.byte().argmax(1))
+            return torch.cat(parts)
+
+        largest = torch.from_numpy(np.maximum.reduceat(pre.numpy(), starts.numpy(), axis=1))
+        return largest, found
+    length = int(tokens.column.max()) + 1
+    whole = pre.new_full((len(pre), rows * length), -torch.inf)
+    whole[:, tokens.row * length + tokens.column] = pre
+    largest, column = whole.view(len(pre), rows, length).max(2)
+    where = torch.zeros(rows * length, dtype=torch.int64, device=pre.device)
+    where[tokens.row * length + tokens.column] = torch.arange(n, device=pre.device)
+    return largest, lambda feature, row: where[row * length + column[feature, row]]
 
 
 def _grouped(counts: list[int], most: int) -> Iterator[int]:

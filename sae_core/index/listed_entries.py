@@ -86,7 +86,7 @@ def places_of(mask: Bool[Tensor, "..."]) -> Int[Tensor, " n"]:
     if mask.device.type == "cpu":
         # A third of the time that PyTorch takes where few are.
         return torch.from_numpy(np.flatnonzero(mask.numpy()))
-    return mask.view(-1).nonzero()[:, 0]
+    return mask.reshape(-1).nonzero()[:, 0]
 
 
 class PlainLists:

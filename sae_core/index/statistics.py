@@ -158,13 +158,13 @@ class FeatureStatistics:
         self._waiting = []
         if not len(tokens):
             return
-        near_bar = None
+        bars = [None, None]
         if self._cfg.near_misses:
             # A list of documents is never harder to enter than the list of rows.
-            near_bar = self.best["near_miss", "document"].bar
+            bars = [self.best["near_miss", unit].bar for unit in ("document", "row")]
         x = tokens.x.float()
         batch = BatchTokens(x=x, row=tokens.row, column=tokens.position, document=tokens.document)
-        active, near = self._lists.of(batch, near_bar)
+        active, near = self._lists.of(batch, *bars)
 
         self.tokens += len(tokens)
         self._reconstruction(x, tokens.y, active)
