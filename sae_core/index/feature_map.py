@@ -9,6 +9,7 @@ was used is kept with the map, and how well it keeps neighbours is measured.
 
 import importlib.metadata
 import logging
+import threading
 import warnings
 from typing import Any, Literal
 
@@ -35,6 +36,8 @@ KEPT_OF = 10
 """Neighbours that are looked for again on the map."""
 _LARGE = 10_000
 """Features from which UMAP takes 200 rounds in place of 500, as it does by itself."""
+_LINALG = threading.Lock()
+"""PyTorch loads what it has for CUDA at the first call, and fails if two threads make that."""
 _ROWS = 2**14
 _SAMPLE = 1024
 _INSTALL = "umap-learn is not installed: run pip install 'jumpscope[map]', or give --map pca."
@@ -123,7 +126,8 @@ def principal_places(W_dec: Float[Tensor, "d_sae d_out"]) -> tuple[np.ndarray, t
     for some in parts:
         centred = in_float64(_unit(some)) - mean
         covariance += centred.T @ centred
-    values, axes = torch.linalg.eigh(covariance)
+    with _LINALG:
+        values, axes = torch.linalg.eigh(covariance)
     values, axes = values.clamp(min=0).flip(0), axes.flip(1)[:, :2]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     axes = axes * torch.where(largest < 0, -1.0, 1.0)

@@ -6,6 +6,7 @@ what a system is made for, threads do the work, which share the lock.
 """
 
 import gc
+import math
 import multiprocessing
 import os
 import sys
@@ -18,8 +19,6 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 _MOST = 16
 """Processes at most."""
-_PIECES = 2
-"""Pieces for each process, at least."""
 _work: list[Callable[[int], Any]] = []
 """What forked processes find: the work at hand."""
 
@@ -29,8 +28,9 @@ def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[Iterator[_T
     """`work(0)`, `work(1)` and so on, in order, begun at once; it must not touch a GPU, nor change
     anything. A block that is left early leaves out what has not been begun.
     """
-    # Starting one takes some hundredths of a second, and work begins when all are there.
-    places = min(_places(), pieces // _PIECES)
+    # Starting a process takes about as long as a piece of work, some hundredths of a second, and
+    # work begins when all are there: of any number of pieces the root of it is best.
+    places = min(_places(), math.isqrt(pieces))
     if places <= 1:
         pool: Executor = ThreadPoolExecutor(os.cpu_count())
         made = pool.map(work, range(pieces))

@@ -1,6 +1,7 @@
 """Tokens as they can stand in a line of text: trimmed, visible, fragments of words marked."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -57,6 +58,7 @@ def _form(text: str, is_end: bool, is_start: bool) -> str:
     return ("-" if is_end else "") + word + ("-" if is_start else "")
 
 
+@lru_cache(2**16)
 def is_whole(word: str) -> bool:
     """Whether a form can be read as a word: at least three letters and no fragment."""
     return (

@@ -65,16 +65,17 @@ def write_index(
     site = sae.cfg.site
     assert site is not None
     vocab, texts = prepared.vocabulary()
-    with ThreadPoolExecutor(1) as beside:
-        # Work of Python alone, while the rest waits for the device.
+    with ThreadPoolExecutor(2) as beside:
+        # Work of the host alone, while the rest waits for the device.
         words = beside.submit(_words, texts, spool.tokens())
         contexts = choose(statistics, cfg.intervals, cfg.per_interval)
-        stored = store_tokens(spool, contexts, cfg.before, cfg.after)
+        cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
         tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
         logits, near, cosine = prepared.decoder()
         # An index of what has been read so far is one of many: the last one has the map.
         placed = None if planned else prepared.map()
         width, pre_activation_counts = statistics.pre_activations()
+        stored = cutting.result()
         assembler = Assembler(
             tokens_read=statistics.tokens,
             active=statistics.active.cpu().numpy(),

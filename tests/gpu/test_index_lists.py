@@ -4,6 +4,7 @@ Against float64 products; what is within rounding of a cut may be on either side
 1e-5 of the sizes of the two vectors, as float32 sums of a few thousand numbers have.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import cast
 
@@ -14,6 +15,7 @@ from sae_core.config import SAEConfig
 from sae_core.index import Index, IndexConfig, build_index
 from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.feature_histograms import window_counts
+from sae_core.index.feature_map import principal_places
 from sae_core.index.listed_dots import _gathered, listed_dots
 from sae_core.index.listed_entries import PlainLists
 from sae_core.index.listed_sums import listed_sums
@@ -129,6 +131,15 @@ def test_an_index_of_a_gpu_is_that_of_the_cpu(cuda: torch.device, tmp_path: Path
         found.append(list(zip([each["active_tokens"] for each in features], values, strict=True)))
     same = sum(one == other for one, other in zip(*found, strict=True))
     assert same >= 0.75 * sae.cfg.d_sae
+
+
+def test_maps_of_several_saes_are_made_at_once(cuda: torch.device) -> None:
+    """On a thread for each, as in a run that indexes several."""
+    directions = [torch.randn(200, 16, device=cuda) for _ in range(8)]
+    with ThreadPoolExecutor(len(directions)) as threads:
+        made = list(threads.map(principal_places, directions))
+    for each, (places, _) in zip(directions, made, strict=True):
+        assert torch.equal(torch.tensor(places), torch.tensor(principal_places(each)[0]))
 
 
 def test_a_batch_is_the_same_lists_on_both_devices(cuda: torch.device) -> None:
