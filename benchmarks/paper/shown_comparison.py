@@ -1,0 +1,254 @@
+"""What the pages show of the comparison of architectures."""
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from app.web.charts import CURVES
+from benchmarks.paper.comparison import CURED, SITES, TARGETS, chosen
+from benchmarks.paper.kinds import ARCHITECTURES
+from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper.verdicts import Place, Points, Quotient, counts, points, quotient
+from benchmarks.pareto_plan import at_target
+
+OTHERS = tuple(name for name in ARCHITECTURES if name != "jumprelu")
+_MARKS = {"lower": "**", "open": "", "higher": "_"}
+
+
+def _points(held: Results, stage: str, metric: str) -> dict[Place, Points]:
+    return points(held["comparison"], stage, metric)
+
+
+def _quotients(held: Results, stage: str, metric: str) -> dict[Place, Quotient]:
+    """Of every other architecture over JumpReLU, at every place where both were trained."""
+    found = _points(held, stage, metric)
+    return {
+        (name, site, target): quotient(found["jumprelu", site, target], each)
+        for (name, site, target), each in found.items()
+        if name != "jumprelu" and ("jumprelu", site, target) in found
+    }
+
+
+def _places(rows: dict[Place, Any]) -> list[tuple[str, int]]:
+    there = {(site, target) for _, site, target in rows}
+    return [(s, t) for s in SITES for t in TARGETS if (s, t) in there]
+
+
+def _range(values: Sequence[float]) -> str:
+    low, high = (100 * each for each in (min(values), max(values)))
+    return f", by {low:.1f} %" if len(values) == 1 else f", by {low:.1f} to {high:.1f} %"
+
+
+def _summary(stage: str, held: Results) -> str:
+    rows = []
+    for metric, title in (("fvu", "FVU"), ("delta_lm_loss", "delta LM loss")):
+        found = _quotients(held, stage, metric)
+        for name in OTHERS:
+            own = [q for (each, *_), q in found.items() if each == name]
+            total = counts(own)
+            lower = [1 - 1 / (1 + q.share) for q in own if q.verdict == "lower"]
+            higher = [1 / (1 + q.share) - 1 for q in own if q.verdict == "higher"]
+            rows.append(
+                [
+                    f"{title} against {CURVES[name]}",
+                    str(len(own)),
+                    f"{total['lower']}{_range(lower) if lower else ''}",
+                    str(total["open"]),
+                    f"{total['higher']}{_range(higher) if higher else ''}",
+                ]
+            )
+    return table(["JumpReLU's", "places", "lower", "undecided", "higher"], rows)
+
+
+def _against(stage: str, metric: str, held: Results) -> str:
+    found, quotients = _points(held, stage, metric), _quotients(held, stage, metric)
+    rows = []
+    for site, target in _places(found):
+        mine = found["jumprelu", site, target].mean()
+        cells = [_cell(quotients.get((name, site, target))) for name in OTHERS]
+        rows.append([f"{site}, {target}", digits(mine), *cells])
+    return table(["site, L0", "JumpReLU", *(CURVES[name] for name in OTHERS)], rows)
+
+
+def _cell(each: Quotient | None) -> str:
+    if each is None or math.isnan(each.low):
+        return ""
+    mark = _MARKS[each.verdict]
+    middle, low, high = (100 * v for v in (each.share, each.low, each.high))
+    return f"{mark}{middle:+.1f} %{mark} ({low:+.1f} to {high:+.1f})"
+
+
+def _rows(held: Results, **settings: Any) -> list[dict[str, Any]]:
+    rows = held["comparison"]["rows"]
+    return [r for r in rows if all(r.get(k) == v for k, v in settings.items())]
+
+
+def _mean(rows: Sequence[dict[str, Any]], field: str) -> float:
+    return float(np.mean([row[field] for row in rows]))
+
+
+def _shares(stage: str, field: str, held: Results) -> str:
+    lines = []
+    for site, target in _places(_points(held, stage, "fvu")):
+        cells = []
+        for name in ARCHITECTURES:
+            own = _rows(held, stage=stage, architecture=name, site=site, target=target)
+            cells.append(share(_mean(own, field)) if own else "")
+        lines.append([f"{site}, {target}", *cells])
+    return table(["site, L0", *(CURVES[name] for name in ARCHITECTURES)], lines)
+
+
+def _rates(held: Results) -> str:
+    data = held["comparison"]
+    best = chosen(data["rows"])
+    ends = (min(data["settings"]["rates"]), max(data["settings"]["rates"]))
+    lines = []
+    for name in ARCHITECTURES:
+        tried = _rows(held, stage="sweep", architecture=name)
+        cells = []
+        for site in SITES:
+            values = [best[name, site, target] for target in TARGETS]
+            cells.append(", ".join(f"{v:g}{'*' if v in ends else ''}" for v in values))
+        lines.append([CURVES[name], str(len(tried)), *cells])
+    return table(["", "tried settings", *SITES], lines)
+
+
+def _trade(held: Results) -> str:
+    """FVU and dead features of JumpReLU over its learning rates, where it has many dead."""
+    site, targets, _ = CURED
+    rates = held["comparison"]["settings"]["rates"]
+    lines = []
+    for target in targets:
+        for name in ARCHITECTURES[:3]:
+            cells = []
+            for lr in rates:
+                own = _rows(held, stage="sweep", architecture=name, site=site, target=target, lr=lr)
+                cells += [_missed(r) or f"{digits(at_target(r))}, {share(r['dead'])}" for r in own]
+            lines.append([f"{target}, {CURVES[name]}", *cells])
+    return table(["L0", *(f"{lr:g}" for lr in rates)], lines)
+
+
+def _missed(row: dict[str, Any]) -> str:
+    return "" if math.isfinite(at_target(row)) else "-"
+
+
+def _cures(site: str | None, held: Results) -> str:
+    """Cures at the site of many dead features (None), or at another, against none."""
+    own = [r for r in _rows(held, stage="cure") if (r["site"] == CURED[0]) == (site is None)]
+    places = list(dict.fromkeys((r["site"], r["target"]) for r in own))
+    names = list(dict.fromkeys(r["cure"] for r in own))
+    if "none" not in names:
+        names.insert(0, "none")
+    lines = []
+    for name in names:
+        cells = []
+        for place, target in places:
+            mine = [r for r in own if (r["cure"], r["site"], r["target"]) == (name, place, target)]
+            none = _untreated(held, own, place, target)
+            cells += _cured(mine or none, none)
+        lines.append([name, *cells])
+    header = [f"{site}, {target}: {what}" for site, target in places for what in _WHAT]
+    return table(["", *header], lines)
+
+
+_WHAT = ("FVU", "dead", "delta LM loss")
+
+
+def _untreated(
+    held: Results, own: Sequence[dict[str, Any]], site: str, target: int
+) -> list[dict[str, Any]]:
+    """The seeds of the cures, trained without one."""
+    at = [r for r in own if (r["site"], r["target"]) == (site, target)]
+    seeds = {r["seed"] for r in at}
+    none = [r for r in at if r["cure"] == "none"]
+    report = _rows(held, stage="report", architecture="jumprelu", site=site, target=target)
+    return none or [r for r in report if r["seed"] in seeds]
+
+
+def _cured(mine: Sequence[dict[str, Any]], none: Sequence[dict[str, Any]]) -> list[str]:
+    fvu = np.mean([math.log(at_target(r)) for r in mine])
+    before = np.mean([math.log(at_target(r)) for r in none])
+    change = 100 * (math.exp(fvu - before) - 1)
+    shown = digits(math.exp(fvu)) + ("" if mine is none else f" ({change:+.1f} %)")
+    return [shown, share(_mean(mine, "dead")), digits(_mean(mine, "delta_lm_loss"), 2)]
+
+
+def _long(held: Results) -> str:
+    lines = []
+    site, targets, _ = CURED
+    for target in targets:
+        none = _rows(held, stage="cure", cure="none", target=target, site=site)
+        chosen_rate = none[0]["lr"]
+        lines.append([f"{target}, one length at {chosen_rate:g}", *_cured(none, none)])
+        own = _rows(held, stage="long", target=target)
+        for lr in sorted({r["lr"] for r in own}, reverse=True):
+            cells = _cured([r for r in own if r["lr"] == lr], none)
+            lines.append([f"{target}, two lengths at {lr:g}", *cells])
+    return table(["L0", *_WHAT], lines)
+
+
+def _bandwidths(held: Results) -> str:
+    """FVU above that of the best bandwidth, in per cent, on the other model and at other widths."""
+    own = _rows(held, stage="bandwidth") + _rows(held, stage="width")
+    epsilons = sorted({r["epsilon"] for r in own})
+    lines = []
+    for stage, width, site in dict.fromkeys((r["stage"], r.get("d_sae"), r["site"]) for r in own):
+        line = {
+            r["epsilon"]: at_target(r)
+            for r in own
+            if (r["stage"], r.get("d_sae"), r["site"]) == (stage, width, site)
+        }
+        best = min(line.values())
+        cells = [f"{100 * (line[e] / best - 1):.1f}" for e in epsilons]
+        cells = ["**best**" if line[e] == best else c for e, c in zip(epsilons, cells, strict=True)]
+        what = "Llama, 2,048" if stage == "bandwidth" else f"demo, {width:,}"
+        lines.append([f"{what}, {site}", digits(best), *cells])
+    return table(["", "FVU of the best", *(digits(e, 2) for e in epsilons)], lines)
+
+
+def _cost(held: Results) -> str:
+    data = held["comparison"]
+    machine = data["machine"]
+    return f"{machine['device']}, PyTorch {machine['torch']}, {data['seconds']:.0f} s"
+
+
+def _tokens(held: Results) -> str:
+    settings = held["comparison"]["settings"]
+    return f"{settings['batch'] * settings['steps']:,}"
+
+
+def _of_text(model: str, half: str, held: Results) -> str:
+    return f"{held['comparison']['texts'][model][half]:,}"
+
+
+SHOWN: dict[str, Callable[[Results], str]] = {
+    "comparison.count": lambda held: str(len(held["comparison"]["rows"])),
+    "comparison.cost": _cost,
+    "comparison.tokens": _tokens,
+    "comparison.selection": partial(_of_text, "demo", "selection"),
+    "comparison.report": partial(_of_text, "demo", "report"),
+    "comparison.rates": _rates,
+    "comparison.trade": _trade,
+    "comparison.cures": partial(_cures, None),
+    "comparison.elsewhere": partial(_cures, "elsewhere"),
+    "comparison.long": _long,
+    "comparison.bandwidths": _bandwidths,
+    **{
+        f"comparison.{name}{suffix}": partial(show, stage)
+        for stage, suffix in (("report", ""), ("other", "_other"))
+        for name, show in (("summary", _summary),)
+    },
+    **{
+        f"comparison.{name}{suffix}": partial(show, stage, field)
+        for stage, suffix in (("report", ""), ("other", "_other"))
+        for name, show, field in (
+            ("fvu", _against, "fvu"),
+            ("loss", _against, "delta_lm_loss"),
+            ("dead", _shares, "dead"),
+            ("frequent", _shares, "high_frequency"),
+        )
+    },
+}
