@@ -97,7 +97,7 @@ def attributed(drawn: Drawn, sae: SAE, very: Bool[Tensor, " d_sae"]) -> dict[str
         "of_effect": interval((size * very).sum(1) / size.sum(1).clamp(min=1e-30)),
     }
     for count in TOP:
-        top = size.topk(count, dim=1)
+        top = size.topk(min(count, size.shape[1]), dim=1)
         counted = top.values > 0
         result[f"of_top_{count}"] = interval((very[top.indices] & counted).sum(1), counted.sum(1))
     return result
