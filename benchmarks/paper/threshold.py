@@ -54,7 +54,6 @@ def study(demo: Demo, rows: list[Any]) -> dict[str, Any]:
             "ratio": ratio,
             "error": error,
             "in_window": in_window.round(),
-            "frequency": sums.fires.sum(0) / tokens,
         }
         if number == 0:
             frequency = (sums.fires.sum(0) / tokens).float()
