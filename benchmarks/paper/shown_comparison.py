@@ -22,7 +22,7 @@ def _points(held: Results, stage: str, metric: str) -> dict[Place, Points]:
     return points(held["comparison"], stage, metric)
 
 
-def _quotients(held: Results, stage: str, metric: str) -> dict[Place, Quotient]:
+def quotients(held: Results, stage: str, metric: str) -> dict[Place, Quotient]:
     """Of every other architecture over JumpReLU, at every place where both were trained."""
     found = _points(held, stage, metric)
     return {
@@ -45,7 +45,7 @@ def _range(values: Sequence[float]) -> str:
 def _summary(stage: str, held: Results) -> str:
     rows = []
     for metric, title in (("fvu", "FVU"), ("delta_lm_loss", "delta LM loss")):
-        found = _quotients(held, stage, metric)
+        found = quotients(held, stage, metric)
         for name in OTHERS:
             own = [q for (each, *_), q in found.items() if each == name]
             total = counts(own)
@@ -64,12 +64,12 @@ def _summary(stage: str, held: Results) -> str:
 
 
 def _against(stage: str, metric: str, held: Results) -> str:
-    found, quotients = _points(held, stage, metric), _quotients(held, stage, metric)
+    found, against = _points(held, stage, metric), quotients(held, stage, metric)
     rows = []
     for site, target in _places(found):
         mine = found["jumprelu", site, target].mean()
-        cells = [_cell(quotients.get((name, site, target))) for name in OTHERS]
-        rows.append([f"{site}, {target}", digits(mine), *cells])
+        cells = [_cell(against.get((name, site, target))) for name in OTHERS]
+        rows.append([f"{site}, {target}", digits(mine) if mine > 0 else "", *cells])
     return table(["site, L0", "JumpReLU", *(CURVES[name] for name in OTHERS)], rows)
 
 
@@ -99,6 +99,12 @@ def _shares(stage: str, field: str, held: Results) -> str:
             cells.append(share(_mean(own, field)) if own else "")
         lines.append([f"{site}, {target}", *cells])
     return table(["site, L0", *(CURVES[name] for name in ARCHITECTURES)], lines)
+
+
+def _farthest(held: Results) -> str:
+    """By how much a reported SAE misses its L0 at most."""
+    own = _rows(held, stage="report") + _rows(held, stage="other")
+    return share(max(abs(r["l0"] / r["target"] - 1) for r in own))
 
 
 def _rates(held: Results) -> str:
@@ -230,6 +236,7 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.tokens": _tokens,
     "comparison.selection": partial(_of_text, "demo", "selection"),
     "comparison.report": partial(_of_text, "demo", "report"),
+    "comparison.missed": _farthest,
     "comparison.rates": _rates,
     "comparison.trade": _trade,
     "comparison.cures": partial(_cures, None),
