@@ -126,7 +126,7 @@ def ablated(
     arms: Sequence[tuple[Int[Tensor, " n"], Float[Tensor, " n"] | None]],
 ) -> Ablated:
     """Each arm holds its features' activations at 0, or at the values given, at every token that
-    counts; the error is kept.
+    counts; the error is kept. After them comes one more arm: the reconstruction in its place.
     """
     assert sae.cfg.site is not None
     place = sae.cfg.site
@@ -142,12 +142,15 @@ def ablated(
         with rewrite(demo.model, place, place, keep):
             base = hidden_states(demo.model, ids)
         acts = sae.encode(kept[0]) * mask[..., None]
-        states = []
+        deltas = []
         for features, values in arms:
             moved = acts[..., features]
             if values is not None:
                 moved = moved - values * mask[..., None]
-            delta = moved @ sae.W_dec[features]
+            deltas.append(moved @ sae.W_dec[features])
+        deltas.append((kept[0] - sae.decode(acts)) * mask[..., None])
+        states = []
+        for delta in deltas:
 
             def cut(_x: Tensor, y: Tensor, delta: Tensor = delta) -> Tensor:
                 return (y.float() - delta).to(y.dtype)
@@ -181,7 +184,7 @@ def without(
     draws: dict[str, list[int]] = {}
     sizes: dict[str, dict[str, float]] = {}
     for name, weight in (("activity", part.frequency), ("mass", part.mass)):
-        if not bool(ordinary.any()):
+        if not (bool(very.any()) and bool(ordinary.any())):
             break
         total = float(weight.sum())
         budget = min(BUDGET * total, *(float(weight[g].sum()) for g in (very, ordinary)))
@@ -206,5 +209,6 @@ def without(
         "loss_rows": len(rows),
         "all_zero": found.of([0]),
         "all_mean": found.of([1]),
+        "spliced": found.of([len(arms)]),
         "draws": {key: sizes[key] | found.of(each) for key, each in draws.items()},
     }

@@ -186,8 +186,7 @@ def measured(
     row["scores"] = _scored(sae, held, seen, scored)
     for name, features in groups.items():
         row[name + "_features"] = _of_group(sae, held, seen, features, other)
-    if int(very.sum()):
-        row |= without(demo, sae, held, part, loss_rows, generator)
+    row |= without(demo, sae, held, part, loss_rows, generator)
     if not row["seed"]:
         row["output"] = _outputs(demo, sae, groups)
     return row
