@@ -3,9 +3,10 @@
 Every process reads the whole corpus, so that all agree on what has been read and when a checkpoint
 is due. Of every `world` batches each runs its own one through the model and counts what fires.
 At checkpoints and at the end the first process takes over what the others have counted, and writes.
-What they tell each other goes through torch.distributed as bytes of a safetensors file, on the CPU.
+What they tell each other goes through torch.distributed as bytes, on the CPU.
 """
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sae_core.index.state_file import from_bytes, to_bytes
+from sae_core.index.state_file import flat, from_bytes, nested, to_bytes
 
 _PART = 2**28
 """Bytes sent at once."""
@@ -53,20 +54,38 @@ class Ranks:
 
     def send_to_first(self, state: dict[str, Any]) -> None:
         """Give the first process, which is in `from_others`, a state."""
-        data = _tensor(to_bytes(state))
-        dist.send(torch.tensor([len(data)]), 0)
-        for part in data.split(_PART):
-            dist.send(part, 0)
+        tensors = flat(state)
+        shapes = {name: (str(t.dtype), list(t.shape)) for name, t in tensors.items()}
+        _send(_tensor(json.dumps(shapes).encode()))
+        for tensor in tensors.values():
+            _send(tensor.reshape(-1).view(torch.uint8))
 
     def from_others(self) -> Iterator[dict[str, Any]]:
         """On the first process: the states of the others, one after another."""
         for rank in range(1, self.world):
-            length = torch.empty(1, dtype=torch.int64)
-            dist.recv(length, rank)
-            data = torch.empty(int(length), dtype=torch.uint8)
-            for part in data.split(_PART):
-                dist.recv(part, rank)
-            yield from_bytes(data.numpy().tobytes())
+            shapes = json.loads(_receive(rank).numpy().tobytes())
+            tensors = {}
+            for name, (dtype, shape) in shapes.items():
+                kind = getattr(torch, dtype.removeprefix("torch."))
+                tensors[name] = _receive(rank).view(kind).reshape(shape)
+            yield nested(tensors)
+
+
+def _send(data: Tensor) -> None:
+    """Send bytes to the first process."""
+    dist.send(torch.tensor([len(data)]), 0)
+    for part in data.split(_PART):
+        dist.send(part, 0)
+
+
+def _receive(rank: int) -> Tensor:
+    """Receive what `_send` sends."""
+    length = torch.empty(1, dtype=torch.int64)
+    dist.recv(length, rank)
+    data = torch.empty(int(length), dtype=torch.uint8)
+    for part in data.split(_PART):
+        dist.recv(part, rank)
+    return data
 
 
 def _tensor(data: bytes) -> Tensor:

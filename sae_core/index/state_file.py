@@ -18,17 +18,17 @@ _JSON, _TENSOR = "json", "tensor"
 
 def to_bytes(state: dict[str, Any]) -> bytes:
     """The bytes of such a file."""
-    return save(_flat(state))
+    return save(flat(state))
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
     """Inverse of `to_bytes`."""
-    return _nested(load(data))
+    return nested(load(data))
 
 
 def write(path: Path, state: dict[str, Any], marks: dict[str, str]) -> None:
     """Write a file; `marks` are its metadata."""
-    save_file(_flat(state), path, metadata=marks)
+    save_file(flat(state), path, metadata=marks)
 
 
 def read_marks(path: Path) -> dict[str, str]:
@@ -44,12 +44,13 @@ def read(path: Path) -> dict[str, Any]:
     """The state that `write` was given; ValueError if the file is damaged."""
     try:
         with safe_open(path, framework="pt") as file:
-            return _nested({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
+            return nested({name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
     except (SafetensorError, LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is damaged: what it holds cannot be read.") from error
 
 
-def _flat(state: dict[str, Any]) -> dict[str, Tensor]:
+def flat(state: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors of a file, on the CPU."""
     tensors: dict[str, Tensor] = {}
     memory: set[int] = set()
 
@@ -74,7 +75,9 @@ def _flat(state: dict[str, Any]) -> dict[str, Tensor]:
     return tensors | {_JSON: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
 
-def _nested(tensors: dict[str, Tensor]) -> dict[str, Any]:
+def nested(tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """Inverse of `flat`."""
+
     def whole(value: Any) -> Any:
         if isinstance(value, dict):
             if value.keys() == {_TENSOR}:
