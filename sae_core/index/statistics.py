@@ -22,6 +22,7 @@ from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.feature_histograms import (
     HALF_WINDOW,
     DoublingHistogram,
+    deviations,
     exact_power_of_two,
     of_all_tokens,
     window_counts,
@@ -304,7 +305,7 @@ class FeatureStatistics:
         exponents, sampled = [], []
         for some, pre in feature_blocks(self.sae, x):
             threshold = self.threshold[some]
-            sd = pre.std(1, correction=0) if len(x) else torch.zeros_like(threshold)
+            sd = deviations(pre)
             sd = torch.maximum(sd, 1e-3 * threshold.abs()).clamp(min=1e-6)
             exponent = torch.log2(sd * (2 * _WINDOW_SD / WINDOW_BINS)).round().long()
             if self._lists.columnwise:
