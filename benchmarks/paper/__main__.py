@@ -4,6 +4,7 @@
     python -m benchmarks.paper saes --kinds KIND ... --seed 0 --corpus TEXT --out FOLDER
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
     python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
+    python -m benchmarks.paper together --runs FOLDER    what `frequent` wrote there, of all sites
     python -m benchmarks.paper --write        the pages' numbers and figures from the results
     python -m benchmarks.paper --check        an error if a number or a figure is another one
 
@@ -20,7 +21,15 @@ from typing import Any
 
 import torch
 
-from benchmarks.paper import bandwidth, frequencies, frequent, frequent_saes, kernels, threshold
+from benchmarks.paper import (
+    bandwidth,
+    frequencies,
+    frequent,
+    frequent_results,
+    frequent_saes,
+    kernels,
+    threshold,
+)
 from benchmarks.paper.arms import RECIPE, Size, take_step
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.quality import Quality
@@ -29,7 +38,7 @@ from benchmarks.paper.text import read_rows, write_rows
 from training.sae_trainer import compiler
 
 STUDIES = ("threshold", "kernels", "bandwidth")
-OF_RUNS = ("saes", "frequencies", "frequent")
+OF_RUNS = ("saes", "frequencies", "frequent", "together")
 KNOWN = (*STUDIES, *OF_RUNS, "text")
 
 
@@ -41,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--write", action="store_true", help="renew the pages from the results")
     parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
     parser.add_argument("--corpus", nargs="+", default=[], help="text to sample and to train on")
-    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="of train, to be measured")
+    parser.add_argument("--runs", nargs="+", type=Path, default=[], help="of train")
     parser.add_argument(
         "--kinds", nargs="+", default=list(frequent_saes.KINDS), help="of SAEs to train"
     )
@@ -75,6 +84,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frequent_saes.make(options)
     if "frequent" in options.studies:
         frequent.study(options)
+    if "together" in options.studies:
+        for folder in options.runs:
+            frequent_results.together(folder, options.out)
     if set(options.studies) - set(OF_RUNS):
         _run(options)
     return 0

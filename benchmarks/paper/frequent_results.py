@@ -1,0 +1,89 @@
+"""The results of the study of very frequent features: sites and seeds put together, and read.
+
+    python -m benchmarks.paper together --runs FOLDER --out benchmarks/results
+
+puts the files that `frequent` wrote into FOLDER, one of each site, into one small table with a row
+for each site, kind and L0. Over seeds, a number is the mean; an interval reaches from the lowest
+end of any seed's to the highest, so it holds what text and seeds leave open.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.paper.results import path_of, shortened
+
+KEYS = ("site", "kind", "target", "seed")
+QUARTILES = ("by_token", "by_previous", "by_place", "nearest")
+
+
+def together(folder: Path, out: Path) -> None:
+    """Write `paper_frequent.json` into `out`; ValueError if there is nothing to put together."""
+    files = sorted(folder.glob("paper_frequent_*.json"))
+    if not files:
+        raise ValueError(f"{folder} has no results of frequent: run it first.")
+    parts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    for part in parts:
+        for row in part["rows"]:
+            key = (part["settings"]["site"], row["kind"], row["target"])
+            groups.setdefault(key, []).append(row)
+    flats = {key: [flat(row) for row in rows] for key, rows in groups.items()}
+    names = list(dict.fromkeys(n for each in flats.values() for row in each for n in row))
+    settings = {k: v for k, v in parts[0]["settings"].items() if k != "site"}
+    data = {
+        "study": "frequent",
+        "settings": settings,
+        "machine": parts[0]["machine"],
+        "seconds": max(part["seconds"] for part in parts),
+        "measured_tokens": parts[0]["tokens"],
+        "columns": names,
+        "rows": [
+            [*key, [row["seed"] for row in groups[key]]]
+            + [over_seeds(name, [row[name] for row in flats[key] if name in row]) for name in names]
+            for key in flats
+        ],
+    }
+    text = json.dumps(shortened(data), separators=(",", ":"))
+    path_of("frequent", out).write_text(text + "\n", encoding="utf-8")
+
+
+def flat(row: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """A row's numbers and lists of numbers by dotted names, without those of `KEYS`."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        if isinstance(value, dict):
+            found |= flat(value, f"{before}{name}.")
+        elif value is not None and (before or name not in KEYS):
+            found[before + name] = value
+    return found
+
+
+def over_seeds(name: str, values: Sequence[Any]) -> Any:
+    """One value for all seeds; null without any."""
+    values = [v for v in values if not isinstance(v, list) or None not in v]
+    if not values:
+        return None
+    if not isinstance(values[0], list):
+        return sum(values) / len(values)
+    columns = list(zip(*values, strict=True))
+    means = [sum(column) / len(column) for column in columns]
+    if name.rpartition(".")[2] in QUARTILES:
+        return means
+    return [means[0], min(columns[1]), max(columns[2]), *(sum(c) for c in columns[3:])]
+
+
+class Table:
+    """The table of `together`, by site, kind, L0 and dotted name."""
+
+    def __init__(self, data: dict[str, Any]) -> None:
+        self._names = {name: place for place, name in enumerate(data["columns"], len(KEYS))}
+        self._rows = {(row[0], row[1], int(row[2])): row for row in data["rows"]}
+        self.seeds = sorted({seed for row in data["rows"] for seed in row[3]})
+
+    def get(self, site: str, kind: str, target: int, name: str) -> Any:
+        """A number or a list; None where it was not measured."""
+        row = self._rows.get((site, kind, target))
+        place = self._names.get(name)
+        return None if row is None or place is None else row[place]
