@@ -5,6 +5,7 @@
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
     python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
     python -m benchmarks.paper together --runs FOLDER    what `frequent` wrote there, of all sites
+    python -m benchmarks.paper blind --runs RUN ... --out FOLDER    a bundle for the blind test
     python -m benchmarks.paper --write        the pages' numbers and figures from the results
     python -m benchmarks.paper --check        an error if a number or a figure is another one
 
@@ -38,7 +39,7 @@ from benchmarks.paper.text import read_rows, write_rows
 from training.sae_trainer import compiler
 
 STUDIES = ("threshold", "kernels", "bandwidth")
-OF_RUNS = ("saes", "frequencies", "frequent", "together")
+OF_RUNS = ("saes", "frequencies", "frequent", "together", "blind")
 KNOWN = (*STUDIES, *OF_RUNS, "text")
 
 
@@ -84,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frequent_saes.make(options)
     if "frequent" in options.studies:
         frequent.study(options)
+    if "blind" in options.studies:
+        frequent_saes.blind(options.runs, options.bundle / "model", options.site, options.out)
     if "together" in options.studies:
         for folder in options.runs:
             frequent_results.together(folder, options.out)

@@ -15,6 +15,8 @@ from typing import Any
 from benchmarks.paper.results import path_of, shortened
 
 KEYS = ("site", "kind", "target", "seed")
+DIGITS = 3
+"""Significant ones, which the page's tables do not exceed."""
 QUARTILES = ("by_token", "by_previous", "by_place", "nearest")
 
 
@@ -45,7 +47,7 @@ def together(folder: Path, out: Path) -> None:
             for key in flats
         ],
     }
-    text = json.dumps(shortened(data), separators=(",", ":"))
+    text = json.dumps(shortened(data, DIGITS), separators=(",", ":"))
     path_of("frequent", out).write_text(text + "\n", encoding="utf-8")
 
 

@@ -3,11 +3,15 @@ penalty on frequent features, all at one rate, on the same tokens, to the same L
 """
 
 import argparse
+import shutil
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 
 from benchmarks.paper.arms import LOSS, RECIPE
+from sae_core.bundle import Bundle, write_bundle
 from sae_core.config import Architecture
 from sae_core.sae import SAE
 from training.loop import train
@@ -75,3 +79,20 @@ def target_of(sae: SAE) -> float:
 def seed_of(sae: SAE) -> int:
     """The seed that it was trained with."""
     return int(sae.cfg.metadata["training"]["settings"]["seed"])
+
+
+def blind(runs: Sequence[Path], model: Path, site: str, out: Path) -> None:
+    """A bundle for the blind test: of each run its SAE of `site` at the highest L0, called a, b, c
+    and so on in the order of the runs. ValueError where a run has none.
+    """
+    names = []
+    for letter, run in zip("abcdefghijklmnopqrstuvwxyz", runs, strict=False):
+        bundle = Bundle.open(run)
+        saes = {name: bundle.load_sae(name) for name in bundle.sae_names}
+        of_site = [name for name, sae in saes.items() if str(sae.cfg.site) == site]
+        if not of_site:
+            raise ValueError(f"{run} has no SAE of {site}.")
+        best = max(of_site, key=lambda name: target_of(saes[name]))
+        shutil.copytree(run / "saes" / best, out / "saes" / letter)
+        names.append(letter)
+    write_bundle(out, name=out.name, title="Blind test", model=str(model.resolve()), saes=names)

@@ -47,16 +47,16 @@ class Results:
         temporary.replace(self._path)
 
 
-def shortened(value: Any) -> Any:
-    """Numbers with `DIGITS` significant digits, tensors as lists, null for what is not finite."""
+def shortened(value: Any, digits: int = DIGITS) -> Any:
+    """Numbers with so many significant digits, tensors as lists, null for what is not finite."""
     if isinstance(value, torch.Tensor):
         value = value.tolist()
     if isinstance(value, dict):
-        return {str(k): shortened(v) for k, v in value.items()}
+        return {str(k): shortened(v, digits) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [shortened(v) for v in value]
+        return [shortened(v, digits) for v in value]
     if isinstance(value, float):
-        return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
+        return float(f"{value:.{digits}g}") if math.isfinite(value) else None
     return value
 
 

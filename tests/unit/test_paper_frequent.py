@@ -19,9 +19,11 @@ from benchmarks.paper.frequent_saes import config, kind_of, seed_of, target_of
 from benchmarks.paper.held_out import Drawn, HeldOut, interval
 from benchmarks.paper.shown_frequent import spread
 from sae_core.arms import Arms
+from sae_core.bundle import Bundle, write_bundle
 from sae_core.corpus import TokenRow, documents, token_rows
 from sae_core.edits import Edit
 from sae_core.evaluation import evaluate, take_tokens, uniformity
+from sae_core.formats.saelens import save_sae
 from sae_core.sae import SAE
 from sae_core.splice import SplicedLM
 from tests import tiny
@@ -390,3 +392,30 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     assert spread(None, str) == ""
     with pytest.raises(ValueError, match="has no results of frequent"):
         frequent_results.together(tmp_path / "none", tmp_path)
+
+
+def test_a_bundle_for_the_blind_test_has_one_sae_of_each_run(
+    demo: Demo, sae: SAE, tmp_path: Path
+) -> None:
+    for save in (demo.model.save_pretrained, demo.tokenizer.save_pretrained):
+        save(tmp_path / "model")
+    runs = []
+    for kind in ("first", "second"):
+        runs.append(tmp_path / kind)
+        for target in (3.0, 9.0):
+            metadata = {"training": {"l0_target": target, "settings": {"seed": 0, "run": kind}}}
+            made = SAE.build(replace(sae.cfg, metadata=metadata))
+            made.load_state_dict(sae.state_dict())
+            save_sae(made, runs[-1] / "saes" / f"l0_{target:g}")
+        names = ["l0_3", "l0_9"]
+        write_bundle(runs[-1], name=kind, title=kind, model=str(tmp_path / "model"), saes=names)
+    site = str(tiny.SITE)
+    frequent_saes.blind(runs, tmp_path / "model", site, tmp_path / "blind")
+    bundle = Bundle.open(tmp_path / "blind")
+    assert list(bundle.sae_names) == ["a", "b"]
+    saes = [bundle.load_sae(name) for name in bundle.sae_names]
+    assert [target_of(each) for each in saes] == [9.0, 9.0]
+    said = [each.cfg.metadata["training"]["settings"]["run"] for each in saes]
+    assert said == ["first", "second"]
+    with pytest.raises(ValueError, match="first has no SAE of mlp_out/1"):
+        frequent_saes.blind(runs, tmp_path / "model", "mlp_out/1", tmp_path / "other")
