@@ -14,7 +14,8 @@ Measured for each width are
 directions whose one threshold leaves about `--l0` features active; `demo` is the bundle that comes
 with Jumpscope. Either reads the corpus in the demo's tokenizer, so nothing is downloaded. Parts are
 timed by CUDA events on a GPU, which stop nothing; writing by the clock. On a GPU they overlap, and
-what is made beside the stream (`beside`) is waited for at its end (`writing/waiting`).
+what is made beside the stream (`beside`) is waited for at its end (`writing/waiting`); there an
+index of a few tokens comes first, which compiles kernels and is not measured.
 
 Results are printed as they come. `--seconds` ends the whole: what is at work then is stopped, and
 says how many tokens it had read. `--sae-dashboard PYTHON` lets SAEDashboard, installed for that
@@ -47,19 +48,21 @@ from sae_core import attention
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
-from sae_core.index import build, forwards, gathered, prepared, write
+from sae_core.index import build, forwards, gathered, in_processes, prepared, schema, write
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
 from sae_core.index.prepared import Prepared
 from sae_core.index.schema import IndexWriter
 from sae_core.index.statistics import FeatureStatistics
+from sae_core.progress_bar import silent
 from sae_core.sae import SAE
 from sae_core.sites import activations
 
 DEMO = Path("app/demo")
 DEMO_SAE = "resid_post-layer_4-l0_32"
 _THRESHOLD_TOKENS = 2048
+_WARM_UP_TOKENS = 2**15
 _MODEL_SHARE = 0.25
 """Of the tokens, how many the model alone is timed on."""
 
@@ -146,7 +149,9 @@ HOST_PARTS = (
     ("writing/text", write, "_write_tokens"),
     ("writing/features", write, "_write_features"),
     ("writing/sources", write, "top_sources"),
+    ("writing/starting", in_processes, "_started"),
     ("writing/tables", IndexWriter, "insert_arrays"),
+    ("writing/closing", schema, "_close"),
 )
 
 
@@ -230,20 +235,32 @@ class Bench:
         sae.get_parameter("threshold").data.fill_(float(threshold))
         return sae
 
-    def width(self, d_sae: int, model_rate: float, deadline: float) -> dict[str, Any]:
-        """Everything about an SAE of so many features."""
-        sae = self.sae(d_sae)
-        weights = nbytes(self.model) + nbytes(sae)
-        given, times, read = self.given, PartTimes(self.run.device.type == "cuda"), [0]
-        cfg = IndexConfig(
+    def warm_up(self, d_sae: int) -> None:
+        """An index of a few tokens, by which the device's kernels are compiled."""
+        cfg = self._config(_WARM_UP_TOKENS)
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "index.duckdb"
+            sae = self.sae(d_sae)
+            build.build_index(self.model, self.tokenizer, sae, cfg, path, progress=silent)
+
+    def _config(self, tokens: int) -> IndexConfig:
+        given = self.given
+        return IndexConfig(
             corpus=tuple(given.corpus),
-            tokens=given.tokens,
+            tokens=tokens,
             context_size=given.row,
             rows_per_batch=given.rows_per_batch,
             output_scores="off",
             checkpoint_tokens=2**40,
             map="pca",
         )
+
+    def width(self, d_sae: int, model_rate: float, deadline: float) -> dict[str, Any]:
+        """Everything about an SAE of so many features."""
+        sae = self.sae(d_sae)
+        weights = nbytes(self.model) + nbytes(sae)
+        times, read = PartTimes(self.run.device.type == "cuda"), [0]
+        cfg = self._config(self.given.tokens)
 
         def progress(tokens: int) -> None:
             read[0] += tokens
@@ -363,6 +380,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     run.record(("settings",), {name: getattr(given, name) for name in names})
     bench = Bench(run, given)
     run.part(("model",), bench.model_alone)
+    if run.device.type == "cuda":
+        bench.warm_up(min(given.d_sae))
     for d_sae in [bench.demo_sae.cfg.d_sae] if bench.demo_sae else given.d_sae:
         rate = run.result["model"]["tokens_per_s"]
         run.part((f"features_{d_sae}",), partial(bench.width, d_sae, rate, run.deadline))

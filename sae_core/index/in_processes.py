@@ -28,31 +28,35 @@ def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[Iterator[_T
     """`work(0)`, `work(1)` and so on, in order, begun at once; it must not touch a GPU, nor change
     anything. A block that is left early leaves out what has not been begun.
     """
-    # Starting a process takes about as long as a piece of work, some hundredths of a second, and
-    # work begins when all are there: of any number of pieces the root of it is best.
-    places = min(_places(), math.isqrt(pieces))
-    if places <= 1:
-        pool: Executor = ThreadPoolExecutor(os.cpu_count())
-        made = pool.map(work, range(pieces))
-    else:
-        with warnings.catch_warnings():
-            # That the other threads are not there any more: nothing here waits for one of them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            _work.append(work)
-            try:
-                pool = ProcessPoolExecutor(
-                    places,
-                    mp_context=multiprocessing.get_context("fork"),
-                    # What is garbage here may be memory of a GPU, which is not theirs to free.
-                    initializer=gc.disable,
-                )
-                made = pool.map(_piece, range(pieces))
-            finally:
-                _work.pop()
+    pool, made = _started(work, pieces)
     try:
         yield made
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _started(work: Callable[[int], _T], pieces: int) -> tuple[Executor, Iterator[_T]]:
+    """Who does the work, and what is being made."""
+    # Starting a process takes about as long as a piece of work, some hundredths of a second, and
+    # work begins when all are there: of any number of pieces the root of it is best.
+    places = min(_places(), math.isqrt(pieces))
+    if places <= 1:
+        threads = ThreadPoolExecutor(os.cpu_count())
+        return threads, threads.map(work, range(pieces))
+    _work.append(work)
+    try:
+        with warnings.catch_warnings():
+            # That the other threads are not there any more: nothing here waits for one of them.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            pool = ProcessPoolExecutor(
+                places,
+                mp_context=multiprocessing.get_context("fork"),
+                # What is garbage here may be memory of a GPU, which is not theirs to free.
+                initializer=gc.disable,
+            )
+            return pool, pool.map(_piece, range(pieces))
+    finally:
+        _work.pop()
 
 
 def _places() -> int:

@@ -15,6 +15,7 @@ from sae_core.index.feature_map import NEIGHBOURS, feature_map
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.logits import TopLogits, neighbours, top_logits
 from sae_core.index.map_reader import FeatureMap
+from sae_core.index.token_words import plain_forms
 from sae_core.sae import SAE
 from sae_core.tokens import special_ids, vocabulary
 
@@ -48,12 +49,16 @@ class Prepared:
         """Make everything beside what comes next, on a GPU."""
         if self._sae.W_dec.is_cuda:
             self._thread = ThreadPoolExecutor(1, "prepared")
-            for make in (self._vocabulary, self._decoder, self._map):
+            for make in (self._vocabulary, self._plain_forms, self._decoder, self._map):
                 self._made[make] = self._thread.submit(self._beside, make)
 
     def vocabulary(self) -> tuple[list[bytes], list[str]]:
         """Bytes and text of each token id."""
         return self._get(self._vocabulary)
+
+    def plain_forms(self) -> list[str]:
+        """How each token id is written where it stands alone."""
+        return self._get(self._plain_forms)
 
     def decoder(self) -> Decoder:
         """What the decoder rows say."""
@@ -88,6 +93,9 @@ class Prepared:
         # A model's vocabulary may be padded beyond its tokenizer's.
         vocab += [b""] * (self._vocab_size - len(vocab))
         return vocab, [word.decode(errors="replace") for word in vocab]
+
+    def _plain_forms(self) -> list[str]:
+        return plain_forms(self.vocabulary()[1])
 
     def _decoder(self) -> Decoder:
         logits = top_logits(self._model, self._sae, LISTED, special_ids(self._tokenizer))

@@ -167,17 +167,23 @@ def create(path: Path) -> Iterator[IndexWriter]:
     with atomic_write(path) as temporary, duckdb.connect() as connection:
         quoted = str(temporary).replace("'", "''")
         try:
+            # Once, at the end: of each before it parts would stay behind that nothing uses.
+            connection.execute("SET checkpoint_threshold = '1TB'")
             connection.execute(f"ATTACH '{quoted}' AS new ({STORAGE}{_UNLOGGED})")
             for table, columns in TABLES.items():
                 if table in _PACKED:
                     columns = columns.replace("BLOB", "BLOB USING COMPRESSION uncompressed")
                 connection.execute(f"CREATE TABLE new.{table} ({columns})")
             yield IndexWriter(connection)
-            connection.execute("CHECKPOINT new")
-            connection.execute("DETACH new")
+            _close(connection)
         finally:
             # DuckDB's log of an unfinished transaction.
             temporary.with_name(temporary.name + ".wal").unlink(missing_ok=True)
+
+
+def _close(connection: duckdb.DuckDBPyConnection) -> None:
+    connection.execute("CHECKPOINT new")
+    connection.execute("DETACH new")
 
 
 class IndexBusyError(ValueError):

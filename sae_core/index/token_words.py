@@ -26,11 +26,16 @@ def visible(text: str) -> str:
     return drawn if len(drawn) <= _LONGEST else drawn[: _LONGEST - 1] + "…"
 
 
-def word_forms(texts: Sequence[str], stream: np.ndarray) -> list[str]:
+def plain_forms(texts: Sequence[str]) -> list[str]:
+    """How each token of the vocabulary is written where it stands alone; "" if it has no form."""
+    return ["" if BROKEN in word else word for word in map(visible, texts)]
+
+
+def word_forms(texts: Sequence[str], plain: Sequence[str], stream: np.ndarray) -> list[str]:
     """How each token of the vocabulary is written in a signature; "" if it has no form.
 
-    `stream`: the token ids of the sample in order. A token that mostly continues a word there is
-    written `-ing`, one that is mostly continued `comm-`.
+    `plain`: its `plain_forms`; `stream`: the token ids of the sample in order. A token that mostly
+    continues a word there is written `-ing`, one that is mostly continued `comm-`.
     """
     # Whether a token has a letter at its very beginning, and at its very end.
     begins = np.array([text[:1].isalpha() for text in texts])
@@ -43,19 +48,12 @@ def word_forms(texts: Sequence[str], stream: np.ndarray) -> list[str]:
         count += np.bincount(ids[:_PART], minlength=len(texts))
         continued += np.bincount(ids[:-1][joined], minlength=len(texts))
         continues += np.bincount(ids[1:][joined], minlength=len(texts))
-    before = (continues > _MOSTLY * count).tolist()
-    after = (continued > _MOSTLY * count).tolist()
-    return [
-        _form(text, is_end, is_start)
-        for text, is_end, is_start in zip(texts, before, after, strict=True)
-    ]
-
-
-def _form(text: str, is_end: bool, is_start: bool) -> str:
-    word = visible(text)
-    if not word or BROKEN in word:
-        return ""
-    return ("-" if is_end else "") + word + ("-" if is_start else "")
+    forms = list(plain)
+    for token in np.flatnonzero(continues > _MOSTLY * count).tolist():
+        forms[token] = forms[token] and "-" + forms[token]
+    for token in np.flatnonzero(continued > _MOSTLY * count).tolist():
+        forms[token] = forms[token] and forms[token] + "-"
+    return forms
 
 
 @lru_cache(2**16)

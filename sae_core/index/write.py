@@ -67,7 +67,7 @@ def write_index(
     vocab, texts = prepared.vocabulary()
     with ThreadPoolExecutor(2) as beside:
         # Work of the host alone, while the rest waits for the device.
-        words = beside.submit(_words, texts, spool.tokens())
+        words = beside.submit(_words, texts, prepared.plain_forms(), spool.tokens())
         contexts = choose(statistics, cfg.intervals, cfg.per_interval)
         cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
         tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
@@ -158,8 +158,8 @@ def write_index(
     return meta
 
 
-def _words(texts: list[str], tokens: np.ndarray) -> WordForms:
-    return WordForms(word_forms(texts, tokens))
+def _words(texts: list[str], plain: list[str], tokens: np.ndarray) -> WordForms:
+    return WordForms(word_forms(texts, plain, tokens))
 
 
 def _version() -> str:

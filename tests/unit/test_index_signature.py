@@ -14,7 +14,7 @@ from sae_core.index.signature import (
     WordForms,
     describe,
 )
-from sae_core.index.token_words import is_whole, visible, word_forms
+from sae_core.index.token_words import is_whole, plain_forms, visible, word_forms
 
 
 def facts(**changes: Any) -> Facts:
@@ -100,7 +100,7 @@ def test_what_it_makes_the_model_expect() -> None:
 def test_fragments_of_words_are_marked() -> None:
     texts = [" comm", "ission", " talk", "ing", " in", ".", "in", "\ufffd", "", "  "]
     stream = np.array([0, 1, 5, 2, 3, 4, 2, 5, 4, 6, 5, 0, 1, 9, 4, 2])
-    assert word_forms(texts, stream) == [
+    assert word_forms(texts, plain_forms(texts), stream) == [
         "comm-", "-ission", "talk", "-ing", "in", ".", "-in", "", "", "␣␣",
     ]  # fmt: skip
     assert [is_whole(w) for w in ("talk", "-ing", "comm-", "in", "__")] == [True] + [False] * 4
@@ -110,11 +110,13 @@ def test_fragments_are_counted_over_a_stream_in_parts(monkeypatch: pytest.Monkey
     rng = np.random.default_rng(0)
     texts = ["a", " b", "c.", ".", "d", " e"]
     stream = rng.integers(0, 6, 50_000)
-    whole = word_forms(texts, stream)
+    whole = word_forms(texts, plain_forms(texts), stream)
     monkeypatch.setattr("sae_core.index.token_words._PART", 7)
-    assert word_forms(texts, stream[:1000]) == word_forms(texts, np.tile(stream[:1000], 1))
+    assert word_forms(texts, plain_forms(texts), stream[:1000]) == word_forms(
+        texts, plain_forms(texts), np.tile(stream[:1000], 1)
+    )
     monkeypatch.setattr("sae_core.index.token_words._PART", 49_999)
-    assert word_forms(texts, stream) == whole
+    assert word_forms(texts, plain_forms(texts), stream) == whole
 
 
 def test_whitespace_is_drawn_and_control_characters_cannot_act() -> None:
