@@ -72,6 +72,11 @@ class SharedGeneration:
         self._at_work: _Member | None = None
         """Whose own computation is being done within a forward of all."""
 
+    @property
+    def people(self) -> int:
+        """How many runs go on, those included whose prompt is being read."""
+        return len(self._members)
+
     def generate(
         self,
         ids: Sequence[int],

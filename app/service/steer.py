@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 FRAME_SECONDS: Final = 0.05
 """Least time between two answers of a run; a token takes less, and each answer costs some."""
+FEW: Final = 4
+"""People who get answers that often at once. Of more, each gets as many fewer: making and sending
+answers takes time from the forwards of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +101,7 @@ def stream(
     """Grow the model's own continuation and the steered one side by side, beside other people's.
 
     There is a dict at the begin, at the end, and between them with a token, at most one in `every`
-    seconds. Each is whole and independent of the others. Closing the iterator ends the generation.
+    seconds, longer where more than `FEW` people generate. Each is whole and independent of the others. Closing the iterator ends the generation.
     """
     engine, settings = workbench.load(), workbench.settings
     lm, prompt, edits, ids = engine.lm, run.prompt, run.edits, run.prompt.ids
@@ -166,7 +169,7 @@ def stream(
                         "run.",
                     )
                     return
-                if time.monotonic() - sent >= every:
+                if time.monotonic() - sent >= every * max(1, engine.generations.people / FEW):
                     yield snapshot(done=False)
                     sent = time.monotonic()
         last = snapshot(done=True)

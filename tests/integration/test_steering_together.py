@@ -121,7 +121,7 @@ def test_who_leaves_frees_the_place_and_others_go_on(app: RunningApp) -> None:
                 stays = asyncio.create_task(answer(client, "steer", "stays", **given(1)))
                 await until(lambda: generating(app) == 2)
             told = await stays
-            await until(lambda: not generating(app) and not generations._members)
+            await until(lambda: not generating(app) and not generations.people)
             return told["output"]["data"][0]
 
     assert_alike(asyncio.run(asked()), alone)
@@ -129,14 +129,14 @@ def test_who_leaves_frees_the_place_and_others_go_on(app: RunningApp) -> None:
 
 def test_an_error_of_one_is_theirs_alone(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     alone = Api(app.workbench).steer(**given(1))
-    plain = GenerationRun.edit
+    plain = GenerationRun.prepare
 
-    def edit(self: GenerationRun, *args: Any) -> Any:
+    def prepare(self: GenerationRun, *args: Any) -> Any:
         if self.watch == [("tiny", 7)] and self.length > 9:
             raise ValueError("That edit cannot be made.")
         return plain(self, *args)
 
-    monkeypatch.setattr(GenerationRun, "edit", edit)
+    monkeypatch.setattr(GenerationRun, "prepare", prepare)
 
     async def asked() -> list[dict[str, Any]]:
         async with client_of(app) as client:

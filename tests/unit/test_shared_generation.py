@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from sae_core import attention, joined_cache, shared_generation
-from sae_core.edits import Edit
+from sae_core.edits import MODES, Edit
 from sae_core.generation import EditRecord, generate
 from sae_core.generation_run import GenerationStep
 from sae_core.joined_cache import joins
@@ -246,3 +247,46 @@ def test_a_model_whose_texts_cannot_be_joined_runs_each_by_itself(
 def test_seeds_are_as_many_as_arms(lm: SplicedLM) -> None:
     with pytest.raises(ValueError, match="3 seeds are given for 2 arms"):
         next(SharedGeneration(lm).generate(**job_of(lm, 1, seed=[1, 2, 3])))
+
+
+class _Counted(TorchDispatchMode):
+    """Counts the operations of a block."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_of_many_takes_hardly_more_operations_than_one_of_few(lm: SplicedLM) -> None:
+    """On a GPU each takes as long to be asked for as to be done: a person's own count."""
+
+    def operations(people: int) -> float:
+        shared = SharedGeneration(lm)
+        jobs = [
+            job_of(
+                lm,
+                n,
+                arms=[[], [Edit(feature=n, mode=MODES[n % len(MODES)], value=2.0, sae=FIRST)]],
+                max_new_tokens=12,
+                eos=frozenset(),
+            )
+            for n in range(people)
+        ]
+        going = [shared.generate(**job) for job in jobs]
+        for each in going:
+            next(each)
+        for each in going:
+            next(each)
+        with _Counted() as counted:
+            for _ in range(5):
+                for each in going:
+                    next(each)
+        for each in going:
+            each.close()
+        return counted.operations / 5
+
+    few, many = operations(2), operations(10)
+    # Its random numbers, and what of its own is put beside the others'; an edit is some 60.
+    assert (many - few) / 8 < 30, (few, many)
