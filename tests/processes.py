@@ -15,6 +15,8 @@ from training import train_checkpoint
 from training.train_config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
+PYTHONPATH = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+"""Where a process of its own finds this tree, and what the test's has found."""
 
 # Starting costs most of a small run: a process takes one configuration after another.
 PROGRAM = """
@@ -53,7 +55,7 @@ def started(program: str, arguments: Sequence[str], world: int) -> list[subproce
         port = free.getsockname()[1]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHONPATH,
         "OMP_NUM_THREADS": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),

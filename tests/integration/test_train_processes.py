@@ -202,7 +202,7 @@ def torchrun(cfg: TrainConfig, *options: str) -> subprocess.CompletedProcess[str
         *("--tokens", str(20 * 64), "--context-size", "24", "--buffer-tokens", "150"),
         *("--out", cfg.out, *options),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(processes.ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": processes.PYTHONPATH, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, env=environment, capture_output=True, text=True, timeout=120, check=False
     )

@@ -18,11 +18,11 @@ from safetensors.torch import load_file
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
+from tests.processes import PYTHONPATH
 from training import checkpoint_file, train_checkpoint
 from training.loop import train
 from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
 
-ROOT = Path(__file__).parents[2]
 STEPS = 300
 
 # One thread: the sums of a matrix product may not depend on how busy the machine is.
@@ -68,7 +68,7 @@ def cfg(
 
 def start(cfg: TrainConfig) -> subprocess.Popen[str]:
     """The run, in a process of its own."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, json.dumps(asdict(cfg))],
         env=environment,
@@ -191,7 +191,7 @@ def test_ctrl_c_on_the_command_line(cfg: TrainConfig) -> None:
         *("--context-size", "24", "--buffer-tokens", "400", "--lr-warmup", "10"),
         *("--out", cfg.out, "--device", "cpu", "--checkpoint-every", "20"),
     ]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": PYTHONPATH, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
