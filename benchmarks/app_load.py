@@ -16,7 +16,7 @@ people at once, in turns and by the same app, whose batch they then are.
 | measured | aim |
 | --- | --- |
 | tokens per second of 8 at once over one after another, demo on two cores | 2 |
-| of 16 at once, Gemma 2 2B's shape on a GPU | 8 |
+| of 16 at once, Gemma 2 2B's shape on a GPU (without the app: `benchmarks.steering_together`) | 8 |
 | seconds to the first token of each of these | 2 |
 """
 

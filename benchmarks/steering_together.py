@@ -212,7 +212,8 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--people", type=int, default=16)
     parser.add_argument("--tokens", type=int, default=64, help="new tokens of the longest run")
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--dtypes", nargs="+", default=["bfloat16", "float32"])
+    dtypes = ["bfloat16", "float32"]
+    parser.add_argument("--dtypes", nargs="+", default=dtypes, choices=dtypes)
     parser.add_argument("--minutes", type=float, default=1.5, help="after that nothing starts")
     parser.add_argument("--out", type=Path, default=None, help="file to write the JSON to as well")
     given = parser.parse_args(arguments)

@@ -14,7 +14,8 @@ Importing it imports transformers, so those who need it import it when they do.
 """
 
 import inspect
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
 import torch
@@ -48,27 +49,30 @@ def joins(model: Any) -> bool:
 
 
 class JoinedCache(Cache):
-    """The rows of `texts`, one group after another; those of a group are of one length. With
-    `groups`, rows and length of each, a text may be of several groups, each ending where it ends.
+    """The rows of `texts`, one group after another; those of a group are of one length. `kept` are
+    groups of another cache, which come before them.
     """
 
     layers: list["_Joined"]
 
     def __init__(
-        self, texts: Sequence[Keys], groups: Sequence[tuple[int, int]] | None = None
+        self, texts: Sequence[Keys], kept: "tuple[JoinedCache, Sequence[int]] | None" = None
     ) -> None:
-        if groups is None:
-            groups = [_group(keys) for keys in texts]
+        groups = [(len(keys[0][0]), keys[0][0].shape[2]) for keys in texts]
+        # One block after another, so that what is copied twice is one block's.
+        blocks: Iterable[tuple[tuple[Tensor, Tensor], ...]] = zip(*texts, strict=True)
+        if kept is not None:
+            earlier, numbers = kept
+            groups = [(earlier._rows[n], earlier._lengths[n]) for n in numbers] + groups
+            blocks = zip(earlier._blocks(numbers), *texts, strict=True)
+        device = texts[0][0][0].device if kept is None else kept[0]._shown.device
         self._rows, self._lengths = [rows for rows, _ in groups], [n for _, n in groups]
         self._end = max(self._lengths)
         self._most = self._end + ROOM
-        super().__init__(
-            layers=[_Joined(block, self._end, self._most) for block in zip(*texts, strict=True)]
-        )
+        super().__init__(layers=[_Joined(block, self._end, self._most) for block in blocks])
         lengths = [
             n for n, rows in zip(self._lengths, self._rows, strict=True) for _ in range(rows)
         ]
-        device = texts[0][0][0].device
         column = torch.arange(self._most, device=device)
         self._shown = column >= self._end - torch.tensor(lengths, device=device)[:, None]
 
@@ -89,26 +93,14 @@ class JoinedCache(Cache):
         for layer in self.layers:
             layer.end = self._end
 
-    def relaid(self, kept: Sequence[int], texts: Sequence[Keys]) -> "JoinedCache":
-        """These of its groups, and below them those of `texts`, with room for new tokens."""
-        groups = [(self._rows[group], self._lengths[group]) for group in kept]
-        first = self._end - max((length for _, length in groups), default=0)
-        begins = [sum(self._rows[:group]) for group in range(len(self._rows))]
-        numbers = [n for g in kept for n in range(begins[g], begins[g] + self._rows[g])]
+    def _blocks(self, groups: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Keys and values of these groups in each block, moved at once."""
+        ends = list(itertools.accumulate(self._rows))
+        numbers = [n for g in groups for n in range(ends[g] - self._rows[g], ends[g])]
         rows = torch.tensor(numbers, device=self._shown.device)
-        # All that stay are moved at once.
-        stay = [
-            (layer.keys[rows, :, first : self._end], layer.values[rows, :, first : self._end])
-            for layer in self.layers
-            if kept
-        ]
-        new = [_group(keys) for keys in texts]
-        return JoinedCache([*([stay] if kept else []), *texts], [*groups, *new])
-
-
-def _group(keys: Keys) -> tuple[int, int]:
-    """Rows and length of a text."""
-    return len(keys[0][0]), keys[0][0].shape[2]
+        columns = slice(self._end - max(self._lengths[g] for g in groups), self._end)
+        for layer in self.layers:
+            yield layer.keys[rows, :, columns], layer.values[rows, :, columns]
 
 
 class _Joined(DynamicLayer):

@@ -293,10 +293,8 @@ class SharedGeneration:
         if not is_same or cache.is_full:
             stay = [each for each in going if each in self._laid]
             new = [keys_of(each.run.cache) for each in going if each not in stay]
-            if stay:
-                cache = cache.relaid([self._laid.index(each) for each in stay], new)
-            else:
-                cache = JoinedCache(new)
+            kept = (cache, [self._laid.index(each) for each in stay]) if stay else None
+            cache = JoinedCache(new, kept)
         self._cache, self._edits, self._laid = cache, edits, list(going)
         for each in going:
             each.run.cache = None

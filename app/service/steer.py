@@ -101,7 +101,8 @@ def stream(
     """Grow the model's own continuation and the steered one side by side, beside other people's.
 
     There is a dict at the begin, at the end, and between them with a token, at most one in `every`
-    seconds, longer where more than `FEW` people generate. Each is whole and independent of the others. Closing the iterator ends the generation.
+    seconds, longer where more than `FEW` people generate. Each is whole and independent of the
+    others. Closing the iterator ends the generation.
     """
     engine, settings = workbench.load(), workbench.settings
     lm, prompt, edits, ids = engine.lm, run.prompt, run.edits, run.prompt.ids

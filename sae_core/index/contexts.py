@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.selection import Candidates, falling, first_of_each, lexsort, rank_in_group
+from sae_core.index.selection import (
+    Candidates,
+    falling,
+    first_of_each,
+    lexsort,
+    on_host,
+    rank_in_group,
+)
 from sae_core.index.statistics import FeatureStatistics
 
 
@@ -51,14 +58,14 @@ def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> 
     chosen, group = chosen[order], group[order]
     windows = chosen.windows
     return Contexts(
-        feature=chosen.feature.cpu().numpy(),
-        group=group.cpu().numpy(),
-        row=chosen.row.cpu().numpy(),
-        position=chosen.position.cpu().numpy(),
-        value=chosen.value.cpu().numpy(),
-        others=windows.count.cpu().numpy(),
-        other_position=windows.position.cpu().numpy(),
-        other_value=windows.value.cpu().numpy(),
+        feature=on_host(chosen.feature),
+        group=on_host(group),
+        row=on_host(chosen.row),
+        position=on_host(chosen.position),
+        value=on_host(chosen.value),
+        others=on_host(windows.count),
+        other_position=on_host(windows.position),
+        other_value=on_host(windows.value),
     )
 
 

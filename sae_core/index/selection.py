@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -105,6 +106,16 @@ class Candidates:
 
 
 _COLUMNS = [f.name for f in fields(Candidates) if f.name != "windows"]
+
+
+def on_host(column: Tensor) -> np.ndarray:
+    """A column as an array. What comes from a GPU goes into NumPy's memory, which Linux may keep in
+    large pages: of those a process that is forked later has few to take over.
+    """
+    if not column.is_cuda:
+        return column.numpy()
+    array = torch.from_numpy(np.empty(column.shape, str(column.dtype).removeprefix("torch.")))
+    return array.copy_(column).numpy()
 
 
 def lexsort(*keys: Tensor) -> Tensor:

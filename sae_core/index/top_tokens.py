@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sae_core.index.pairs import top_pairs
+from sae_core.index.selection import on_host
 from sae_core.index.statistics import FeatureStatistics
 
 AT_LEAST = 3
@@ -40,13 +41,13 @@ def top_tokens(statistics: FeatureStatistics, vocab_size: int, k: int) -> TopTok
     """The `k` tokens that each feature fires on most."""
     keys, counts = statistics.pairs.result()
     rows = top_pairs(keys, counts, vocab_size, k, AT_LEAST)
-    return TopTokens(*(column.cpu().numpy() for column in rows))
+    return TopTokens(*map(on_host, rows))
 
 
 def top_sources(statistics: FeatureStatistics, k: int) -> TopTokens:
     """The `k` sources that each feature fires in most."""
-    by_source = statistics.by_source.T.cpu()
+    by_source = statistics.by_source.T
     n_sources = max(by_source.shape[1], 1)
     feature, source = by_source.nonzero(as_tuple=True)
     keys, counts = feature * n_sources + source, by_source[feature, source]
-    return TopTokens(*(c.numpy() for c in top_pairs(keys, counts, n_sources, k, AT_LEAST)))
+    return TopTokens(*map(on_host, top_pairs(keys, counts, n_sources, k, AT_LEAST)))

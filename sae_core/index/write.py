@@ -25,6 +25,7 @@ from sae_core.index.map_reader import PLACES
 from sae_core.index.output_scores import OutputScores, settings
 from sae_core.index.prepared import LISTED, Prepared
 from sae_core.index.schema import ARRAYS, MAP, SCHEMA_VERSION, IndexWriter, create
+from sae_core.index.selection import on_host
 from sae_core.index.signature import WordForms
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.token_words import word_forms
@@ -78,12 +79,12 @@ def write_index(
         stored = cutting.result()
         assembler = Assembler(
             tokens_read=statistics.tokens,
-            active=statistics.active.cpu().numpy(),
-            early=statistics.early.cpu().numpy(),
-            threshold=statistics.threshold.cpu().numpy(),
-            max_act=statistics.max_act.cpu().numpy(),
-            activation_counts=statistics.acts.counts.int().cpu().numpy(),
-            pre_activation_counts=pre_activation_counts.int().cpu().numpy(),
+            active=on_host(statistics.active),
+            early=on_host(statistics.early),
+            threshold=on_host(statistics.threshold),
+            max_act=on_host(statistics.max_act),
+            activation_counts=on_host(statistics.acts.counts.int()),
+            pre_activation_counts=on_host(pre_activation_counts.int()),
             contexts=contexts,
             place=stored.place,
             groups=cfg.intervals + 2,

@@ -1,4 +1,4 @@
-"""The benchmark of Gemma 2's shapes: right shapes, and it runs through at a tiny one."""
+"""Benchmarks of Gemma 2's shapes: right shapes, and they run through at a tiny one."""
 
 import json
 import time
@@ -9,8 +9,9 @@ import pytest
 import torch
 from transformers import Gemma2Config
 
-from benchmarks import gemma_shapes
+from benchmarks import gemma_shapes, steering_together
 from benchmarks.measuring import Run
+from sae_core.generation_run import GeneratedToken, GenerationStep
 
 
 def leaves(value: Any) -> list[Any]:
@@ -73,4 +74,34 @@ def test_what_does_not_fit_costs_nothing_else(tmp_path: Path) -> None:
             "second": 0.333333,
             "third": "skipped: no time left",
         }
+    }
+
+
+def test_people_who_steer_together_get_what_they_get_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "found.json"
+    size = ["--shape", "tiny", "--width", "64", "--people", "3", "--tokens", "6", "--rounds", "1"]
+    result = steering_together.main([*size, "--dtypes", "float32", "--out", str(out)])
+    assert json.loads(capsys.readouterr().out) == json.loads(out.read_text()) == result
+    found = result["float32"]
+    assert set(found["gain"]) == {"together", "within_a_second"}
+    for way, alike in found["as_alone"].items():
+        assert (alike["people"], alike["identical"], alike["parted_at_step"]) == (3, 3, []), way
+        assert alike["activations_differ"] < 1e-5
+        assert 0 < found["seconds_to_first_token"][way]["max"] < 60
+
+
+def test_where_people_part_is_told_by_its_step() -> None:
+    def got(ids: list[int], own: float) -> steering_together.Got:
+        tokens = [GeneratedToken(id=each, own=(own,), after=(2.0,)) for each in ids]
+        steps = [GenerationStep(tokens=(token,)) for token in tokens]
+        return steering_together.Got(steps=steps, seconds_to_first=0.1)
+
+    alone = [got([1, 2, 3], 1.0), got([4, 5, 6], 1.0)]
+    assert steering_together.alike([got([1, 2, 9], 1.5), got([4, 5, 6], 1.0)], alone) == {
+        "people": 2,
+        "identical": 1,
+        "parted_at_step": [2],
+        "activations_differ": 0.25,
     }

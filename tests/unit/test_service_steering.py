@@ -102,10 +102,13 @@ def test_a_stream_grows_token_by_token_into_the_answer(api: Api) -> None:
     assert answers[-1]["steered"][0]["i"] == len(answers[-1]["prompt_tokens"])
 
 
+@pytest.mark.parametrize(("seconds", "few"), [(3600.0, steer.FEW), (1.0, 1 / 3600)])
 def test_the_first_and_the_last_answer_of_a_run_are_always_sent(
-    api: Api, monkeypatch: pytest.MonkeyPatch
+    api: Api, monkeypatch: pytest.MonkeyPatch, seconds: float, few: float
 ) -> None:
-    monkeypatch.setattr(steer, "FRAME_SECONDS", 3600.0)
+    """However long the others have to wait, as where many people generate."""
+    monkeypatch.setattr(steer, "FRAME_SECONDS", seconds)
+    monkeypatch.setattr(steer, "FEW", few)
     given = {"prompt": "The ship", "edits": [{"feature": FIRING}], "max_new_tokens": 6}
     run = parsed(SteerRequest, given, api.workbench.settings)
     answers = list(steer.steer(api.workbench, run))
