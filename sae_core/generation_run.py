@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sae_core.conditions import UneditedReader, resolved
 from sae_core.edits import Condition, Edit, Steering
-from sae_core.placement import in_float64
+from sae_core.placement import in_float64, wide_device
 from sae_core.sae import SAE
 from sae_core.sites import rewrite
 from sae_core.splice import SplicedLM
@@ -58,7 +58,8 @@ class Sampler:
     def __init__(self, seeds: Sequence[int], temperature: float, device: torch.device) -> None:
         self._temperature = temperature
         self._generators = {
-            seed: torch.Generator(device).manual_seed(seed) for seed in dict.fromkeys(seeds)
+            seed: torch.Generator(wide_device(device)).manual_seed(seed)
+            for seed in dict.fromkeys(seeds)
         }
         order = list(self._generators)
         self._row = [order.index(seed) for seed in seeds]

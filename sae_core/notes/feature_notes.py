@@ -5,6 +5,7 @@ the weights wherever they lie and by whatever name they are served.
 """
 
 import datetime
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -128,7 +129,7 @@ def one_line(text: str, most: int, name: str) -> str:
     line = " ".join(text.split())
     if len(line) > most:
         raise ValueError(f"{name} has {len(line)} characters but may have {most}: shorten it.")
-    if any(ord(character) < 32 or ord(character) == 127 for character in line):
+    if any(unicodedata.category(character) == "Cc" for character in line):
         raise ValueError(f"{name} has characters that cannot be shown: remove them.")
     return whole_characters(line, name)
 

@@ -279,8 +279,9 @@ def test_a_files_name_that_cannot_be_shown_is_no_source_of_labels(api: Api) -> N
     list_id = made(api, FIRING)
     file = json.loads(list_json(api.workbench, list_id))
     file["features"][0]["label"] = "theirs"
-    with pytest.raises(ValueError, match="the source of a label has characters that cannot"):
-        api.lists(action="merge", document=file, source="a\x1b[31m.json")
+    for hidden in ("\x1b[31m", "\x9b31m", "\x7f", "\0"):
+        with pytest.raises(ValueError, match="the source of a label has characters that cannot"):
+            api.lists(action="merge", document=file, source=f"a{hidden}.json")
     assert api.lists(list_id)["list"]["features"][0]["label"] is None
     api.lists(action="merge", document=file, source=" two\n words ")
     [label] = api.notes(FIRING)["labels"]
