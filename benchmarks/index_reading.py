@@ -23,8 +23,10 @@ from app.commands.shared import DEMO
 from benchmarks.app_latency import machine
 from sae_core.index import Index
 from sae_core.index.arrays import pack, unpack
+from sae_core.index.described_words import from_pages
 from sae_core.index.feature_pages import FEATURES
-from sae_core.index.schema import ARRAYS, MAP, connect, create
+from sae_core.index.index_checks import MANY_PAGES, pages_of
+from sae_core.index.schema import ARRAYS, GATHERED, MAP, connect, create
 
 QUERIES = (
     "a", "the", "sailor", "said replied", '"raise ValueError"', "zzzzqqqq", "77",
@@ -92,6 +94,16 @@ def write_large(path: Path, d_sae: int) -> None:
         for name in ("histogram_exponent", "histogram_width"):
             arrays[name] = np.tile(arrays[name], times)
         writer.insert("arrays", list(ARRAYS), [pack(arrays[name], ARRAYS[name]) for name in ARRAYS])
+        if pages_of(d_sae) > MANY_PAGES:
+            sql = "SELECT len(tokens) FROM old.features ORDER BY feature"
+            lengths = np.array([length for (length,) in run(sql).fetchall()])
+            meta = {key: json.loads(value) for key, value in run("FROM old.meta").fetchall()}
+            with connect(old) as pages:
+                counts, strongest = from_pages(pages, old, meta, lengths)
+            for values, (name, dtype) in zip(
+                (counts, strongest + 1), GATHERED.items(), strict=True
+            ):
+                writer.insert("arrays", [name], [pack(np.tile(values, times), dtype)])
 
 
 def seconds(ask: Callable[[], Any]) -> float:

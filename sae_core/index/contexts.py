@@ -40,6 +40,14 @@ class Contexts:
     other_value: np.ndarray
     """float32: its activation."""
 
+    def strongest(self, place: np.ndarray, d_sae: int) -> np.ndarray:
+        """Of each feature's strongest context what `place` has of each, -1 for none."""
+        first = np.flatnonzero(np.diff(self.feature, prepend=-1))
+        first = first[self.group[first] == 0]
+        of_feature = np.full(d_sae, -1, np.int64)
+        of_feature[self.feature[first]] = place[first]
+        return of_feature
+
 
 def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> Contexts:
     """The strongest contexts, the sampled ones of each interval, and the near misses.

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import duckdb
 import numpy as np
 
+from sae_core.index.arrays import unpack
 from sae_core.index.feature_pages import FEATURES, listed_counts_and_places
 from sae_core.index.index_checks import page_shape
-from sae_core.index.schema import columns_of, rows_of, streamed
+from sae_core.index.schema import GATHERED, columns_of, rows_of, streamed
 from sae_core.index.signature import SEPARATORS, words_in
 from sae_core.index.word_search import Words, WordTable
 
@@ -54,26 +55,23 @@ def read_described_words(
     """
     numbers = Words()
     texts, raw, token_counts = vocabulary
-    of_token = np.array(
-        [numbers(t, b if "\ufffd" in t else None) for t, b in zip(texts, raw, strict=True)],
-        np.int64,
-    )
+    of_token = numbers.of_tokens(texts, raw)
     listed = columns_of(
         connection, path, "SELECT feature, unnest(tokens) AS token FROM features ORDER BY feature"
     )
-    feature, token = listed["feature"].astype(np.int64), listed["token"].astype(np.int64)
+    feature, token = listed["feature"], listed["token"]
     lengths = np.bincount(feature, minlength=len(active))
-    counts, strongest = _of_pages(connection, path, meta, lengths)
+    counts, strongest = _gathered(connection, path, meta, lengths)
     token_share = token_counts / max(int(meta["tokens"]), 1)
-    share = np.minimum(counts / np.maximum(active, 1)[feature], 1.0)
-    share = np.where(share > token_share[token], share, -share)
+    share = np.minimum(counts / np.repeat(np.maximum(active, 1), lengths), 1.0)
+    np.negative(share, out=share, where=share <= token_share[token])
     shown_feature, shown_word = _shown(connection, path, numbers)
     return DescribedWords(
         words=WordTable(list(numbers)),
         base=np.bincount(of_token, token_share, minlength=len(numbers)).astype(np.float32),
-        feature=np.concatenate([feature, shown_feature]).astype(np.int32),
-        word=np.concatenate([of_token[token], shown_word]).astype(np.int32),
-        share=np.concatenate([share, np.zeros(len(shown_word))]).astype(np.float32),
+        feature=np.concatenate([feature.astype(np.int32), shown_feature.astype(np.int32)]),
+        word=np.concatenate([of_token.astype(np.int32)[token], shown_word.astype(np.int32)]),
+        share=np.concatenate([share.astype(np.float32), np.zeros(len(shown_word), np.float32)]),
         strongest=strongest,
     ).sorted()
 
@@ -103,7 +101,25 @@ def _shown(
     return feature[word >= 0], word[word >= 0]
 
 
-def _of_pages(
+def _gathered(
+    connection: duckdb.DuckDBPyConnection, path: Path, meta: Mapping[str, Any], lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`from_pages`, which a large index has in one piece."""
+    named = "SELECT name, data FROM arrays WHERE list_contains(?, name)"
+    packed = dict(rows_of(connection, path, named, [list(GATHERED)]))
+    if not packed:
+        return from_pages(connection, path, meta, lengths)
+    sizes = (int(lengths.sum()), len(lengths))
+    counts, strongest = (
+        unpack(packed[name], dtype, 0, size)[0]
+        for (name, dtype), size in zip(GATHERED.items(), sizes, strict=True)
+    )
+    if strongest.max() > meta["stored_tokens"]:
+        raise ValueError("a strongest_place is beyond its stored_tokens")
+    return counts, strongest.astype(np.int32) - 1
+
+
+def from_pages(
     connection: duckdb.DuckDBPyConnection, path: Path, meta: Mapping[str, Any], lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """How often each feature fires on each of its listed tokens, which are `lengths [d_sae]`; and

@@ -30,6 +30,9 @@ _BOUNDS = {
     "stored_tokens": (0, 2**40),
 }
 """Whole numbers of the table `meta`, and what they can be."""
+MANY_PAGES = 2048
+"""Up to so many pages are looked through in a moment; of more, an index has what a search takes
+from them in one piece (`GATHERED`)."""
 _TEXTS = ("model_name", "sae_hash", "architecture", "site")
 _EXPONENT = 1000
 """Doublings, up or down, within which a bin's width is a number."""

@@ -95,22 +95,24 @@ class MatchRanking:
         self.strongest = described.strongest
         """Place of the peak of each feature's strongest context, -1 for none."""
         n_words, d_sae = len(described.words), len(active)
-        kind = np.where(described.share > 0, _FIRES, np.where(described.share < 0, _CHANCE, _SHOWN))
+        kind = np.full(len(described.share), _SHOWN, np.int32)
+        kind[described.share > 0] = _FIRES
+        kind[described.share < 0] = _CHANCE
+        code = kind * np.int32(n_words) + described.word
         lengths = np.bincount(described.feature, minlength=d_sae)
         # One pair more for each feature, of no word, so that none is without.
         self._first = np.cumsum(lengths + 1) - lengths - 1
         place = np.arange(len(described.word)) + described.feature
         self._code = np.full(len(place) + d_sae, 3 * n_words, np.int32)
-        self._code[place] = kind * n_words + described.word
+        self._code[place] = code
         self._share = np.zeros(len(self._code), np.float32)
         self._share[place] = np.abs(described.share)
-        # The features of each code.
-        pairs = (kind * n_words + described.word).astype(np.uint64) << np.uint64(32)
-        pairs |= described.feature.astype(np.uint64)
+        # The features of each code, in order.
+        pairs = code.astype(np.uint64) << np.uint64(32)
+        pairs |= described.feature.view(np.uint32)
         pairs.sort()
-        self._feature = (pairs & np.uint64(2**32 - 1)).astype(np.int32)
-        bounds = np.arange(3 * n_words + 1, dtype=np.uint64) << np.uint64(32)
-        self._bound = np.searchsorted(pairs, bounds)
+        self._feature = pairs.astype(np.uint32).view(np.int32)
+        self._bound = np.append(0, np.cumsum(np.bincount(code, minlength=3 * n_words)))
         self._notes: tuple[Mapping[int, tuple[str, str]], dict[int, tuple[str, str]]] = ({}, {})
         """The notes that were last looked in, as they were given and folded."""
 

@@ -53,6 +53,10 @@ ARRAYS = {
 MAP = "map"
 """Row of `arrays` and entry of `meta` that an index without a map of its features lacks."""
 
+GATHERED = {"listed_count": "<u4", "strongest_place": "<u4"}
+"""Rows of `arrays` that only indexes of many pages have, and may lack: what a
+search would else gather from every page."""
+
 STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
 """Read by every DuckDB from 1.2 on; small blocks waste less in small files."""
 _UNLOGGED = (

@@ -24,6 +24,7 @@ from sae_core.index.feature_summaries import FeatureSummaries
 from sae_core.index.glimpses import glimpses, places_in_pages
 from sae_core.index.highlights import META_KEY, readability
 from sae_core.index.index_checks import (
+    MANY_PAGES,
     check_arrays,
     check_features,
     check_highlights,
@@ -39,13 +40,12 @@ from sae_core.index.index_checks import (
 )
 from sae_core.index.map_reader import FeatureMap, main_sources, read_map
 from sae_core.index.match_ranking import MatchRanking
-from sae_core.index.schema import ARRAYS, SCORES, columns_of, connect, damaged, rows_of
+from sae_core.index.schema import ARRAYS, MAP, SCORES, columns_of, connect, damaged, rows_of
 from sae_core.index.sql_queries import open_views, relation
 from sae_core.index.views import FeatureFunctions
+from sae_core.index.vocabulary_reader import read_vocabulary
 
 _NUMBERS = ("active_tokens", "max_act", "mean_act", "threshold", "concentration")
-_FEW_PAGES = 2048
-"""Of no more pages some are found in milliseconds."""
 _WRONG = (zlib.error, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 """What is raised where a file's bytes or numbers cannot be what they stand for."""
 
@@ -83,16 +83,15 @@ class Index:
         self._match_ranking: MatchRanking | None = None
         self._making_words = threading.Lock()
         self._meta["totals"] = totals_of(self._meta)
-        packed = dict(self._rows("SELECT name, data FROM arrays"))
+        named = "SELECT name, data FROM arrays WHERE list_contains(?, name)"
+        packed = dict(self._rows(named, [[*ARRAYS, MAP]]))
         arrays = {name: unpack(packed[name], dtype)[0] for name, dtype in ARRAYS.items()}
         self._meta["mean_activation"] = arrays["mean_activation"]
         self._map, self._main_sources = read_map(self._meta, packed), None
         self._tokens = int(self._meta["tokens"])
         self._columns = self._read_columns(d_sae)
         self._summaries = FeatureSummaries(connection, path, self._columns)
-        words = self._rows("SELECT text, bytes, token FROM vocabulary ORDER BY token")
-        check_ids("tokens in its vocabulary", [token for *_, token in words], len(words))
-        vocab = [text.encode() if raw is None else raw for text, raw, _ in words]
+        texts, vocab = read_vocabulary(connection, path)
         self._vocabulary = len(vocab)
         documents = self._rows(
             "SELECT number, title, source, license, document FROM documents ORDER BY document"
@@ -110,11 +109,7 @@ class Index:
             after=int(self._meta["after"]),
         )
         self._reader = FeatureReader(
-            self._meta,
-            arrays,
-            texts=[text for text, *_ in words],
-            vocab=vocab,
-            contexts=contexts,
+            self._meta, arrays, texts=texts, vocab=vocab, contexts=contexts
         )
 
     def __repr__(self) -> str:
@@ -245,7 +240,7 @@ class Index:
         with self._reading():
             if self._match_ranking is not None:
                 places = {i: int(self._match_ranking.strongest[i]) for i in ids}
-            elif pages_of(len(self._columns)) <= _FEW_PAGES:
+            elif pages_of(len(self._columns)) <= MANY_PAGES:
                 in_pages = places_in_pages(self._rows, {i // FEATURES for i in ids}, self._meta)
                 places = {i: in_pages[i] for i in ids}
             else:
@@ -367,8 +362,9 @@ class Index:
     def _checked(self, feature: int) -> int:
         i = int(feature)
         if not 0 <= i < len(self._columns):
-            last = len(self._columns) - 1
-            raise ValueError(f"there is no feature {i}: ids run from 0 to {last}.")
+            raise ValueError(
+                f"there is no feature {i}: ids run from 0 to {len(self._columns) - 1}."
+            )
         return i
 
     def _page(self, feature: int) -> tuple[Page, int]:

@@ -6,6 +6,7 @@ looked for once in all of them, laid end to end as bytes; `match_ranking.py` tur
 features. Bytes, because a token may be a part of a character.
 """
 
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from enum import IntEnum
@@ -48,9 +49,19 @@ class Words:
     def __init__(self) -> None:
         self._number: dict[bytes, int] = {}
 
-    def __call__(self, text: str, raw: bytes | None = None) -> int:
-        """The number of a text's word; `raw`: its bytes where they are no whole characters."""
-        return self._number.setdefault(encoded(folded(text)) if raw is None else raw, len(self))
+    def __call__(self, text: str) -> int:
+        """The number of a text's word."""
+        return self._number.setdefault(encoded(folded(text)), len(self._number))
+
+    def of_tokens(self, texts: Sequence[str], raw: Sequence[bytes]) -> np.ndarray:
+        """The number of each token's word; `raw`: their bytes."""
+        number = self._number
+        # Of some hundred thousand tokens most are ASCII.
+        keys = (
+            each.lower() if each.isascii() else _key(texts[token], each)
+            for token, each in enumerate(raw)
+        )
+        return np.array([number.setdefault(key, len(number)) for key in keys], np.int64)
 
     def __iter__(self) -> Iterator[bytes]:
         """The words by their numbers."""
@@ -58,6 +69,11 @@ class Words:
 
     def __len__(self) -> int:
         return len(self._number)
+
+
+def _key(text: str, raw: bytes) -> bytes:
+    """A token's word: its bytes where they are no whole characters."""
+    return raw if "\ufffd" in text else encoded(folded(text))
 
 
 def encoded(text: str) -> bytes:
@@ -164,15 +180,16 @@ def _lettered(words: Sequence[bytes]) -> np.ndarray:
     """For each byte of the words whether it is of a letter, digit, mark or sign, or a part of one;
     signs of ASCII are punctuation here.
     """
-    parts = []
-    for word in words:
-        if word.isascii():
-            parts.append(word.translate(_ASCII))
-            continue
-        for char in word.decode("utf-8", _ESCAPED):
-            length = 1 if "\udc80" <= char <= "\udcff" else len(encoded(char))
-            parts.append(bytes([_is_lettered(char)]) * length)
-    return np.frombuffer(b"".join(parts), np.uint8)
+    whole = bytearray(b"".join(words).translate(_ASCII))
+    ends = itertools.accumulate(map(len, words))
+    for word, end in zip(words, ends, strict=True):
+        if not word.isascii():
+            parts = []
+            for char in word.decode("utf-8", _ESCAPED):
+                length = 1 if "\udc80" <= char <= "\udcff" else len(encoded(char))
+                parts.append(bytes([_is_lettered(char)]) * length)
+            whole[end - len(word) : end] = b"".join(parts)
+    return np.frombuffer(whole, np.uint8)
 
 
 @lru_cache(maxsize=65_536)

@@ -20,11 +20,19 @@ from sae_core.index.assemble import Assembler, Block
 from sae_core.index.contexts import StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
 from sae_core.index.highlights import META_KEY, Ranking
+from sae_core.index.index_checks import MANY_PAGES, pages_of
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.map_reader import PLACES
 from sae_core.index.output_scores import OutputScores, settings
 from sae_core.index.prepared import LISTED, Prepared
-from sae_core.index.schema import ARRAYS, MAP, SCHEMA_VERSION, IndexWriter, create
+from sae_core.index.schema import (
+    ARRAYS,
+    GATHERED,
+    MAP,
+    SCHEMA_VERSION,
+    IndexWriter,
+    create,
+)
 from sae_core.index.selection import on_host
 from sae_core.index.signature import WordForms
 from sae_core.index.statistics import FeatureStatistics
@@ -152,7 +160,12 @@ def write_index(
         writer.insert("arrays", list(ARRAYS), packed)
         if placed:
             writer.insert("arrays", [MAP], [pack(placed.places, PLACES)])
-        rankings = _write_features(writer, statistics, blocks, tokens.first(LISTED), scores)
+        tokens = tokens.first(LISTED)
+        if pages_of(sae.cfg.d_sae) > MANY_PAGES:
+            strongest = contexts.strongest(stored.place, sae.cfg.d_sae)
+            gathered = zip((tokens.count, strongest + 1), GATHERED.values(), strict=True)
+            writer.insert("arrays", list(GATHERED), [pack(*each) for each in gathered])
+        rankings = _write_features(writer, statistics, blocks, tokens, scores)
         meta[META_KEY] = assembler.highlights(rankings)
         keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
         writer.insert("meta", keys, values)

@@ -13,7 +13,7 @@ import pytest
 from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.feature_pages import Page
-from sae_core.index.schema import ARRAYS, SCHEMA_VERSION, TABLES, create
+from sae_core.index.schema import ARRAYS, GATHERED, SCHEMA_VERSION, TABLES, create
 from tests import tiny
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
@@ -30,7 +30,7 @@ def test_the_document_names_everything_in_the_file(path: Path) -> None:
     assert f"Schema version {SCHEMA_VERSION}." in DOCUMENT
     named = set(re.findall(r"`([a-z_]+)[^`]*`", DOCUMENT))
     assert set(TABLES) <= named
-    assert set(ARRAYS) <= named
+    assert {*ARRAYS, *GATHERED} <= named
     assert set(Page.__dataclass_fields__) <= named
     with duckdb.connect(str(path), read_only=True) as connection:
         keys = {key for (key,) in connection.execute("SELECT key FROM meta").fetchall()}

@@ -1,16 +1,24 @@
 """The search for text among features' words, and the order of what matches, against slow ones."""
 
+import json
 import re
+import shutil
 import unicodedata
 from pathlib import Path
 
 import duckdb
 import numpy as np
 import pytest
+import torch
 
+from sae_core.bundle import Bundle
 from sae_core.index import Index, match_ranking
-from sae_core.index.described_words import DescribedWords
+from sae_core.index.arrays import pack, unpack
+from sae_core.index.build import build_index
+from sae_core.index.described_words import DescribedWords, from_pages
+from sae_core.index.index_config import IndexConfig
 from sae_core.index.match_ranking import MatchRanking
+from sae_core.index.schema import GATHERED, connect
 from sae_core.index.signature import words_in
 from sae_core.index.text_folding import folded, marked_parts
 from sae_core.index.word_search import Place, Words, WordTable, encoded, terms
@@ -136,7 +144,7 @@ def test_a_text_of_several_tokens_is_looked_for_by_each_of_them() -> None:
 
 def test_tokens_that_are_parts_of_characters() -> None:
     numbers = Words()
-    first, second = numbers("�", b"\xf0\x9f"), numbers("�", b"\x98\x80")
+    first, second = numbers.of_tokens(["�", "�"], [b"\xf0\x9f", b"\x98\x80"])
     dash = numbers("—")  # E2 80 94 has the byte 80 in it
     table = WordTable(list(numbers))
     assert table.pieces("😀".encode()) == [b"\xf0\x9f", b"\x98\x80"]
@@ -239,6 +247,52 @@ def test_the_words_of_an_index_are_its_tokens_and_those_of_its_lines(tiny_index:
                 assert match["share"] == pytest.approx(sum(shares), rel=1e-5)
 
 
+def test_a_large_index_has_what_a_search_takes_from_its_pages_in_one_piece(
+    tiny_bundle: Bundle,
+    tiny_index: Path,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sae_core.index.write.MANY_PAGES", 0)
+    model, tokenizer = tiny_bundle.load_model(torch.float32, torch.device("cpu"))
+    sae = tiny_bundle.load_sae(tiny.SAE_NAME, torch.device("cpu"))
+    path = tmp_path / "large.duckdb"
+    build_index(model, tokenizer, sae, IndexConfig(corpus=(str(tiny_corpus),)), path)
+    with connect(path) as connection:
+        rows = connection.execute("SELECT name, data FROM arrays").fetchall()
+        lengths = connection.execute("SELECT len(tokens) FROM features ORDER BY feature").fetchall()
+        entries = connection.execute("SELECT key, value FROM meta").fetchall()
+        meta = {key: json.loads(value) for key, value in entries}
+        counts, strongest = from_pages(connection, path, meta, np.ravel(lengths))
+    gathered = {name: unpack(data, GATHERED[name])[0] for name, data in rows if name in GATHERED}
+    assert gathered["listed_count"].tolist() == counts.tolist()
+    assert (gathered["strongest_place"].astype(int) - 1).tolist() == strongest.tolist()
+    assert strongest[tiny.DEAD] == -1
+    with monkeypatch.context() as patch:
+        patch.setattr("sae_core.index.described_words.from_pages", None)  # pages are not read
+        large = Index.open(path)
+        large.prepare_search()
+    one = Index.open(tiny_index)
+    one.prepare_search()
+    assert large.glimpses(range(tiny.D_SAE)) == one.glimpses(range(tiny.D_SAE))
+    for query in ("a", "the", "e"):
+        assert large.search(query) == one.search(query)
+    large.close()
+    # What cannot be is refused.
+    for name, wrong in (
+        ("listed_count", counts[1:]),
+        ("strongest_place", np.full(tiny.D_SAE, meta["stored_tokens"] + 1)),
+    ):
+        copy = Path(shutil.copy(path, tmp_path / f"{name}.duckdb"))
+        with duckdb.connect(str(copy)) as connection:
+            connection.execute(
+                "UPDATE arrays SET data = ? WHERE name = ?", [pack(wrong, GATHERED[name]), name]
+            )
+        with pytest.raises(ValueError, match="is damaged: build it again"):
+            Index.open(copy).prepare_search()
+
+
 def test_a_glimpse_is_the_middle_of_the_strongest_context(tiny_index: Path) -> None:
     fresh, searched = Index.open(tiny_index), Index.open(tiny_index)
     searched.prepare_search()
@@ -264,8 +318,6 @@ def test_a_letter_in_half_of_a_large_vocabulary(tiny_index: Path, tmp_path: Path
             f"INSERT INTO vocabulary SELECT {tokens} + n, 'ae' || n, NULL FROM range(20000) t(n)"
         )
         row = connection.execute("SELECT data FROM arrays WHERE name = 'token_counts'").fetchone()
-        from sae_core.index.arrays import pack, unpack
-
         assert row is not None
         counts = np.append(unpack(row[0], "<u8")[0], np.zeros(20000, np.uint64))
         connection.execute(
