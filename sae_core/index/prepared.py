@@ -98,8 +98,10 @@ class Prepared:
         return plain_forms(self.vocabulary()[1])
 
     def _decoder(self) -> Decoder:
+        # What takes more of a GPU's memory comes first, while little has been gathered there.
+        near, cosine = neighbours(self._sae, max(LISTED, NEIGHBOURS))
         logits = top_logits(self._model, self._sae, LISTED, special_ids(self._tokenizer))
-        return Decoder(logits, *neighbours(self._sae, max(LISTED, NEIGHBOURS)))
+        return Decoder(logits, near, cosine)
 
     def _map(self) -> FeatureMap | None:
         _, near, cosine = self.decoder()
