@@ -117,6 +117,11 @@ class Ablated:
             "kl": interval(self.kl[chosen].mean(0), count),
         }
 
+    def ends(self, arms: Sequence[int]) -> dict[str, float]:
+        """The least and the largest KL of single arms, nats per token."""
+        each = self.kl[list(arms)].sum(1) / self.predictions.sum()
+        return {"kl_least": float(each.min()), "kl_most": float(each.max())}
+
 
 @torch.no_grad()
 def ablated(
@@ -210,5 +215,7 @@ def without(
         "all_zero": found.of([0]),
         "all_mean": found.of([1]),
         "spliced": found.of([len(arms)]),
-        "draws": {key: sizes[key] | found.of(each) for key, each in draws.items()},
+        "draws": {
+            key: sizes[key] | found.of(each) | found.ends(each) for key, each in draws.items()
+        },
     }

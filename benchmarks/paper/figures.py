@@ -14,6 +14,7 @@ from benchmarks.paper.comparison import TARGETS as COMPARED
 from benchmarks.paper.kernel_errors import BATCHES, error_curve, kernels_of
 from benchmarks.paper.plots import Panel, drawing
 from benchmarks.paper.shown_comparison import OTHERS, quotients
+from benchmarks.paper.shown_frequent import FIGURES as OF_FREQUENT
 from benchmarks.paper.shown_text import KERNEL_NAMES, Results, known_rest
 from benchmarks.paper.sweep import cells
 
@@ -245,5 +246,6 @@ FIGURES: dict[str, Callable[[Results], str]] = {
     "kernels-bias": bias,
     "kernels-error": error,
     "bandwidth-fvu": sweep,
+    **OF_FREQUENT,
 }
 """By the name of the file, without `paper-` and `.svg`."""

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper import shown_bandwidth, shown_kernels
+from benchmarks.paper import shown_bandwidth, shown_frequent, shown_kernels
 from benchmarks.paper.shown_text import Results, digits, known_rest, share, table
 from benchmarks.pareto_tables import at_site, in_short, sites_of, value_at
 
@@ -136,7 +136,8 @@ def _at_point(metric: str, held: Results) -> str:
 
 SHOWN: dict[str, Show] = {
     **{
-        f"{study}.cost": partial(_machine, study) for study in ("threshold", "kernels", "bandwidth")
+        f"{study}.cost": partial(_machine, study)
+        for study in ("threshold", "kernels", "bandwidth", "frequent")
     },
     **{
         f"figure.{k}.{key}": partial(_figure, key, k)
@@ -156,5 +157,6 @@ SHOWN: dict[str, Show] = {
     "pareto.uniformity": partial(_at_point, "uniformity"),
     **shown_kernels.SHOWN,
     **shown_bandwidth.SHOWN,
+    **shown_frequent.SHOWN,
 }
 """Every name, and the function that gives its text."""

@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import Any
 
 from benchmarks.paper.ablations import BOUND
 from benchmarks.paper.frequent_results import Table
 from benchmarks.paper.frequent_saes import KINDS, SITES, TARGETS
 from benchmarks.paper.plots import Panel, drawing
-from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper.shown_text import Results, digits, share
+from benchmarks.paper.shown_text import table as full_table
 
 NAMES = {
     "jumprelu": "JumpReLU",
@@ -24,6 +25,8 @@ ARCHITECTURES = tuple(kind for kind, (_, scale) in KINDS.items() if not scale)
 PENALISED = ("jumprelu", *(kind for kind, (_, scale) in KINDS.items() if scale))
 POINT = 64
 LEVELS = tuple(int(target) for target in TARGETS)
+MEASURES = ("activity", "mass")
+"""By what draws are of like size."""
 FEWEST = 5
 """Very frequent features from which on means over them are shown."""
 Format = Callable[[float], str]
@@ -34,7 +37,7 @@ def _percent(value: float) -> str:
 
 
 def _points(value: float) -> str:
-    return f"{value:.2f}"
+    return f"{value:.2f}".replace("-0.00", "0.00")
 
 
 def _nats(value: float) -> str:
@@ -45,13 +48,21 @@ def _whole(value: float) -> str:
     return f"{value:.0f}"
 
 
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], names: int = 1) -> str:
+    """A table without the rows and columns in which nothing was measured; `names`: columns that
+    say what a row is.
+    """
+    rows = [row for row in rows if any(row[names:])]
+    kept = [k for k in range(len(header)) if k < names or any(row[k] for row in rows)]
+    return full_table([header[k] for k in kept], [[row[k] for k in kept] for row in rows])
+
+
 def spread(values: Sequence[float] | None, form: Format) -> str:
     """A value with its interval, or nothing."""
     if values is None:
         return ""
     value, low, high = (form(v) for v in values[:3])
-    unit = " %" if value.endswith(" %") else ""
-    return f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')}{unit})"
+    return f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
 
 
 def _one(form: Format, value: Any) -> str:
@@ -108,7 +119,7 @@ def _part(held: Results) -> str:
             get = partial(found.get, site, kind, POINT)
             values = [_one(form, get(name)) for _, name, form in columns]
             rows.append([site, NAMES[kind], *values])
-    return table(["site", "", *(title for title, *_ in columns)], rows)
+    return table(["site", "", *(title for title, *_ in columns)], rows, 2)
 
 
 def _cut(held: Results) -> str:
@@ -135,38 +146,38 @@ def _cut(held: Results) -> str:
                 ]
             )
     titles = ["FVU", "at 0", "at their means", "loss: spliced", "at 0", "at their means"]
-    return table(["site", "", *titles], rows)
+    return table(["site", "", *titles], rows, 2)
 
 
 def _draws(held: Results) -> str:
     """Draws of very frequent features against draws of others that are as much."""
     found = Table(held["frequent"])
     rows = []
-    for site in SITES:
-        for kind in KINDS:
-            get = partial(found.get, site, kind, POINT)
-            if (get("very") or 0) < FEWEST:
+    for site, level, kind in product(SITES, LEVELS, KINDS):
+        get = partial(found.get, site, kind, level)
+        if (get("very") or 0) < FEWEST:
+            continue
+        cells = []
+        for measure in MEASURES:
+            both = [get(f"draws.{group}_by_{measure}.kl") for group in ("very", "ordinary")]
+            if None in both:
+                cells += ["", "", ""]
                 continue
-            cells = []
-            for measure in ("activity", "mass"):
-                both = [get(f"draws.{group}_by_{measure}.kl") for group in ("very", "ordinary")]
-                if None in both:
-                    cells += ["", "", ""]
-                    continue
-                cells += [spread(each, _nats) for each in both]
-                cells.append(f"{both[0][0] / both[1][0]:.1f}")
-            sizes = [get(f"draws.{g}_by_activity.features") for g in ("very", "ordinary")]
-            count = " against ".join(_one(_whole, each) for each in sizes)
-            rows.append([site, NAMES[kind], count, *cells])
+            cells += [spread(each, _nats) for each in both]
+            cells.append(f"{both[0][0] / both[1][0]:.1f}")
+        sizes = [get(f"draws.{g}_by_activity.features") for g in ("very", "ordinary")]
+        count = " against ".join(_one(_whole, each) for each in sizes)
+        rows.append([f"{site}, {level}", NAMES[kind], count, *cells])
     titles = ["very frequent", "others", "quotient"]
     return table(
         [
-            "site",
+            "site, L0",
             "",
             "features",
             *(f"{t}, {by}" for by in ("as active", "as heavy") for t in titles),
         ],
         rows,
+        2,
     )
 
 
@@ -196,7 +207,7 @@ def _nature(held: Results) -> str:
                 ]
             )
     titles = ["token", "token before", "place", "other seed", "detection", "intruder"]
-    return table(["", "", *titles, "output score", "side effect, nats"], rows)
+    return table(["", "", *titles, "output score", "side effect, nats"], rows, 2)
 
 
 def _penalty(held: Results) -> str:
@@ -226,7 +237,7 @@ def _penalty(held: Results) -> str:
                     ]
                 )
     titles = ["over 10 %", "over 1 %", "L0", "FVU", "dead", "delta LM loss", "KL"]
-    return table(["site, L0", "", *titles, "detection", "intruder", "uniformity"], rows)
+    return table(["site, L0", "", *titles, "detection", "intruder", "uniformity"], rows, 2)
 
 
 def _setting(key: str, held: Results) -> str:
@@ -236,6 +247,20 @@ def _setting(key: str, held: Results) -> str:
 
 def _cell(site: str, kind: str, level: int, name: str, form: Format, held: Results) -> str:
     return _one(form, Table(held["frequent"]).get(site, kind, level, name))
+
+
+def _quotient(site: str, kind: str, measure: str, level: int, held: Results) -> str:
+    """KL of very frequent features over that of as much of others."""
+    get = partial(Table(held["frequent"]).get, site, kind, level)
+    very, ordinary = (get(f"draws.{group}_by_{measure}.kl") for group in ("very", "ordinary"))
+    return f"{very[0] / ordinary[0]:.1f}"
+
+
+def _costs(site: str, level: int, held: Results) -> str:
+    """By how much FVU is larger with the penalty of 0.1."""
+    get = Table(held["frequent"]).get
+    plain, penalised = (get(site, kind, level, "fvu") for kind in PENALISED[:2])
+    return share(penalised / plain - 1)
 
 
 def histograms(held: Results) -> str:
@@ -278,6 +303,9 @@ _WORDED: dict[str, Format] = {
     "of_active": _percent,
     "very": _whole,
     "fvu": digits,
+    "fvu_zero": partial(digits, count=2),
+    "all_zero.loss": partial(digits, count=2),
+    "scores.detection": _points,
 }
 SHOWN: dict[str, Callable[[Results], str]] = {
     "frequent.many": partial(_many, "over_10_percent"),
@@ -290,6 +318,17 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "frequent.uniformity": partial(_by_kind, "uniformity", _points, tuple(KINDS)),
     "frequent.detection": partial(_by_kind, "scores.detection", _points, tuple(KINDS)),
     "frequent.intruder": partial(_by_kind, "scores.intruder", _points, tuple(KINDS)),
+    **{
+        f"frequent.quotient.{site.partition('/')[0]}.{kind}.{by}.{level}": partial(
+            _quotient, site, kind, by, level
+        )
+        for site, kind, by, level in product(SITES, KINDS, MEASURES, LEVELS)
+    },
+    **{
+        f"frequent.costs.{site.partition('/')[0]}.{level}": partial(_costs, site, level)
+        for site in SITES
+        for level in LEVELS
+    },
     "frequent.tokens": partial(_setting, "measured_tokens"),
     "frequent.trained": partial(_setting, "tokens"),
     **{

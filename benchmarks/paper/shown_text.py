@@ -25,7 +25,8 @@ FEWEST_IN_WINDOW = 1_000
 
 def load(folder: Path = FOLDER) -> Results:
     """The results of all studies by name; `pareto` is the comparison of architectures."""
-    held: Results = {name: read(name, folder) for name in ("threshold", "kernels", "bandwidth")}
+    studies = ("threshold", "kernels", "bandwidth", "frequencies", "frequent")
+    held: Results = {name: read(name, folder) for name in studies}
     pareto = merged([folder / "pareto_h200.json"])
     return held | {"pareto": curves_of(pareto), "pareto_targets": pareto["settings"]["targets"]}
 

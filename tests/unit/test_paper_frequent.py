@@ -388,7 +388,7 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     assert found.get("resid_post/4", "topk", 32, "very_features.by_token") == [0.1, 0.25, 0.3]
     assert found.get("resid_post/4", "topk", 32, "scores.intruder") is None
     assert found.get("attn_out/4", "topk", 32, "very") is None
-    assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70 %)"
+    assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
     assert spread(None, str) == ""
     with pytest.raises(ValueError, match="has no results of frequent"):
         frequent_results.together(tmp_path / "none", tmp_path)
