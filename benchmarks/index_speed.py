@@ -30,7 +30,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from importlib.metadata import version
@@ -43,7 +43,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config
 
 from benchmarks.gemma_shapes import SHAPES, machine, nbytes
-from benchmarks.measuring import Run
+from benchmarks.measuring import PartTimes, Run, cpu_seconds
 from sae_core import attention
 from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
@@ -85,42 +85,6 @@ def limit(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-
-
-class PartTimes:
-    """Seconds spent inside functions and methods, by the device's clock or the host's."""
-
-    def __init__(self, cuda: bool) -> None:
-        self._cuda = cuda
-        self._spans: dict[str, list[tuple[Any, Any]]] = {}
-
-    def timed(self, name: str, function: Callable[..., Any], on_device: bool) -> Any:
-        """`function`, adding what it takes to the part `name`."""
-
-        def mark(start: Any = None) -> Any:
-            if not (self._cuda and on_device):
-                return time.perf_counter()
-            event = torch.cuda.Event(enable_timing=True)
-            event.record()
-            return event
-
-        def wrapped(*args: Any, **kwargs: Any) -> Any:
-            start = mark()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                self._spans.setdefault(name, []).append((start, mark()))
-
-        return wrapped
-
-    def seconds(self) -> dict[str, float]:
-        """Each part's sum."""
-        if self._cuda:
-            torch.cuda.synchronize()
-        return {
-            name: sum(b - a if isinstance(a, float) else a.elapsed_time(b) / 1000 for a, b in spans)
-            for name, spans in self._spans.items()
-        }
 
 
 DEVICE_PARTS = (
@@ -207,6 +171,20 @@ class Bench:
         return {"tokens": tokens, "tokens_per_s": tokens / seconds}
 
     @torch.no_grad()
+    def whole_over_layers(self) -> float:
+        """What a whole forward takes, with the logits of every token, over one up to the layer, in
+        seconds of this process.
+        """
+        works = (self.forward, lambda batch: self.model(batch.input_ids, use_cache=False).logits)
+        spent = [0.0, 0.0]
+        for batch in self.rows[:8]:
+            for n, work in enumerate(works):
+                started = time.process_time()
+                work(batch)
+                spent[n] += time.process_time() - started
+        return spent[1] / spent[0]
+
+    @torch.no_grad()
     def sae(self, d_sae: int) -> SAE:
         """The demo's SAE; or unit directions, and one threshold that leaves `--l0` active."""
         if self.demo_sae is not None:
@@ -252,7 +230,7 @@ class Bench:
             rows_per_batch=given.rows_per_batch,
             output_scores="off",
             checkpoint_tokens=2**40,
-            map="pca",
+            map=given.map,
         )
 
     def width(self, d_sae: int, model_rate: float, deadline: float) -> dict[str, Any]:
@@ -275,7 +253,7 @@ class Bench:
             work = partial(
                 build.build_index, self.model, self.tokenizer, sae, cfg, path, progress=progress
             )
-            started, meta = time.monotonic(), None
+            started, meta, cpu = time.monotonic(), None, cpu_seconds()
             if self.run.device.type == "cuda":
                 torch.cuda.empty_cache()
                 torch.cuda.reset_peak_memory_stats()
@@ -291,6 +269,10 @@ class Bench:
                 "index_over_model": seconds * model_rate / max(read[0], 1),
                 "parts_s": times.seconds(),
             }
+            if self.run.device.type == "cpu":
+                result["cpu_s"] = cpu_seconds() - cpu
+                result["cpu_over_forwards"] = result["cpu_s"] / result["parts_s"]["model"]
+                result["whole_over_layers"] = self.whole_over_layers()
             if meta is not None:
                 result["l0"] = meta["totals"]["l0"]
                 result["file_bytes"] = path.stat().st_size
@@ -359,6 +341,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--rows-per-batch", type=int, default=32)
     parser.add_argument("--l0", type=int, default=90)
     parser.add_argument("--corpus", nargs="+", required=True)
+    parser.add_argument("--map", default="pca", choices=["pca", "umap"])
     parser.add_argument("--seconds", type=float, default=240.0, help="after that all is stopped")
     parser.add_argument("--profile", type=Path, default=None, help="folder for profiler tables")
     parser.add_argument("--sae-dashboard", default=None, metavar="PYTHON")

@@ -1,6 +1,7 @@
 """Measurements one after another under a time limit, with every result kept at once."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -84,6 +85,52 @@ class Run:
         work()
         self.wait()
         return torch.cuda.max_memory_allocated()
+
+
+def cpu_seconds() -> float:
+    """Of this process with all its threads, and of those that it started and that have ended."""
+    times = os.times()
+    return times.user + times.system + times.children_user + times.children_system
+
+
+class PartTimes:
+    """Seconds spent inside functions and methods, by the device's clock or the host's; on a CPU
+    with one thread those of the thread that calls, which other work does not lengthen.
+    """
+
+    def __init__(self, cuda: bool) -> None:
+        self._cuda = cuda
+        alone = not cuda and torch.get_num_threads() == 1
+        self._clock = time.thread_time if alone else time.perf_counter
+        self._spans: dict[str, list[tuple[Any, Any]]] = {}
+
+    def timed(self, name: str, function: Callable[..., Any], on_device: bool) -> Any:
+        """`function`, adding what it takes to the part `name`."""
+
+        def mark(start: Any = None) -> Any:
+            if not (self._cuda and on_device):
+                return self._clock()
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            start = mark()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self._spans.setdefault(name, []).append((start, mark()))
+
+        return wrapped
+
+    def seconds(self) -> dict[str, float]:
+        """Each part's sum."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        return {
+            name: sum(b - a if isinstance(a, float) else a.elapsed_time(b) / 1000 for a, b in spans)
+            for name, spans in self._spans.items()
+        }
 
 
 def spread(values: Iterable[float], digits: int = 4) -> dict[str, float]:

@@ -59,7 +59,10 @@ class PairCounts:
         """
         if not len(keys):
             return
-        most = torch.maximum(self._keys[-1], keys[-1]) if len(self._keys) else keys[-1]
+        if not len(self._keys):
+            self._keys, self._counts = keys, counts
+            return
+        most = torch.maximum(self._keys[-1], keys[-1])
         parts = -(-(len(self._keys) + len(keys)) // _AT_ONCE)
         edges = most // parts * torch.arange(1, parts, device=keys.device)
         mine, theirs = (
