@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.paper import ablations, frequent, frequent_results, frequent_saes, lexical
+from benchmarks.paper import (
+    ablations,
+    frequent,
+    frequent_saes,
+    lexical,
+)
 from benchmarks.paper.ablations import Portions, ablated, drawn_sets, fvu_without, portions
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.frequent import attributed, quartiles, some, told_by
-from benchmarks.paper.frequent_results import Table
 from benchmarks.paper.frequent_saes import config, kind_of, seed_of, target_of
 from benchmarks.paper.held_out import Drawn, HeldOut, interval
-from benchmarks.paper.shown_frequent import spread
 from sae_core.arms import Arms
 from sae_core.bundle import Bundle, write_bundle
 from sae_core.corpus import TokenRow, documents, token_rows
@@ -192,6 +195,9 @@ def test_an_arm_at_zero_is_that_of_the_ablation_edit(
     quality = evaluate(lm, "t", three)
     assert found.of([2])["loss"][0] == pytest.approx(quality.delta_lm_loss, rel=1e-3)
     assert found.of([2])["kl"][0] == pytest.approx(quality.kl, rel=1e-3)
+    single = (found.kl.sum(1) / found.predictions.sum()).tolist()
+    ends = {"kl_least": min(single[:2]), "kl_most": max(single[:2])}
+    assert found.ends([0, 1]) == pytest.approx(ends)
     each = found.of([0, 1])
     mean = found.kl[:2].mean(0).sum() / found.predictions.sum()
     assert each["kl"][0] == pytest.approx(float(mean))
@@ -354,44 +360,6 @@ def replace_seed(sae: SAE, seed: int) -> SAE:
     made = SAE.build(replace(sae.cfg, metadata=metadata))
     made.load_state_dict(sae.state_dict())
     return made
-
-
-def _part(site: str, seed: int, change: float) -> dict[str, Any]:
-    row = {
-        "kind": "topk",
-        "target": 32.0,
-        "seed": seed,
-        "very": 10 + 2 * seed,
-        "uniformity": [0.5 + change, 0.4 + change, 0.6 + change],
-        "scores": {"detection": [0.7, 0.6, 0.8, 100 + seed], "intruder": None},
-        "very_features": {"by_token": [0.1, 0.2 + change, 0.3]},
-    }
-    settings = {"site": site, "validation": ["v"], "tokens": 80}
-    return {"settings": settings, "machine": {}, "seconds": 3.0, "tokens": 900, "rows": [row]}
-
-
-def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
-    for site, changes in (("resid_post/4", (0.0, 0.1)), ("mlp_out/4", (0.2,))):
-        data = _part(site, 0, changes[0])
-        data["rows"] += [_part(site, 1, each)["rows"][0] for each in changes[1:]]
-        name = f"paper_frequent_{site.replace('/', '_')}.json"
-        (tmp_path / name).write_text(json.dumps(data))
-    frequent_results.together(tmp_path, tmp_path / "..")
-    data = json.loads((tmp_path / ".." / "paper_frequent.json").read_text())
-    found = Table(data)
-    assert found.seeds == [0, 1]
-    both = found.get("resid_post/4", "topk", 32, "uniformity")
-    assert both == [0.55, 0.4, 0.7]  # the mean; from the lowest end to the highest
-    assert found.get("mlp_out/4", "topk", 32, "uniformity") == [0.7, 0.6, 0.8]
-    assert found.get("resid_post/4", "topk", 32, "very") == 11
-    assert found.get("resid_post/4", "topk", 32, "scores.detection") == [0.7, 0.6, 0.8, 201]
-    assert found.get("resid_post/4", "topk", 32, "very_features.by_token") == [0.1, 0.25, 0.3]
-    assert found.get("resid_post/4", "topk", 32, "scores.intruder") is None
-    assert found.get("attn_out/4", "topk", 32, "very") is None
-    assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
-    assert spread(None, str) == ""
-    with pytest.raises(ValueError, match="has no results of frequent"):
-        frequent_results.together(tmp_path / "none", tmp_path)
 
 
 def test_a_bundle_for_the_blind_test_has_one_sae_of_each_run(

@@ -1,0 +1,88 @@
+"""The results of the study of very frequent features put together, and what its page shows."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.paper import frequent_results, shown_frequent
+from benchmarks.paper.frequent_results import Table
+from benchmarks.paper.shown_frequent import spread
+from benchmarks.paper.shown_text import load
+
+
+def _part(site: str, seed: int, change: float) -> dict[str, Any]:
+    row = {
+        "kind": "topk",
+        "target": 32.0,
+        "seed": seed,
+        "very": 10 + 2 * seed,
+        "uniformity": [0.5 + change, 0.4 + change, 0.6 + change],
+        "scores": {"detection": [0.7, 0.6, 0.8, 100 + seed], "intruder": None},
+        "very_features": {"by_token": [0.1, 0.2 + change, 0.3]},
+    }
+    settings = {"site": site, "validation": ["v"], "tokens": 80}
+    return {"settings": settings, "machine": {}, "seconds": 3.0, "tokens": 900, "rows": [row]}
+
+
+def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
+    for site, changes in (("resid_post/4", (0.0, 0.1)), ("mlp_out/4", (0.2,))):
+        data = _part(site, 0, changes[0])
+        data["rows"] += [_part(site, 1, each)["rows"][0] for each in changes[1:]]
+        name = f"paper_frequent_{site.replace('/', '_')}.json"
+        (tmp_path / name).write_text(json.dumps(data))
+    frequent_results.together(tmp_path, tmp_path / "..")
+    data = json.loads((tmp_path / ".." / "paper_frequent.json").read_text())
+    found = Table(data)
+    assert found.seeds == [0, 1]
+    both = found.get("resid_post/4", "topk", 32, "uniformity")
+    assert both == [0.55, 0.4, 0.7]  # the mean; from the lowest end to the highest
+    assert found.get("mlp_out/4", "topk", 32, "uniformity") == [0.7, 0.6, 0.8]
+    assert found.get("resid_post/4", "topk", 32, "very") == 11
+    assert found.get("resid_post/4", "topk", 32, "scores.detection") == [0.7, 0.6, 0.8, 201]
+    assert found.get("resid_post/4", "topk", 32, "very_features.by_token") == [0.1, 0.25, 0.3]
+    assert found.get("resid_post/4", "topk", 32, "scores.intruder") is None
+    assert found.get("attn_out/4", "topk", 32, "very") is None
+    assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
+    assert spread(None, str) == ""
+    with pytest.raises(ValueError, match="has no results of frequent"):
+        frequent_results.together(tmp_path / "none", tmp_path)
+
+
+def test_the_page_shows_what_the_results_hold() -> None:
+    """Some of its tables and numbers, computed anew from the files."""
+    held = load()
+    data = held["frequent"]
+    by = {
+        (row[0], row[1], row[2]): dict(zip(data["columns"], row[4:], strict=True))
+        for row in data["rows"]
+    }
+    row = by["attn_out/4", "jumprelu", 64.0]
+    very, ordinary = (row[f"draws.{g}_by_mass.kl"][0] for g in ("very", "ordinary"))
+    shown = shown_frequent.SHOWN["frequent.quotient.attn_out.jumprelu.mass.64"](held)
+    assert float(shown) == pytest.approx(very / ordinary, abs=0.051)
+    assert f" | {shown} |" in shown_frequent.SHOWN["frequent.draws"](held)
+    plain, less = (by["mlp_out/4", k, 32.0]["fvu"] for k in ("jumprelu", "frequency_0.1"))
+    cost = shown_frequent.SHOWN["frequent.costs.mlp_out.32"](held)
+    assert float(cost.removesuffix(" %")) == pytest.approx(100 * (less / plain - 1), abs=0.051)
+    (counted,) = (
+        each
+        for each in held["frequencies"]["rows"]
+        if (each["site"], each["target"], each["architecture"]) == ("resid_post/4", 64.0, "gated")
+    )
+    above = sum(
+        n
+        for n, low in zip(counted["histogram"][0], held["frequencies"]["edges"][:-1], strict=True)
+        if low >= -1
+    )
+    assert above == by["resid_post/4", "gated", 64.0]["very"]
+    many = shown_frequent.SHOWN["frequent.many"](held).splitlines()
+    line = next(each for each in many if each.startswith("| resid_post/4, 64 |"))
+    assert f"{100 * above / 4096:.1f} % (" in line.split("|")[3]
+
+
+def test_tables_leave_out_what_was_not_measured() -> None:
+    rows = [["a", "1", "", "2"], ["b", "", "", ""], ["c", "", "", "3"]]
+    expected = "\n\n|  | x | z |\n| --- | --- | --- |\n| a | 1 | 2 |\n| c |  | 3 |\n\n"
+    assert shown_frequent.table(["", "x", "y", "z"], rows) == expected
