@@ -18,10 +18,9 @@ from sae_core.sites import rewrite
 
 BOUND = 0.1
 ORDINARY = (0.001, BOUND)
-"""Frequencies of the features that very frequent ones are compared with."""
+"""Frequencies of the features that they are compared with."""
 BUDGET = 1 / 16
-"""Share of all activity, or mass, that a draw of features has, or less where the very frequent have
-less."""
+"""Share of all activity, or mass, that a draw has, or less where its group has less."""
 DRAWS = 3
 
 
@@ -182,10 +181,10 @@ def without(
     rows: Sequence[TokenRow],
     generator: torch.Generator,
 ) -> dict[str, Any]:
-    """The very frequent features without their activations, and draws of them and of others."""
+    """Without the very frequent features, and without draws of them and of others."""
     very, ordinary = part.very, part.ordinary
-    everything = very.nonzero()[:, 0]
-    arms: list[tuple[Tensor, Tensor | None]] = [(everything, None), (everything, part.mean[very])]
+    every = very.nonzero()[:, 0]
+    arms: list[tuple[Tensor, Tensor | None]] = [(every, None), (every, part.mean[very])]
     draws: dict[str, list[int]] = {}
     sizes: dict[str, dict[str, float]] = {}
     for name, weight in (("activity", part.frequency), ("mass", part.mass)):
@@ -207,9 +206,8 @@ def without(
             }
             arms += [(each, None) for each in sets]
     found = ablated(demo, sae, rows, arms)
-    zero = torch.zeros_like(part.mean)
     return {
-        "fvu_zero": fvu_without(sae, held, very, zero),
+        "fvu_zero": fvu_without(sae, held, very, 0 * part.mean),
         "fvu_mean": fvu_without(sae, held, very, part.mean),
         "loss_rows": len(rows),
         "all_zero": found.of([0]),

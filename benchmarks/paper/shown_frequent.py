@@ -65,6 +65,10 @@ def spread(values: Sequence[float] | None, form: Format) -> str:
     return f"{value} ({low.removesuffix(' %')} to {high.removesuffix(' %')})"
 
 
+def _value_alone(values: Sequence[float], form: Format) -> str:
+    return form(values[0])
+
+
 def _one(form: Format, value: Any) -> str:
     if value is None:
         return ""
@@ -76,7 +80,7 @@ def _frequency_rows(held: Results) -> dict[tuple[str, int, str], dict[str, Any]]
     return {(r["site"], int(r["target"]), r["architecture"]): r for r in rows}
 
 
-def _many(bound: str, held: Results) -> str:
+def _many(bound: str, form: Callable[[Sequence[float], Format], str], held: Results) -> str:
     """Share of features above a bound, by site and L0."""
     by = _frequency_rows(held)
     rows = []
@@ -84,7 +88,7 @@ def _many(bound: str, held: Results) -> str:
         for level in LEVELS:
             cells = [by.get((site, level, kind)) for kind in KINDS]
             shown = [
-                "" if c is None else spread([c[bound][k] for k in ("value", "low", "high")], share)
+                "" if c is None else form([c[bound][k] for k in ("value", "low", "high")], share)
                 for c in cells
             ]
             rows.append([f"{site}, {level}", *shown])
@@ -308,8 +312,8 @@ _WORDED: dict[str, Format] = {
     "scores.detection": _points,
 }
 SHOWN: dict[str, Callable[[Results], str]] = {
-    "frequent.many": partial(_many, "over_10_percent"),
-    "frequent.some": partial(_many, "over_1_percent"),
+    "frequent.many": partial(_many, "over_10_percent", spread),
+    "frequent.some": partial(_many, "over_1_percent", _value_alone),
     "frequent.part": _part,
     "frequent.cut": _cut,
     "frequent.draws": _draws,

@@ -1,4 +1,4 @@
-"""The results of the study of very frequent features put together, and what its page shows."""
+"""Results on very frequent features put together, and what the page shows."""
 
 import json
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     found = Table(data)
     assert found.seeds == [0, 1]
     both = found.get("resid_post/4", "topk", 32, "uniformity")
-    assert both == [0.55, 0.4, 0.7]  # the mean; from the lowest end to the highest
+    assert both == [0.55, 0.4, 0.7]
     assert found.get("mlp_out/4", "topk", 32, "uniformity") == [0.7, 0.6, 0.8]
     assert found.get("resid_post/4", "topk", 32, "very") == 11
     assert found.get("resid_post/4", "topk", 32, "scores.detection") == [0.7, 0.6, 0.8, 201]
@@ -46,12 +46,12 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     assert found.get("attn_out/4", "topk", 32, "very") is None
     assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
     assert spread(None, str) == ""
-    with pytest.raises(ValueError, match="has no results of frequent"):
+    with pytest.raises(ValueError, match="has no results"):
         frequent_results.together(tmp_path / "none", tmp_path)
 
 
 def test_the_page_shows_what_the_results_hold() -> None:
-    """Some of its tables and numbers, computed anew from the files."""
+    """Numbers computed anew from the files."""
     held = load()
     data = held["frequent"]
     by = {
@@ -63,9 +63,9 @@ def test_the_page_shows_what_the_results_hold() -> None:
     shown = shown_frequent.SHOWN["frequent.quotient.attn_out.jumprelu.mass.64"](held)
     assert float(shown) == pytest.approx(very / ordinary, abs=0.051)
     assert f" | {shown} |" in shown_frequent.SHOWN["frequent.draws"](held)
-    plain, less = (by["mlp_out/4", k, 32.0]["fvu"] for k in ("jumprelu", "frequency_0.1"))
+    a, b = (by["mlp_out/4", k, 32.0]["fvu"] for k in ("jumprelu", "frequency_0.1"))
     cost = shown_frequent.SHOWN["frequent.costs.mlp_out.32"](held)
-    assert float(cost.removesuffix(" %")) == pytest.approx(100 * (less / plain - 1), abs=0.051)
+    assert float(cost.removesuffix(" %")) == pytest.approx(100 * (b / a - 1), abs=0.051)
     (counted,) = (
         each
         for each in held["frequencies"]["rows"]
