@@ -1,4 +1,4 @@
-"""Results on very frequent features put together, and what the page shows."""
+"""Results on very frequent features put together, and their page."""
 
 import json
 from pathlib import Path
