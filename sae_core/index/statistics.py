@@ -277,15 +277,17 @@ class FeatureStatistics:
             self._merge(name)
 
     def settle(self) -> None:
-        """`merge`, and free the memory that only counting takes, until the next `update`."""
-        self.merge()
+        """`merge`, and free the memory that only counting takes, until the next `update`: before,
+        since merging takes most.
+        """
+        self._flush()
         self._lists.release()
+        self.merge()
 
     def _merge(self, name: str) -> None:
         if not self._buffers[name]:
             return
-        new = Candidates.cat(self._buffers[name])
-        self._buffers[name] = []
+        new = Candidates.joined(self._buffers[name])
         if name == "sample":
             self.sample.merge(new, sample_exponent(self.acts.largest))
         else:
