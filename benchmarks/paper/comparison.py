@@ -4,6 +4,17 @@ Every architecture is tried at the same learning rates with one seed, at every s
 with the lowest FVU on the *selection* half of the validation text trains three further seeds, which
 are measured on the *report* half alone. The halves share no work. Then the same rates on another
 language model, and changes to JumpReLU that are tried against its dead features.
+
+    python -m training.lm --corpus 'TEXTS/train-0[0-5]*.parquet' --validation HELD_OUT \\
+        --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
+        --max-seconds 55 --out runs/llama &
+    python -m benchmarks.paper.comparison --corpus TEXTS/train-00-of-12.parquet \\
+        --validation HELD_OUT --other runs/llama --out OUT --minutes 4.9
+    python -m benchmarks.paper.shown_comparison OUT
+
+Results are written after every pass and gone on with by the next call. All passes need about five
+minutes of one H200, by the speed of `bandwidth` (it ran on a CPU at toy sizes alone); those of most
+worth come first.
 """
 
 import argparse
@@ -429,7 +440,11 @@ def _line(row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m benchmarks.paper.comparison`."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.paper.comparison")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.paper.comparison",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
     parser.add_argument("--other", type=Path, help="folder with another language model in `model`")
     parser.add_argument("--corpus", nargs="+", required=True, help="text to train on")
