@@ -10,18 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper.comparison import (
-    CURED,
-    CURES,
-    RATES,
-    SEEDS,
-    SITES,
-    TARGETS,
-    Text,
-    chosen,
-    halves,
-)
+from benchmarks.paper.comparison import CURED, CURES, RATES, SEEDS, SITES, TARGETS, chosen
 from benchmarks.paper.demo import Demo
+from benchmarks.paper.halves import Text, halves
 from benchmarks.paper.kinds import (
     ARCHITECTURES,
     Cure,
