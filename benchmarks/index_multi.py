@@ -14,7 +14,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-# Before NCCL starts: not every container may have the switch add up.
+# Before NCCL starts: containers may not have the switch add up.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
 
 import numpy as np
@@ -30,7 +30,7 @@ from sae_core.progress_bar import silent
 from training.processes import together
 
 _WARM_UP, _FOR_SAE = 60_000, 2**15
-"""Tokens of the short index, and those that the SAE's threshold is set by."""
+"""Tokens of the short index, and those that set the threshold."""
 _SOME = 500
 """Features compared in all that is shown."""
 _COUNTS = "SELECT active_tokens, max_act FROM features ORDER BY feature"
@@ -78,14 +78,14 @@ def measured(bench: Bench, tokens: int, d_sae: int, ranks: Ranks, folder: Path) 
 
 
 def main() -> None:
-    """Measure everything; the first process writes it down."""
+    """Measure; the first process writes it down."""
     parser = options(__doc__)
     parser.add_argument("--times", type=int, default=1, help="that the corpus is read")
     given = parser.parse_args()
     given.corpus = given.corpus * given.times
     with together(given.device) as shard, tempfile.TemporaryDirectory() as folder:
         if shard.alone:
-            parser.error("start it under torchrun, with a process for each GPU.")
+            parser.error("start it under torchrun, a process for each GPU.")
         ranks = Ranks(shard.rank, shard.world)
         run = begun(given, given.out if ranks.first else None)
         bench = Bench(run, Namespace(**vars(given) | {"tokens": _FOR_SAE}))
