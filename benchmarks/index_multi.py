@@ -57,7 +57,7 @@ def compared(paths: list[Path]) -> dict[str, float]:
 
 
 def measured(bench: Bench, tokens: int, d_sae: int, ranks: Ranks, folder: Path) -> dict[str, Any]:
-    """One width: alone, and together."""
+    """A width: alone, and together."""
     sae, seconds = bench.sae(d_sae), {}
     paths = {name: folder / f"{name}_{d_sae}.duckdb" for name in ("one", "all")}
     for read in (_WARM_UP, tokens):
