@@ -215,13 +215,14 @@ class Bench:
 
     def warm_up(self, d_sae: int) -> None:
         """An index of a few tokens, by which the device's kernels are compiled."""
-        cfg = self._config(_WARM_UP_TOKENS)
+        cfg = self.config(_WARM_UP_TOKENS)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "index.duckdb"
             sae = self.sae(d_sae)
             build.build_index(self.model, self.tokenizer, sae, cfg, path, progress=silent)
 
-    def _config(self, tokens: int) -> IndexConfig:
+    def config(self, tokens: int) -> IndexConfig:
+        """How the index of so many tokens is built."""
         given = self.given
         return IndexConfig(
             corpus=tuple(given.corpus),
@@ -238,7 +239,7 @@ class Bench:
         sae = self.sae(d_sae)
         weights = nbytes(self.model) + nbytes(sae)
         times, read = PartTimes(self.run.device.type == "cuda"), [0]
-        cfg = self._config(self.given.tokens)
+        cfg = self.config(self.given.tokens)
 
         def progress(tokens: int) -> None:
             read[0] += tokens
@@ -330,9 +331,9 @@ class Bench:
             return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
-    """Measure everything, print it as JSON, and return it."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+def options(text: str | None) -> argparse.ArgumentParser:
+    """What is read, by what model and SAE; `text` is the module's own."""
+    parser = argparse.ArgumentParser(description=(text or "").partition("\n")[0])
     parser.add_argument("--shape", default="demo", choices=["demo", "2b", "9b", "tiny"])
     parser.add_argument("--d-sae", nargs="+", type=int, default=[16_384], help="not with demo")
     parser.add_argument("--layer", type=int, default=12)
@@ -343,24 +344,36 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
     parser.add_argument("--corpus", nargs="+", required=True)
     parser.add_argument("--map", default="pca", choices=["pca", "umap"])
     parser.add_argument("--seconds", type=float, default=240.0, help="after that all is stopped")
-    parser.add_argument("--profile", type=Path, default=None, help="folder for profiler tables")
-    parser.add_argument("--sae-dashboard", default=None, metavar="PYTHON")
-    parser.add_argument("--features", type=int, default=256, help="of SAEDashboard")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--out", type=Path, default=None, help="file to write the JSON to as well")
-    given = parser.parse_args(arguments)
-    if given.sae_dashboard and given.shape == "demo":
-        parser.error("SAEDashboard is compared on random weights: give --shape 2b or 9b.")
+    return parser
+
+
+def begun(given: argparse.Namespace, out: Path | None) -> Run:
+    """Measurements with these options, which it has noted."""
     run = Run(
         device=torch.device(given.device),
         dtype=torch.bfloat16 if given.device == "cuda" else torch.float32,
         part_seconds=0.0,
         deadline=time.monotonic() + given.seconds,
-        out=given.out,
+        out=out,
     )
     run.record(("machine",), machine(run.device) | {"duckdb": version("duckdb")})
     names = ("shape", "layer", "tokens", "row", "rows_per_batch", "l0")
     run.record(("settings",), {name: getattr(given, name) for name in names})
+    return run
+
+
+def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
+    """Measure everything, print it as JSON, and return it."""
+    parser = options(__doc__)
+    parser.add_argument("--profile", type=Path, default=None, help="folder for profiler tables")
+    parser.add_argument("--sae-dashboard", default=None, metavar="PYTHON")
+    parser.add_argument("--features", type=int, default=256, help="of SAEDashboard")
+    given = parser.parse_args(arguments)
+    if given.sae_dashboard and given.shape == "demo":
+        parser.error("SAEDashboard is compared on random weights: give --shape 2b or 9b.")
+    run = begun(given, given.out)
     bench = Bench(run, given)
     run.part(("model",), bench.model_alone)
     if run.device.type == "cuda":

@@ -27,7 +27,7 @@ def _cuts(values, k, found, rows, width, block: tl.constexpr):
 
 
 def cuts_on_cuda(z: Tensor, k: Tensor) -> Tensor:
-    """As `benchmarks.paper.kinds.cuts`."""
+    """As `benchmarks.paper.kind_gradients.cuts`."""
     kinds, batch, width = z.shape
     z = z.contiguous()
     found = torch.empty(kinds, batch, dtype=torch.float32, device=z.device)

@@ -7,13 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from app.web.charts import CURVES
 from benchmarks.paper.bandwidth import SITES, TARGETS
-from benchmarks.paper.comparison import SITES as COMPARED_SITES
-from benchmarks.paper.comparison import TARGETS as COMPARED
 from benchmarks.paper.kernel_errors import BATCHES, error_curve, kernels_of
 from benchmarks.paper.plots import Panel, drawing
-from benchmarks.paper.shown_comparison import OTHERS, quotients
 from benchmarks.paper.shown_frequent import FIGURES as OF_FREQUENT
 from benchmarks.paper.shown_text import KERNEL_NAMES, Results, known_rest
 from benchmarks.paper.sweep import cells
@@ -213,29 +209,6 @@ def sweep(held: Results) -> str:
             panel.upright(taken["gradient"]["raw"][1], "gradient", row=1)
         panels.append(panel)
     return drawing(panels, "FVU over the bandwidth", "w")
-
-
-def comparison(held: Results) -> str:
-    """FVU of the other architectures over JumpReLU's, with intervals, at every site and L0."""
-    found = quotients(held, "report", "fvu")
-    top = 1.1 * max(1 + each.high for each in found.values())
-    low = min(0.9, *(0.98 * (1 + each.low) for each in found.values()))
-    panels = []
-    for site in COMPARED_SITES:
-        panel = Panel(
-            site, (14, 146), (low, top), "L0", "FVU over JumpReLU's", log_x=True, log_y=True
-        )
-        for k, name in enumerate(OTHERS, 1):
-            each = [found[name, site, target] for target in COMPARED]
-            low_, middle, high = (
-                [(t, 1 + getattr(q, field)) for t, q in zip(COMPARED, each, strict=True)]
-                for field in ("low", "share", "high")
-            )
-            panel.band(low_, high, k)
-            panel.line(middle, k, CURVES[name])
-        panel.level(1.0)
-        panels.append(panel)
-    return drawing(panels, "FVU of Gated, TopK and ReLU over JumpReLU's", "c")
 
 
 FIGURES: dict[str, Callable[[Results], str]] = {

@@ -1,8 +1,13 @@
-"""What the pages show of the comparison of architectures."""
+"""What the comparison of architectures says, as tables:
+
+python -m benchmarks.paper.shown_comparison [FOLDER]    of the results in the folder
+"""
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +15,7 @@ import numpy as np
 from app.web.charts import CURVES
 from benchmarks.paper.comparison import CURED, SITES, TARGETS, chosen
 from benchmarks.paper.kinds import ARCHITECTURES
+from benchmarks.paper.results import FOLDER, read
 from benchmarks.paper.shown_text import Results, digits, share, table
 from benchmarks.paper.verdicts import Place, Points, Quotient, counts, points, quotient
 from benchmarks.pareto_plan import at_target
@@ -178,7 +184,7 @@ def _cured(mine: Sequence[dict[str, Any]], none: Sequence[dict[str, Any]]) -> li
     fvu = np.mean([math.log(at_target(r)) for r in mine])
     before = np.mean([math.log(at_target(r)) for r in none])
     change = 100 * (math.exp(fvu - before) - 1)
-    shown = digits(math.exp(fvu)) + ("" if mine is none else f" ({change:+.1f} %)")
+    shown = digits(math.exp(fvu)) + ("" if list(mine) == list(none) else f" ({change:+.1f} %)")
     return [shown, share(_mean(mine, "dead")), digits(_mean(mine, "delta_lm_loss"), 2)]
 
 
@@ -259,3 +265,14 @@ SHOWN: dict[str, Callable[[Results], str]] = {
         )
     },
 }
+
+
+def main(folder: Path = FOLDER) -> None:
+    """Print every table."""
+    held: Results = {"comparison": read("comparison", folder)}
+    for name, show in SHOWN.items():
+        print(f"{name}: {show(held)}")
+
+
+if __name__ == "__main__":
+    main(*map(Path, sys.argv[1:]))

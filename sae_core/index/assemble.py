@@ -96,10 +96,13 @@ class Assembler:
     @cached_property
     def _bounds(self) -> dict[str, np.ndarray]:
         """Where each feature's entries begin in the ragged arrays, `[d_sae + 1]`."""
-        contexts = self.contexts
+        feature, others = self.contexts.feature, self.contexts.others
+        ends = np.zeros(len(others) + 1, np.int64)
+        np.cumsum(others, out=ends[1:])
         return {
-            "contexts": np.searchsorted(contexts.feature, np.arange(self.d_sae + 1)),
-            "others": np.append(0, np.cumsum(contexts.others, dtype=np.int64)),
+            # Of another type, all that is looked through would be copied.
+            "contexts": np.searchsorted(feature, np.arange(self.d_sae + 1, dtype=feature.dtype)),
+            "others": ends,
             "tokens": self.tokens.bounds(self.d_sae),
             "sources": self.sources.bounds(self.d_sae),
         }

@@ -29,8 +29,14 @@ def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[Iterator[_T
     anything. A block that is left early leaves out what has not been begun.
     """
     pool, made = _started(work, pieces)
+
+    def all_made() -> Iterator[_T]:
+        yield from made
+        # They end while something else is done.
+        pool.shutdown(wait=False)
+
     try:
-        yield made
+        yield all_made()
     finally:
         pool.shutdown(cancel_futures=True)
 

@@ -52,8 +52,8 @@ class Prepared:
             for make in (self._vocabulary, self._plain_forms, self._decoder, self._map):
                 self._made[make] = self._thread.submit(self._beside, make)
 
-    def vocabulary(self) -> tuple[list[bytes], list[str]]:
-        """Bytes and text of each token id."""
+    def vocabulary(self) -> tuple[list[bytes | None], list[str]]:
+        """Of each token id its bytes, None where they are its text's, and its text."""
         return self._get(self._vocabulary)
 
     def plain_forms(self) -> list[str]:
@@ -88,11 +88,13 @@ class Prepared:
             with torch.cuda.stream(stream):
                 return make()
 
-    def _vocabulary(self) -> tuple[list[bytes], list[str]]:
+    def _vocabulary(self) -> tuple[list[bytes | None], list[str]]:
         vocab = vocabulary(self._tokenizer)
         # A model's vocabulary may be padded beyond its tokenizer's.
         vocab += [b""] * (self._vocab_size - len(vocab))
-        return vocab, [word.decode(errors="replace") for word in vocab]
+        texts = [word.decode(errors="replace") for word in vocab]
+        both = zip(vocab, texts, strict=True)
+        return [None if text.encode() == word else word for word, text in both], texts
 
     def _plain_forms(self) -> list[str]:
         return plain_forms(self.vocabulary()[1])

@@ -88,6 +88,17 @@ class Candidates:
         windows = Windows.cat([p.windows for p in parts])
         return cls(**dict(zip(_COLUMNS, columns, strict=True)), windows=windows)
 
+    @classmethod
+    def joined(cls, parts: "list[Candidates]") -> "Candidates":
+        """`cat` of a list that is emptied: of each column the parts are gone before the next is
+        joined, which takes little more memory than the parts do.
+        """
+        columns = {name: [getattr(part, name) for part in parts] for name in _COLUMNS}
+        windows = [part.windows for part in parts]
+        parts.clear()
+        joined = {name: torch.cat(columns.pop(name)) for name in _COLUMNS}
+        return cls(**joined, windows=Windows.cat(windows))
+
     def further(self, rows: int, documents: int) -> "Candidates":
         """The same, `rows` rows and `documents` documents further in the stream."""
         return replace(self, row=self.row + rows, document=self.document + documents)
@@ -172,7 +183,7 @@ def merged_by_features(
         low, high = part * d_sae // parts, (part + 1) * d_sae // parts
         some = [each[(each.feature >= low) & (each.feature < high)] for each in (kept, new)]
         chosen.append(choose(Candidates.cat(some)))
-    return Candidates.cat(chosen)
+    return Candidates.joined(chosen)
 
 
 class Best:

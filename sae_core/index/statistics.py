@@ -92,8 +92,9 @@ class _Tokens:
     @classmethod
     def cat(cls, parts: "list[_Tokens]") -> "_Tokens":
         """All parts, in order."""
-        names = [field.name for field in fields(cls)]
-        return cls(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 class FeatureStatistics:
@@ -134,11 +135,11 @@ class FeatureStatistics:
         GPU together with those of the next calls, until `merge`.
         """
         row, column = chunk.valid.nonzero(as_tuple=True)
-        position = column - chunk.skip
+        position, x = column - chunk.skip, chunk.x[row, column]
         self._waiting.append(
             _Tokens(
-                x=chunk.x[row, column],
-                y=chunk.y[row, column],
+                x=x,
+                y=x if chunk.y is chunk.x else chunk.y[row, column],
                 ids=chunk.ids[row, column],
                 row=chunk.row[row],
                 position=position,
@@ -155,8 +156,7 @@ class FeatureStatistics:
         """Count the tokens that wait."""
         if not self._waiting:
             return
-        tokens = _Tokens.cat(self._waiting)
-        self._waiting = []
+        tokens, self._waiting = _Tokens.cat(self._waiting), []
         if not len(tokens):
             return
         bars = [None, None]
@@ -179,12 +179,13 @@ class FeatureStatistics:
 
     def _reconstruction(self, x: Tensor, y: Tensor, active: Entries) -> None:
         """Sums for FVU; features are added up in order of their numbers."""
-        wide = y.double()
+        wide = y.to(torch.float64, copy=True)
         self.y_sum += wide.sum(0)
         self.y_square += wide.square().sum()
         W_dec = self.sae.W_dec.detach()
         recon = listed_sums(W_dec, active.feature, active.token, active.value, len(x))
-        self.error += (wide - self.sae.completed(recon + self.sae.b_dec, x).double()).square().sum()
+        wide -= self.sae.completed(recon + self.sae.b_dec, x)
+        self.error += wide.square_().sum()
 
     def _count(self, active: Entries, early: Tensor, source: Tensor) -> None:
         feature, value = active.feature, active.value
@@ -277,15 +278,17 @@ class FeatureStatistics:
             self._merge(name)
 
     def settle(self) -> None:
-        """`merge`, and free the memory that only counting takes, until the next `update`."""
-        self.merge()
+        """`merge`, and free the memory that only counting takes, until the next `update`: before,
+        since merging takes most.
+        """
+        self._flush()
         self._lists.release()
+        self.merge()
 
     def _merge(self, name: str) -> None:
         if not self._buffers[name]:
             return
-        new = Candidates.cat(self._buffers[name])
-        self._buffers[name] = []
+        new = Candidates.joined(self._buffers[name])
         if name == "sample":
             self.sample.merge(new, sample_exponent(self.acts.largest))
         else:
@@ -300,13 +303,11 @@ class FeatureStatistics:
         """
         self.merge()
         x = self.inputs.inputs(self.tokens)
-        if not len(x):
-            x = x.new_zeros((0, self.sae.cfg.d_model))
+        x = x.reshape(len(x), self.sae.cfg.d_model)
         exponents, sampled = [], []
         for some, pre in feature_blocks(self.sae, x):
             threshold = self.threshold[some]
-            sd = deviations(pre)
-            sd = torch.maximum(sd, 1e-3 * threshold.abs()).clamp(min=1e-6)
+            sd = torch.maximum(deviations(pre), 1e-3 * threshold.abs()).clamp(min=1e-6)
             exponent = torch.log2(sd * (2 * _WINDOW_SD / WINDOW_BINS)).round().long()
             if self._lists.columnwise:
                 exponent = torch.maximum(exponent, self.acts.finest[some])
@@ -385,8 +386,7 @@ class FeatureStatistics:
         self.pairs.absorb(state["pairs"])
         for (name, unit), best in self.best.items():
             best.absorb(state["best"][f"{name}/{unit}"], rows, documents)
-        exponent = sample_exponent(self.acts.largest)
-        self.sample.absorb(state["sample"], exponent, rows, documents)
+        self.sample.absorb(state["sample"], sample_exponent(self.acts.largest), rows, documents)
 
     def handed_over(self) -> None:
         """Begin to count anew, after somebody has absorbed the state. Candidates stay, with the

@@ -4,7 +4,7 @@ once, and made into texts only where they are shown.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import overload
+from typing import Any
 
 import duckdb
 import numpy as np
@@ -14,35 +14,26 @@ from sae_core.index.schema import columns_of, rows_of
 
 
 class TokenBytes(Sequence[bytes]):
-    """Bytes of each token: of its text, or what stands in their place."""
+    """Bytes of each token: of its text, or what stands in their place. No slices, and no numbers
+    from the end: a page takes thousands of tokens.
+    """
 
     def __init__(self, joined: bytes, ends: np.ndarray, other: Mapping[int, bytes]) -> None:
         """`joined`: all texts in UTF-8, which end at `ends`; `other` of the tokens that are not
         what their text is.
         """
-        self._joined, self._ends, self._other = joined, ends, other
+        self._joined, self._bounds, self._other = joined, [0, *ends.tolist()], other
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return len(self._bounds) - 1
 
-    @overload
-    def __getitem__(self, token: int) -> bytes: ...
-    @overload
-    def __getitem__(self, token: slice) -> list[bytes]: ...
-    def __getitem__(self, token: int | slice) -> bytes | list[bytes]:
-        if isinstance(token, slice):
-            return [self[i] for i in range(*token.indices(len(self)))]
-        token = range(len(self))[token]
+    def __getitem__(self, token: Any) -> Any:
         if token in self._other:
             return self._other[token]
-        start = int(self._ends[token - 1]) if token else 0
-        return self._joined[start : int(self._ends[token])]
+        return self._joined[self._bounds[token] : self._bounds[token + 1]]
 
     def __iter__(self) -> Iterator[bytes]:
-        start, other, joined = 0, self._other, self._joined
-        for token, end in enumerate(self._ends.tolist()):
-            yield other[token] if token in other else joined[start:end]
-            start = end
+        return map(self.__getitem__, range(len(self)))
 
 
 class TokenTexts(Sequence[str]):
@@ -55,13 +46,7 @@ class TokenTexts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._texts)
 
-    @overload
-    def __getitem__(self, token: int) -> str: ...
-    @overload
-    def __getitem__(self, token: slice) -> list[str]: ...
-    def __getitem__(self, token: int | slice) -> str | list[str]:
-        if isinstance(token, slice):
-            return [text.decode() for text in self._texts[token]]
+    def __getitem__(self, token: Any) -> Any:
         return self._texts[token].decode()
 
     def __iter__(self) -> Iterator[str]:

@@ -73,7 +73,7 @@ def write_index(
     sae = statistics.sae
     site = sae.cfg.site
     assert site is not None
-    vocab, texts = prepared.vocabulary()
+    odd, texts = prepared.vocabulary()
     with ThreadPoolExecutor(2) as beside:
         # Work of the host alone, while the rest waits for the device.
         words = beside.submit(_words, texts, prepared.plain_forms(), spool.tokens())
@@ -144,7 +144,7 @@ def write_index(
         "stored_tokens": len(stored.tokens),
     }
     with assembler.begun() as blocks, create(path) as writer:
-        _write_vocabulary(writer, vocab, texts)
+        _write_vocabulary(writer, odd, texts)
         _write_tokens(writer, spool, stored, token_counts)
         arrays = {
             "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
@@ -183,9 +183,8 @@ def _version() -> str:
         return ""
 
 
-def _write_vocabulary(writer: IndexWriter, vocab: list[bytes], texts: list[str]) -> None:
-    odd = [None if text.encode() == word else word for text, word in zip(texts, vocab, strict=True)]
-    columns = {"token": np.arange(len(vocab)), "text": _objects(texts), "bytes": _objects(odd)}
+def _write_vocabulary(writer: IndexWriter, odd: list[bytes | None], texts: list[str]) -> None:
+    columns = {"token": np.arange(len(texts)), "text": _objects(texts), "bytes": _objects(odd)}
     writer.insert_arrays("vocabulary", columns)
 
 

@@ -3,21 +3,13 @@
 import tracemalloc
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
-import duckdb
 import numpy as np
 import pytest
 
 from sae_core.index.arrays import pack, unpack
 from sae_core.index.feature_pages import Page, PageShape
-from sae_core.index.schema import create
 from sae_core.index.tokencodec import BLOCK, decode_block, encode_block, ranks
-
-FLOATS = (
-    "max_act", "mean_act", "threshold", "concentration", "early_share", "output_score",
-    "side_effect",
-)  # fmt: skip
 
 
 @pytest.mark.parametrize("vocabulary", [10, 192, 193, 8192, 16574, 16575, 16576, 16577, 300_000])
@@ -37,24 +29,6 @@ def test_every_rank_around_the_borders_of_the_code_comes_back() -> None:
 
 def test_ranks_put_frequent_tokens_first() -> None:
     assert ranks(np.array([3, 9, 3, 0])).tolist() == [1, 0, 2, 3]
-
-
-def test_tables_filled_part_by_part_hold_all_in_order(tmp_path: Path) -> None:
-    path, count, part = tmp_path / "index.duckdb", 4000, 1000
-    lines = np.array([f"line {n}" for n in range(count)], object)
-    tokens = [np.arange(n % 4) for n in range(count)]
-    with create(path) as writer:
-        for first in range(0, count, part):
-            number = np.arange(first, first + part)
-            columns = {"feature": number, "signature": lines[number], "active_tokens": number}
-            columns |= dict.fromkeys(FLOATS, np.full(part, np.nan, np.float32))
-            owner = np.repeat(number, [len(tokens[n]) for n in number])
-            elements = np.concatenate([tokens[n] for n in number])
-            writer.insert_arrays("features", columns, {"tokens": (owner, elements)})
-    with duckdb.connect(str(path), read_only=True) as connection:
-        rows = connection.execute("SELECT signature, tokens, max_act FROM features").fetchall()
-    expected = zip(lines, tokens, strict=True)
-    assert rows == [(line, listed.tolist(), None) for line, listed in expected]
 
 
 def test_a_page_comes_back() -> None:

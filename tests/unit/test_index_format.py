@@ -16,6 +16,10 @@ from sae_core.index.feature_pages import Page
 from sae_core.index.schema import ARRAYS, GATHERED, SCHEMA_VERSION, TABLES, create
 from tests import tiny
 
+FLOATS = (
+    "max_act", "mean_act", "threshold", "concentration", "early_share", "output_score",
+    "side_effect",
+)  # fmt: skip
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "format.md").read_text()
 
 
@@ -111,3 +115,21 @@ def test_a_page_is_stored_by_itself(tmp_path: Path) -> None:
                 " WHERE segment_type = 'BLOB'"
             ).fetchall()
             assert stored == [("Uncompressed",)], table
+
+
+def test_tables_filled_part_by_part_hold_all_in_order(tmp_path: Path) -> None:
+    path, count, part = tmp_path / "index.duckdb", 4000, 1000
+    lines = np.array([f"line {n}" for n in range(count)], object)
+    tokens = [np.arange(n % 4) for n in range(count)]
+    with create(path) as writer:
+        for first in range(0, count, part):
+            number = np.arange(first, first + part)
+            columns = {"feature": number, "signature": lines[number], "active_tokens": number}
+            columns |= dict.fromkeys(FLOATS, np.full(part, np.nan, np.float32))
+            owner = np.repeat(number, [len(tokens[n]) for n in number])
+            elements = np.concatenate([tokens[n] for n in number])
+            writer.insert_arrays("features", columns, {"tokens": (owner, elements)})
+    with duckdb.connect(str(path), read_only=True) as connection:
+        rows = connection.execute("SELECT signature, tokens, max_act FROM features").fetchall()
+    expected = zip(lines, tokens, strict=True)
+    assert rows == [(line, listed.tolist(), None) for line, listed in expected]

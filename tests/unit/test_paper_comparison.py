@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper.comparison import Text, chosen, halves
+from benchmarks.paper.comparison import CURED, CURES, RATES, SEEDS, SITES, TARGETS, chosen
 from benchmarks.paper.demo import Demo
+from benchmarks.paper.halves import Text, halves
 from benchmarks.paper.kinds import (
     ARCHITECTURES,
     Cure,
@@ -22,6 +24,7 @@ from benchmarks.paper.kinds import (
     train,
 )
 from benchmarks.paper.quality import Quality
+from benchmarks.paper.shown_comparison import SHOWN
 from benchmarks.paper.verdicts import Points, points, quotient
 from sae_core.sae import JumpReLUSAE
 from tests import tiny
@@ -198,3 +201,56 @@ def test_values_are_moved_to_the_l0_that_was_asked_for_along_their_own_curve() -
     found = points(data, "report", "fvu")
     for target in (16, 64, 128):
         assert found["topk", "mlp_out/4", target].mean() == pytest.approx(target**-1.2)
+
+
+def synthetic() -> dict[str, Any]:
+    """JumpReLU's FVU is 10 % below Gated's, TopK's is 10 % below JumpReLU's, ReLU's seeds differ by
+    factors; losses go as FVU; the frequency term mends dead features at an FVU 2 % higher.
+    """
+    levels = {"jumprelu": 1.0, "gated": 1 / 0.9, "topk": 0.9, "standard": 1.02}
+    rows = []
+    for name, site, target in product(ARCHITECTURES, SITES, TARGETS):
+        for stage, seed in product(("report", "other"), SEEDS):
+            apart = {1: 0.7, 2: 1.0, 3: 1.4}[seed] if name == "standard" else 1.0
+            value = levels[name] * apart / target
+            place = {"architecture": name, "site": site, "target": target, "seed": seed}
+            measured = {"dead": 0.3, "high_frequency": 0.1, "delta_lm_loss": value}
+            blocks = {"errors": [value, 3 * value], "losses": [value / 2, 3 * value / 2]}
+            rows.append(row(stage, 0.01, value, target, **place, **measured, **blocks))
+        for lr in RATES:
+            value = levels[name] / target * (1 if lr == 0.01 else 1.1)
+            place = {"architecture": name, "site": site, "target": target, "dead": 0.2}
+            rows.append(row("sweep", lr, value, target, **place))
+    for target, seed, (name, cure) in product(CURED[1], CURED[2], CURES.items()):
+        value = (1.02 if cure.frequency else 1.0) / target
+        place = {"architecture": "jumprelu", "site": CURED[0], "target": target, "seed": seed}
+        measured = {"dead": 0.01 if cure.frequency else 0.3, "delta_lm_loss": value}
+        rows.append(row("cure", 0.01, value, target, **place, **measured, cure=name))
+    text = {"selection": 10, "report": 20, "deviations": {site: [1.0, 3.0] for site in SITES}}
+    return {
+        "rows": rows,
+        "settings": {"rates": list(RATES), "batch": 2, "steps": 3},
+        "texts": {"demo": text, "other": text},
+        "machine": {"device": "none", "torch": "0"},
+        "seconds": 1.0,
+    }
+
+
+def test_every_verdict_of_a_result_is_known() -> None:
+    shown = {name: show({"comparison": synthetic()}) for name, show in SHOWN.items()}
+    for stage in ("", "_other"):
+        lines = shown[f"comparison.summary{stage}"].splitlines()
+        for metric in ("FVU", "delta LM loss"):
+            assert f"| {metric} against Gated | 9 | 9, by 10.0 to 10.0 % | 0 | 0 |" in lines
+            assert f"| {metric} against TopK | 9 | 0 | 0 | 9, by 11.1 to 11.1 % |" in lines
+            assert f"| {metric} against ReLU | 9 | 0 | 9 | 0 |" in lines
+        fvu = shown[f"comparison.fvu{stage}"]
+        assert "| mlp_out/4, 64 | 0.0156 | **+11.1 %** (+11.1 to +11.1) |" in fvu
+        assert "_-10.0 %_ (-10.0 to -10.0)" in fvu
+        assert "| attn_out/4, 128 | 30 % | 30 % | 30 % | 30 % |" in shown[f"comparison.dead{stage}"]
+    assert "| TopK | 45 | 0.01, 0.01, 0.01 |" in shown["comparison.rates"]
+    cures = shown["comparison.cures"]
+    assert "| frequency 0.1 | 0.0159 (+2.0 %) | 1.0 % | 0.016 |" in cures
+    assert "| none | 0.0156 | 30 % | 0.016 |" in cures
+    assert shown["comparison.missed"] == "0.0 %"
+    assert shown["comparison.tokens"] == "6"
