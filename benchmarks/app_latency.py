@@ -43,6 +43,7 @@ from app.engine.workbench import Workbench
 from app.service import overview
 from app.settings import Settings
 from app.web.pages import PAGES, page_html
+from benchmarks.compact_json import compact_json
 from sae_core.edits import Edit
 from sae_core.generation import generate
 from sae_core.tokens import encode_text
@@ -363,7 +364,7 @@ def main(options: Options) -> dict[str, Any]:
         }
     if options.starts and options.visits:
         result["chromium"] = measure_chromium(options.bundle, options.visits)
-    written = json.dumps(result, indent=2)
+    written = compact_json(result)
     print(written)
     if options.out is not None:
         options.out.write_text(written + "\n")

@@ -42,6 +42,7 @@ import tyro
 from app.endpoints import ENDPOINTS
 from app.settings import Settings
 from benchmarks.app_latency import machine, percentiles, started
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import SHAPES, Bench, Sizes
 from benchmarks.measuring import Run
 from sae_core.bundle import write_bundle
@@ -328,7 +329,7 @@ def _measured(bundle: str, options: Options) -> int:
                 measured = asyncio.run(run(home, watched, clients, options))
                 result["runs"].append(measured)
                 print(json.dumps(measured), file=sys.stderr, flush=True)
-    written = json.dumps(result, indent=2)
+    written = compact_json(result)
     print(written)
     if options.out is not None:
         options.out.write_text(written + "\n")

@@ -21,7 +21,6 @@ it was before and after.
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -34,6 +33,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import L0, Sizes, machine
 from benchmarks.gemma_shapes import Bench as Shape
 from benchmarks.measuring import Run, ratios, spread
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         )
         Bench(run, lm, name, ids, given.exact).everything()
     run.record(("after",), load())
-    print(json.dumps(run.result, indent=2))
+    print(compact_json(run.result))
     return run.result
 
 

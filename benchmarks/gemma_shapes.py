@@ -19,7 +19,6 @@ named as skipped. It needs only what the library itself needs (argparse, for mac
 """
 
 import argparse
-import json
 import platform
 import shutil
 import tempfile
@@ -35,6 +34,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, Gemma2Config, PreTrainedTokenizerFast
 
+from benchmarks.compact_json import compact_json
 from benchmarks.measuring import Run, ratios, spread
 from sae_core import attention
 from sae_core.config import SAEConfig, Site
@@ -386,7 +386,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             run.part((shape, "seconds"), measured)
         if run.device.type == "cuda":
             torch.cuda.empty_cache()
-    print(json.dumps(run.result, indent=2))
+    print(compact_json(run.result))
     return run.result
 
 

@@ -18,7 +18,6 @@ Thresholds are set so that about `--l0` features are active, and a learning rate
 """
 
 import argparse
-import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -30,6 +29,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config
 
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import SHAPES, machine, nbytes
 from benchmarks.measuring import Run, ratios, spread
 from benchmarks.train_step_peers import matching_threshold, mean_l0
@@ -246,7 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         run.part((f"layer_{number}",), measured)
         if run.device.type == "cuda":
             torch.cuda.empty_cache()
-    print(json.dumps(run.result, indent=2))
+    print(compact_json(run.result))
     return run.result
 
 

@@ -21,6 +21,7 @@ import tyro
 
 from app.commands.shared import DEMO
 from benchmarks.app_latency import machine
+from benchmarks.compact_json import compact_json
 from sae_core.index import Index
 from sae_core.index.arrays import pack, unpack
 from sae_core.index.described_words import from_pages
@@ -175,7 +176,7 @@ def main(options: Options) -> None:
             path = Path(folder) / "large.duckdb"
             write_large(path, d_sae)
             result["indexes"].append(measured(path, options.repeats))
-    text = json.dumps(result, indent=1)
+    text = compact_json(result)
     print(text)
     if options.out:
         options.out.write_text(text + "\n")

@@ -42,6 +42,7 @@ import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma2Config
 
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import SHAPES, machine, nbytes
 from benchmarks.measuring import PartTimes, Run, cpu_seconds
 from sae_core import attention
@@ -386,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         gc.collect()
         if run.device.type == "cuda":
             torch.cuda.empty_cache()
-    print(json.dumps(run.result, indent=2))
+    print(compact_json(run.result))
     return run.result
 
 

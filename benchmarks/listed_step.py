@@ -28,6 +28,7 @@ import tyro
 from torch import Tensor
 from train_step import SHAPES, constant_rate, machine, made_ready, random_activations
 
+from benchmarks.compact_json import compact_json
 from sae_core.jumprelu import half_width, jumprelu, step
 from training.kernels.entries import Lists
 from training.listed_step import ListedStep
@@ -261,8 +262,8 @@ def main(options: Options) -> dict[str, Any]:
             torch.cuda.empty_cache()
         if options.out is not None:
             options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result, indent=2))
+            options.out.write_text(compact_json(result) + "\n")
+    print(compact_json(result))
     return result
 
 

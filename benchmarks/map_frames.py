@@ -9,7 +9,6 @@ and `frame_ms`, what lies between animation frames while the map is dragged and 
 drawn anew: 16.7 where 60 frames a second are kept. The machine should do nothing else.
 """
 
-import json
 import os
 import platform
 import shutil
@@ -24,6 +23,7 @@ import tyro
 from app.commands.shared import open_bundle
 from app.server import serve
 from app.settings import Settings
+from benchmarks.compact_json import compact_json
 
 MEASURE = """async ({ address, points, frames }) => {
     const { Plot } = await import(address + "map-plot.js");
@@ -126,7 +126,7 @@ def main(options: Options) -> None:
             browser.close()
     finally:
         running.close()
-    text = json.dumps(result, indent=2) + "\n"
+    text = compact_json(result) + "\n"
     if options.out is None:
         sys.stdout.write(text)
     else:

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.compact_json import compact_json
+
 
 @dataclass
 class Run:
@@ -36,7 +38,7 @@ class Run:
         print("/".join(path), json.dumps(value), file=sys.stderr, flush=True)
         if self.out is not None:
             temporary = self.out.with_name(self.out.name + ".tmp")
-            temporary.write_text(json.dumps(self.result, indent=2) + "\n")
+            temporary.write_text(compact_json(self.result) + "\n")
             temporary.replace(self.out)
 
     def part(self, path: Sequence[str], measure: Callable[[], Any]) -> None:

@@ -18,7 +18,6 @@ random.
 """
 
 import argparse
-import json
 import random
 import statistics
 import sys
@@ -34,6 +33,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.compact_json import compact_json
 from benchmarks.gemma_shapes import SHAPES, Bench, Sizes, machine
 from benchmarks.measuring import Run
 from sae_core.edits import Edit
@@ -241,7 +241,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
             del bench, part
         if device.type == "cuda":
             torch.cuda.empty_cache()
-    print(json.dumps(run.result, indent=2))
+    print(compact_json(run.result))
     return run.result
 
 

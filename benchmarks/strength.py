@@ -20,6 +20,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.compact_json import compact_json
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit
 from sae_core.index.store import Index
@@ -160,7 +161,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                     }
                 )
         result["saes"][name] = {"summary": summary(rows), "features": rows}
-    print(json.dumps({name: each["summary"] for name, each in result["saes"].items()}, indent=2))
+    print(compact_json({name: each["summary"] for name, each in result["saes"].items()}))
     if given.out is not None:
         given.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
     return result

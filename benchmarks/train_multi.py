@@ -9,7 +9,6 @@ between two steps is measured by events; the slowest one's median counts.
 """
 
 import itertools
-import json
 import os
 import statistics
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from torch.cuda.nccl import version as nccl_version
 from train_step import machine, random_activations
 from train_step_peers import matching_threshold
 
+from benchmarks.compact_json import compact_json
 from training.kernels.shards import ShardKernels
 from training.losses import JumpReLULoss
 from training.optim import BETA2
@@ -149,7 +149,7 @@ def main(options: Options) -> None:
                 **shape,
                 **measurements,
             }
-            text = json.dumps(result, indent=2)
+            text = compact_json(result)
             print(text)
             if options.out is not None:
                 options.out.parent.mkdir(parents=True, exist_ok=True)

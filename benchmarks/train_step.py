@@ -49,6 +49,7 @@ from train_step_peers import (
     stubs,
 )
 
+from benchmarks.compact_json import compact_json
 from sae_core.config import Architecture
 from training.listed_step import ListedStep
 from training.losses import GatedLoss, JumpReLULoss, Loss, ReLULoss, TopKLoss
@@ -390,7 +391,7 @@ def main(options: Options) -> dict[str, Any]:
             result["shapes"][shape] = measurements
             if options.out is not None:
                 options.out.parent.mkdir(parents=True, exist_ok=True)
-                options.out.write_text(json.dumps(result, indent=2) + "\n")
+                options.out.write_text(compact_json(result) + "\n")
     return result
 
 
