@@ -19,6 +19,7 @@ from app.endpoints import Api
 from app.engine import feature_sources
 from app.engine.feature_sources import FeatureSources
 from app.engine.indexes import NoIndexError, open_index
+from app.requests import RequestError
 from app.web.revision import revision_of
 from sae_core import file_hashes
 from sae_core.bundle import Bundle
@@ -219,6 +220,23 @@ def test_notes_of_other_weights_under_the_same_cfg_json_are_not_shown(
     changed_weights(bundle)
     api = api_of(Bundle.open(bundle.path), settings)
     assert api.notes(1)["label"] is None
+
+
+def test_a_list_takes_features_of_the_weights_that_a_page_shows_and_of_no_others(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A tray on a page that was opened before the weights were replaced holds their features."""
+    api = api_of(bundle, replace(SETTINGS, notes=str(tmp_path / "notes.duckdb")))
+    list_id = api.lists(action="make", name="gathered")["list"]["id"]
+    shown = bundle.content_hash(SAE)
+    added = api.lists(list_id, "add", features=[1, 2], sae=shown)["list"]["features"]
+    assert [(each["sae_hash"], each["sae"]) for each in added] == [(shown, SAE)] * 2
+    changed_weights(bundle)
+    with pytest.raises(RequestError, match="No SAE has these weights any more: load the page"):
+        api.lists(list_id, "add", features=[3], sae=shown)
+    assert len(api.lists(list_id)["list"]["features"]) == 2
+    # Those that are there already are told by their hash as before.
+    assert len(api.lists(list_id, "take", feature=1, sae=shown)["list"]["features"]) == 1
 
 
 def test_what_a_file_hashes_to_is_read_once_as_long_as_it_is_the_same(
