@@ -201,7 +201,7 @@ class SharedGeneration:
             if each.is_gone:
                 self._members.pop(each, None)
         if not self._members:
-            self._cache, self._edits, self._laid = None, None, []
+            self._cache, self._edits, self._laid, self._at_work = None, None, [], None
 
     def _next(self, member: "_Member") -> tuple[GenerationStep, Kept] | None:
         """A member's next step, which it makes for all if nobody does; None after the last."""
