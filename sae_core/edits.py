@@ -72,6 +72,10 @@ class Edit:
             raise ValueError(f"feature {self.feature} must be 0 or more.")
         if not math.isfinite(self.value):
             raise ValueError(f"the value of the edit of feature {self.feature} is not finite.")
+        if abs(self.value) > torch.finfo(torch.float32).max:
+            raise ValueError(
+                f"the value of the edit of feature {self.feature} is larger than float32 holds."
+            )
         if self.fade is not None and self.fade < 1:
             raise ValueError(f"the edit of feature {self.feature} must fade over 1 token or more.")
         if isinstance(self.positions, str):

@@ -265,7 +265,8 @@ def stamp_of(path: Path) -> tuple[int, ...] | None:
         now = path.stat()
     except OSError:
         return None
-    return now.st_mtime_ns, now.st_size, now.st_ino, now.st_dev
+    # Programs that copy set the first to what it was elsewhere; nobody sets the second.
+    return now.st_mtime_ns, now.st_ctime_ns, now.st_size, now.st_ino, now.st_dev
 
 
 def is_version(said: object, version: int) -> bool:

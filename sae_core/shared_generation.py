@@ -91,8 +91,9 @@ class SharedGeneration:
     ) -> Generator[GenerationStep]:
         """`sae_core.generation.generate`, together with whatever else is being generated.
 
-        `record` says what the edits did up to the step that was given out last. A model whose texts
-        cannot be joined runs each by itself. ValueError, too, if there is no room for too long.
+        `record` says what the edits did in the prompt and up to the step that was given out last.
+        A model whose texts cannot be joined runs each by itself. ValueError, too, if there is no
+        room for too long.
         """
         from sae_core.joined_cache import ROOM, joins
         from sae_core.prefix_cache import whole_cache
@@ -127,6 +128,8 @@ class SharedGeneration:
             with torch.no_grad():
                 logits = run.begin(torch.tensor([list(ids)] * len(arms)), most=most)
             member.begin(Sampler(seeds, temperature, logits.device), logits, max_new_tokens)
+            if record is not None:  # of the prompt, if there is no step
+                record.follow(run.arms, member.kept.own())
             while (made := self._next(member)) is not None:
                 step, kept = made
                 if record is not None:
@@ -198,7 +201,7 @@ class SharedGeneration:
             if each.is_gone:
                 self._members.pop(each, None)
         if not self._members:
-            self._cache, self._edits, self._laid = None, None, []
+            self._cache, self._edits, self._laid, self._at_work = None, None, [], None
 
     def _next(self, member: "_Member") -> tuple[GenerationStep, Kept] | None:
         """A member's next step, which it makes for all if nobody does; None after the last."""
@@ -229,14 +232,17 @@ class SharedGeneration:
         laid = {each: n for n, each in enumerate(self._laid)}
         going = sorted(going, key=lambda each: laid.get(each, len(laid)))
         while going:
+            self._at_work = None
             try:
                 self._draw([each for each in going if not each.drawn])
                 going = [each for each in going if not each.is_over]
                 self._forward(going)
                 break
             except Exception as error:
-                # Whose own work it was, or who came last and made the batch too large.
-                failed = self._at_work or going[-1]
+                # Whose own work it was; or who has left meanwhile, maybe with their SAEs; or who
+                # came last and made the batch too large.
+                gone = (each for each in going if each.is_gone)
+                failed = self._at_work or next(gone, going[-1])
                 failed.fail(error)
                 going.remove(failed)
 
@@ -250,7 +256,7 @@ class SharedGeneration:
 
     def _forward(self, going: "list[_Member]") -> None:
         """Read the tokens that have been drawn, one for each row."""
-        lm, self._at_work = self._lm, None
+        lm = self._lm
         with lm.lock, ExitStack() as stack:
             # Others may have held the lock for long.
             going = [each for each in going if not each.is_gone]

@@ -1,5 +1,6 @@
 """Lists of features: read with names, notes and contexts, and changed where something is asked."""
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +24,7 @@ _GLIMPSES: Final[WeakKeyDictionary[Index, OrderedDict[int, Mapping[str, Any]]]] 
     WeakKeyDictionary()
 )
 _LOCK: Final = Lock()
+_HASH: Final = re.compile("[0-9a-f]{64}")
 _SOURCE: Final = "a list"
 """Source of labels from a file without a name."""
 
@@ -172,10 +174,23 @@ def _features_to_add(workbench: Workbench, request: ListsRequest) -> list[Listed
     given += [(f"features.{n}", feature) for n, feature in enumerate(request.features or ())]
     if not given:
         raise RequestError("Say which feature is added.", "feature")
-    name = workbench.sae_name(request.sae)
+    name, digest = _sae(workbench, request.sae)
     numbers = [workbench.feature_number(name, feature, field) for field, feature in given]
-    digest = workbench.bundle.content_hash(name)
     return [ListedFeature(sae_hash=digest, sae=name, feature=number) for number in numbers]
+
+
+def _sae(workbench: Workbench, written: str) -> tuple[str, str]:
+    """Name and hash of the SAE that is written by either. By its hash it is that of these weights
+    alone: a page that is open may show features of others that were there before.
+    """
+    bundle = workbench.bundle
+    if written in bundle.sae_names or not _HASH.fullmatch(written):
+        name = workbench.sae_name(written)
+        return name, bundle.content_hash(name)
+    for facts in workbench.saes():
+        if facts["content_hash"] == written == hash_of(workbench, facts["name"]):
+            return facts["name"], written
+    raise RequestError("No SAE has these weights any more: load the page again.", "sae")
 
 
 def _place(workbench: Workbench, request: ListsRequest) -> tuple[str, int]:
@@ -185,7 +200,7 @@ def _place(workbench: Workbench, request: ListsRequest) -> tuple[str, int]:
     hashes = {each.sae_hash for each in _list(workbench, request.list_id).features}
     if request.sae in hashes:
         return request.sae, request.feature
-    return workbench.bundle.content_hash(workbench.sae_name(request.sae)), request.feature
+    return _sae(workbench, request.sae)[1], request.feature
 
 
 def _list(workbench: Workbench, list_id: str) -> FeatureList:

@@ -341,4 +341,10 @@ SHOWN: dict[str, Callable[[Results], str]] = {
         for kind in KINDS
         for name, form in _WORDED.items()
     },
+    **{
+        f"{site.partition('/')[0]}.{kind}.{name}.{level}": partial(
+            _cell, site, kind, level, name, _WORDED[name]
+        )
+        for site, kind, name, level in product(SITES, KINDS, ("very", "of_effect"), LEVELS)
+    },
 }

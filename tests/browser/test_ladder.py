@@ -157,6 +157,26 @@ def test_a_link_climbs_it_again_and_a_feature_begins_inside_its_band(
     expect(page.locator(".track")).to_have_class("track")
 
 
+def test_what_is_refused_of_a_proof_leaves_it_where_no_run_was_made(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(f"{site.url}/steer?edits={quote(json.dumps([EDIT]))}")
+    page.get_by_role("button", name="Find the strength").click()
+    page.get_by_label("tried").fill("1")
+    page.get_by_label("tokens in each").fill("10")
+    page.get_by_role("button", name="Find", exact=True).click()
+    expect(page.locator("#rungs > li")).to_have_count(2)
+    done(page)
+    page.get_by_role("button", name="Take 1 × max").click()
+    page.get_by_label("temperature").fill("0")
+    prove = page.get_by_role("button", name="Prove it")
+    prove.click()
+    expect(page.get_by_role("alert")).to_contain_text("temperature above 0")
+    expect(page.locator("#run")).to_be_hidden()
+    expect(prove).to_be_visible()
+    expect(page.locator("#proof")).to_be_visible()
+
+
 def test_it_can_be_stopped_and_closed(site: Site, opened: Opened) -> None:
     page = opened(link(site, [EDIT], tokens=3, ladder=0, ladder_tokens=200))
     expect(page.locator("#rungs > li")).to_have_count(9)

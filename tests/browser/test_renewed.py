@@ -62,6 +62,22 @@ def test_a_feature_is_drawn_anew_where_it_is_read(own_site: Site, opened: Opened
     page.close()  # before its server, whose end it would report
 
 
+def test_what_was_gathered_of_other_weights_is_not_theirs(own_site: Site, opened: Opened) -> None:
+    page = opened(f"{own_site.url}/features")
+    page.locator("td.id a").first.click(modifiers=["Shift"])
+    tray = page.get_by_role("complementary", name="Features that you gather")
+    expect(tray).to_contain_text("1 feature gathered")
+    file = own_site.workbench.bundle.sae_path(tiny.SAE_NAME) / "sae_weights.safetensors"
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    other = file.with_name("other")
+    other.write_bytes(whole)
+    os.replace(other, file)
+    expect(page.locator("#renewed")).to_contain_text("The index cannot be read any more")
+    expect(tray).to_have_count(0)
+    page.close()
+
+
 def test_what_is_typed_into_the_search_stays(own_site: Site, opened: Opened) -> None:
     page = opened(f"{own_site.url}/features")
     field = page.get_by_role("searchbox")

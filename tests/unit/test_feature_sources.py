@@ -19,6 +19,7 @@ from app.endpoints import Api
 from app.engine import feature_sources
 from app.engine.feature_sources import FeatureSources
 from app.engine.indexes import NoIndexError, open_index
+from app.requests import RequestError
 from app.web.revision import revision_of
 from sae_core import file_hashes
 from sae_core.bundle import Bundle
@@ -221,6 +222,23 @@ def test_notes_of_other_weights_under_the_same_cfg_json_are_not_shown(
     assert api.notes(1)["label"] is None
 
 
+def test_a_list_takes_features_of_the_weights_that_a_page_shows_and_of_no_others(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    """A tray on a page that was opened before the weights were replaced holds their features."""
+    api = api_of(bundle, replace(SETTINGS, notes=str(tmp_path / "notes.duckdb")))
+    list_id = api.lists(action="make", name="gathered")["list"]["id"]
+    shown = bundle.content_hash(SAE)
+    added = api.lists(list_id, "add", features=[1, 2], sae=shown)["list"]["features"]
+    assert [(each["sae_hash"], each["sae"]) for each in added] == [(shown, SAE)] * 2
+    changed_weights(bundle)
+    with pytest.raises(RequestError, match="No SAE has these weights any more: load the page"):
+        api.lists(list_id, "add", features=[3], sae=shown)
+    assert len(api.lists(list_id)["list"]["features"]) == 2
+    # Those that are there already are told by their hash as before.
+    assert len(api.lists(list_id, "take", feature=1, sae=shown)["list"]["features"]) == 1
+
+
 def test_what_a_file_hashes_to_is_read_once_as_long_as_it_is_the_same(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -234,18 +252,73 @@ def test_what_a_file_hashes_to_is_read_once_as_long_as_it_is_the_same(
         assert len(read) == times
     old = time.time_ns() - 10**11
     os.utime(file, ns=(old, old))
+    assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
+    assert len(read) == 3, "it was changed now, whatever time it says"
+    read.clear()
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", 0)
     for _ in range(3):
         assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
-    assert len(read) == 3
+    assert len(read) == 1
     changed_weights(bundle)
     assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
-    assert len(read) == 4
+    assert len(read) == 2
     # Nothing hangs on the file that remembers.
     os.utime(file, ns=(old, old))
     kept = data_folder() / file_hashes.FILE
-    for damaged in ("{", "[]", json.dumps({str(file.resolve()): {"sha256": 3}})):
+    right = json.loads(kept.read_text())[str(file.resolve())]
+    wrong = [json.dumps({str(file.resolve()): right | {"sha256": no}}) for no in (3, "x" * 64)]
+    for damaged in ("{", "[]", '{"a":' * 100_000, " " * 2**24 + json.dumps({}), *wrong):
         kept.write_text(damaged)
         assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
+
+
+def test_weights_written_into_the_same_file_at_the_same_time_are_noticed(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As `cp -p` and `rsync --inplace --times` do: time, size and inode are those from before."""
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", 0)
+    file = bundle.sae_path(SAE) / "sae_weights.safetensors"
+    os.utime(file, ns=(10**18, 10**18))
+    time.sleep(0.02)  # longer than a tick of the file system's clock
+    first, before = bundle.content_hash(SAE), file.stat()
+    whole = bytearray(file.read_bytes())
+    whole[-1] ^= 1
+    with open(file, "r+b") as written:
+        written.write(whole)
+    os.utime(file, ns=(10**18, 10**18))
+    after = file.stat()
+    assert (before.st_ino, before.st_size, before.st_mtime_ns) == (
+        after.st_ino,
+        after.st_size,
+        after.st_mtime_ns,
+    )
+    for each in (bundle, Bundle.open(bundle.path)):
+        assert each.content_hash(SAE) == sha256(file) != first
+
+
+def test_hashes_of_many_threads_are_all_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", -(10**12))
+    files = [tmp_path / f"{n}" for n in range(24)]
+    for file in files:
+        file.write_text(file.name)
+    with ThreadPoolExecutor(8) as pool:
+        hashes = list(pool.map(file_hashes.remembered_sha256, files))
+    assert hashes == [sha256(file) for file in files]
+    kept = json.loads((data_folder() / file_hashes.FILE).read_text())
+    assert {str(file.resolve()) for file in files} <= kept.keys()
+
+
+def test_where_nothing_can_be_remembered_weights_are_read(
+    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere() -> Path:
+        raise PermissionError("no folder for temporary files either")
+
+    monkeypatch.setattr(file_hashes, "data_folder", nowhere)
+    file = bundle.sae_path(SAE) / "sae_weights.safetensors"
+    assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)
 
 
 def test_a_check_of_other_weights_is_not_shown(bundle: Bundle) -> None:

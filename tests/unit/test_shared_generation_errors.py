@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 from torch import nn
 
+from sae_core import shared_generation
+from sae_core.edits import Edit
 from sae_core.generation import EditRecord, generate
 from sae_core.generation_run import GenerationRun, GenerationStep
 from sae_core.shared_generation import SharedGeneration
 from sae_core.splice import SplicedLM
-from tests.unit.shared_generation_support import FIRST, assert_alike, job_of, spliced
+from tests.unit.shared_generation_support import BEFORE, FIRST, assert_alike, job_of, spliced
 
 
 @pytest.fixture(scope="module")
@@ -131,3 +133,66 @@ def test_what_is_broken_off_in_the_midst_is_done_again(lm: SplicedLM) -> None:
     own = EditRecord()
     assert_alike(steps[1], list(generate(lm, **jobs[1], record=own)))
     assert records[1].touched() == own.touched()
+
+
+def test_an_error_of_one_who_is_long_gone_is_not_told_of_again(
+    lm: SplicedLM, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What fails in drawing is nobody's own: who came last has to go, and nobody else."""
+    shared = SharedGeneration(lm)
+    with failing(lambda _run: True, after=1), pytest.raises(RuntimeError, match="a condition"):
+        list(shared.generate(**job_of(lm, 1)))
+    plain, draws = shared_generation.draw_together, 0
+
+    def draw_together(samplers: Any, logits: Any) -> list[int]:
+        nonlocal draws
+        draws += 1
+        if draws == 1:
+            raise RuntimeError("no memory to draw in")
+        return plain(samplers, logits)
+
+    monkeypatch.setattr(shared_generation, "draw_together", draw_together)
+    with pytest.raises(RuntimeError, match="no memory to draw in"):
+        list(shared.generate(**job_of(lm, 2)))
+    job = job_of(lm, 5)
+    assert_alike(list(shared.generate(**job)), list(generate(lm, **job)))
+
+
+def test_who_leaves_in_the_midst_may_take_their_sae_along(
+    tiny_model: Any, tiny_tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is released as soon as nobody needs it, also while a step of all is being prepared."""
+    lm = spliced(tiny_model, tiny_tokenizer)
+    theirs = [[Edit(feature=3, mode="set", value=9.0, sae=BEFORE)]]
+    leaver = job_of(lm, 2, arms=theirs, watch=[], max_new_tokens=12, eos=frozenset())
+    stayer = job_of(lm, 5, max_new_tokens=12, eos=frozenset(), watch=[(FIRST, 5)])
+    stayer["arms"] = [[], [Edit(feature=5, mode="add", value=2.0, sae=FIRST)]]
+    shared = SharedGeneration(lm)
+    leaving, staying = shared.generate(**leaver), shared.generate(**stayer)
+    next(leaving)  # before the other, who thus came last
+    steps = [next(staying)]
+    next(leaving)
+    steps.append(next(staying))
+    plain = GenerationRun.prepare
+
+    def prepare(self: GenerationRun, *args: Any) -> Any:
+        if self.watch == stayer["watch"] and BEFORE in lm.sae_names:
+            leaving.close()
+            lm.remove(BEFORE)
+        return plain(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GenerationRun, "prepare", prepare)
+        steps.extend(staying)
+    assert BEFORE not in lm.sae_names
+    assert_alike(steps, list(generate(lm, **stayer)))
+
+
+def test_what_ends_at_once_says_what_edits_did_in_the_prompt(lm: SplicedLM) -> None:
+    edit = Edit(feature=3, mode="set", value=9.0, sae=FIRST)
+    job = job_of(lm, 1, arms=[[edit]], max_new_tokens=0)
+    record, own = EditRecord(), EditRecord()
+    assert list(SharedGeneration(lm).generate(**job, record=record)) == []
+    assert list(generate(lm, **job, record=own)) == []
+    assert record.touched() == own.touched()
+    assert record.touched()[0][0].applied > 1

@@ -350,6 +350,8 @@ def test_mistakes_are_named(lm: SplicedLM, ids: list[int], tiny_sae: SAE) -> Non
         Edit(feature=1, mode="boost")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="not finite"):
         Edit(feature=1, mode="set", value=float("nan"))
+    with pytest.raises(ValueError, match="larger than float32 holds"):
+        Edit(feature=1, mode="set", value=1e39)
     with pytest.raises(ValueError, match="positions 'some'"):
         Edit(feature=1, mode="ablate", positions="some")  # pyright: ignore[reportArgumentType]
     lm.add("second", tiny_sae)

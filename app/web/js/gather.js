@@ -62,7 +62,7 @@ function keyOf(name) {
   if (!hash) return before;
   const kept = recalled(before);
   if (kept) {
-    keep(KEPT + hash, recalled(KEPT + hash) || kept);
+    keep(KEPT + hash, numbersIn(`${recalled(KEPT + hash)}.${kept}`).join("."));
     keep(before, "");
   }
   return KEPT + hash;
@@ -228,7 +228,8 @@ async function openLists() {
 async function add(id, name) {
   const list_id = id || (await call("lists", { action: "make", name })).list.id;
   const numbers = gathered(shown);
-  const { list } = await call("lists", { action: "add", list_id, features: numbers, sae: shown });
+  // By its hash, where it is known: the weights may have been replaced since the page was made.
+  const { list } = await call("lists", { action: "add", list_id, features: numbers, sae: hashOf(shown) || shown });
   tray?.querySelector("[data-lists]")?.replaceChildren();
   const link = el("a", { href: address("lists", { list: list_id }) }, el("bdi", {}, list.name));
   say(el("span", {}, `${numbers.length} in `, link, "."));
@@ -273,6 +274,8 @@ export function startGathering() {
   // The navigation's links change with the page's SAE; buttons come with another feature.
   const brand = document.querySelector(".brand");
   if (brand) new MutationObserver(follow).observe(brand, { attributes: true, attributeFilter: ["href"] });
+  const saes = document.getElementById("sae");
+  if (saes) new MutationObserver(draw).observe(saes, { subtree: true, attributeFilter: ["data-hash"] });
   const main = document.getElementById("content");
   const marks = () => main?.querySelector("button[data-gather]") && draw();
   if (main) new MutationObserver(marks).observe(main, { childList: true });

@@ -118,6 +118,7 @@ function exchange(main, fresh) {
   const focused = document.activeElement?.id;
   document.title = fresh.title;
   document.documentElement.dataset.revision = fresh.documentElement.dataset.revision ?? "";
+  takeHashes(fresh);
   const [view, other] = [viewOf(main), viewOf(from)];
   const parts = [...from.querySelectorAll("[data-part]")];
   if (view === other && view && parts.length) {
@@ -130,6 +131,14 @@ function exchange(main, fresh) {
   if (focused && document.activeElement === document.body) {
     document.getElementById(focused)?.focus({ preventScroll: true });
   }
+}
+
+/** What this page knows of weights is of those that it shows from now on. @param {Document} fresh */
+function takeHashes(fresh) {
+  /** @param {Document} from */
+  const options = (from) => [.../** @type {NodeListOf<HTMLOptionElement>} */ (from.querySelectorAll("#sae option"))];
+  const hashes = new Map(options(fresh).map((each) => [each.value, each.dataset.hash ?? ""]));
+  for (const each of options(document)) each.dataset.hash = hashes.get(each.value) ?? each.dataset.hash;
 }
 
 /** @param {HTMLElement} main */

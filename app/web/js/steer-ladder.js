@@ -253,6 +253,7 @@ export function view(page) {
     page.edits.adopt(edit, much);
     drawTaken();
     at("prove").dataset.prove = String(edit);
+    at("proving").dataset.taken = "true";
     at("proving").hidden = false;
     status(`The edit has ${number(row.strength)} × max now: Generate runs it, Prove it tries it against controls.`);
   });

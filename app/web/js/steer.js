@@ -200,7 +200,9 @@ async function openPart(name, edit, address) {
 
 function hideRun() {
   view?.hide();
-  at("run").hidden = at("proving").hidden = true;
+  at("run").hidden = true;
+  // A strength that was taken from the ladder can be proven without a run.
+  at("proving").hidden = !at("proving").dataset.taken;
 }
 
 /** @param {boolean} busy */
@@ -359,6 +361,7 @@ function restore() {
   fill(wanted);
   ran = null;
   view?.begin();
+  delete at("proving").dataset.taken;
   hideRun();
   at("ideas").hidden = false;
   drawIdeas();
