@@ -7,13 +7,12 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from glob import escape
 from pathlib import Path
 from typing import Any
 
 import duckdb
 
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, remove_leftovers
 from sae_core.index.arrays import pack
 from sae_core.index.map_reader import PLACES, FeatureMap
 from sae_core.index.schema import MAP, SCHEMA_VERSION, SCORES, STORAGE, quoted
@@ -60,8 +59,7 @@ def _changed(path: Path) -> Iterator[duckdb.DuckDBPyConnection]:
     that one could not be told from a file that was cut off. One at a time changes an index
     (`only_build`), so what lies beside it is of a change that was broken off, and removed.
     """
-    for leftover in path.parent.glob(f".{escape(path.name)}.*.tmp*"):
-        leftover.unlink(missing_ok=True)
+    remove_leftovers(path)
     with atomic_write(path) as temporary:
         copied = temporary.with_name(f"{temporary.name}.copy")
         try:

@@ -62,6 +62,8 @@ def read_described_words(
     feature, token = listed["feature"], listed["token"]
     lengths = np.bincount(feature, minlength=len(active))
     counts, strongest = _gathered(connection, path, meta, lengths)
+    if (strongest[active > 0] < 0).any():
+        raise ValueError("a feature that fires has no strongest context")
     token_share = token_counts / max(int(meta["tokens"]), 1)
     share = np.minimum(counts / np.repeat(np.maximum(active, 1), lengths), 1.0)
     np.negative(share, out=share, where=share <= token_share[token])
@@ -116,7 +118,7 @@ def _gathered(
     )
     if strongest.max() > meta["stored_tokens"]:
         raise ValueError("a strongest_place is beyond its stored_tokens")
-    return counts, strongest.astype(np.int32) - 1
+    return counts, strongest.astype(np.int64) - 1
 
 
 def from_pages(
@@ -133,6 +135,6 @@ def from_pages(
         start = page * FEATURES
         if (tokens != lengths[start : start + shape.features]).any():
             raise ValueError("a page has other numbers of tokens than its features")
-        by_page[page] = of_page, strongest.astype(np.int32)
+        by_page[page] = of_page, strongest
     counts, places = zip(*(by_page[page] for page in sorted(by_page)), strict=True)
     return np.concatenate(counts).astype(np.int64), np.concatenate(places)

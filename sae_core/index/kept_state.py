@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sae_core.files import atomic_write
+from sae_core.files import atomic_write, remove_leftovers
 from sae_core.index import state_file
 from sae_core.index.gathered import Gathered
 from sae_core.index.index_checkpoint import weights_mark
@@ -100,6 +100,7 @@ def kept(index_path: Path, facts: Facts, gathered: Gathered, n: int) -> Iterator
     the old state stays, beside the old index or one that it does not fit.
     """
     mark = uuid.uuid4().hex
+    remove_leftovers(path_of(index_path))
     with atomic_write(path_of(index_path)) as temporary:
         _write(temporary, mark, facts, gathered, n)
         yield mark

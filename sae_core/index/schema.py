@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import numpy as np
 
-from sae_core.files import atomic_write, disk_failure
+from sae_core.files import atomic_write, disk_failure, remove_leftovers
 
 SCHEMA_VERSION = 3
 READ_VERSIONS = (1, 2, 3)
@@ -166,11 +166,18 @@ def check_name(path: Path) -> None:
 
 @contextmanager
 def create(path: Path) -> Iterator[IndexWriter]:
-    """Yield a writer of a new index that takes the place of `path` if the block succeeds."""
+    """Yield a writer of a new index that takes the place of `path` if the block succeeds. One at a
+    time writes it (`only_build`): what lies beside it is of a build that was killed, and removed.
+    """
     check_name(path)
+    # A process in a container often has the number of the one before it, and so its file's name.
+    remove_leftovers(path)
     with atomic_write(path) as temporary, duckdb.connect() as connection:
         quoted = str(temporary).replace("'", "''")
         try:
+            # What memory does not hold goes where there must be room for the index, not into the
+            # folder that the command was given in.
+            connection.execute(f"SET temp_directory = '{quoted}.rest'")
             # Once, at the end: of each before it parts would stay behind that nothing uses.
             connection.execute("SET checkpoint_threshold = '1TB'")
             connection.execute(f"ATTACH '{quoted}' AS new ({STORAGE}{_UNLOGGED})")

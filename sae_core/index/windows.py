@@ -9,8 +9,9 @@ from torch import Tensor
 
 _AT_ONCE = 2**18
 """Windows looked at together."""
-_ROW, _FEATURE = 16, 40
-"""Bits of a place in a row, with room for a window beyond its end, and of a place among rows."""
+_ROW, _FEATURE = 16, 36
+"""Bits of a place in a row, with room for a window beyond its end, and of a place among a million
+rows, which leaves room for 134 million features."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """docs/format.md against the code, and a reader that knows nothing but the document."""
 
+import os
 import re
 import shutil
 import zlib
@@ -133,3 +134,19 @@ def test_tables_filled_part_by_part_hold_all_in_order(tmp_path: Path) -> None:
         rows = connection.execute("SELECT signature, tokens, max_act FROM features").fetchall()
     expected = zip(lines, tokens, strict=True)
     assert rows == [(line, listed.tolist(), None) for line, listed in expected]
+
+
+def test_what_a_killed_build_left_is_no_part_of_the_next(tmp_path: Path) -> None:
+    """Whole, under the name that this process takes: as in containers, whose processes have the
+    same numbers again and again.
+    """
+    path = tmp_path / "index.duckdb"
+    for key in ("first", "second"):
+        with create(path) as writer:
+            writer.insert("meta", [key], ["1"])
+        if key == "first":
+            path.rename(tmp_path / f".index.duckdb.{os.getpid()}.tmp")
+            (tmp_path / ".index.duckdb.1.tmp.rest").mkdir()
+    assert list(tmp_path.iterdir()) == [path]
+    with duckdb.connect(str(path), read_only=True) as connection:
+        assert connection.execute("SELECT key FROM meta").fetchall() == [("second",)]

@@ -1,6 +1,9 @@
 """Work shared out over processes comes back whole and in order; an index is the same by either."""
 
 import os
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +14,15 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.index import IndexConfig, assemble, build_index, in_processes, write
 from sae_core.sae import SAE
+
+KILLED = """
+import os
+from sae_core.index import in_processes as shared
+shared._places, shared._LOOK_S = lambda: 3, 0.1
+with shared.in_processes(lambda n: "made", 20) as made:
+    print(next(made), flush=True)
+    os.kill(os.getpid(), 9)
+"""
 
 
 @pytest.fixture
@@ -45,6 +57,22 @@ def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
 
     with pytest.raises(ValueError, match="piece 5 is wrong"):
         made_of(work, 20)
+
+
+def test_a_killed_process_is_one_sentence(several: None) -> None:
+    with pytest.raises(ValueError, match="was killed, probably because memory was short"):
+        made_of(lambda n: n == 5 and os.kill(os.getpid(), 9), 20)
+
+
+def test_processes_end_with_the_one_that_forked_them() -> None:
+    """They have its output open, whose end is waited for."""
+    command = [sys.executable, "-c", KILLED]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert process.communicate(timeout=60)[0] == b"made\n"
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
 
 
 def test_an_index_is_the_same_by_one_process_and_by_several(

@@ -5,11 +5,13 @@ import torch
 from torch import Tensor
 
 from sae_core.config import Architecture, SAEConfig
-from sae_core.index import screening
+from sae_core.index import IndexConfig, screening, statistics
 from sae_core.index.batch_lists import BatchLists, BatchTokens
+from sae_core.index.contexts import choose
 from sae_core.index.listed_entries import PlainLists
 from sae_core.index.screening import ScreenedLists
 from sae_core.index.selection import Best, Candidates
+from sae_core.index.statistics import Chunk, FeatureStatistics
 from sae_core.index.windows import Active, Windows
 from sae_core.sae import SAE
 
@@ -154,8 +156,8 @@ def test_batches_as_lists_find_the_active_and_the_nearest(
         torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("density", [0.0, 0.05, 0.9])
-def test_windows_are_cut_from_the_list_as_from_whole_arrays(density: float) -> None:
+@pytest.mark.parametrize(("density", "first"), [(0.0, 0), (0.05, 2**23 - 3), (0.9, 0)])
+def test_windows_are_cut_from_the_list_as_from_whole_arrays(density: float, first: int) -> None:
     generator = torch.Generator().manual_seed(0)
     d_sae, before, after = 6, 5, 2
     # Row 1 lacks tokens that do not count.
@@ -165,9 +167,9 @@ def test_windows_are_cut_from_the_list_as_from_whole_arrays(density: float) -> N
     acts *= torch.rand(acts.shape, generator=generator) < density
     listed = acts[:, row, position]
     feature, token = listed.nonzero(as_tuple=True)
-    around = Active(feature, token, listed[feature, token], row, position)
+    around = Active(feature + first, token, listed[feature, token], row, position)
     every = torch.cartesian_prod(torch.arange(d_sae), torch.arange(len(row)))
-    windows = around.windows(every[:, 0], every[:, 1], before, after)
+    windows = around.windows(every[:, 0] + first, every[:, 1], before, after)
     counted = torch.zeros(3, 13, dtype=torch.bool)
     counted[row, position] = True
     acts *= counted
@@ -183,3 +185,59 @@ def test_windows_are_cut_from_the_list_as_from_whole_arrays(density: float) -> N
         whole = torch.zeros(before + 1 + after)
         whole[taken.position[part].long()] = taken.value[part]
         assert torch.equal(whole, expected)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_contexts_are_the_best_of_all_however_rows_are_dealt_out(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whole numbers, so that most values are equal to others; by one process and by two, one of
+    which starts again from its state.
+    """
+    rng = torch.Generator().manual_seed(seed)
+
+    def whole(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=rng)
+
+    monkeypatch.setattr(statistics, "MERGE_AT", 20)
+    monkeypatch.setattr("sae_core.index.selection._AT_ONCE", 30)
+    cfg = IndexConfig(corpus=("none",), top=4, near_misses=3, per_interval=0)
+    architecture: Architecture = "topk" if seed % 4 == 0 else "jumprelu"
+    sae = random_sae(4, 6, architecture).requires_grad_(False)
+    for parameter in sae.parameters():
+        parameter.copy_(whole(-2, 3, *parameter.shape))
+    if architecture == "jumprelu":
+        sae.get_parameter("threshold").copy_(whole(1, 4, 6))
+    x, valid, rows = whole(-1, 2, 40, 5, 4).float(), whole(0, 4, 40, 5) > 0, torch.arange(40)
+    document = (whole(0, 1 + seed % 9, 40) == 0).cumsum(0)
+    counted = [FeatureStatistics(sae, cfg, 1) for _ in range(1 + seed % 2)]
+    for n, some in enumerate(rows.split(3)):
+        ids = torch.zeros(x[some].shape[:2], dtype=torch.int64)
+        chunk = Chunk(x[some], x[some], ids, valid[some], 0, some, some, document[some], 0 * some)
+        counted[n % len(counted)].update(chunk)
+        if n in (4, 9):
+            for other in counted[1:]:
+                counted[0].absorb(other.state())
+                other.handed_over()
+            state = counted[0].state()
+            counted[0] = FeatureStatistics(sae, cfg, 1)
+            counted[0].load(state)
+    for other in counted[1:]:
+        counted[0].absorb(other.state())
+    chosen = choose(counted[0], cfg.intervals, 0)
+    found = zip(
+        chosen.feature, chosen.group, chosen.row, chosen.position, chosen.value, strict=True
+    )
+    pre = sae.pre_acts(x)
+    acts = sae.activate(pre)
+    expected = []
+    for f in range(6):
+        for group, k, values, among in ((0, 4, acts, acts > 0), (6, 3, pre, acts <= 0)):
+            places = (among[:, :, f] & valid).nonzero().tolist()
+            ranked = sorted((-float(values[r, p, f]), r, p) for r, p in places)
+            of_rows = {r: each for each in reversed(ranked) for r in [each[1]]}
+            of_documents = {int(document[e[1]]): e for e in reversed(ranked)}.values()
+            late = [(e not in of_documents, *e) for e in of_rows.values()]
+            best = sorted(e[1:] for e in sorted(late)[:k])
+            expected += [(f, group, r, p, -value) for value, r, p in best]
+    assert [tuple(map(float, each)) for each in found] == expected

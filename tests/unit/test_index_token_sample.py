@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from sae_core.index import token_sample
+from sae_core.index.feature_histograms import deviations
 from sae_core.index.selection import priorities
 from sae_core.index.token_sample import TokenSample, stride
 
@@ -52,3 +53,10 @@ def test_later_rows_come_later() -> None:
     sample = sample_of([range(5)])
     sample.absorb(sample_of([range(3)]).state(), rows=2)
     assert sample.inputs(8)[:, 0].tolist() == [0, 1, 2, 3, 4, 0, 1, 2]
+
+
+@pytest.mark.parametrize("mean", [0.0, 1.0, 100.0, 1e4])
+def test_deviations_are_right_of_numbers_far_larger_than_they(mean: float) -> None:
+    pre_acts = torch.randn(4, 10_000, generator=torch.Generator().manual_seed(0)) + mean
+    expected = pre_acts.double().std(1, correction=0).float()
+    torch.testing.assert_close(deviations(pre_acts), expected, rtol=1e-2, atol=0)

@@ -283,6 +283,7 @@ def test_a_large_index_has_what_a_search_takes_from_its_pages_in_one_piece(
     for name, wrong in (
         ("listed_count", counts[1:]),
         ("strongest_place", np.full(tiny.D_SAE, meta["stored_tokens"] + 1)),
+        ("strongest_place", np.zeros(tiny.D_SAE)),
     ):
         copy = Path(shutil.copy(path, tmp_path / f"{name}.duckdb"))
         with duckdb.connect(str(copy)) as connection:
