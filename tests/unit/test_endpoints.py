@@ -53,6 +53,7 @@ SIGNATURES: dict[str, dict[str, Any]] = {
         "document": None,
         "source": "",
         "theirs": "",
+        "features": None,
     },
     "saved": {"action": "", "name": "", "address": "", "saved_id": ""},
     "sql": {"query": "", "sae": "", "limit": 200},
