@@ -184,7 +184,8 @@ def _version() -> str:
 
 
 def _write_vocabulary(writer: IndexWriter, odd: list[bytes | None], texts: list[str]) -> None:
-    columns = {"token": np.arange(len(texts)), "text": _objects(texts), "bytes": _objects(odd)}
+    columns = {"token": np.arange(len(texts)), "text": _objects(texts)}
+    columns["bytes"] = _objects([raw or b"" for raw in odd])
     writer.insert_arrays("vocabulary", columns)
 
 
@@ -246,7 +247,8 @@ def _write_features(
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
-    """Texts or bytes as an array of objects."""
+    """Texts or bytes as an array of objects, for DuckDB, which before 2.0 takes no None."""
+    assert None not in values
     array = np.empty(len(values), object)
     array[:] = values
     return array

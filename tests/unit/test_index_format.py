@@ -15,6 +15,8 @@ from sae_core.bundle import Bundle
 from sae_core.index import Index
 from sae_core.index.feature_pages import Page
 from sae_core.index.schema import ARRAYS, GATHERED, SCHEMA_VERSION, TABLES, create
+from sae_core.index.vocabulary_reader import read_vocabulary
+from sae_core.index.write import _write_vocabulary
 from tests import tiny
 
 FLOATS = (
@@ -150,3 +152,15 @@ def test_what_a_killed_build_left_is_no_part_of_the_next(tmp_path: Path) -> None
     assert list(tmp_path.iterdir()) == [path]
     with duckdb.connect(str(path), read_only=True) as connection:
         assert connection.execute("SELECT key FROM meta").fetchall() == [("second",)]
+
+
+def test_a_vocabulary_comes_back_as_it_was(tmp_path: Path) -> None:
+    texts, odd = ["\0", "a\0b", "", "é", "\ufffd", "x"], [*[None] * 4, b"\xc3", None]
+    with create(tmp_path / "index.duckdb") as writer:
+        _write_vocabulary(writer, odd, texts)
+    with duckdb.connect(str(tmp_path / "index.duckdb"), read_only=True) as connection:
+        read, raw = read_vocabulary(connection, tmp_path)
+        given = connection.execute("SELECT bytes FROM vocabulary ORDER BY token").fetchall()
+    assert list(read) == texts
+    assert list(raw) == [word or text.encode() for word, text in zip(odd, texts, strict=True)]
+    assert [word for (word,) in given] == odd
