@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_first
@@ -224,6 +224,21 @@ def only_where(
     return replacement
 
 
+def drawn_tokens(
+    mask: Bool[Tensor, "batch pos"], generator: torch.Generator
+) -> tuple[Bool[Tensor, " batch"], Int[Tensor, " drawn"]]:
+    """Which rows have a counted token with a counted one after it, and the place of one such token
+    of each of them, drawn at random.
+    """
+    allowed = mask.clone()
+    allowed[:, :-1] &= mask[:, 1:]
+    allowed[:, -1] = False
+    usable = allowed.any(1)
+    if not bool(usable.any()):
+        return usable, torch.zeros(0, dtype=torch.long)
+    return usable, torch.multinomial(allowed[usable].float(), 1, generator=generator)[:, 0]
+
+
 def uniformity(
     lm: SplicedLM, sae_name: str, rows: Sequence[TokenRow], *, seed: int = 0, batch_rows: int = 16
 ) -> float:
@@ -238,13 +253,9 @@ def uniformity(
     generator = torch.Generator().manual_seed(seed)
     values: list[Tensor] = []
     for batch in batches(rows, lm.tokenizer, batch_rows):
-        allowed = batch.mask.clone()
-        allowed[:, :-1] &= batch.mask[:, 1:]
-        allowed[:, -1] = False
-        usable = allowed.any(1)
-        if not bool(usable.any()):
+        usable, chosen = drawn_tokens(batch.mask, generator)
+        if not len(chosen):
             continue
-        chosen = torch.multinomial(allowed[usable].float(), 1, generator=generator)[:, 0]
         ids, chosen = batch.input_ids[usable].to(lm.device), chosen.to(lm.device)
         every = torch.arange(len(ids), device=lm.device)
         read: list[Tensor] = []

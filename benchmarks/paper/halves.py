@@ -4,17 +4,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from benchmarks.paper.demo import Demo
-from sae_core.config import Site
+from benchmarks.paper.quality import batch_losses
 from sae_core.corpus import TokenRow, batches, documents, token_rows
-from sae_core.evaluation import only_where
-from sae_core.head import hidden_states
-from sae_core.metrics import HIGH_FREQUENCY, affected, fvu, token_losses
+from sae_core.metrics import HIGH_FREQUENCY, fvu
 from sae_core.sae import SAE
-from sae_core.sites import rewrite
 
 _CHUNK = 32
 
@@ -105,16 +102,9 @@ class Text:
     @torch.no_grad()
     def _losses(self, sae: SAE | None, site: str | None) -> Float[Tensor, " blocks"]:
         """Mean loss of each block, over what a splice can affect."""
-        sums, model, device = [], self._demo.model, self._demo.device
+        sums = []
         for batch in self._batches:
-            ids: Int[Tensor, "rows pos"] = batch.input_ids.to(device)
-            counted = affected(batch.mask).to(device)
-            if sae is None:
-                hidden = hidden_states(model, ids)
-            else:
-                place = Site.parse(str(site))
-                with rewrite(model, place, place, only_where(batch.mask, lambda x, _: sae(x))):
-                    hidden = hidden_states(model, ids)
-            losses = torch.where(counted, token_losses(model, hidden, ids), 0.0)
+            losses, counted = batch_losses(self._demo, batch, sae, site)
+            losses = torch.where(counted, losses, 0.0)
             sums.append(losses.double().sum(1) / counted.sum(1))
         return torch.cat(sums).view(self._blocks, -1).mean(1).cpu()

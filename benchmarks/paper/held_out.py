@@ -15,6 +15,7 @@ from torch import Tensor
 from benchmarks.paper.demo import Demo
 from sae_core.config import Site
 from sae_core.corpus import TokenRow, batches
+from sae_core.evaluation import drawn_tokens
 from sae_core.head import head, hidden_states
 from sae_core.sae import SAE
 from sae_core.sites import activations, rewrite
@@ -82,13 +83,9 @@ class Drawn:
         generator = torch.Generator().manual_seed(seed)
         parts: list[tuple[Tensor, ...]] = []
         for number, batch in enumerate(batches(rows, demo.tokenizer, 16)):
-            allowed = batch.mask.clone()
-            allowed[:, :-1] &= batch.mask[:, 1:]
-            allowed[:, -1] = False
-            usable = allowed.any(1)
-            if not bool(usable.any()):
+            usable, token = drawn_tokens(batch.mask, generator)
+            if not len(token):
                 continue
-            token = torch.multinomial(allowed[usable].float(), 1, generator=generator)[:, 0]
             row = usable.nonzero()[:, 0] + number * 16
             ids, at = batch.input_ids[usable].to(demo.device), token.to(demo.device)
             x, gradient = _gradient(demo.model, ids, at, place)

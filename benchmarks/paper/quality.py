@@ -4,14 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
 
 from benchmarks.paper.demo import Demo
 from sae_core.config import Site
-from sae_core.corpus import TokenRow, batches
+from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.evaluation import only_where
 from sae_core.head import hidden_states
 from sae_core.metrics import ReconstructionStats, affected, token_losses
-from sae_core.sae import JumpReLUSAE
+from sae_core.sae import SAE, JumpReLUSAE
 from sae_core.sites import rewrite
 
 _CHUNK = 2**14
@@ -52,17 +54,25 @@ class Quality:
 
     @torch.no_grad()
     def _loss(self, sae: JumpReLUSAE | None, site: str | None) -> float:
-        model, device = self._demo.model, self._demo.device
         total = count = 0.0
         for batch in self._batches:
-            ids = batch.input_ids.to(device)
-            counted = affected(batch.mask).to(device)
-            if sae is None:
-                hidden = hidden_states(model, ids)
-            else:
-                place = Site.parse(str(site))
-                with rewrite(model, place, place, only_where(batch.mask, lambda x, _: sae(x))):
-                    hidden = hidden_states(model, ids)
-            total += float(token_losses(model, hidden, ids)[counted].sum())
+            losses, counted = batch_losses(self._demo, batch, sae, site)
+            total += float(losses[counted].sum())
             count += float(counted.sum())
         return total / count
+
+
+def batch_losses(
+    demo: Demo, batch: TokenBatch, sae: SAE | None, site: str | None
+) -> tuple[Float[Tensor, "rows pos"], Bool[Tensor, "rows pos"]]:
+    """Each token's loss, with `sae` spliced in at `site` if there is one, and which tokens a
+    splice can affect.
+    """
+    ids = batch.input_ids.to(demo.device)
+    if sae is None:
+        hidden = hidden_states(demo.model, ids)
+    else:
+        place = Site.parse(str(site))
+        with rewrite(demo.model, place, place, only_where(batch.mask, lambda x, _: sae(x))):
+            hidden = hidden_states(demo.model, ids)
+    return token_losses(demo.model, hidden, ids), affected(batch.mask).to(demo.device)
