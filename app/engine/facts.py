@@ -127,7 +127,7 @@ def sae_facts(bundle: Bundle, name: str) -> dict[str, Any]:
 
 def unread_facts(name: str, problem: str) -> dict[str, Any]:
     """The same of an SAE that cannot be read: its name, and the sentence that says why."""
-    unknown = ("site", "layer", "d_model", "d_sae", "declared_l0", *SUMMARY)
+    unknown = ("site", "layer", "d_model", "d_sae", "declared_l0", "content_hash", *SUMMARY)
     nothing = dict.fromkeys(unknown)
     words = {"name": name, "label": name, "place": name}
     return {**words, **nothing, "measured": {}, "problem": problem}

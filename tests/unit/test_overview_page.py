@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from app.engine.facts import unread_facts
 from tests.tiny import HOSTILE
 from tests.unit.page_support import assert_plain, overview_document, overview_html
 from tests.unit.render_support import Document, context, overview
@@ -144,14 +145,8 @@ def test_a_transcoder_is_called_one() -> None:
 
 
 def test_what_cannot_be_read_says_why_and_the_others_are_listed() -> None:
-    first, second = overview()["saes"]
-    unread = dict.fromkeys(first) | {
-        "name": "first",
-        "label": "first",
-        "place": "first",
-        "measured": {},
-        "problem": "weights.npz is cut off.",
-    }
+    _, second = overview()["saes"]
+    unread = unread_facts("first", "weights.npz is cut off.")
     model = {"name": "google/gemma-2-2b", "problem": "The hub asks for a login."}
     page = overview_document(**unindexed(saes=[unread, second], missing=None, model=model))
     assert len(page.all("p", role="alert")) == 2
