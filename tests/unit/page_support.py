@@ -12,8 +12,8 @@ NOTHING = {"badge": "", "doubt": ""}
 SENTENCE: dict[str, Any] = {"text": "The sea", "token": 1, "run": None}
 
 
-def frame(sae: str, first: str) -> dict[str, Any]:
-    """What base.html asks for, of a bundle of SAEs first and second."""
+def frame(sae: str, first: str, saes: Any = None) -> dict[str, Any]:
+    """What base.html asks for, of a bundle of these SAEs, or of first and second."""
     return {
         "page": PAGES[0],
         "pages": PAGES,
@@ -23,7 +23,7 @@ def frame(sae: str, first: str) -> dict[str, Any]:
         "revision": "",
         "index_note": "",
         "bundle": SimpleNamespace(name="demo"),
-        "saes": overview()["saes"],
+        "saes": overview()["saes"] if saes is None else saes,
         "first_sae": first,
         "sae": sae,
         "sae_in_address": "" if sae == first else sae,
@@ -37,7 +37,7 @@ def frame(sae: str, first: str) -> dict[str, Any]:
 def overview_html(data: dict[str, Any], first: str = "first") -> str:
     """The overview of the service's answer."""
     shown = overview_page(data, first, SENTENCE)
-    return render("overview.html", **frame(data["sae"], first), **shown)
+    return render("overview.html", **frame(data["sae"], first, data["saes"]), **shown)
 
 
 def overview_document(first: str = "first", **changed: Any) -> Document:
