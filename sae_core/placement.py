@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 DType = Literal["auto", "float32", "bfloat16"]
+StoredDType = Literal["float32", "bfloat16", "float8_e4m3fn"]
+"""Of an SAE's matrices on disk, by its name in PyTorch."""
 DeviceMap = Literal["none", "auto", "balanced", "sequential"]
 Attention = Literal["auto", "eager", "chunked", "sdpa", "flash_attention_2", "flex_attention"]
 

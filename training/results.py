@@ -110,7 +110,7 @@ def save_trained(
             }
         },
     )
-    dtype = torch.bfloat16 if cfg.save_dtype == "bfloat16" else torch.float32
+    dtype = getattr(torch, cfg.save_dtype)
     try:
         save_sae(folded(trainer.parameters, trainer.scale, sae_cfg), folder, dtype)
     except SafetensorError as error:

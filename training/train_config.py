@@ -7,10 +7,10 @@ which is meant for billions of tokens. `short_run` is for runs of about 100 mill
 import math
 from dataclasses import dataclass, field, fields
 from itertools import product
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from sae_core.config import Architecture, Site
-from sae_core.placement import DType
+from sae_core.placement import DType, StoredDType
 from sae_core.text_options import TextOptions
 from training.options import Compile, LossOptions, Plan, RunOptions, check_choice, check_positive
 from training.recipes import RECIPES
@@ -84,7 +84,7 @@ class TrainConfig:
     precision: DType = "auto"
     """Dtype of the model and of the SAEs' matrix products; weights, thresholds and sums
     stay float32. `auto` is bfloat16 on CUDA, float32 on the CPU."""
-    save_dtype: Literal["float32", "bfloat16"] = "float32"
+    save_dtype: StoredDType = "float32"
     """Dtype of the saved matrices."""
     text: TextOptions = field(default_factory=TextOptions)
     """How documents are read from the files of corpus and eval_corpus."""
@@ -100,7 +100,7 @@ class TrainConfig:
         if bool(self.l0_targets) == bool(self.lambdas):
             raise ValueError("give either l0_targets or lambdas, and not both.")
         check_choice("precision", self.precision, get_args(DType))
-        check_choice("save_dtype", self.save_dtype, ("float32", "bfloat16"))
+        check_choice("save_dtype", self.save_dtype, get_args(StoredDType))
         for name in ("sites", "architectures", "l0_targets", "lambdas", "lrs"):
             values = getattr(self, name)
             if len(set(values)) < len(values):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from app.commands.shared import JSONFlag, shown, table, to_json
+from sae_core.placement import StoredDType
 
 Format = Literal[
     "saelens",
@@ -41,11 +42,15 @@ class Convert:
     """Transcoders: what it reconstructs, as in mlp_out/20, likewise."""
     model_name: str = ""
     """Language model it is for, likewise: a hub id such as google/gemma-2-2b."""
+    dtype: StoredDType = "float32"
+    """Dtype of the matrices written; `float8_e4m3fn` in SAELens' layout alone."""
     json: JSONFlag = False
     """Print JSON."""
 
     def execute(self) -> str:
         """Read, write, and say what was read and written."""
+        import torch
+
         from sae_core.formats import origin_of_path, read_sae, recognise, write_sae
         from sae_core.sae import tensor_shapes
         from sae_core.sources import locate
@@ -65,7 +70,7 @@ class Convert:
             **sae.cfg.metadata.get("source", {}),
         }
         sae.cfg = replace(sae.cfg, metadata={**sae.cfg.metadata, "source": source})
-        written = write_sae(sae, Path(self.target), self.to)
+        written = write_sae(sae, Path(self.target), self.to, getattr(torch, self.dtype))
         summary = {
             "source": self.source,
             "source_format": source_format,

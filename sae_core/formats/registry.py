@@ -94,6 +94,8 @@ def write_sae(sae: SAE, folder: Path, to: str, dtype: torch.dtype = torch.float3
         raise ValueError(f"{folder} is a file: name a folder.")
     if folder.is_dir() and any(folder.iterdir()) and (_weights_in(folder) or ("",))[0] != to:
         raise ValueError(f"{folder} is not empty and holds no {to} SAE: choose another folder.")
+    if to != "saelens" and dtype == torch.float8_e4m3fn:
+        raise ValueError(f"{to} has no float8_e4m3fn: write saelens, or another dtype.")
     if to == "saelens":
         return saelens.save_sae(sae, folder, dtype)
     with atomic_folder(folder) as temporary:

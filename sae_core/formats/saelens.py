@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from sae_core.config import SAEConfig
 from sae_core.files import atomic_folder, atomic_write, keep_others, sha256
@@ -25,14 +26,18 @@ WEIGHTS_FILE = "sae_weights.safetensors"
 _OF_BATCH = "topk_threshold"
 # Rounding these to bfloat16 costs no measurable quality; biases and thresholds stay float32.
 _MATRICES = ("W_enc", "W_dec", "W_skip")
+_MOST_ROUNDED = 0.05
+"""Largest norm of a matrix's rounding errors over its own: three bits of mantissa make 0.026, and
+more is lost of numbers that a float8 has no room for."""
 
 
 def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -> SAEConfig:
     """Write `sae` to `folder` and return the configuration as written.
 
     An SAE that is there is replaced, and stays whole if this fails; other files of the folder, an
-    index say, are kept. `dtype` (float32 or bfloat16) is that of the matrices on disk; vectors are
-    float32. The hash of the weights file is added to the metadata as `content_hash`.
+    index say, are kept. `dtype` (float32, bfloat16 or float8_e4m3fn) is that of the matrices on
+    disk; vectors are float32. The hash of the weights file is added to the metadata as
+    `content_hash`. ValueError for a matrix that has no place in a float8.
     """
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
@@ -47,7 +52,7 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
 def write_weights(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
     """Write `sae_weights.safetensors` and return its path."""
     tensors = {
-        name: getattr(sae, name).detach().to("cpu", dtype if name in _MATRICES else torch.float32)
+        name: _stored(name, getattr(sae, name).detach().cpu(), dtype)
         for name in tensor_shapes(sae.cfg)
     }
     if sae.cfg.skip:
@@ -56,6 +61,21 @@ def write_weights(sae: SAE, folder: Path, dtype: torch.dtype) -> Path:
     save_file({name: t.contiguous() for name, t in tensors.items()}, path, {"format": "pt"})
     path.chmod(0o644)  # safetensors lets only the owner read
     return path
+
+
+def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor of an SAE as it is written."""
+    if name not in _MATRICES:
+        return tensor.float()
+    stored = tensor.to(dtype)
+    if dtype == torch.float8_e4m3fn:
+        lost = float((stored.float() - tensor).norm() / tensor.norm().clamp(min=1e-30))
+        if not lost <= _MOST_ROUNDED:  # NaN where a number is above the largest
+            raise ValueError(
+                f"{name} has numbers too large or too small for float8_e4m3fn, which ends at 448 "
+                "and has steps of 1/512 near 0: save it in bfloat16."
+            )
+    return stored
 
 
 def update_metadata(folder: Path | str, **metadata: Any) -> SAEConfig:

@@ -135,6 +135,18 @@ def test_matrices_may_be_written_in_bfloat16(to: str, tmp_path: Path) -> None:
     assert torch.equal(read_sae(tmp_path / "x").W_enc, sae.W_enc.bfloat16().float())
     with pytest.raises(ValueError, match="float32 numbers only"):
         write_sae(sae, tmp_path / "y", "gemma_scope", torch.bfloat16)
+    with pytest.raises(ValueError, match=f"{to} has no float8_e4m3fn"):
+        write_sae(sae, tmp_path / "y", to, torch.float8_e4m3fn)
+
+
+def test_the_command_writes_float8(
+    params: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["convert", str(params), str(tmp_path / "x"), "--dtype", "float8_e4m3fn"]
+    assert main(argv) == 0
+    capsys.readouterr()
+    nearest = random_sae().W_dec.to(torch.float8_e4m3fn).float()
+    assert torch.equal(read_sae(tmp_path / "x").W_dec, nearest)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ def test_round_trip_is_exact(architecture: Architecture, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("architecture", ALL)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float8_e4m3fn])
 def test_saelens_agrees(architecture: Architecture, dtype: torch.dtype, tmp_path: Path) -> None:
     """SAELens loads what we save, keeps our metadata, and encodes and decodes alike."""
     import sae_lens
@@ -92,6 +92,36 @@ def test_saelens_agrees(architecture: Architecture, dtype: torch.dtype, tmp_path
     assert theirs.cfg.metadata.hook_name == "blocks.2.hook_mlp_out"
     assert theirs.cfg.metadata.prepend_bos is True
     assert theirs.cfg.architecture() == architecture
+
+
+def test_float8_matrices_are_read_into_float32(tmp_path: Path) -> None:
+    sae = random_sae("jumprelu")
+    save_sae(sae, tmp_path, dtype=torch.float8_e4m3fn)
+    on_disk = load_file(tmp_path / "sae_weights.safetensors")
+    assert {n: t.dtype for n, t in on_disk.items() if t.dtype != torch.float32} == {
+        "W_enc": torch.float8_e4m3fn,
+        "W_dec": torch.float8_e4m3fn,
+    }
+    read = load_sae(tmp_path)
+    nearest = sae.W_enc.to(torch.float8_e4m3fn).float()
+    assert 0 < float((nearest - sae.W_enc).abs().max()) < 0.1
+    assert torch.equal(read.W_enc, nearest)
+    assert torch.equal(read.threshold, sae.threshold)  # pyright: ignore
+    # As SAELens does, into parameters of float32.
+    again = SAE.build(sae.cfg)
+    again.load_state_dict(on_disk)
+    assert torch.equal(again.W_dec, read.W_dec)
+    assert again.W_dec.dtype == torch.float32
+
+
+@pytest.mark.parametrize(("name", "factor"), [("W_enc", 2e4), ("W_dec", 1e-3)])
+def test_what_has_no_place_in_a_float8_is_refused(name: str, factor: float, tmp_path: Path) -> None:
+    sae = random_sae("jumprelu")
+    getattr(sae, name).data *= factor
+    save_sae(sae, tmp_path / "wide", dtype=torch.bfloat16)
+    with pytest.raises(ValueError, match=f"^{name} has numbers too large or too small for float8"):
+        save_sae(sae, tmp_path / "sae", dtype=torch.float8_e4m3fn)
+    assert not (tmp_path / "sae").exists()
 
 
 @pytest.mark.parametrize("architecture", ALL)
