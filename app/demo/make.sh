@@ -14,15 +14,20 @@ python -m training.lm --corpus "$corpus/train-*.parquet" --validation "$corpus/v
 mkdir -p "$out/demo/saes"
 cp -r "$out/lm/model" "$out/demo/model"
 
-jumpscope train --preset short_run --model "$out/demo/model" \
-    --corpus "$corpus/train-0[0-6]-of-12.parquet" \
-    --eval-corpus "$corpus/validation.parquet" --eval-tokens 400000 \
-    --sites resid_post/4 mlp_out/6 --d-sae 4096 --l0-targets 32 \
-    --threshold-init 0.01 --vector-rate 1 --b-dec-rate 1 --revive 0 --lr-warmup 500 \
-    --tokens 102400000 --save-dtype bfloat16 --out "$out/trained"
+# SITE FEATURES LR
+sae() {
+    jumpscope train --preset short_run --model "$out/demo/model" \
+        --corpus "$corpus/train-0[0-2]-of-12.parquet" \
+        --eval-corpus "$corpus/validation.parquet" --eval-tokens 400000 \
+        --sites "$1" --d-sae "$2" --l0-targets 32 --lrs "$3" --lr-decay 0.8 \
+        --beta1 0.9 --target-coefficient 1 --revive-after 2000000 \
+        --tokens TOKENS --save-dtype float8_e4m3fn --out "$out/trained-$2"
+    cp -r "$out/trained-$2"/saes/* "$out/demo/saes/"
+}
+sae resid_post/4 6144 0.005
+sae mlp_out/6 9216 LRM
 
-cp -r "$out"/trained/saes/* "$out/demo/saes/"
 cp "$(dirname "$0")/bundle.json" "$out/demo/"
-jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 3100000 \
+jumpscope index --bundle "$out/demo" --corpus "$corpus/train-00-of-12.parquet" --tokens 900000 \
     --dtype float32
 jumpscope inspect "$out/demo" --check --save --dtype float32

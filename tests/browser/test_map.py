@@ -262,7 +262,7 @@ def test_the_feature_of_the_address_is_marked_and_a_dead_one_said(
         [int(left), int(top)],
     )
     assert ring > 60
-    dead = int(np.setdiff1d(np.arange(4096), columns["feature"])[0])
+    dead = int(np.setdiff1d(np.arange(6080), columns["feature"])[0])
     page = map_of(site, opened, f"?feature={dead}")
     expect(page.locator("#map-status")).to_contain_text(f"#{dead} is not drawn: it never fires.")
 

@@ -67,7 +67,7 @@ def test_the_overview_says_what_is_loaded_and_what_builds_an_index(
 ) -> None:
     page = shown(unindexed_site, opened, "overview")
     facts = page.get_by_role("region", name="What is loaded").inner_text()
-    for words in ("resid_post/4", "JumpReLU SAE", "256 → 4,096 features → 256"):
+    for words in ("resid_post/4", "JumpReLU SAE", "256 → 6,080 features → 256"):
         assert words in facts
     missing = overview(unindexed_site.workbench, "")["missing"]
     notice = page.get_by_role("note")
