@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from app.commands.shared import open_bundle
 from app.endpoints import Api
 from tests.browser.conftest import DESKTOP, FLAGS, PHONE, served
+from tests.demo_features import of_the_sea
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 PROMPT = (
@@ -25,7 +26,7 @@ PROMPT = (
 )
 SAILORS = "The captain looked at the dark water, while the sailors"
 COLOURS = 128
-FEATURE = 3954  # sea, ship, boat
+FEATURE = of_the_sea()
 
 
 def overview(page: Page, home: str) -> None:
