@@ -213,7 +213,9 @@ EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
 STEERING: Final = urlencode({"prompt": "The old man walked into the", "tokens": 12, "edits": EDITS})
 OTHER: Final = 'The queen looked at the dark water, and the old man said: "The ship is very late."'
 PROOF: Final = urlencode({"proof": 0, "proof_seeds": 3, "proof_open": "1"})
-LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2})
+# Too weak, one that steers, and others under which the text falls apart.
+STRENGTHS: Final = {"ladder_strengths": "0.01, 1, 2, 3, 4, 5, 6"}
+LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2, **STRENGTHS})
 
 EXAMPLES: Final = urlencode(
     {"positives": f"{TEXT}\nThe ship sailed.", "negatives": "She baked bread.\nIt is late."}
