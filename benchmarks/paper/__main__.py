@@ -1,6 +1,8 @@
 """The paper's studies (arXiv 2407.14435) on the demo, and the pages that show them.
 
-    python -m benchmarks.paper threshold kernels bandwidth --corpus TEXT --validation HELD_OUT
+    python -m benchmarks.paper threshold kernels --corpus TEXT       what features of the demo do
+    python -m benchmarks.paper rounding --bundle BUNDLE --corpus TEXT     and what float8 does
+    python -m benchmarks.paper run bandwidth --corpus TEXT --validation HELD_OUT     in training
     python -m benchmarks.paper saes --kinds KIND ... --seed 0 --corpus TEXT --out FOLDER
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
     python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
@@ -10,7 +12,7 @@
     python -m benchmarks.paper --check        an error if a number or a figure is another one
 
 A study writes benchmarks/results/paper_STUDY.json; a GPU needs some minutes for all, a CPU can
-rehearse with fewer tokens and steps.
+take fewer tokens and rehearse with fewer steps.
 """
 
 import argparse
@@ -33,12 +35,14 @@ from benchmarks.paper import (
 )
 from benchmarks.paper.arms import RECIPE, Size, take_step
 from benchmarks.paper.demo import Demo
+from benchmarks.paper.feature_tokens import sae_tokens
 from benchmarks.paper.quality import Quality
 from benchmarks.paper.results import FOLDER, Results, content_hash
 from benchmarks.paper.text import read_rows, write_rows
 from training.sae_trainer import compiler
 
-STUDIES = ("threshold", "kernels", "bandwidth")
+OF_FEATURES = ("threshold", "kernels")
+STUDIES = (*OF_FEATURES, "rounding", "run", "bandwidth")
 OF_RUNS = ("saes", "frequencies", "frequent", "together", "blind")
 KNOWN = (*STUDIES, *OF_RUNS, "text")
 
@@ -105,48 +109,71 @@ def _run(options: argparse.Namespace) -> None:
     if "text" in options.studies:
         write_rows(rows(options.corpus, options.tokens), options.out)
         return
+    saes = {
+        name: content_hash(options.bundle / "saes" / name / "sae_weights.safetensors")
+        for name in demo.sae_names
+    }
     settings = {
         "bundle": content_hash(options.bundle / "model" / "model.safetensors"),
-        "saes": {
-            name: content_hash(options.bundle / "saes" / name / "sae_weights.safetensors")
-            for name in demo.sae_names
-        },
         "corpus": [Path(path).stem for path in options.corpus],
-        "validation": [Path(path).stem for path in options.validation],
-        "tokens": options.tokens,
         "context_size": options.context_size,
         "seed": 0,
     }
-    step = _compiled(demo.device)
+    of_saes = settings | {"saes": saes, "tokens": options.tokens}
+    if "rounding" in options.studies:
+        each = Results("rounding", options.out, of_saes)
+        each.keep(saes=threshold.rounding(demo, rows(options.corpus, options.tokens)))
+    if studies := [study for study in OF_FEATURES if study in options.studies]:
+        text = rows(options.corpus, options.tokens)
+        _features(demo, text, studies, of_saes | {"studies": studies}, options.out)
+    sites = bandwidth.SITES if "bandwidth" in options.studies else (threshold.RUN_SITE,)
+    if not {"run", "bandwidth"} & set(options.studies):
+        return
     size = Size(d_sae=options.d_sae, batch=options.batch, steps=options.steps)
-    trained = settings | {
+    settings |= {
+        "validation": [Path(path).stem for path in options.validation],
         "d_sae": size.d_sae,
         "batch": size.batch,
         "steps": size.steps,
         "recipe": {k: v if isinstance(v, float) else vars(v) for k, v in RECIPE.items()},
     }
-    text = rows(options.corpus, options.tokens)
-    if "threshold" in options.studies:
-        results = Results("threshold", options.out, trained)
-        results.keep(**threshold.study(demo, text))
-    if "kernels" in options.studies:
-        each = Results("kernels", options.out, settings)
-        each.keep(saes=kernels.study(demo, text))
-    del text
-    if "kernels" in options.studies:
-        print("kernels", each.data["seconds"], flush=True)
-    if not {"threshold", "bandwidth"} & set(options.studies):
-        return
-    sites = bandwidth.SITES if "bandwidth" in options.studies else (threshold.RUN_SITE,)
+    step = compiler("auto", demo.device)(take_step)
+    results = Results("run", options.out, settings)
     raw = demo.activations(rows(options.corpus, size.batch * size.steps), sites)
     held_out = rows(options.validation, options.measured_tokens)
-    if "threshold" in options.studies:
+    if "run" in options.studies:
         at_site = demo.activations(held_out, [threshold.RUN_SITE])[threshold.RUN_SITE]
-        results.keep(run=threshold.run(raw[threshold.RUN_SITE], at_site, size, step))
-        print("threshold", results.data["seconds"], flush=True)
+        results.keep(**threshold.run(raw[threshold.RUN_SITE], at_site, size, step))
+        print("run", results.data["seconds"], flush=True)
     if "bandwidth" in options.studies:
         quality = Quality(demo, held_out, held_out[: options.loss_rows], sites)
-        _sweep(demo, raw, quality, size, step, Results("bandwidth", options.out, trained), deadline)
+        each = Results("bandwidth", options.out, settings)
+        _sweep(demo, raw, quality, size, step, each, deadline)
+
+
+def _features(
+    demo: Demo,
+    text: list[Any],
+    studies: Sequence[str],
+    settings: dict[str, Any],
+    out: Path,
+) -> None:
+    """Studies of the bundle's SAEs, which share one pass over the text: its cost is each's."""
+    results = {study: Results(study, out, settings) for study in studies}
+    rest: dict[str, Any] = {}
+    kernel_errors: dict[str, Any] = {}
+    single: dict[str, Any] = {}
+    for each in sae_tokens(demo, text):
+        if "threshold" in results:
+            rest[each.name] = threshold.rest(each)
+            single = single or threshold.single_features(each)
+            results["threshold"].keep(rest=rest, **single)
+        if "kernels" in results:
+            kernel_errors[each.name] = kernels.of_sae(each)
+            results["kernels"].keep(saes=kernel_errors)
+        print(each.name, "done", flush=True)
+    for study in results.values():
+        study.keep()  # so that each holds what all of it took
 
 
 def _sweep(
@@ -169,10 +196,6 @@ def _sweep(
         print(f"{done} of {len(passes)}, {deadline - time.monotonic():.0f} s left", flush=True)
         if time.monotonic() > deadline:
             break
-
-
-def _compiled(device: torch.device) -> Callable[..., None]:
-    return compiler("auto", device)(take_step)
 
 
 if __name__ == "__main__":

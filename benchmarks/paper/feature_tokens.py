@@ -5,19 +5,25 @@ pre-activation z and the pull q = d . r. Switching the feature off at this token
 error larger by 2 z q - z^2 ||d||^2, its `worth`. (See `sae_core.threshold_lab`.)
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from benchmarks.paper.demo import Demo, units_of
+from sae_core.corpus import TokenRow
 from sae_core.placement import in_float64
 from sae_core.sae import JumpReLUSAE
 from sae_core.threshold_lab import TrainingUnits
 
-CHUNK = 2**15
-"""Tokens at a time, for all features."""
+CHUNK = 2**11
+"""Tokens at a time, for all features: on a CPU, more would be held in memory for nothing."""
+BLOCKS = 64
+"""Of text, from whose scatter standard errors come."""
+SPREAD = 128
+"""Features of an SAE that are looked at token by token."""
 
 
 @dataclass(frozen=True)
@@ -128,3 +134,37 @@ def spread_features(
     order = order[(frequency[order] >= low) & (frequency[order] <= high)]
     places = torch.linspace(0, len(order) - 1, min(count, len(order)), device=order.device)
     return order[places.round().long()]
+
+
+@dataclass(frozen=True)
+class SaeTokens:
+    """An SAE of a bundle on a text: of all features their sums, of some every token."""
+
+    name: str
+    site: str
+    units: TrainingUnits
+    sums: Marginal
+    features: Int[Tensor, " features"]
+    """Those of `sample`, spread over frequencies."""
+    frequency: Float[Tensor, " features"]
+    sample: FeatureTokens
+
+    @property
+    def tokens(self) -> int:
+        """In the blocks of `sums`."""
+        return len(self.sums.weight) * self.sums.block_tokens
+
+
+def sae_tokens(demo: Demo, rows: Sequence[TokenRow]) -> Iterator[SaeTokens]:
+    """Of every SAE of the bundle, in its order, from one pass of the language model."""
+    saes = {name: demo.sae(name) for name in demo.sae_names}
+    sites = {name: str(sae.cfg.site) for name, sae in saes.items()}
+    at_sites = demo.activations(rows, list(dict.fromkeys(sites.values())))
+    for name, sae in saes.items():
+        x = at_sites[sites[name]]
+        units = units_of(sae, x)
+        sums = marginal(sae, x, units, BLOCKS)
+        frequency = (sums.fires.sum(0) / (BLOCKS * sums.block_tokens)).float()
+        chosen = spread_features(frequency, SPREAD)
+        sample = feature_tokens(sae, x, chosen, units.scale)
+        yield SaeTokens(name, sites[name], units, sums, chosen, frequency[chosen], sample)

@@ -11,7 +11,7 @@ from benchmarks.paper.bandwidth import SITES, TARGETS
 from benchmarks.paper.kernel_errors import BATCHES, error_curve, kernels_of
 from benchmarks.paper.plots import Panel, drawing
 from benchmarks.paper.shown_frequent import FIGURES as OF_FREQUENT
-from benchmarks.paper.shown_text import KERNEL_NAMES, Results, known_rest
+from benchmarks.paper.shown_text import KERNEL_NAMES, Results
 from benchmarks.paper.sweep import cells
 
 
@@ -25,7 +25,7 @@ def activation(held: Results) -> str:
         edges = [at + (k - 30) * width for k in range(start, len(counts) + 1)]
         roots = [math.sqrt(c) for c in counts[start:]]
         panel = Panel(
-            f"Feature {each['feature']}: the threshold is in a {each['place']}",
+            f"Feature {each['feature']}: the threshold is {_PLACES[each['place']]}",
             (edges[0], edges[-1]),
             (0, max(roots[k] for k in range(len(roots)) if k >= 2) * 1.15),
             "pre-activation",
@@ -43,6 +43,9 @@ def activation(held: Results) -> str:
     panel.line([(-at, 0), (at, 0), (at, at), (span, span)], 0, "JumpReLU")
     panel.upright(at, "theta")
     return drawing([*panels, panel], "Pre-activations and three activation functions", "a")
+
+
+_PLACES = {"valley": "in a valley", "slope": "on a slope", "bulk": "in the bulk"}
 
 
 def slope(held: Results) -> str:
@@ -81,7 +84,7 @@ def rest(held: Results) -> str:
     """How the marginal cost of reconstruction compares with lambda, of every feature."""
     panels = []
     for each in held["threshold"]["rest"].values():
-        ratio, error = known_rest(each)
+        ratio, error = np.array(each["ratio"]), np.array(each["error"])
         edges = np.linspace(0.75, 1.25, 41)
         counts = np.histogram(np.clip(ratio, 0.7501, 1.2499), edges)[0]
         # What noise alone would give: each feature at rest, with its own standard error.
@@ -108,7 +111,7 @@ _NORMAL = np.random.default_rng(0).standard_normal(200)
 
 def run(held: Results) -> str:
     """Thresholds and their marginal costs during a run."""
-    data = held["threshold"]["run"]
+    data = held["run"]
     steps = data["steps"]
     quantiles = np.array(data["quantiles"])
     followed = np.array(data["followed"])

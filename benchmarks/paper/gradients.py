@@ -20,11 +20,8 @@ from dataclasses import dataclass
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.paper.feature_tokens import FeatureTokens
+from benchmarks.paper.feature_tokens import BLOCKS, FeatureTokens
 from benchmarks.paper.shapes import SHAPES, density
-
-BLOCKS = 64
-"""Of text, from whose scatter standard errors come."""
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.paper.demo import Demo, units_of
-from benchmarks.paper.feature_tokens import FeatureTokens, feature_tokens, marginal, spread_features
-from benchmarks.paper.gradients import BLOCKS, bias_of, estimated, reference
+from benchmarks.paper.feature_tokens import BLOCKS, FeatureTokens, SaeTokens
+from benchmarks.paper.gradients import bias_of, estimated, reference
 from benchmarks.paper.shapes import SHAPES
 
 OWN_JUMP = "own_jump"
@@ -21,35 +20,20 @@ EPSILONS = tuple(0.001 * 10 ** (k / 6) for k in range(13))
 """Bandwidths: two decades."""
 STEP = 0.25
 """Of the finite differences, over the run's bandwidth."""
-FEATURES = 128
 
 
-def study(demo: Demo, rows: list[Any], features: int = FEATURES) -> dict[str, Any]:
-    """Of every SAE of the bundle, by name."""
-    return {name: _of_sae(demo, rows, name, features) for name in demo.sae_names}
-
-
-def _of_sae(demo: Demo, rows: list[Any], name: str, features: int) -> dict[str, Any]:
-    sae = demo.sae(name)
-    assert sae.cfg.site is not None
-    site = str(sae.cfg.site)
-    x = demo.activations(rows, [site])[site]
-    units = units_of(sae, x)
-    rest = marginal(sae, x, units, BLOCKS)
-    frequency = (rest.fires.sum(0) / (BLOCKS * rest.block_tokens)).float()
-    chosen = spread_features(frequency, features)
-    sample = feature_tokens(sae, x, chosen, units.scale)
-    del x
-    step = STEP * units.bandwidth
+def of_sae(each: SaeTokens) -> dict[str, Any]:
+    """Of the features of an SAE that are looked at token by token."""
+    penalty = each.sums.resting_penalty
     return {
-        "site": site,
-        "tokens": sample.z.shape[1],
-        "features": chosen,
-        "frequency": frequency[chosen],
-        "threshold": sample.threshold,
-        "lambda": rest.resting_penalty,
-        "bandwidth": units.bandwidth,
-        **measured(sample, rest.resting_penalty, EPSILONS, step),
+        "site": each.site,
+        "tokens": each.sample.z.shape[1],
+        "features": each.features,
+        "frequency": each.frequency,
+        "threshold": each.sample.threshold,
+        "lambda": penalty,
+        "bandwidth": each.units.bandwidth,
+        **measured(each.sample, penalty, EPSILONS, STEP * each.units.bandwidth),
     }
 
 

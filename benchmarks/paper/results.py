@@ -38,7 +38,8 @@ class Results:
     def keep(self, **parts: Any) -> None:
         """Add parts, with the cost so far, and write everything."""
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.data["machine"] = machine(device) | {"date": time.strftime("%Y-%m-%d")}
+        of_now = {"threads": torch.get_num_threads(), "date": time.strftime("%Y-%m-%d")}
+        self.data["machine"] = machine(device) | of_now
         self.data["seconds"] = round(time.monotonic() - self._started, 1)
         self.data |= {name: shortened(part) for name, part in parts.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)

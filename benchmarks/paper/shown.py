@@ -7,7 +7,8 @@ import numpy as np
 
 from app.web.charts import CURVES
 from benchmarks.paper import shown_bandwidth, shown_frequent, shown_kernels
-from benchmarks.paper.shown_text import Results, digits, known_rest, share, table
+from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper.threshold import spread
 from benchmarks.pareto_tables import at_site, in_short, sites_of, value_at
 
 Show = Callable[[Results], str]
@@ -16,7 +17,36 @@ Show = Callable[[Results], str]
 def _machine(study: str, held: Results) -> str:
     data = held[study]
     machine = data["machine"]
-    return f"{machine['device']}, PyTorch {machine['torch']}, {data['seconds']:.0f} s"
+    threads = machine.get("threads", 0)
+    device = machine["device"] or f"CPU, {threads} thread{'s' * (threads > 1)}"
+    beside = [name for name in data["settings"].get("studies", []) if name != study]
+    shared = f" with {' and '.join(beside)}" if beside else ""
+    return f"{device}, PyTorch {machine['torch']}, {data['seconds']:,.0f} s{shared}"
+
+
+def _rounding(held: Results) -> str:
+    data = held["rounding"]["saes"].values()
+    rows = [
+        [
+            each["site"],
+            f"{each['features']:,} of {each['d_sae']:,}",
+            *(share(s) for s in each["spread"]),
+            share(float(np.sqrt(max(each["spread"][1] ** 2 - each["spread"][0] ** 2, 0)))),
+        ]
+        for each in data
+    ]
+    header = ["site", "features", "spread beyond noise", "in float8", "of it by rounding"]
+    return table(header, rows)
+
+
+def _when(held: Results) -> str:
+    machine = held["run"]["machine"]
+    return f"{machine['device']}, PyTorch {machine['torch']}, {machine['date']}"
+
+
+def _tokens(study: str, part: str, held: Results) -> str:
+    each = next(iter(held[study][part].values()))
+    return f"{each['tokens']:,}"
 
 
 def _figure(key: str, number: int, held: Results) -> str:
@@ -37,6 +67,11 @@ def _slope(key: str, held: Results) -> str:
         return digits(data[key]) if key == "threshold" else str(data[key])
     if key == "in_window":
         return share(data[key] / data["tokens"])
+    if key == "terms":  # lambda times the density: each of the two terms that cancel at rest
+        rest = held["threshold"]["rest"][held["threshold"]["sae"]]
+        return (
+            f"{1e6 * rest['lambda'] * data['in_window'] / data['tokens'] / rest['bandwidth']:,.0f}"
+        )
     return f"{1e6 * data[key]:.0f}"
 
 
@@ -44,37 +79,35 @@ def _draws(held: Results) -> str:
     rows = [
         [
             f"{each['size']:,}",
+            f"{each['draws']:,}",
             share(each["zero"]),
             f"{1e6 * each['mean']:,.0f}",
             f"{1e6 * each['deviation']:,.0f}",
         ]
         for each in held["threshold"]["slope"]["draws"]
     ]
-    return table(["tokens", "no gradient at all", "mean", "standard deviation"], rows)
+    return table(["tokens", "draws", "no gradient at all", "mean", "standard deviation"], rows)
 
 
 def _rest_table(held: Results) -> str:
     generator = np.random.default_rng(0)
     rows = []
     for each in held["threshold"]["rest"].values():
-        ratio, error = known_rest(each)
-
-        def spread(chosen: np.ndarray, r: np.ndarray = ratio, e: np.ndarray = error) -> float:
-            return float(np.sqrt(max(r[chosen].var() - (e[chosen] ** 2).mean(), 0)))
-
+        ratio, error = np.array(each["ratio"]), np.array(each["error"])
         count = len(ratio)
-        drawn = [spread(generator.integers(0, count, count)) for _ in range(500)]
+        samples = [generator.integers(0, count, count) for _ in range(500)]
+        drawn = [spread(ratio[chosen], error[chosen]) for chosen in samples]
         low, high = np.quantile(drawn, [0.025, 0.975])
         quantiles = np.quantile(ratio, [0.05, 0.25, 0.5, 0.75, 0.95])
         rows.append(
             [
                 each["site"],
                 digits(each["lambda"]),
-                f"{count:,}",
+                f"{count:,} of {each['d_sae']:,}",
                 ", ".join(f"{q:.2f}" for q in quantiles),
                 share(float(np.median(error))),
                 share(float((abs(ratio - 1) <= 2 * error).mean())),
-                f"{share(spread(np.arange(count)))} ({100 * low:.1f} to {100 * high:.1f})",
+                f"{share(spread(ratio, error))} ({100 * low:.1f} to {100 * high:.1f})",
             ]
         )
     return table(
@@ -92,7 +125,7 @@ def _rest_table(held: Results) -> str:
 
 
 def _run_table(held: Results) -> str:
-    data = held["threshold"]["run"]
+    data = held["run"]
     by_step = dict(zip(data["steps"], data["quantiles"], strict=True))
     rows = []
     for each in data["rest"]:
@@ -137,7 +170,7 @@ def _at_point(metric: str, held: Results) -> str:
 SHOWN: dict[str, Show] = {
     **{
         f"{study}.cost": partial(_machine, study)
-        for study in ("threshold", "kernels", "bandwidth", "frequent")
+        for study in ("threshold", "rounding", "kernels", "bandwidth", "frequent")
     },
     **{
         f"figure.{k}.{key}": partial(_figure, key, k)
@@ -146,9 +179,14 @@ SHOWN: dict[str, Show] = {
     },
     **{
         f"slope.{key}": partial(_slope, key)
-        for key in ("feature", "threshold", "in_window", "true", "true_error", "expected")
+        for key in ("feature", "threshold", "in_window", "true", "true_error", "expected", "terms")
     },
     "slope.draws": _draws,
+    "rounding.table": _rounding,
+    "rounding.tokens": partial(_tokens, "rounding", "saes"),
+    "rest.tokens": partial(_tokens, "threshold", "rest"),
+    "kernels.tokens": partial(_tokens, "kernels", "saes"),
+    "run.machine": _when,
     "rest.table": _rest_table,
     "run.table": _run_table,
     "pareto.fvu": partial(_pareto, "fvu"),

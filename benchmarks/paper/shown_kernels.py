@@ -5,10 +5,11 @@ from functools import partial
 
 import numpy as np
 
-from benchmarks.paper.kernel_errors import BATCHES, best, error_curve, growth, kernels_of
+from benchmarks.paper.kernel_errors import BATCHES, best, biases, kernels_of
 from benchmarks.paper.shown_text import KERNEL_NAMES, Results, digits, share, table
 from benchmarks.paper.sweep import against_rectangle
 
+BIAS_AT = (0.01, 0.1)
 GROWS = (0.01, 0.02)
 """Bandwidths between which the power of the bias is taken."""
 
@@ -42,16 +43,29 @@ def _bias(held: Results) -> str:
     for name, shown in KERNEL_NAMES.items():
         cells = [shown]
         for _, result in kernels_of(held["kernels"]):
-            curve = error_curve(result, name, float("inf"))
-            at = [
-                int(np.abs(np.log(np.array(result["epsilons"]) / e)).argmin()) for e in (0.01, 0.1)
-            ]
-            cells += [share(curve[k]) for k in at] + [f"{growth(result, name, GROWS):.1f}"]
+            found = biases(result, name, BIAS_AT, GROWS)
+            cells += [_interval(*each) for each in found.at]
+            cells.append(_power(*found.power))
         rows.append(cells)
     header = ["kernel"]
     for site, _ in kernels_of(held["kernels"]):
         header += [f"{site}: bias at 0.01", "at 0.1", "grows with the power"]
     return table(header, rows)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    places = 0 if value >= 0.1 else 1
+    return f"{share(value)} ({100 * low:.{places}f} to {100 * high:.{places}f})"
+
+
+def _power(value: float, low: float, high: float) -> str:
+    """With its interval; no bias at the narrower bandwidth is no bound from above."""
+    shown = f"{value:.1f}" if np.isfinite(value) else "-"
+    if not np.isfinite(low):
+        return shown
+    return (
+        f"{shown} ({low:.1f} to {high:.1f})" if np.isfinite(high) else f"{shown} (above {low:.1f})"
+    )
 
 
 def _trained(held: Results) -> str:

@@ -19,26 +19,14 @@ KERNEL_NAMES = {
     "fourth_order": "fourth order",
     "own_jump": "own jump",
 }
-FEWEST_IN_WINDOW = 1_000
-"""Tokens in a feature's window from which on its cost is known well enough to be counted."""
 
 
 def load(folder: Path = FOLDER) -> Results:
     """The results of all studies by name; `pareto` is the comparison of architectures."""
-    studies = ("threshold", "kernels", "bandwidth", "frequencies", "frequent")
+    studies = ("threshold", "rounding", "run", "kernels", "bandwidth", "frequencies", "frequent")
     held: Results = {name: read(name, folder) for name in studies}
     pareto = merged([folder / "pareto_h200.json"])
     return held | {"pareto": curves_of(pareto), "pareto_targets": pareto["settings"]["targets"]}
-
-
-def known_rest(each: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-    """Marginal cost over lambda and its standard error, of features with enough tokens."""
-    ratio, error, seen = (
-        np.array([np.nan if v is None else v for v in each[key]], dtype=float)
-        for key in ("ratio", "error", "in_window")
-    )
-    enough = seen >= FEWEST_IN_WINDOW
-    return ratio[enough], error[enough]
 
 
 def digits(value: float, count: int = 3) -> str:

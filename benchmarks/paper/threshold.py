@@ -5,9 +5,10 @@ grow; how near trained thresholds are to their rest; and what thresholds do duri
 units of training.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -15,54 +16,94 @@ from torch import Tensor
 from benchmarks.paper.arms import Arm, Group, Size, train
 from benchmarks.paper.bandwidth import EPSILONS, MIDDLE, TARGETS, sae_of
 from benchmarks.paper.demo import Demo, units_of
-from benchmarks.paper.feature_tokens import FeatureTokens, feature_tokens, marginal, spread_features
-from benchmarks.paper.gradients import BLOCKS, estimated, reference
+from benchmarks.paper.feature_tokens import BLOCKS, FeatureTokens, SaeTokens, marginal
+from benchmarks.paper.gradients import estimated, reference
 from benchmarks.paper.kernels import STEP
+from sae_core.corpus import TokenRow
 from sae_core.threshold_lab import TrainingUnits
 from sae_core.threshold_place import place_of
 
-FEATURES = 128
+FEWEST_IN_WINDOW = 1_000
+"""Tokens in a feature's window from which on its cost is known well enough to be counted."""
+FEWEST_ROUNDED = 500
+"""The same on the fewer tokens on which an SAE is compared with itself rounded."""
 BINS_BELOW, BINS_ABOVE = 30, 50
 PLACES = ("valley", "slope", "bulk")
 SAMPLES = (1, 100, 10_000)
 GRID = 61
 DRAWS, DRAW_SIZES = 200, (1, 10, 100, 1_000, 10_000, 100_000)
+FEWEST_DRAWS = 10
+"""Below which nothing is said of how they scatter."""
 RUN_SITE, RUN_TARGET = "resid_post/4", 32
 LOOKS = 40
 FOLLOWED = 12
 REST_LOOKS, REST_TOKENS, REST_BLOCKS = 10, 2**16, 16
 
 
-def study(demo: Demo, rows: list[Any]) -> dict[str, Any]:
-    """Of every SAE of the bundle: rest; of its first one also the figures of single features."""
-    result: dict[str, Any] = {"rest": {}}
-    for number, name in enumerate(demo.sae_names):
+def rest(each: SaeTokens) -> dict[str, Any]:
+    """How near an SAE's features are to their rest, of those whose cost is known well enough."""
+    seen = (each.sums.weight.sum(0) * each.units.bandwidth).round()
+    known = (seen >= FEWEST_IN_WINDOW).nonzero()[:, 0]
+    ratio, error = each.sums.ratio
+    return {
+        "site": each.site,
+        "tokens": each.tokens,
+        "d_sae": len(seen),
+        "lambda": each.sums.resting_penalty,
+        "bandwidth": each.units.bandwidth,
+        "fewest_in_window": FEWEST_IN_WINDOW,
+        "features": known,
+        "ratio": ratio[known],
+        "error": error[known],
+    }
+
+
+def spread(ratio: np.ndarray, error: np.ndarray) -> float:
+    """Standard deviation over features, the noise of measuring taken off."""
+    return float(np.sqrt(max(ratio.var() - (error**2).mean(), 0)))
+
+
+@torch.no_grad()
+def rounding(demo: Demo, rows: Sequence[TokenRow]) -> dict[str, Any]:
+    """Of every SAE of a bundle: how rounding its matrices to float8 moves features from their rest.
+
+    ValueError for an SAE that is in float8 already.
+    """
+    result: dict[str, Any] = {}
+    for name in demo.sae_names:
         sae = demo.sae(name)
-        assert sae.cfg.site is not None
         site = str(sae.cfg.site)
         x = demo.activations(rows, [site])[site]
         units = units_of(sae, x)
-        sums = marginal(sae, x, units, BLOCKS)
-        ratio, error = sums.ratio
-        tokens = BLOCKS * sums.block_tokens
-        in_window = sums.weight.sum(0) * units.bandwidth
-        result["rest"][name] = {
+        before = marginal(sae, x, units, BLOCKS)
+        for matrix in (sae.W_enc, sae.W_dec):
+            rounded = matrix.to(torch.float8_e4m3fn).float()
+            if torch.equal(rounded, matrix):
+                raise ValueError(f"{name} is in float8 already: give a bundle where it is not.")
+            matrix.copy_(rounded)
+        after = marginal(sae, x, units, BLOCKS)
+        fewest = torch.minimum(before.weight.sum(0), after.weight.sum(0)) * units.bandwidth
+        known = fewest >= FEWEST_ROUNDED
+        pairs = [[value[known].cpu().numpy() for value in sums.ratio] for sums in (before, after)]
+        result[name] = {
             "site": site,
-            "tokens": tokens,
-            "lambda": sums.resting_penalty,
-            "bandwidth": units.bandwidth,
-            "ratio": ratio,
-            "error": error,
-            "in_window": in_window.round(),
+            "tokens": before.block_tokens * BLOCKS,
+            "d_sae": len(known),
+            "fewest_in_window": FEWEST_ROUNDED,
+            "features": int(known.sum()),
+            "spread": [spread(*pair) for pair in pairs],
         }
-        if number == 0:
-            frequency = (sums.fires.sum(0) / tokens).float()
-            chosen = spread_features(frequency, FEATURES)
-            sample = feature_tokens(sae, x, chosen, units.scale)
-            features = chosen.tolist()
-            result |= {"sae": name, "figure": _histograms(sample, features)}
-            result["slope"] = _slopes(sample, features, units, sums.resting_penalty)
     return result
+
+
+def single_features(each: SaeTokens) -> dict[str, Any]:
+    """The figures of single features of an SAE."""
+    features = each.features.tolist()
+    return {
+        "sae": each.name,
+        "figure": _histograms(each.sample, features),
+        "slope": _slopes(each.sample, features, each.units, each.sums.resting_penalty),
+    }
 
 
 def _histograms(sample: FeatureTokens, features: list[int]) -> list[dict[str, Any]]:
@@ -149,7 +190,7 @@ def _draws(
     rows = []
     for size in DRAW_SIZES:
         draws = min(DRAWS, len(each) // size)
-        if draws < 2:
+        if draws < FEWEST_DRAWS:
             continue
         means = each[: draws * size].reshape(draws, size).mean(1)
         rows.append(

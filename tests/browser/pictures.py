@@ -17,6 +17,7 @@ from playwright.sync_api import Page, expect, sync_playwright
 from app.commands.shared import open_bundle
 from app.endpoints import Api
 from tests.browser.conftest import DESKTOP, FLAGS, PHONE, served
+from tests.demo_features import of_the_sea
 
 FOLDER = Path(__file__).parents[2] / "docs" / "pictures"
 PROMPT = (
@@ -25,7 +26,7 @@ PROMPT = (
 )
 SAILORS = "The captain looked at the dark water, while the sailors"
 COLOURS = 128
-FEATURE = 3954  # sea, ship, boat
+FEATURE = of_the_sea()
 
 
 def overview(page: Page, home: str) -> None:
@@ -90,7 +91,7 @@ def tour(page: Page, home: str) -> None:
 
 def search(page: Page, home: str) -> None:
     """Features for two words, best match first."""
-    page.goto(f"{home}/features?{urlencode({'q': 'ship sea'})}")
+    page.goto(f"{home}/features?{urlencode({'q': 'dark night'})}")
     expect(page.locator("#results tbody tr").first).to_be_visible()
 
 
@@ -135,7 +136,8 @@ def blind(page: Page, home: str) -> None:
 def keep_something(api: Api) -> None:
     """What `a_list` shows."""
     its = api.lists(action="make", name="the sea")["list"]["id"]
-    for row in [{"feature": FEATURE}, *api.search_features(query="water")["features"][:3]]:
+    best = [api.search_features(query=word)["features"][0] for word in ("ship", "sea", "water")]
+    for row in [{"feature": FEATURE}, *best]:
         api.lists(its, "add", feature=row["feature"])
     api.notes(FEATURE, label="ships and the sea", starred="yes", verdict="monosemantic")
 

@@ -10,6 +10,7 @@ from playwright.sync_api import Browser, Page, Route, expect
 
 from app.endpoints import Api
 from tests.browser.conftest import DESKTOP, Site
+from tests.demo_features import of_the_sea
 
 Opened = Callable[..., Page]
 EDITS = quote('[{"feature":3,"mode":"ablate","positions":"all"}]')
@@ -85,7 +86,7 @@ def test_few_requests_bring_a_page(browser: Browser, site: Site, name: str) -> N
         ("/", "Worth opening"),
         ("/?sae=mlp_out-layer_6-l0_32", "layer 6 · mlp_out"),
         ("/features?q=ship", "signature"),
-        ("/features?feature=3954", "#3954"),
+        (f"/features?feature={of_the_sea()}", f"#{of_the_sea()}"),
         ("/api", "delta_loss"),
         ("/nowhere", "There is no such page"),
     ],

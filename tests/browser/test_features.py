@@ -9,6 +9,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from app.service.overview import overview
 from tests.browser.conftest import Site
+from tests.demo_features import of_first_bytes, of_the_sea
 
 Opened = Callable[..., Page]
 
@@ -195,7 +196,7 @@ def test_contexts_are_read_with_pointer_and_arrow_keys_and_unfold(
 
 def test_a_token_without_a_character_is_seen_and_says_its_value(site: Site, opened: Opened) -> None:
     """Its peaks are first bytes of characters, which have no text of their own."""
-    page = opened(f"{site.url}/features?feature=347")
+    page = opened(f"{site.url}/features?feature={of_first_bytes()}")
     peaks = page.locator(".context .peak")
     expect(peaks.first).to_have_text("⟨C3⟩")
     widths = peaks.evaluate_all(
@@ -211,7 +212,7 @@ def test_a_token_without_a_character_is_seen_and_says_its_value(site: Site, open
 
 
 def test_hebrew_reads_from_the_right(site: Site, opened: Opened) -> None:
-    page = opened(f"{site.url}/features?feature=3954")
+    page = opened(f"{site.url}/features?feature={of_the_sea()}")
     field = page.get_by_label("Test your own text")
     field.fill("ספינה בים")
     result = page.locator(".result .tokens")
@@ -240,7 +241,10 @@ def test_no_coloured_sliver_hangs_at_the_end_of_a_line(site: Site, opened: Opene
 
 
 def test_a_dead_feature_offers_no_steering(site: Site, opened: Opened) -> None:
-    dead = site.api.search_features(max_frequency=0.0, limit=1)["features"][0]["feature"]
+    never = site.api.search_features(max_frequency=0.0)["features"]
+    # Of which no word that it would write, or neighbour, is "never" itself.
+    said = {row["feature"]: str(site.api.feature(row["feature"])).lower() for row in never}
+    dead = next(feature for feature, words in said.items() if words.count("never") == 1)
     page = opened(f"{site.url}/features?feature={dead}")
     expect(page.get_by_role("heading", level=1)).to_contain_text("never fires")
     expect(page.get_by_role("main").get_by_text("never")).to_have_count(1)
@@ -249,8 +253,8 @@ def test_a_dead_feature_offers_no_steering(site: Site, opened: Opened) -> None:
 
 
 def test_intervals_say_their_numbers_and_how_often_it_fires(site: Site, opened: Opened) -> None:
-    known = site.api.feature(3954)
-    page = opened(f"{site.url}/features?feature=3954")
+    known = site.api.feature(of_the_sea())
+    page = opened(f"{site.url}/features?feature={of_the_sea()}")
     heads = page.locator(".group h3").all_inner_texts()
     assert len(heads) == len([group for group in known["groups"] if group["contexts"]])
     assert heads[0].startswith("Strongest")
@@ -263,7 +267,7 @@ def test_intervals_say_their_numbers_and_how_often_it_fires(site: Site, opened: 
 def test_on_a_phone_what_matters_comes_first_and_contexts_are_folded(
     site: Site, opened: Opened
 ) -> None:
-    page = opened(f"{site.url}/features?feature=3954", phone=True)
+    page = opened(f"{site.url}/features?feature={of_the_sea()}", phone=True)
     tops = [
         box["y"]
         for name in ("Before the threshold", "What it does to the next token", "Where it fires")
@@ -306,7 +310,7 @@ def test_the_numbers_of_the_list_are_seen_at_every_width(site: Site, opened: Ope
 
 
 def test_few_stops_lead_to_the_end_of_the_contexts(site: Site, opened: Opened) -> None:
-    page = opened(f"{site.url}/features?feature=3954")
+    page = opened(f"{site.url}/features?feature={of_the_sea()}")
     stops = 0
     last = page.locator(".groups summary").last
     while not last.evaluate("(last) => last === document.activeElement"):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Site
+from tests.demo_features import of_the_sea
 
 Opened = Callable[..., Page]
 
@@ -52,7 +53,7 @@ def test_the_keyboard_sees_it_too_and_a_finger_goes_straight_there(
 
 
 def test_a_context_opens_in_prompt_with_its_token_chosen(site: Site, opened: Opened) -> None:
-    page = opened(site.url + "/features?feature=3954")
+    page = opened(f"{site.url}/features?feature={of_the_sea()}")
     context = page.locator(".context").nth(1)
     word = context.locator(".peak").inner_text()
     context.get_by_text("In Prompt").click()
@@ -60,7 +61,7 @@ def test_a_context_opens_in_prompt_with_its_token_chosen(site: Site, opened: Ope
     chosen = page.locator("#tokens [aria-pressed=true]")
     expect(chosen).to_have_text(word)
     assert "token=peak" not in page.url
-    expect(page.locator("#selection")).to_contain_text("#3954")
+    expect(page.locator("#selection")).to_contain_text(f"#{of_the_sea()}")
     # By the keyboard: a token of a context, and Enter.
     page.go_back()
     page.locator(".groups").first.focus()

@@ -11,11 +11,16 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
+from app.commands.shared import DEMO
 from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
 PROMPT = "The old man walked into the"
-FEATURE = 3954
+FEATURE: int = next(
+    proof["edits"][0]["feature"]
+    for proof in json.loads((DEMO / "bundle.json").read_text())["examples"]["proofs"]
+    if proof["title"].startswith("Passes")
+)
 """It steers: docs/steering.md."""
 EDIT = {"feature": FEATURE, "mode": "set", "strength": 1.6, "positions": "continuation"}
 TRIED = [0.25, 0.5, 1, 2]

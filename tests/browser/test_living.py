@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -48,8 +49,10 @@ def test_one_button_steers_in_place_and_leads_on(site: Site, opened: Opened) -> 
     assert shown[0] != shown[1]
     link.click()
     page.wait_for_url("**/steer?*")
-    expect(page.get_by_label("Prompt", exact=True)).to_have_value("The old man walked into the")
-    expect(page.locator("#edit-summary")).to_contain_text("#3954")
+    run = steered(site)
+    expect(page.get_by_label("Prompt", exact=True)).to_have_value(run["prompt"])
+    for edit in run["edits"]:
+        expect(page.locator("#edit-summary")).to_contain_text(f"#{edit['feature']}")
 
 
 def test_another_sae_reads_it_anew(site: Site, opened: Opened) -> None:
@@ -70,7 +73,8 @@ def labelled(tmp_path: Path) -> Iterator[Site]:
     """The demo, whose features that the sentence is read and steered by have labels."""
     notes = str(tmp_path / "notes.duckdb")
     with served(open_bundle("demo"), notes=notes, check_tokens=0) as running:
-        for feature in (told(running), 3954):
+        edits = steered(running)["edits"]
+        for feature in {told(running), *(edit["feature"] for edit in edits)}:
             running.api.notes(feature, label=f"my words for {feature}")
         yield running
 
@@ -81,8 +85,14 @@ def test_labels_stand_where_signatures_do(labelled: Site, opened: Opened) -> Non
     carrier = page.locator(".living-carriers a").first
     expect(carrier).to_have_text(f"#{feature} my words for {feature}", timeout=MODEL_WAIT)
     page.locator("#living-steer").click()
-    heading = page.get_by_role("heading", name="With #3954 my words for 3954 held on")
+    held = steered(labelled)["edits"][0]["feature"]
+    heading = page.get_by_role("heading", name=f"With #{held} my words for {held} held on")
     expect(heading).to_be_visible(timeout=MODEL_WAIT)
+
+
+def steered(site: Site) -> dict[str, Any]:
+    """The run of the button: the first of the bundle's that continues a prompt."""
+    return next(run for run in site.workbench.bundle.examples["steer"] if "prompt" in run)
 
 
 def told(site: Site, sae: str = "") -> int:

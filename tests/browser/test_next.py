@@ -205,16 +205,35 @@ def test_ready_predictions_are_what_their_titles_say(site: Site, opened: Opened)
     addresses = [link.get_attribute("href") for link in links.all()]
     links.first.click()
     part = page.get_by_role("region", name="What comes next")
-    told = site.api.effects("On the other", token=3, target=618)["effects"]
+    first, second, third = site.workbench.bundle.examples["predictions"]
+    told = explained(site, first)["effects"]
     expect(rows(part).first.locator(".pick.id")).to_have_text(f"#{told[0]['feature']}")
-    assert told[0]["feature"] != max(told, key=lambda row: row["activation"])["feature"]
-    pressed = nexts(part).locator("[aria-pressed=true]")
-    expect(pressed).to_contain_text("hand")
+    strongest = max(told, key=lambda row: row["activation"])
+    assert told[0]["kl"] > 5 * strongest["kl"]
+    assert told[0]["dlogp"] < 5 * strongest["dlogp"] < 0
+    followed(part, "hour")
 
     together = opened(f"{site.url}/{addresses[1]}").get_by_role("region", name="What comes next")
-    beyond = together.locator(".joint tbody tr").nth(2).locator("td").first
-    expect(beyond).to_have_text(re.compile(r"^\+4\.0"))
+    joint = explained(site, second, joint=second["together"])["joint"]
+    assert joint["kl"] > 20 * joint["sum_kl"]
+    beyond = together.locator(".joint tbody tr").nth(2).locator("td")
+    expect(beyond).to_have_text([minus(joint["beyond_kl"], 3), minus(joint["beyond_dlogp"])])
+    followed(together, "day")
 
     earlier = opened(f"{site.url}/{addresses[2]}").get_by_role("region", name="What comes next")
-    expect(rows(earlier).nth(1)).to_contain_text("token 2")
-    expect(rows(earlier).nth(1)).to_contain_text("king")
+    followed(earlier, "queen")
+    # After the largest of the last token itself, two features of the king.
+    expect(rows(earlier).nth(0)).to_contain_text(f"token {third['token']}")
+    for row in (1, 2):
+        expect(rows(earlier).nth(row)).to_contain_text("token 2")
+        expect(rows(earlier).nth(row)).to_contain_text(re.compile("king", re.IGNORECASE))
+
+
+def explained(site: Site, prediction: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """What the API says of a ready prediction."""
+    given = {name: prediction[name] for name in ("text", "token", "target", "sae")}
+    return site.api.effects(**given, **more)
+
+
+def followed(part: Locator, word: str) -> None:
+    expect(nexts(part).locator("[aria-pressed=true]")).to_contain_text(word)

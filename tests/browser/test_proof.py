@@ -9,13 +9,19 @@ from urllib.parse import parse_qs, quote, urlparse
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.commands.shared import DEMO
 from app.service.prove_again import compared
 from app.web.ready_proofs import proof_address
 from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
-PROMPT = "The old man walked into the"
-EDIT = {"feature": 3083, "mode": "set", "strength": 1.2, "positions": "continuation"}
+READY: dict[str, Any] = next(
+    proof
+    for proof in json.loads((DEMO / "bundle.json").read_text())["examples"]["proofs"]
+    if proof["title"].startswith("Passes")
+)
+PROMPT: str = READY["prompt"]
+EDIT: dict[str, Any] = READY["edits"][0]
 ASKED: dict[str, Any] = {
     "prompt": PROMPT,
     "edits": [EDIT],
@@ -116,7 +122,7 @@ def test_its_file_holds_what_runs_again(
     done(page)
     with page.expect_download() as download:
         page.get_by_role("button", name="Save as JSON").click()
-    assert download.value.suggested_filename == "proof-3083.json"
+    assert download.value.suggested_filename == f"proof-{EDIT['feature']}.json"
     path = tmp_path / "proof.json"
     download.value.save_as(path)
     written = json.loads(path.read_text())

@@ -16,6 +16,8 @@ from urllib.parse import urlencode
 
 from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.demo_features import dead, of_first_bytes, of_the_sea
+
 Scheme = Literal["light", "dark"]
 
 SCHEMES: Final[tuple[Scheme, ...]] = ("light", "dark")
@@ -23,11 +25,7 @@ SCRIPTS: Final = ("visual.js", "layout.js", "colours.js", "controls.js", "sheets
 QUIET_MS: Final = 250
 """A page that has changed nothing for so long has finished."""
 
-# Of the demo's first SAE: sea, ship, boat; and one that fired on no token.
-FEATURE: Final = 3954
-DEAD: Final = 7
-# Its peaks are first bytes of characters.
-PARTIAL: Final = 347
+FEATURE: Final = of_the_sea()
 TEXT: Final = 'The captain looked at the dark water, and the old man said: "The ship is late."'
 
 
@@ -110,8 +108,11 @@ def climb_ladder(page: Page) -> None:
 
 
 def explained(page: Page) -> None:
-    """Wait until what comes next is explained."""
+    """Wait until what comes next is explained, and take two features away together."""
     expect(page.locator(".next .effects")).to_be_visible(timeout=60_000)
+    for row in range(2):
+        page.locator(".next .effects tbody tr").nth(row).get_by_role("checkbox").check()
+    expect(page.locator(".next .joint tbody tr")).to_have_count(3)
     settle(page)
 
 
@@ -211,9 +212,10 @@ MIXED: Final = "\u05e9\u05dc\u05d5\u05dd \u05e2\u05d5\u05dc\u05dd \U0001f600\nA 
 EDITS: Final = f'[{{"feature":{FEATURE},"mode":"set","strength":1}}]'
 STEERING: Final = urlencode({"prompt": "The old man walked into the", "tokens": 12, "edits": EDITS})
 OTHER: Final = 'The queen looked at the dark water, and the old man said: "The ship is very late."'
-CARRIED: Final = {"token": 8, "earlier": 1, "off": "8-8.3762-8.2465"}
 PROOF: Final = urlencode({"proof": 0, "proof_seeds": 3, "proof_open": "1"})
-LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2})
+# Too weak, one that steers, and others under which the text falls apart.
+STRENGTHS: Final = {"ladder_strengths": "0.01, 1, 2, 3, 4, 5, 6"}
+LADDER: Final = urlencode({"ladder": 0, "ladder_tokens": 20, "ladder_seeds": 2, **STRENGTHS})
 
 EXAMPLES: Final = urlencode(
     {"positives": f"{TEXT}\nThe ship sailed.", "negatives": "She baked bread.\nIt is late."}
@@ -235,8 +237,8 @@ STATES: Final = (
         act=gather,
     ),
     State(name="feature with a text", address=f"/features?{urlencode(TESTED)}", act=tested),
-    State(name="feature of partial characters", address=f"/features?feature={PARTIAL}"),
-    State(name="dead feature", address=f"/features?feature={DEAD}"),
+    State(name="feature of partial characters", address=f"/features?feature={of_first_bytes()}"),
+    State(name="dead feature", address=f"/features?feature={dead()}"),
     State(
         name="feature with neighbours",
         address=f"/features?feature={FEATURE}",
@@ -250,7 +252,7 @@ STATES: Final = (
     State(name="prompt with both", address=prompt(feature=FEATURE, view="feature", token=3)),
     State(name="prompt with features counted", address=prompt(view="active", hide=0.01)),
     State(name="prompt of partial characters", address=prompt(text=MIXED, token=4)),
-    State(name="prompt explained", address=prompt(**CARRIED), act=explained),
+    State(name="prompt explained", address=prompt(token=8, earlier=1), act=explained),
     State(name="two texts patched", address=prompt(other=OTHER, pair=2), act=patched),
     State(name="two texts", address=prompt(other=OTHER)),
     State(name="splice switch", address=prompt(), act=switch_saes),

@@ -12,7 +12,7 @@ from sae_core.index import Index
 
 JUDGED = json.loads((Path(__file__).parents[1] / "judged_queries.json").read_text())["queries"]
 PLACES = 10
-FLOOR = 0.86
+FLOOR = 0.90
 """A little below what the best match reaches; docs/search.md has the figure."""
 
 
@@ -49,4 +49,4 @@ def test_the_best_match_is_what_a_person_accepts_and_frequency_is_not() -> None:
     best, frequent = mean_ndcg(""), mean_ndcg("frequency")
     mean, before = (sum(each.values()) / len(each) for each in (best, frequent))
     assert mean > FLOOR
-    assert before < 0.5
+    assert before < 0.4

@@ -130,7 +130,8 @@ def test_effects(command, tmp_path):
 def test_a_proof_and_the_same_again(tmp_path):
     first, again = starting("jumpscope", "prove")
     out = run(f"{first} --seeds 4 --max-new-tokens 8", tmp_path)
-    assert re.search(r"^Steering #3083 passes \d of 4 runs", out)
+    (feature,) = re.findall(r"--feature (\d+)", first)
+    assert re.search(rf"^Steering #{feature} passes \d of 4 runs", out)
     assert "digit for digit" in run(again, tmp_path)
 
 

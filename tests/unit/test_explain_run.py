@@ -21,13 +21,14 @@ from sae_core.explain import (
 )
 from sae_core.explain.excerpts import DETECTED, EXPLAINING, SIMULATED, Excerpt
 from sae_core.explain.explain_prompts import PROMPT_VERSION, Messages
+from sae_core.explain.explain_run import _TOKENS_OF_PHRASE
 from sae_core.index import Index
 from sae_core.notes import NotesFile
 from tests.chat_endpoint import by_rule, endpoint
+from tests.demo_features import of_ships
 
-FEATURE = 3954
-"""Of the demo: sea, ship, boat."""
-WORDS = ("sea", "ship", "boat", "water", "sail", "vessel", "harbour", "island")
+FEATURE = of_ships()
+WORDS = ("ship", "vessel", "craft")
 
 
 def fires(text: str) -> bool:
@@ -110,9 +111,9 @@ def test_a_right_explanation_scores_above_wrong_ones(choice: ExcerptChoice) -> N
         wrong = scored(choice, "rule", 'tokens: " return" " if" " the"', client.complete)
         empty = scored(choice, "rule", "tokens: none", client.complete)
     assert right.text.startswith("tokens: ")
-    # The rule knows six tokens, and the feature more words than that.
-    assert right.correlation > 0.45
-    assert right.detection > 0.7
+    # The feature has few words, and the rule names them.
+    assert right.correlation > 0.8
+    assert right.detection > 0.8
     assert right.correlation > wrong.correlation + 0.4
     assert right.detection > wrong.detection + 0.1
     assert right.detection_low > 0.5
@@ -147,11 +148,12 @@ def test_answers_of_another_form_count_in_nothing_and_are_said(choice: ExcerptCh
 def test_costs_are_those_of_the_requests(choice: ExcerptChoice) -> None:
     cost = expected_cost(choice)
     with endpoint() as state:
-        explained(choice, "rule", ChatClient(endpoint=state.url, model="rule").complete)
+        result = explained(choice, "rule", ChatClient(endpoint=state.url, model="rule").complete)
     assert cost.requests == len(state.requests) == 1 + 2 * SIMULATED + 4
     sent = sum(len(each["content"]) for asked in state.requests for each in asked["messages"])
-    # An explanation's length is not known before it is there.
-    assert sent / 4 < cost.tokens_in < 1.1 * sent / 4
+    # An explanation's length is not known before it is there; every request but the first has it.
+    sent += (cost.requests - 1) * (4 * _TOKENS_OF_PHRASE - len(result.text))
+    assert sent / 4 <= cost.tokens_in < sent / 4 + cost.requests
     assert cost.money(2.0, 8.0) == (2 * cost.tokens_in + 8 * cost.tokens_out) / 1e6
     assert (cost + cost).requests == 2 * cost.requests
 

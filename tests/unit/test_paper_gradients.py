@@ -1,20 +1,39 @@
 """The studies of the threshold's gradient, of bandwidth rules and of the sweep, on known cases."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from benchmarks.paper import threshold
 from benchmarks.paper.bandwidth import plan
-from benchmarks.paper.feature_tokens import FeatureTokens, Marginal, spread_features
+from benchmarks.paper.demo import Demo, units_of
+from benchmarks.paper.feature_tokens import (
+    BLOCKS,
+    FeatureTokens,
+    Marginal,
+    SaeTokens,
+    marginal,
+    sae_tokens,
+    spread_features,
+)
 from benchmarks.paper.gradients import bias_of, estimated, reference
+from benchmarks.paper.kernel_errors import biases
 from benchmarks.paper.results import shortened
 from benchmarks.paper.rules import gradient, lscv, plug_in, scott, silverman
 from benchmarks.paper.sweep import Curve, curve
 from benchmarks.paper.text import read_rows, write_rows
-from sae_core.corpus import Document, TokenRow
+from sae_core.bundle import write_bundle
+from sae_core.config import Site
+from sae_core.corpus import Document, TokenRow, documents, token_rows
+from sae_core.evaluation import take_tokens
+from sae_core.formats.saelens import save_sae
+from sae_core.sae import SAE, JumpReLUSAE
+from sae_core.threshold_lab import TrainingUnits
 
 T, SD, PULL, PENALTY = 0.05, 0.1, 0.8, 1e-3
 
@@ -84,10 +103,105 @@ def test_rest_is_where_the_mean_cost_is_lambda() -> None:
     assert float(error[1]) == pytest.approx(cost[:, 1].std().item() / 2 / 3)
 
 
+def test_every_sae_of_a_bundle_is_looked_at_on_its_own_site(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, tiny_corpus: Path, tiny_sae: SAE
+) -> None:
+    """Sums and single tokens are those of the SAE's own definition, token by token."""
+    other = SAE.build(replace(tiny_sae.cfg, site=Site("mlp_out", 2)))
+    other.load_state_dict(tiny_sae.state_dict())
+    saes = {"first": tiny_sae, "other": other}
+    for name, sae in saes.items():
+        save_sae(sae, tmp_path / "saes" / name)
+    write_bundle(tmp_path, name="two", title="two", model="model", saes=list(saes))
+    demo = Demo(tmp_path, tiny_model, tiny_tokenizer, torch.device("cpu"))
+    rows = take_tokens(token_rows(documents([str(tiny_corpus)]), tiny_tokenizer, 24), 900)
+    found = list(sae_tokens(demo, rows))
+    assert [each.name for each in found] == list(saes)
+    for each, sae in zip(found, saes.values(), strict=True):
+        assert each.site == str(sae.cfg.site)
+        x = demo.activations(rows, [each.site])[each.site]
+        counted = x[: each.tokens]
+        assert len(x) - BLOCKS < each.tokens <= len(x)
+        fires = (sae.encode(counted) > 0).sum(0)
+        assert each.sums.fires.sum(0).tolist() == fires.tolist()
+        torch.testing.assert_close(each.frequency, fires[each.features] / each.tokens)
+        assert len(each.features) > 0
+        z = sae.pre_acts(x)[:, each.features].T / each.units.scale
+        torch.testing.assert_close(each.sample.z, z)
+
+
+def test_rounding_is_measured_on_the_same_tokens_and_only_once(
+    tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, tiny_corpus: Path, tiny_sae: SAE
+) -> None:
+    wide = {"training": {"settings": {"bandwidth": 9.0}}}  # with all tokens in every window
+    sae = SAE.build(replace(tiny_sae.cfg, metadata=wide))
+    sae.load_state_dict(tiny_sae.state_dict())
+    assert isinstance(sae, JumpReLUSAE)
+    save_sae(sae, tmp_path / "saes" / "one")
+    write_bundle(tmp_path, name="one", title="one", model="model", saes=["one"])
+    demo = Demo(tmp_path, tiny_model, tiny_tokenizer, torch.device("cpu"))
+    rows = take_tokens(token_rows(documents([str(tiny_corpus)]), tiny_tokenizer, 24), 900)
+    told = threshold.rounding(demo, rows)["one"]
+    x = demo.activations(rows, [told["site"]])[told["site"]]
+    spreads = []
+    for dtype in (torch.float32, torch.float8_e4m3fn):
+        with torch.no_grad():
+            for matrix in (sae.W_enc, sae.W_dec):
+                matrix.copy_(matrix.to(dtype).float())
+        ratio, error = marginal(sae, x, units_of(sae, x), BLOCKS).ratio
+        spreads.append(float((ratio.var(correction=0) - (error**2).mean()).clamp(min=0).sqrt()))
+    assert told["features"] == told["d_sae"] == sae.cfg.d_sae
+    assert told["spread"] == pytest.approx(spreads, rel=1e-4)
+    assert spreads[0] != spreads[1]
+    save_sae(sae, tmp_path / "saes" / "one")
+    with pytest.raises(ValueError, match="one is in float8 already"):
+        threshold.rounding(demo, rows)
+
+
+def test_rest_is_told_of_features_with_enough_tokens_in_the_window() -> None:
+    """The window of the second of three features holds fewer tokens than are asked for."""
+    in_window = torch.tensor([2_000.0, 900.0, 1_000.0], dtype=torch.float64)
+    weight = (in_window / 0.01 / BLOCKS).expand(BLOCKS, 3)
+    cost = weight * torch.tensor([2.0, 9.0, 5.0], dtype=torch.float64)
+    units = TrainingUnits(
+        scale=1.0,
+        bandwidth=0.01,
+        kernel="rectangle",
+        penalty=None,
+        l0_target=None,
+        frequency_scale=None,
+        other_penalties=(),
+        stated=(),
+    )
+    empty = torch.zeros(0)
+    sample = FeatureTokens(torch.zeros(0, 0), torch.zeros(0, 0), empty, empty)
+    sums = Marginal(weight, cost, weight, block_tokens=100)
+    told = threshold.rest(SaeTokens("a", "resid_post/1", units, sums, empty, empty, sample))
+    together = (2 * 2_000 + 9 * 900 + 5 * 1_000) / 3_900
+    assert told["lambda"] == pytest.approx(together)
+    assert told["features"].tolist() == [0, 2]
+    assert told["ratio"].tolist() == pytest.approx([2 / together, 5 / together])
+    assert (told["d_sae"], told["tokens"]) == (3, 6_400)
+
+
 def test_features_are_chosen_by_frequency() -> None:
     frequency = torch.tensor([0.5, 0.01, 0.0, 0.002, 0.05, 0.03])
     assert spread_features(frequency, 3).tolist() == [3, 5, 4]
     assert sorted(spread_features(frequency, 9).tolist()) == [1, 3, 4, 5]
+
+
+def test_the_power_of_a_bias_is_read_with_its_interval() -> None:
+    """Of two features whose biases grow as e and as e squared; then with none at the first e."""
+    epsilons = [0.01, 0.02, 0.1]
+    zeros = [[0.0, 0.0]] * 3
+    kernel = {"bias": [[e, e * e] for e in epsilons], "error": zeros, "variance": zeros}
+    result = {"epsilons": epsilons, "lambda": 2.0, "density": [0.5, 0.5], "rectangle": kernel}
+    told = biases(result, "rectangle", (0.01, 0.1), (0.01, 0.02))
+    assert told.power[1:] == pytest.approx((1, 2))  # samples of one feature twice
+    assert told.power[0] == pytest.approx(1, abs=0.01)
+    assert told.at[0] == pytest.approx((math.sqrt((1e-4 + 1e-8) / 2), 1e-4, 1e-2))
+    kernel["bias"] = [[0.0, 0.0], [0.02, 0.03], [0.1, 0.1]]
+    assert biases(result, "rectangle", (0.01, 0.1), (0.01, 0.02)).power == (math.inf,) * 3
 
 
 def test_a_rules_regret_is_read_between_bandwidths() -> None:

@@ -14,6 +14,9 @@ from benchmarks.paper import pages
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pages import GIVEN, unmarked
 from benchmarks.paper.shown_text import digits, share
+from sae_core.bundle import Bundle
+from sae_core.index.store import Index
+from sae_core.threshold_place import places_of, tokens_per_count
 
 DOCS, RESULTS = Path("docs"), Path("benchmarks/results")
 
@@ -154,4 +157,37 @@ def test_cells_of_the_kernels_again() -> None:
                         result[name]["bias"][at], result[name]["error"][at], strict=True
                     )
                 )
-                assert shown == share(math.sqrt(max(squares, 0) / unit))
+                assert shown.split(" (")[0] == share(math.sqrt(max(squares, 0) / unit))
+
+
+def test_cells_of_the_rest_again() -> None:
+    """Quantiles and what lies within two standard errors, counted from the sorted ratios."""
+    data = json.loads((RESULTS / "paper_threshold.json").read_text(encoding="utf-8"))
+    for each, row in zip(data["rest"].values(), rows_of("threshold.md", "rest.table"), strict=True):
+        assert row[0] == each["site"]
+        assert row[2] == f"{len(each['features']):,} of {each['d_sae']:,}"
+        ranked = sorted(each["ratio"])
+        quantiles = []
+        for share_below in (0.05, 0.25, 0.5, 0.75, 0.95):
+            place = share_below * (len(ranked) - 1)
+            low, part = int(place), place - int(place)
+            quantiles.append(
+                ranked[low] + part * (ranked[min(low + 1, len(ranked) - 1)] - ranked[low])
+            )
+        assert row[3] == ", ".join(f"{q:.2f}" for q in quantiles)
+        near = [abs(r - 1) <= 2 * e for r, e in zip(each["ratio"], each["error"], strict=True)]
+        assert row[5] == share(sum(near) / len(near))
+
+
+def test_the_lab_puts_the_features_of_the_figure_where_the_page_says() -> None:
+    data = json.loads((RESULTS / "paper_threshold.json").read_text(encoding="utf-8"))
+    assert [each["place"] for each in data["figure"]] == ["valley", "slope"]
+    index = Index.open(Bundle.open(Path("app/demo")).index_path(data["sae"]))
+    for each in data["figure"]:
+        told = index.feature(each["feature"])
+        chart = told["pre_activation_histogram"]
+        edge = chart["edges"].index(chart["threshold"])
+        places = places_of(
+            chart["counts"], per_count=tokens_per_count(told["tokens"]), exact_from=edge
+        )
+        assert places[edge] == "slope"

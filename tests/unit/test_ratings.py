@@ -29,9 +29,9 @@ from sae_core.ratings.rating_plan import MISSES
 from sae_core.ratings.rating_records import VERDICTS
 from sae_core.ratings.rating_summary import CHANCE, chance_of
 from sae_core.wilson import wilson
+from tests.demo_features import of_the_sea
 
-FEATURE = 3954
-"""Of the demo: sea, ship, boat."""
+FEATURE = of_the_sea()
 
 
 @pytest.fixture(scope="module")
