@@ -25,7 +25,7 @@ PROMPT = (
     "before the storm."
 )
 SAILORS = "The captain looked at the dark water, while the sailors"
-COLOURS = 128
+COLOURS = 88
 FEATURE = of_the_sea()
 
 
@@ -91,7 +91,7 @@ def tour(page: Page, home: str) -> None:
 
 def search(page: Page, home: str) -> None:
     """Features for two words, best match first."""
-    page.goto(f"{home}/features?{urlencode({'q': 'dark night'})}")
+    page.goto(f"{home}/features?{urlencode({'q': 'black white'})}")
     expect(page.locator("#results tbody tr").first).to_be_visible()
 
 
@@ -129,7 +129,7 @@ def a_list(page: Page, home: str) -> None:
 
 def blind(page: Page, home: str) -> None:
     """A feature to rate by its contexts alone."""
-    page.goto(f"{home}/blind?{urlencode({'rater': 'a rater', 'kind': 'meaning', 'seed': 1})}")
+    page.goto(f"{home}/blind?{urlencode({'rater': 'a rater', 'kind': 'meaning', 'seed': 3})}")
     expect(page.locator("#rate")).to_be_visible()
 
 
@@ -194,8 +194,9 @@ def main() -> None:
             show(page, site.url)
             page.mouse.move(0, 0)
             whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
-            # By coverage: the colours of a legend are few pixels, and stay apart.
-            drawn = whole.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
+            # By coverage: the colours of a legend are few pixels, and stay apart. Then each becomes
+            # the mean of what it stands for: that of a large area is the area's own.
+            drawn = whole.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
             path = FOLDER / f"{name}.webp"
             drawn.convert("RGB").save(path, lossless=True, quality=100, method=6)
             page.close()
