@@ -5,10 +5,12 @@ import { test } from "node:test";
 import {
   editProblem,
   featureNumber,
+  ideaWords,
   numbersOf,
   positionsOf,
   queryOf,
   settingsOf,
+  tried,
   wish,
 } from "../../app/web/js/steer-settings.js";
 
@@ -71,4 +73,19 @@ test("what an edit is to do, in words", () => {
   assert.equal(wish({ feature: 1, mode: "scale", strength: 2 }), "#1 scaled by 2");
   assert.equal(wish({ feature: 1, mode: "add", value: 4 }), "4 added to #1");
   assert.equal(wish({ feature: 1, mode: "ablate" }), "#1 switched off");
+});
+
+test("an idea says its text, and in a conversation its edits alone, which are tried on that", () => {
+  const idea = { title: "To sea", prompt: "The old man", edits: [{ feature: 7, mode: "ablate" }] };
+  const { title, given, edits } = ideaWords(idea, false);
+  assert.deepEqual([title, given], ["To sea", "The old man…"]);
+  assert.match(edits, /7/);
+  assert.equal(ideaWords(idea, true).given, "");
+  assert.equal(tried(idea, null), idea);
+  const messages = [{ role: "user", content: "Who?" }];
+  assert.deepEqual(tried(idea, messages).messages, messages);
+  assert.equal(tried(idea, messages).prompt, undefined);
+  const own = { ...idea, messages: [{ role: "user", content: "Where?" }] };
+  assert.equal(ideaWords(own, true).given, "Where?");
+  assert.equal(tried(own, messages), own);
 });

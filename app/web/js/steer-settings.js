@@ -10,6 +10,7 @@
  * @typedef {import("./given.js").Message} Message
  * @typedef {{sae?: string, prompt?: string, messages?: Message[], edits?: Edit[],
  *   max_new_tokens?: number | null, temperature?: number | null, seed?: number | null}} Settings
+ * @typedef {Settings & {title?: string}} Idea
  */
 
 /** @type {Record<string, string>} */
@@ -174,3 +175,15 @@ export function settingsOf(text, messagesProblem) {
   if (why) return { problem: `in the conversation, ${why}` };
   return wrong ? { problem: `of the edits, ${wrong}` } : { settings };
 }
+
+/** What a button says of settings to try: their name, the text that they give, their edits.
+ * @param {Idea} idea @param {boolean} inChat a prompt is not shown where the conversation that is there stays */
+export function ideaWords(idea, inChat) {
+  const given = idea.messages?.at(-1)?.content ?? (inChat ? "" : `${idea.prompt}…`);
+  return { title: idea.title ?? given, given, edits: (idea.edits ?? []).map(wish).join("; ") };
+}
+
+/** An idea as it is tried: in a conversation, its edits on that.
+ * @param {Idea} idea @param {Message[] | null} messages the conversation that is there @returns {Idea} */
+export const tried = (idea, messages) =>
+  messages && !idea.messages ? { ...idea, prompt: undefined, messages } : idea;

@@ -1,17 +1,17 @@
 // @ts-check
 /* The steering page: settings in the address, two continuations that grow side by side. */
 
+import { el } from "./dom.js";
 import { editList } from "./edits.js";
 import { copy, onState, placeWords, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
 import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { ServerError, call } from "./server.js";
-import { ideaButtons } from "./steer-ideas.js";
-import { NUMBERS, addressSettings, editProblem, queryOf, settingsOf } from "./steer-settings.js";
+import { NUMBERS, addressSettings, editProblem, ideaWords, queryOf, settingsOf, tried } from "./steer-settings.js";
 
 /**
  * @typedef {import("./steer-settings.js").Settings} Settings
- * @typedef {import("./steer-ideas.js").Idea} Idea
+ * @typedef {import("./steer-settings.js").Idea} Idea
  * @typedef {{settings: () => Settings, edits: ReturnType<typeof editList>,
  *   complain: (refusal: {message: string, field: string}) => void,
  *   keep: (values: Record<string, string>) => void}} SteeringPage
@@ -44,10 +44,13 @@ const edits = editList(at("edits"), {
 });
 const given = givenFields(main, {
   field: prompt,
-  changed: textChanged,
+  changed: () => {
+    changed();
+    edits.promptChanged();
+    drawIdeas();
+  },
   usual: { prompt: usualPrompt, question: main.dataset.question },
 });
-const ideas = ideaButtons(main, given);
 /** The two texts; what draws them is fetched at the first run.
  * @type {ReturnType<typeof import("./steer-run.js").runView> | null} */
 let view = null;
@@ -65,6 +68,7 @@ let ran = null;
 /** @type {AbortController | null} */
 let running = null;
 let started = 0;
+const ideas = [.../** @type {NodeListOf<HTMLElement>} */ (main.querySelectorAll("[data-idea]"))];
 
 /* Settings: the form, the address and the JSON say the same. */
 
@@ -95,13 +99,6 @@ function changed() {
   json.value = JSON.stringify(settings(), null, 2);
   drawStale();
   for (const part of Object.values(parts)) part.changed();
-}
-
-/** Another text or conversation stands in the prompt's fields. */
-function textChanged() {
-  changed();
-  edits.promptChanged();
-  ideas.draw();
 }
 
 /** What the address says; `problem` if its edits, conversation or a number cannot be read. */
@@ -270,6 +267,20 @@ function complainOfNumber({ message, field }) {
 
 /* Where to begin */
 
+/** @param {HTMLElement} button @returns {Idea} */
+const ideaOf = (button) => JSON.parse(button.dataset.idea ?? "{}");
+
+function drawIdeas() {
+  for (const button of ideas) {
+    const said = ideaWords(ideaOf(button), given.isChat());
+    button.replaceChildren(
+      el("b", {}, said.title),
+      ...(said.given ? [el("span", { class: "mono given", dir: "auto" }, said.given)] : []),
+      el("span", { class: "quiet" }, said.edits),
+    );
+  }
+}
+
 /** @param {Idea} idea */
 function use(idea) {
   if (idea.sae && idea.sae !== sae()) setQuery({ ...query(), sae: saeInAddress(idea.sae) });
@@ -322,7 +333,7 @@ function take(wanted) {
 main.addEventListener("click", (event) => {
   const target = /** @type {Element} */ (event.target);
   const idea = target.closest("[data-idea]");
-  if (idea instanceof HTMLElement) use(ideas.tried(idea));
+  if (idea instanceof HTMLElement) use(tried(ideaOf(idea), given.isChat() ? (given.messages() ?? []) : null));
   if (target.closest("[data-take-back]") && ran) take(ran);
   if (target.closest("[data-prove]")) openPart("proof", Number(at("prove").dataset.prove));
 });
@@ -348,7 +359,7 @@ function restore() {
   delete at("proving").dataset.taken;
   hideRun();
   at("ideas").hidden = false;
-  ideas.draw();
+  drawIdeas();
   complain(wanted.problem ? { message: wanted.problem, field: "" } : undefined);
   const asked = query();
   for (const part of Object.values(parts)) part.close();
@@ -377,7 +388,7 @@ onState(({ chat }) => {
   if (text === undefined && !messages && prompt.value === usualPrompt && !ran && !running) {
     given.set([{ role: "user", content: main.dataset.question ?? "" }]);
     json.value = JSON.stringify(settings(), null, 2);
-    ideas.draw();
+    drawIdeas();
   }
 });
 
