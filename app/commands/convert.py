@@ -27,7 +27,8 @@ class Convert:
     """Read an SAE of any format that is read and write it in another, by default SAELens'.
 
     What training left beside the weights (an input scale, a bias taken off the input) is folded
-    into them; where nothing is to be folded, the numbers stay what they are, bit for bit.
+    into them; where nothing is to be folded, the numbers stay what they are, bit for bit, unless
+    a `dtype` rounds them.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
