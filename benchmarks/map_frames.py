@@ -6,7 +6,7 @@ The page of the demo's map is opened, and its plot is given synthetic points (no
 seven classes): as many as a narrow SAE has, and as many as a wide one. Measured for each are
 `draw_ms`, the time of a whole drawing (points and marks), over views from the whole map to 64 times
 as near; and `frame_ms`, what lies between animation frames while the map is dragged and zoomed,
-each drawn anew: 16.7 where 60 frames a second are kept. The machine should do nothing else.
+each frame drawn anew: 16.7 where 60 frames a second are kept. The machine should do nothing else.
 """
 
 import os
