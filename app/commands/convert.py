@@ -27,7 +27,8 @@ class Convert:
     """Read an SAE of any format that is read and write it in another, by default SAELens'.
 
     What training left beside the weights (an input scale, a bias taken off the input) is folded
-    into them; where nothing is to be folded, the numbers stay what they are, bit for bit.
+    into them; where nothing is to be folded, the numbers stay what they are, bit for bit, unless
+    a `dtype` rounds them. Quality that was measured is left out then: it was that of other numbers.
     """
 
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SOURCE")]
@@ -69,8 +70,15 @@ class Convert:
             "content_hash": source_hash,
             **sae.cfg.metadata.get("source", {}),
         }
-        sae.cfg = replace(sae.cfg, metadata={**sae.cfg.metadata, "source": source})
-        written = write_sae(sae, Path(self.target), self.to, getattr(torch, self.dtype))
+        metadata = {**sae.cfg.metadata, "source": source}
+        dtype = getattr(torch, self.dtype)
+        stored = sae.state_dict().values() if dtype != torch.float32 else ()
+        # SAELens' layout has vectors in float32 whatever the matrices' dtype.
+        stored = [each for each in stored if each.ndim == 2 or self.to != "saelens"]
+        if not all(torch.equal(each, each.to(dtype).float()) for each in stored):
+            metadata.pop("measured", None)
+        sae.cfg = replace(sae.cfg, metadata=metadata)
+        written = write_sae(sae, Path(self.target), self.to, dtype)
         summary = {
             "source": self.source,
             "source_format": source_format,

@@ -29,6 +29,10 @@ _MATRICES = ("W_enc", "W_dec", "W_skip")
 _MOST_ROUNDED = 0.05
 """Largest norm of a matrix's rounding errors over its own: three bits of mantissa make 0.026, and
 more is lost of numbers that a float8 has no room for."""
+_OF_A_FEATURE = {"W_enc": 0, "W_dec": 1}
+"""Along which dimension a feature's numbers lie."""
+_MOST_OF_A_FEATURE = 0.25
+"""The same of a feature alone, whose numbers may be far smaller than the others'."""
 
 
 def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -> SAEConfig:
@@ -37,7 +41,8 @@ def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -
     An SAE that is there is replaced, and stays whole if this fails; other files of the folder, an
     index say, are kept. `dtype` (float32, bfloat16 or float8_e4m3fn) is that of the matrices on
     disk; vectors are float32. The hash of the weights file is added to the metadata as
-    `content_hash`. ValueError for a matrix that has no place in a float8.
+    `content_hash`. ValueError for a matrix that has no place in a float8, or of
+    which a feature has none.
     """
     folder = Path(folder)
     with atomic_folder(folder) as temporary:
@@ -69,13 +74,25 @@ def _stored(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
         return tensor.float()
     stored = tensor.to(dtype)
     if dtype == torch.float8_e4m3fn:
-        lost = float((stored.float() - tensor).norm() / tensor.norm().clamp(min=1e-30))
-        if not lost <= _MOST_ROUNDED:  # NaN where a number is above the largest
-            raise ValueError(
-                f"{name} has numbers too large or too small for float8_e4m3fn, which ends at 448 "
-                "and has steps of 1/512 near 0: save it in bfloat16."
-            )
+        _check_rounding(name, tensor, stored)
     return stored
+
+
+def _check_rounding(name: str, tensor: Tensor, stored: Tensor) -> None:
+    """ValueError where float8 keeps too little of a matrix, or of one of its features."""
+    if not bool(tensor.isfinite().all()):
+        raise ValueError(f"{name} holds values that are not finite.")
+    lost = stored.float().sub_(tensor)
+    # In float64: the squares of what is below 1e-23 have no place in float32.
+    fits = lost.norm(dtype=torch.float64) <= _MOST_ROUNDED * tensor.norm(dtype=torch.float64)
+    if (along := _OF_A_FEATURE.get(name)) is not None:
+        errors, norms = (each.norm(dim=along, dtype=torch.float64) for each in (lost, tensor))
+        fits &= (errors <= _MOST_OF_A_FEATURE * norms).all()
+    if not fits:  # NaN where a number is above the largest
+        raise ValueError(
+            f"{name} has numbers too large or too small for float8_e4m3fn, which ends at 448 "
+            "and has steps of 1/512 near 0: save it in bfloat16."
+        )
 
 
 def update_metadata(folder: Path | str, **metadata: Any) -> SAEConfig:
@@ -146,7 +163,7 @@ def _ones(weights: SafetensorsFile) -> frozenset[str]:
     if name not in weights.headers:
         return frozenset()
     with safe_open(weights.path, framework="pt") as file:
-        factors = file.get_tensor(name)
+        factors = file.get_tensor(name).float()  # a float8 has no arithmetic
     if not torch.allclose(factors, torch.ones_like(factors)):
         raise ValueError(
             f"{weights.path} has trained scaling factors: fold them into W_dec with SAELens first."

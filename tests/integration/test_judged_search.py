@@ -12,7 +12,7 @@ from sae_core.index import Index
 
 JUDGED = json.loads((Path(__file__).parents[1] / "judged_queries.json").read_text())["queries"]
 PLACES = 10
-FLOOR = 0.90
+FLOOR = 0.92
 """A little below what the best match reaches; docs/search.md has the figure."""
 
 

@@ -81,6 +81,7 @@ test("an idea says its text, and in a conversation its edits alone, which are tr
   assert.deepEqual([title, given], ["To sea", "The old man…"]);
   assert.match(edits, /7/);
   assert.equal(ideaWords(idea, true).given, "");
+  assert.equal(ideaWords({ ...idea, title: undefined }, true).title, edits);
   assert.equal(tried(idea, null), idea);
   const messages = [{ role: "user", content: "Who?" }];
   assert.deepEqual(tried(idea, messages).messages, messages);

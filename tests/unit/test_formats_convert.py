@@ -1,6 +1,7 @@
 """Formats by name: recognising, writing over what is there, and `jumpscope convert`."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -19,6 +20,7 @@ from sae_core.formats import (
     weights_file,
     write_sae,
 )
+from sae_core.formats.saelens import update_metadata
 from tests.formats_support import (
     ALL,
     D_MODEL,
@@ -229,6 +231,24 @@ def test_what_it_was_made_from_stays_on_record(params: Path, tmp_path: Path) -> 
         assert main(["convert", str(source), str(tmp_path / target), "--to", to]) == 0
         made_from = read_sae(tmp_path / target).cfg.metadata["source"]
         assert made_from == {"format": "gemma_scope", "content_hash": original}
+
+
+def test_quality_that_was_measured_is_not_that_of_rounded_numbers(tmp_path: Path) -> None:
+    sae = random_sae()
+    sae.cfg = replace(sae.cfg, metadata={"measured": {"fvu": 0.1}})
+    write_sae(sae, tmp_path / "a", "saelens")
+    for source, target, dtype, kept in (
+        ("a", "same", "float32", True),
+        ("a", "rounded", "float8_e4m3fn", False),
+    ):
+        argv = ["convert", str(tmp_path / source), str(tmp_path / target), "--dtype", dtype]
+        assert main(argv) == 0
+        assert ("measured" in read_config(tmp_path / target).metadata) == kept
+    # What is in float8 already is rounded by nothing.
+    update_metadata(tmp_path / "rounded", measured={"fvu": 0.2})
+    argv = ["convert", str(tmp_path / "rounded"), str(tmp_path / "again")]
+    assert main([*argv, "--dtype", "float8_e4m3fn"]) == 0
+    assert read_config(tmp_path / "again").metadata["measured"] == {"fvu": 0.2}
 
 
 def test_a_given_site_wins_over_the_files(tmp_path: Path) -> None:

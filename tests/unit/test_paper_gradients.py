@@ -130,6 +130,38 @@ def test_every_sae_of_a_bundle_is_looked_at_on_its_own_site(
         torch.testing.assert_close(each.sample.z, z)
 
 
+def test_costs_at_thresholds_are_those_of_each_token_in_the_window(tiny_sae: SAE) -> None:
+    """By the straight-through gradient's definition, with half of all pairs in the window."""
+    assert isinstance(tiny_sae, JumpReLUSAE)
+    scale = 3.0
+    x = torch.randn(4 * 5, tiny_sae.cfg.d_model, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        z = tiny_sae.pre_acts(x)
+        left = x - tiny_sae.output(tiny_sae.encode(x), x)
+    away = (z - tiny_sae.threshold).abs() / scale
+    bandwidth = 2 * float(away.median())
+    units = TrainingUnits(
+        scale=scale,
+        bandwidth=bandwidth,
+        kernel="rectangle",
+        penalty=None,
+        l0_target=None,
+        frequency_scale=None,
+        other_penalties=(),
+        stated=(),
+    )
+    sums = marginal(tiny_sae, x, units, 4)
+    weight, cost = torch.zeros(4, z.shape[1]), torch.zeros(4, z.shape[1])
+    for token, feature in (away < bandwidth / 2).nonzero().tolist():
+        theta, row = tiny_sae.threshold[feature].detach(), tiny_sae.W_dec[feature].detach()
+        weight[token // 5, feature] += 1 / bandwidth
+        lost = 2 * (theta / scale) * float((left[token] / scale) @ row)
+        cost[token // 5, feature] += lost / bandwidth
+    assert 0.4 < float(weight.sum()) * bandwidth / z.numel() < 0.6
+    torch.testing.assert_close(sums.weight.float(), weight)
+    torch.testing.assert_close(sums.cost.float(), cost, rtol=1e-4, atol=1e-4)
+
+
 def test_rounding_is_measured_on_the_same_tokens_and_only_once(
     tmp_path: Path, tiny_model: Any, tiny_tokenizer: Any, tiny_corpus: Path, tiny_sae: SAE
 ) -> None:

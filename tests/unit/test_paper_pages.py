@@ -53,6 +53,25 @@ def test_a_changed_digit_fails_wherever_it_stands(tmp_path: Path) -> None:
     assert "paper-bandwidth-fvu.svg is not the figure that the results give." in named
 
 
+def test_what_is_wrong_in_a_long_table_is_shown(tmp_path: Path) -> None:
+    for page in GIVEN:
+        shutil.copy(DOCS / page, tmp_path / page)
+    shutil.copytree(DOCS / "pictures", tmp_path / "pictures")
+    text = (tmp_path / "threshold.md").read_text(encoding="utf-8")
+    cell = rows_of("threshold.md", "rest.table")[-1][2]
+    (tmp_path / "threshold.md").write_text(text.replace(cell, "77 of 99"), encoding="utf-8")
+    (sentence,) = pages.wrong(tmp_path)
+    said, must = sentence.split(" but must be ")
+    assert "| 77 of 99 |" in said
+    assert f"| {cell} |" in must
+
+
+def test_nobodys_numbers_are_those_that_stand_on_a_page() -> None:
+    """One that has gone would let the same number pass as a result that is in no mark."""
+    for page, given in GIVEN.items():
+        assert given <= set(unmarked((DOCS / page).read_text(encoding="utf-8"))), page
+
+
 def test_numbers_outside_of_marks_are_found() -> None:
     text = "FVU is 0.5 (<!--=a-->0.7<!--/-->), 12 %, 1,000 of 3; `0.9`, [x](y-0.4.svg) and 4."
     assert unmarked(text) == ["0.5", "12 %", "1,000"]

@@ -114,7 +114,9 @@ def test_float8_matrices_are_read_into_float32(tmp_path: Path) -> None:
     assert again.W_dec.dtype == torch.float32
 
 
-@pytest.mark.parametrize(("name", "factor"), [("W_enc", 2e4), ("W_dec", 1e-3)])
+@pytest.mark.parametrize(
+    ("name", "factor"), [("W_enc", 2e4), ("W_dec", 1e-3), ("W_enc", 1e-25), ("W_dec", 1e-33)]
+)
 def test_what_has_no_place_in_a_float8_is_refused(name: str, factor: float, tmp_path: Path) -> None:
     sae = random_sae("jumprelu")
     getattr(sae, name).data *= factor
@@ -122,6 +124,37 @@ def test_what_has_no_place_in_a_float8_is_refused(name: str, factor: float, tmp_
     with pytest.raises(ValueError, match=f"^{name} has numbers too large or too small for float8"):
         save_sae(sae, tmp_path / "sae", dtype=torch.float8_e4m3fn)
     assert not (tmp_path / "sae").exists()
+
+
+@pytest.mark.parametrize("name", ["W_enc", "W_dec"])
+def test_a_feature_that_float8_would_wipe_out_is_refused(name: str, tmp_path: Path) -> None:
+    """Though of the whole matrix next to nothing is lost; one that is 0 already may stay so."""
+    sae = random_sae("jumprelu")
+    matrix = getattr(sae, name).data
+    matrix = matrix.T if name == "W_enc" else matrix
+    matrix[7] = 0
+    save_sae(sae, tmp_path / "zero", dtype=torch.float8_e4m3fn)
+    matrix[3] *= 1e-4
+    with pytest.raises(ValueError, match=f"^{name} has numbers too large or too small for float8"):
+        save_sae(sae, tmp_path / "sae", dtype=torch.float8_e4m3fn)
+
+
+def test_a_number_that_is_none_is_not_called_too_large_for_float8(tmp_path: Path) -> None:
+    sae = random_sae("jumprelu")
+    sae.W_dec.data[3, 3] = torch.nan
+    with pytest.raises(ValueError, match=r"^W_dec holds values that are not finite\.$"):
+        save_sae(sae, tmp_path / "sae", dtype=torch.float8_e4m3fn)
+
+
+def test_every_float8_that_pytorch_writes_is_read(tmp_path: Path) -> None:
+    """Vectors too, and those that old versions of SAELens wrote."""
+    sae = random_sae("jumprelu")
+    save_sae(sae, tmp_path)
+    path = tmp_path / "sae_weights.safetensors"
+    for dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        on_disk = {name: tensor.to(dtype) for name, tensor in sae.state_dict().items()}
+        save_file(on_disk | {"scaling_factor": torch.ones(50).to(dtype)}, path)
+        assert torch.equal(load_sae(tmp_path).W_enc, on_disk["W_enc"].float())
 
 
 @pytest.mark.parametrize("architecture", ALL)

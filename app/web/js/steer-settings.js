@@ -180,7 +180,8 @@ export function settingsOf(text, messagesProblem) {
  * @param {Idea} idea @param {boolean} inChat a prompt is not shown where the conversation that is there stays */
 export function ideaWords(idea, inChat) {
   const given = idea.messages?.at(-1)?.content ?? (inChat ? "" : `${idea.prompt}…`);
-  return { title: idea.title ?? given, given, edits: (idea.edits ?? []).map(wish).join("; ") };
+  const edits = (idea.edits ?? []).map(wish).join("; ");
+  return { title: idea.title ?? (given || edits), given, edits };
 }
 
 /** An idea as it is tried: in a conversation, its edits on that.
