@@ -3,10 +3,10 @@
     python -m benchmarks.map_frames --out map_frames.json
 
 The page of the demo's map is opened, and its plot is given synthetic points (normally distributed,
-seven classes): as many as a narrow SAE has, and as many as a wide one. Measured for each are `draw_ms`,
-the time of a whole drawing (points and marks), over views from the whole map to 64 times as near;
-and `frame_ms`, what lies between animation frames while the map is dragged and zoomed, each frame
-drawn anew: 16.7 where 60 frames a second are kept. The machine should do nothing else.
+seven classes): as many as a narrow SAE has, and as many as a wide one. Measured for each are
+`draw_ms`, the time of a whole drawing (points and marks), over views from the whole map to 64 times
+as near; and `frame_ms`, what lies between animation frames while the map is dragged and zoomed,
+each frame drawn anew: 16.7 where 60 frames a second are kept. The machine should do nothing else.
 """
 
 import os
