@@ -85,8 +85,9 @@ STEPS: Final = (
         page="features",
         title="Below its threshold a feature is silent",
         words="A JumpReLU feature passes on nothing up to its threshold, and all of the value "
-        "above it. Drag the threshold: contexts enter and leave. One well placed lies in a "
-        "valley, between noise and what is meant.",
+        "above it. Drag the threshold: contexts enter and leave. Where noise and what is meant "
+        "are apart, it lies in the valley between them; mostly they overlap, and it lies on a "
+        "slope.",
         anchors=("[data-lab]", "#pre-title", ".heading"),
         link=_feature,
         lacks=lambda place: (

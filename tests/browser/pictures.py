@@ -193,7 +193,10 @@ def main() -> None:
                 keep_something(api)  # after the others, which show nobody's labels
             show(page, site.url)
             page.mouse.move(0, 0)
-            whole = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+            # Nothing under way: the bar below the header is no part of a page.
+            expect(page.locator("html[data-busy]")).to_have_count(0)
+            shot = page.screenshot(animations="disabled")
+            whole = Image.open(io.BytesIO(shot)).convert("RGB")
             # By coverage: the colours of a legend are few pixels, and stay apart. Then each becomes
             # the mean of what it stands for: that of a large area is the area's own.
             drawn = whole.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE, kmeans=1)
