@@ -2,10 +2,10 @@
 
     python -m benchmarks.index_reading --d-sae 131072 1048576 --out reading.json
 
-The index is the demo's with its features repeated and 32 times its vocabulary, about as many tokens
-as Gemma's. Beside each search stands DuckDB's own for its text: a scan of all signatures, and of
-all features joined with the tokens that have it. Prints JSON; the first search, which makes what
-the others need, stands apart.
+The index is the demo's with its first 4,096 features repeated and 32 times its vocabulary, about as
+many tokens as Gemma's. Beside each search stands DuckDB's own for its text: a scan of all
+signatures, and of all features joined with the tokens that have it. Prints JSON; the first search,
+which makes what the others need, stands apart.
 """
 
 import json
@@ -34,6 +34,8 @@ QUERIES = (
     "\N{GRINNING FACE}",
 )  # fmt: skip
 VOCABULARIES = 32
+OWN = 4096
+"""Features of the demo's that are repeated."""
 SCAN = """
     SELECT count(*) FROM features WHERE contains(lower(signature), lower($q)) OR feature IN (
         SELECT feature FROM (SELECT feature, unnest(tokens) AS token FROM features) WHERE token IN (
@@ -46,7 +48,7 @@ class Options:
     """What to measure."""
 
     d_sae: tuple[int, ...] = (131_072, 1_048_576)
-    """Numbers of features, multiples of the demo's 4,096."""
+    """Numbers of features, multiples of 4,096."""
     repeats: int = 50
     """Times that each question is asked; DuckDB's scan a tenth of that."""
     out: Path | None = None
@@ -55,13 +57,14 @@ class Options:
 
 def write_large(path: Path, d_sae: int) -> None:
     """An index of `d_sae` features made of the demo's."""
+    if d_sae % OWN:
+        raise ValueError(f"{d_sae} features are no multiple of {OWN}: give one that is.")
     old = next(DEMO.glob("saes/resid_post*/index.duckdb"))
     with create(path) as writer:
         run = writer._connection.execute
         run(f"ATTACH '{old}' AS old (READ_ONLY)")
-        [(own,)] = run("SELECT count(*) FROM old.features").fetchall()
         [(tokens,)] = run("SELECT count(*) FROM old.vocabulary").fetchall()
-        times = d_sae // own
+        times = d_sae // OWN
         run(
             "INSERT INTO new.meta SELECT key, CASE WHEN key = 'd_sae' THEN ? ELSE value END"
             " FROM old.meta WHERE key != ?",
@@ -80,20 +83,20 @@ def write_large(path: Path, d_sae: int) -> None:
             " least(active_tokens, greatest(1, active_tokens - r % 97)) AS active_tokens,"
             " max_act * (1 + r / 1000.0) AS max_act, list_transform(tokens, lambda x: x + $tokens *"
             " ((feature + r) % $vocabularies)) AS tokens) FROM old.features f, range($times) t(r)"
-            " ORDER BY r, feature",
-            {"own": own, "tokens": tokens, "vocabularies": VOCABULARIES, "times": times},
+            " WHERE feature < $own ORDER BY r, feature",
+            {"own": OWN, "tokens": tokens, "vocabularies": VOCABULARIES, "times": times},
         )
         run(
             "INSERT INTO new.pages SELECT page + $pages * r, data FROM old.pages, range($times)"
-            " t(r) ORDER BY r, page",
-            {"pages": own // FEATURES, "times": times},
+            " t(r) WHERE page < $pages ORDER BY r, page",
+            {"pages": OWN // FEATURES, "times": times},
         )
         rows = run("SELECT name, data FROM old.arrays WHERE name != ?", [MAP]).fetchall()
         arrays = {name: unpack(data, ARRAYS[name])[0] for name, data in rows}
         more = np.maximum(1, np.tile(arrays["token_counts"] // 50, VOCABULARIES - 1))
         arrays["token_counts"] = np.concatenate([arrays["token_counts"], more])
         for name in ("histogram_exponent", "histogram_width"):
-            arrays[name] = np.tile(arrays[name], times)
+            arrays[name] = np.tile(arrays[name][:OWN], times)
         writer.insert("arrays", list(ARRAYS), [pack(arrays[name], ARRAYS[name]) for name in ARRAYS])
         if pages_of(d_sae) > MANY_PAGES:
             sql = "SELECT len(tokens) FROM old.features ORDER BY feature"
@@ -101,9 +104,8 @@ def write_large(path: Path, d_sae: int) -> None:
             meta = {key: json.loads(value) for key, value in run("FROM old.meta").fetchall()}
             with connect(old) as pages:
                 counts, strongest = from_pages(pages, old, meta, lengths)
-            for values, (name, dtype) in zip(
-                (counts, strongest + 1), GATHERED.items(), strict=True
-            ):
+            repeated = counts[: lengths[:OWN].sum()], strongest[:OWN] + 1
+            for values, (name, dtype) in zip(repeated, GATHERED.items(), strict=True):
                 writer.insert("arrays", [name], [pack(np.tile(values, times), dtype)])
 
 
