@@ -91,7 +91,8 @@ def _check_rounding(name: str, tensor: Tensor, stored: Tensor) -> None:
     if not fits:  # NaN where a number is above the largest
         raise ValueError(
             f"{name} has numbers too large or too small for float8_e4m3fn, which ends at 448 "
-            "and has steps of 1/512 near 0: save it in bfloat16."
+            "and has steps of 1/512 near 0: save it in bfloat16 (train --save-dtype, which trains "
+            "nothing again; convert --dtype)."
         )
 
 
