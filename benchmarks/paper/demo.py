@@ -71,3 +71,17 @@ class Demo:
 def units_of(sae: JumpReLUSAE, x: Float[Tensor, "tokens d_model"]) -> TrainingUnits:
     """The units of its training, from its metadata as far as it has them."""
     return training_units(sae.cfg, float(x[:200_000].float().square().sum(1).mean()))
+
+
+def bare_units(scale: float, bandwidth: float) -> TrainingUnits:
+    """Of a rectangle's window alone: with no penalty to compare with."""
+    return TrainingUnits(
+        scale=scale,
+        bandwidth=bandwidth,
+        kernel="rectangle",
+        penalty=None,
+        l0_target=None,
+        frequency_scale=None,
+        other_penalties=(),
+        stated=(),
+    )

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from benchmarks.paper.arms import Arm, Group, Size, train
 from benchmarks.paper.bandwidth import EPSILONS, MIDDLE, TARGETS, sae_of
-from benchmarks.paper.demo import Demo, units_of
+from benchmarks.paper.demo import Demo, bare_units, units_of
 from benchmarks.paper.feature_tokens import BLOCKS, FeatureTokens, SaeTokens, marginal
 from benchmarks.paper.gradients import estimated, reference
 from benchmarks.paper.kernels import STEP
@@ -236,16 +236,7 @@ def run(
 
     def _rest(group: Group, arm: int, penalty: float) -> dict[str, Any]:
         sae = sae_of(group, arm, RUN_SITE).to(held_out.device)
-        units = TrainingUnits(
-            scale=group.scale,
-            bandwidth=arms[arm].epsilon,
-            kernel="rectangle",
-            penalty=None,
-            l0_target=None,
-            frequency_scale=None,
-            other_penalties=(),
-            stated=(),
-        )
+        units = bare_units(group.scale, arms[arm].epsilon)
         sums = marginal(sae, held_out[:REST_TOKENS], units, REST_BLOCKS)
         ratio, _ = sums.ratio
         seen = sums.weight.sum(0) * units.bandwidth >= 200

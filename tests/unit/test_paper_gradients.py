@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.paper import threshold
 from benchmarks.paper.bandwidth import plan
-from benchmarks.paper.demo import Demo, units_of
+from benchmarks.paper.demo import Demo, bare_units, units_of
 from benchmarks.paper.feature_tokens import (
     BLOCKS,
     FeatureTokens,
@@ -33,7 +33,6 @@ from sae_core.corpus import Document, TokenRow, documents, token_rows
 from sae_core.evaluation import take_tokens
 from sae_core.formats.saelens import save_sae
 from sae_core.sae import SAE, JumpReLUSAE
-from sae_core.threshold_lab import TrainingUnits
 
 T, SD, PULL, PENALTY = 0.05, 0.1, 0.8, 1e-3
 
@@ -140,16 +139,7 @@ def test_costs_at_thresholds_are_those_of_each_token_in_the_window(tiny_sae: SAE
         left = x - tiny_sae.output(tiny_sae.encode(x), x)
     away = (z - tiny_sae.threshold).abs() / scale
     bandwidth = 2 * float(away.median())
-    units = TrainingUnits(
-        scale=scale,
-        bandwidth=bandwidth,
-        kernel="rectangle",
-        penalty=None,
-        l0_target=None,
-        frequency_scale=None,
-        other_penalties=(),
-        stated=(),
-    )
+    units = bare_units(scale, bandwidth)
     sums = marginal(tiny_sae, x, units, 4)
     weight, cost = torch.zeros(4, z.shape[1]), torch.zeros(4, z.shape[1])
     for token, feature in (away < bandwidth / 2).nonzero().tolist():
@@ -195,16 +185,7 @@ def test_rest_is_told_of_features_with_enough_tokens_in_the_window() -> None:
     in_window = torch.tensor([2_000.0, 900.0, 1_000.0], dtype=torch.float64)
     weight = (in_window / 0.01 / BLOCKS).expand(BLOCKS, 3)
     cost = weight * torch.tensor([2.0, 9.0, 5.0], dtype=torch.float64)
-    units = TrainingUnits(
-        scale=1.0,
-        bandwidth=0.01,
-        kernel="rectangle",
-        penalty=None,
-        l0_target=None,
-        frequency_scale=None,
-        other_penalties=(),
-        stated=(),
-    )
+    units = bare_units(1.0, 0.01)
     empty = torch.zeros(0)
     sample = FeatureTokens(torch.zeros(0, 0), torch.zeros(0, 0), empty, empty)
     sums = Marginal(weight, cost, weight, block_tokens=100)
