@@ -20,6 +20,7 @@ from sae_core.formats.origin import Origin
 from sae_core.formats.plan import Plan
 from sae_core.formats.saelens_config import CONFIG_FILE, Described, describe, write_config
 from sae_core.formats.safetensors_file import SafetensorsFile
+from sae_core.placement import in_float64
 from sae_core.sae import SAE, JumpReLUSAE, tensor_shapes
 
 WEIGHTS_FILE = "sae_weights.safetensors"
@@ -33,6 +34,8 @@ _OF_A_FEATURE = {"W_enc": 0, "W_dec": 1}
 """Along which dimension a feature's numbers lie."""
 _MOST_OF_A_FEATURE = 0.25
 """The same of a feature alone, whose numbers may be far smaller than the others'."""
+_TOGETHER = 4096
+"""Features whose errors are taken together."""
 
 
 def save_sae(sae: SAE, folder: Path | str, dtype: torch.dtype = torch.float32) -> SAEConfig:
@@ -82,18 +85,25 @@ def _check_rounding(name: str, tensor: Tensor, stored: Tensor) -> None:
     """ValueError where float8 keeps too little of a matrix, or of one of its features."""
     if not bool(tensor.isfinite().all()):
         raise ValueError(f"{name} holds values that are not finite.")
-    lost = stored.float().sub_(tensor)
-    # In float64: the squares of what is below 1e-23 have no place in float32.
-    fits = lost.norm(dtype=torch.float64) <= _MOST_ROUNDED * tensor.norm(dtype=torch.float64)
-    if (along := _OF_A_FEATURE.get(name)) is not None:
-        errors, norms = (each.norm(dim=along, dtype=torch.float64) for each in (lost, tensor))
-        fits &= (errors <= _MOST_OF_A_FEATURE * norms).all()
+    along = _OF_A_FEATURE.get(name)
+    lost, norms = (_norms(each, along or 0) for each in (stored.float().sub_(tensor), tensor))
+    fits = lost.norm() <= _MOST_ROUNDED * norms.norm()
+    if along is not None:
+        fits &= (lost <= _MOST_OF_A_FEATURE * norms).all()
     if not fits:  # NaN where a number is above the largest
         raise ValueError(
             f"{name} has numbers too large or too small for float8_e4m3fn, which ends at 448 "
             "and has steps of 1/512 near 0: save it in bfloat16 (train --save-dtype, which trains "
             "nothing again; convert --dtype)."
         )
+
+
+def _norms(matrix: Tensor, along: int) -> Tensor:
+    """Of each column (`along` 0) or row (1). In float64, some at a time: the squares of what is
+    below 1e-23 have no place in float32.
+    """
+    parts = matrix.split(_TOGETHER, dim=1 - along)
+    return torch.cat([in_float64(part).norm(dim=along) for part in parts])
 
 
 def update_metadata(folder: Path | str, **metadata: Any) -> SAEConfig:
