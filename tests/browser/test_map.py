@@ -127,6 +127,33 @@ def test_zoom_keeps_the_point_under_the_pointer(
     expect(page.locator("h1")).to_contain_text(f"#{columns['feature'][i]}")
 
 
+def test_the_card_is_of_the_point_where_the_pointer_came_to_rest(
+    site: Site, opened: Opened, columns: Columns
+) -> None:
+    page = map_of(site, opened)
+    height, width = pixels(page).shape
+    places = whole_view(columns, width, height)
+    # Two that one link's circle would hold, with no third near: the link goes from one to the other.
+    apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
+    np.fill_diagonal(apart, np.inf)
+    first, second = np.sort(apart, 1)[:, :2].T
+    good = (first > 5) & (first < 9)
+    i = int(np.flatnonzero(good)[second[good].argmax()])
+    j = int(apart[i].argmin())
+    left, top = corner(page)
+    card = page.locator("#glance")
+    page.mouse.move(left - 5, top - 5)
+    # In one movement: the link comes after the pointer's last.
+    page.mouse.move(left + places[i, 0], top + places[i, 1])
+    expect(card).to_contain_text(f"#{columns['feature'][i]}")
+    page.mouse.move(left + places[j, 0], top + places[j, 1])
+    expect(card).to_contain_text(f"#{columns['feature'][j]}")
+    # What is zoomed away under a resting pointer takes its card along.
+    expect(card).to_be_visible()
+    page.mouse.wheel(0, -100)
+    expect(card).to_be_hidden()
+
+
 def test_dragging_moves_the_map_and_opens_nothing(
     site: Site, opened: Opened, columns: Columns
 ) -> None:

@@ -14,6 +14,7 @@ const GAP = 10; // px
 const card = el("aside", { id: "glance", class: "panel", "aria-label": "The feature at a glance", hidden: true });
 /** @type {Element | null} */
 let shownFor = null;
+let shown = ""; // the address of its card: a link may lead elsewhere later
 let timer = 0;
 let pointer = ""; // of the pointer: where the page moves under it, it points at nothing new
 
@@ -60,7 +61,7 @@ function hide() {
 async function show({ node, target }) {
   try {
     const { html } = await page(target);
-    if (shownFor !== node || !node.isConnected) return;
+    if (shownFor !== node || shown !== target || !node.isConnected) return;
     card.replaceChildren(markup(html));
     if (!card.isConnected) document.body.append(card);
     card.hidden = false;
@@ -87,7 +88,7 @@ function place(node) {
 /** @param {EventTarget | null} target @param {number} wait ms */
 function later(target, wait) {
   const of = subject(target);
-  if (of && of.node === shownFor) {
+  if (of && of.node === shownFor && of.target === shown) {
     clearTimeout(timer);
     if (card.hidden) timer = window.setTimeout(show, wait, of);
     return;
@@ -100,6 +101,7 @@ function later(target, wait) {
   }
   card.hidden = true;
   shownFor = of.node;
+  shown = of.target;
   timer = window.setTimeout(show, wait, of);
 }
 
@@ -110,6 +112,8 @@ export function startGlances(first) {
     if (event.pointerType === "mouse" && now !== pointer) later(event.target, RESTS);
     pointer = now;
   });
+  // From whoever lays a link under a resting pointer on purpose, or takes it away (map-view.js).
+  document.addEventListener("pointed", ({ target }) => later(target, RESTS));
   document.addEventListener("focusin", ({ target }) => {
     if (target instanceof Element && target.matches(":focus-visible")) later(target, RESTS);
   });

@@ -143,7 +143,7 @@ export function startMoving(plot, { here, lasso, pageOf, numberOf, choose, inVie
   /** @param {View} view */
   function look(view) {
     plot.view = view;
-    here.hidden = true;
+    point(-1);
     plot.draw();
   }
 
@@ -155,16 +155,19 @@ export function startMoving(plot, { here, lasso, pageOf, numberOf, choose, inVie
   const under = (left, top, reach) =>
     nearest(plot.places, plot.view, plot.size, left, top, reach, (i) => plot.isBright(i));
 
-  /** Lay the link on a point; -1: on none. @param {number} i */
+  /** Lay the link on a point; -1: on none. The pointer rests when the link comes under it, so nothing
+   * else says that it points at a feature now (glance.js). @param {number} i */
   function point(i) {
+    const before = here.hidden ? -1 : Number(here.dataset.point);
     here.hidden = i < 0;
-    if (i < 0) return;
-    const [x, y] = plot.at(i);
-    here.style.transform = `translate(${x}px, ${y}px)`;
-    if (here.dataset.point === String(i)) return;
-    here.dataset.point = String(i);
-    here.href = pageOf(i);
-    here.setAttribute("aria-label", `#${numberOf(i)}`);
+    if (i >= 0) {
+      const [x, y] = plot.at(i);
+      here.style.transform = `translate(${x}px, ${y}px)`;
+      here.dataset.point = String(i);
+      here.href = pageOf(i);
+      here.setAttribute("aria-label", `#${numberOf(i)}`);
+    }
+    if (i !== before) (i < 0 ? host : here).dispatchEvent(new CustomEvent("pointed", { bubbles: true }));
   }
 
   host.addEventListener("pointerdown", (event) => {
@@ -194,7 +197,7 @@ export function startMoving(plot, { here, lasso, pageOf, numberOf, choose, inVie
     }
     const others = [...down].filter(([id]) => id !== event.pointerId).map(([, other]) => other);
     down.set(event.pointerId, now);
-    here.hidden = true;
+    point(-1);
     if (drawing) {
       plot.line.push(now);
       plot.draw();
@@ -229,7 +232,7 @@ export function startMoving(plot, { here, lasso, pageOf, numberOf, choose, inVie
   host.addEventListener("pointerup", up);
   host.addEventListener("pointercancel", up);
   host.addEventListener("pointerleave", () => {
-    if (!down.size && !here.matches(":hover")) here.hidden = true;
+    if (!down.size && !here.matches(":hover")) point(-1);
   });
   host.addEventListener("click", (event) => {
     if (dragged) event.preventDefault();

@@ -10,7 +10,7 @@
 import { el, quoted } from "./dom.js";
 
 const FEATURE_LINKS = "a[href*='feature='], button[data-feature], button[data-gather]";
-const LINK_KINDS = ["pointerover", "focusin", "click"];
+const LINK_KINDS = ["pointerover", "pointed", "focusin", "click"];
 const KEYS = ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown", "Home", "End"];
 
 const tip = globalThis.document ? el("div", { id: "tip", role: "tooltip" }) : null;
