@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from app.users import is_user
+from app.web import assets
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -158,8 +159,9 @@ class Gate:
         ours = [
             (
                 b"content-security-policy",
-                "default-src 'none'; script-src 'self'; style-src 'self'; style-src-attr "
-                "'unsafe-inline'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+                f"default-src 'none'; script-src 'self' {assets.source_of('js/early.js')}; "
+                "style-src 'self'; style-src-attr 'unsafe-inline'; img-src 'self' data:; "
+                "connect-src 'self'; base-uri 'none'; "
                 f"form-action 'self'; frame-ancestors {self.access.frame_ancestors}".encode(),
             ),
             (b"x-content-type-options", b"nosniff"),

@@ -2,12 +2,14 @@
 browsers keep them for good. They are read once: an address never answers what a file became later.
 """
 
+import base64
 import hashlib
 from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import Final
 from urllib.parse import quote
 
+from markupsafe import Markup
 from starlette.responses import JSONResponse, Response
 
 FOLDER: Final = Path(__file__).parent
@@ -64,6 +66,17 @@ def address(name: str) -> str:
 def in_page(name: str) -> str:
     """A small picture as an address that holds it: a request less."""
     return f"data:image/svg+xml,{quote(_contents()[name].decode().strip())}"
+
+
+def inline(name: str) -> Markup:
+    """A file's text, to stand within a page."""
+    return Markup(_contents()[name].decode())
+
+
+def source_of(name: str) -> str:
+    """An inline script as a source of a Content-Security-Policy: its hash."""
+    digest = hashlib.sha256(_contents()[name]).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
 async def answer(version: str, path: str) -> Response:

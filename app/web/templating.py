@@ -55,6 +55,7 @@ def _signature(text: str) -> Markup:
 
 _ENVIRONMENT.globals |= {
     "asset": assets.address,
+    "inline": assets.inline,
     "picture": assets.in_page,
     "link": address,
 }

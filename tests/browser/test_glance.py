@@ -31,6 +31,40 @@ def test_a_pointer_that_rests_on_a_number_sees_the_feature(site: Site, opened: O
     page.wait_for_url("**/steer?*")
 
 
+def test_a_link_that_comes_under_a_resting_pointer_shows_nothing(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(site.url + "/features?q=ship")
+    page.evaluate("""() => {
+        const box = document.createElement("div");
+        box.id = "early";
+        box.style = "position:fixed;left:640px;top:280px;width:120px;height:60px;z-index:99";
+        document.body.append(box);
+    }""")
+    page.mouse.move(700, 300)
+    page.mouse.move(704, 304)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    # The browser says that it is over another element now, though it has not moved.
+    page.evaluate("""() => new Promise((over) => {
+        const box = document.getElementById("early");
+        const link = document.createElement("a");
+        link.href = "features?feature=5";
+        link.textContent = "#5";
+        link.style = box.style.cssText;
+        link.addEventListener("pointerover", () => over(), { once: true });
+        box.replaceWith(link);
+    })""")
+    page.evaluate("new Promise(r => setTimeout(() => requestAnimationFrame(r)))")
+    assert not asked
+    # It is pointed at when the pointer moves to it.
+    page.mouse.move(10, 10)
+    page.mouse.move(704, 304)
+    expect(page.locator("#glance")).to_contain_text("#5")
+    page.set_viewport_size({"width": 900, "height": 700})
+    expect(page.locator("#glance")).to_be_hidden()
+
+
 def test_the_keyboard_sees_it_too_and_a_finger_goes_straight_there(
     site: Site, opened: Opened
 ) -> None:

@@ -307,10 +307,11 @@ def test_another_sae_analyses_the_same_text(site: Site, opened: Opened) -> None:
 def test_a_waiting_text_says_its_place_and_can_be_stopped(
     site: Site, opened: Opened, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    free = threading.Event()
+    free, begun = threading.Event(), threading.Event()
     load = Workbench.load
 
     def held(workbench: Workbench) -> Any:
+        begun.set()
         assert free.wait(60)
         return load(workbench)
 
@@ -320,6 +321,7 @@ def test_a_waiting_text_says_its_place_and_can_be_stopped(
         first = opened(f"{site.url}/prompt?text=The%20river")
         status = first.locator("#status")
         expect(status).to_have_text("Analysing…")
+        assert begun.wait(20)
         stopped.get_by_label("Text to analyse").fill("The harbour")
         stopped.get_by_role("button", name="Analyse").click()
         expect(stopped.locator("#status")).to_contain_text("Waiting: next in the queue")

@@ -1,9 +1,11 @@
 """The gate: who may ask for what, whatever stands behind it."""
 
 import asyncio
+import hashlib
 import re
 from base64 import b64encode
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from app.gate import LARGEST_BODY, LOOPBACK, Access, Gate, host_name, route_path
 from app.users import users_of
 
 BASE = "http://127.0.0.1:7860"
+EARLY = Path(__file__).parents[2] / "app/web/js/early.js"
 PAGES = re.compile(r"/|/features|/static/.*")
 
 
@@ -109,7 +112,8 @@ def test_every_answer_has_the_headers_of_security_and_none_that_lets_other_origi
     for answer in (ask(), ask("/nowhere"), ask(headers=refused), ask(headers={"origin": "x://y"})):
         policy = answer.headers["content-security-policy"]
         script = policy.partition("script-src ")[2].partition(";")[0]
-        assert script == "'self'"
+        own = b64encode(hashlib.sha256(EARLY.read_bytes()).digest()).decode()
+        assert script == f"'self' 'sha256-{own}'"
         assert "frame-ancestors 'self'" in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["referrer-policy"] == "no-referrer"

@@ -6,6 +6,7 @@
 import { address, el } from "./dom.js";
 import { markup, sae } from "./frame.js";
 import { ServerError, page } from "./server.js";
+import { hasMoved } from "./steps.js";
 
 const RESTS = 350; // ms that a pointer rests before the card comes
 const GRACE = 220; // ms to reach the card
@@ -16,7 +17,6 @@ const card = el("aside", { id: "glance", class: "panel", "aria-label": "The feat
 let shownFor = null;
 let shown = ""; // the address of its card: a link may lead elsewhere later
 let timer = 0;
-let pointer = ""; // of the pointer: where the page moves under it, it points at nothing new
 
 /**
  * The address of the card of what an element leads to; "" for none.
@@ -108,9 +108,7 @@ function later(target, wait) {
 /** Listen; once a page. @param {EventTarget | null} first what the pointer or the focus is on already */
 export function startGlances(first) {
   document.addEventListener("pointerover", (event) => {
-    const now = `${event.screenX} ${event.screenY}`;
-    if (event.pointerType === "mouse" && now !== pointer) later(event.target, RESTS);
-    pointer = now;
+    if (event.pointerType === "mouse" && hasMoved(event)) later(event.target, RESTS);
   });
   // From whoever lays a link under a resting pointer on purpose, or takes it away (map-view.js).
   document.addEventListener("pointed", ({ target }) => later(target, RESTS));
@@ -122,5 +120,6 @@ export function startGlances(first) {
   });
   document.addEventListener("keydown", ({ key }) => key === "Escape" && hide());
   document.addEventListener("scroll", hide, { capture: true, passive: true });
+  addEventListener("resize", hide);
   later(first, RESTS);
 }

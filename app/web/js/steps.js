@@ -5,7 +5,8 @@
    a touch. A group with data-steps="selector" is one stop of the Tab key; the arrow keys walk
    through what the selector finds in it, and a screen reader says each one's words and value. In a
    group of buttons (role=button) the stop is one of them, else it is the group itself.
-   An element with data-key is clicked, or a field focused, by that key, or one of those keys. */
+   An element with data-key is clicked, or a field focused, by that key, or one of those keys.
+   A link to a place on the page goes there. */
 
 import { el, quoted } from "./dom.js";
 
@@ -20,6 +21,13 @@ let shownFor = null;
 /* Items that have a role and a name only while they have the focus: else they are running text. */
 const named = new WeakSet();
 let started = false;
+
+const placeOf = (/** @type {PointerEvent} */ { screenX, screenY }) => `${screenX} ${screenY}`;
+let rests = ""; // where the pointer is since it last moved
+
+/** Whether a pointer has come to what it is over, or that has come under a pointer that rests: the
+ * pointer points at nothing new then. @param {PointerEvent} event pointerover */
+export const hasMoved = (event) => placeOf(event) !== rests;
 
 /** Listen; once a page. */
 export function startSteps() {
@@ -48,8 +56,25 @@ export function startSteps() {
   };
   document.addEventListener("scroll", moved, { capture: true, passive: true });
   document.addEventListener("keydown", pressed);
+  document.addEventListener("click", toPlace);
+  document.addEventListener("pointermove", (event) => (rests = placeOf(event)), { capture: true, passive: true });
   for (const kind of LINK_KINDS) document.addEventListener(kind, atLink, { capture: true });
   if (anythingGathered()) void import("./gather.js").then(({ startGathering }) => startGathering());
+}
+
+/* A link to a place on the page leads there without a step of the history, which a page would take for
+   another address: it would draw itself anew, and what it keeps with the step would be gone. */
+/** @param {MouseEvent} event */
+function toPlace(event) {
+  if (event.defaultPrevented || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  const hash = event.target instanceof Element && event.target.closest("a[href^='#']")?.getAttribute("href");
+  const place = hash && document.getElementById(hash.slice(1));
+  if (!place) return;
+  event.preventDefault();
+  history.replaceState(history.state, "", location.pathname + location.search + hash);
+  if (!place.hasAttribute("tabindex")) place.tabIndex = -1;
+  place.focus({ preventScroll: true });
+  place.scrollIntoView();
 }
 
 /** Whether this tab keeps features: gather.js shows them. */
@@ -70,7 +95,10 @@ let featureLinks = null;
 /** @param {Event} event */
 function atLink(event) {
   const { target } = event;
-  if (event.type === "pointerover" && /** @type {PointerEvent} */ (event).pointerType === "touch") return;
+  if (event.type === "pointerover") {
+    const pointed = /** @type {PointerEvent} */ (event);
+    if (pointed.pointerType === "touch" || !hasMoved(pointed)) return;
+  }
   const link = target instanceof Element && target.closest(FEATURE_LINKS);
   if (!(target instanceof Element) || !link) return;
   if (event.type === "focusin" && !target.matches(":focus-visible")) return;

@@ -1,0 +1,63 @@
+"""Hands that are faster than the page, and keys that lead to a place on it."""
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import Page, Route, expect
+
+from tests.browser.conftest import Site
+from tests.browser.test_everywhere import shown
+
+Opened = Callable[..., Page]
+
+
+@pytest.mark.parametrize("name", ["overview", "feature", "prompt", "steer", "find", "api"])
+def test_a_link_to_a_place_on_the_page_is_no_step_of_the_history(
+    site: Site, opened: Opened, name: str
+) -> None:
+    """Which pages answer by drawing themselves anew: the run or the text would be gone."""
+    page = shown(site, opened, name)
+    page.evaluate("""() => {
+        window.steps = 0;
+        addEventListener("popstate", () => window.steps++);
+        document.querySelector("main").dataset.same = "yes";
+        history.replaceState({ long: { text: "kept" } }, "");
+    }""")
+    length = page.evaluate("history.length")
+    page.locator(".skip").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("main")).to_be_focused()
+    if name == "api":
+        page.locator('main a[href="#steer"]').click()
+        expect(page).to_have_url(re.compile("#steer$"))
+        expect(page.locator("#steer")).to_be_in_viewport()
+    page.evaluate("new Promise(r => setTimeout(() => requestAnimationFrame(r)))")
+    assert page.evaluate("[steps, history.length]") == [0, length]
+    assert page.evaluate("history.state.long.text") == "kept"
+
+
+def test_what_is_done_before_the_scripts_have_run_is_done_when_they_have(
+    site: Site, opened: Opened
+) -> None:
+    page = opened(site.url)
+    held: list[Route] = []
+    page.route(re.compile(r"/js/prompt[-.][^/]*js"), lambda route: held.append(route))
+    page.goto(site.url + "/prompt", wait_until="commit")
+    example = page.locator("[data-example]").first
+    text = example.inner_text()
+    example.click()
+    assert page.get_by_label("Text to analyse").input_value() == ""
+    for route in held:
+        route.continue_()
+    page.unroute_all()
+    expect(page.locator("#tokens")).to_contain_text(text)
+    # Written, too: the list is searched once it can be.
+    held.clear()
+    page.route(re.compile(r"/js/features[-.][^/]*js"), lambda route: held.append(route))
+    page.goto(site.url + "/features", wait_until="commit")
+    page.locator("#q").fill("ship")
+    for route in held:
+        route.continue_()
+    page.unroute_all()
+    expect(page.locator('#results[data-asked*=\'"query": "ship"\']')).to_be_visible()
