@@ -38,6 +38,8 @@ class Found:
     """Folded texts that stand in what matched."""
     phrases: tuple[str, ...]
     """Terms that were looked for as several tokens."""
+    nowhere: tuple[str, ...]
+    """Terms that no feature of the index has."""
     matches: list[list[dict[str, Any]]]
     """Of each feature the words of its tokens that the query stands in: `word`, folded, and the
     `share` of the firing on it; the largest few."""
@@ -107,6 +109,7 @@ class FeatureSearch:
             sort=sort,
             marks=matches.marks if matches else (),
             phrases=matches.phrases if matches else (),
+            nowhere=matches.nowhere if matches else (),
             matches=[_shown(ranking.words(matches, i)) if ranking and matches else [] for i in ids],
         )
 

@@ -133,7 +133,8 @@ def test_the_card_is_of_the_point_where_the_pointer_came_to_rest(
     page = map_of(site, opened)
     height, width = pixels(page).shape
     places = whole_view(columns, width, height)
-    # Two that one link's circle would hold, with no third near: the link goes from one to the other.
+    # Two that one link's circle would hold, with no third near: the link goes from one to the
+    # other.
     apart = np.hypot(*(places[:, None] - places[None]).transpose(2, 0, 1))
     np.fill_diagonal(apart, np.inf)
     first, second = np.sort(apart, 1)[:, :2].T
