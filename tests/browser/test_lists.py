@@ -120,6 +120,26 @@ def test_a_dropped_file_is_merged_and_conflicts_are_chosen(clean: Site, opened: 
     expect(page.locator("#said")).to_contain_text("is no list of features")
 
 
+def test_two_presses_make_one_list_and_two_files_are_refused(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/lists")
+    page.get_by_label("Name of a new list").fill("ships")
+    page.evaluate("""() => {
+        const form = document.querySelector("[data-list-form=make]");
+        form.requestSubmit();
+        form.requestSubmit();
+    }""")
+    expect(page.get_by_role("heading", name="ships")).to_be_visible()
+    page.wait_for_timeout(500)
+    assert [each["name"] for each in clean.api.lists()["lists"]] == ["ships"]
+    page.evaluate("""() => {
+        const data = new DataTransfer();
+        for (const name of ["a.json", "b.json"]) data.items.add(new File(["{}"], name));
+        document.getElementById("content").dispatchEvent(
+            new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }""")
+    expect(page.get_by_role("alert")).to_have_text("These are 2 files: drop one at a time.")
+
+
 def test_a_list_is_among_what_is_exported(clean: Site, opened: Opened) -> None:
     list_id = made(clean, "to take", ONE, OTHER)
     page = opened(f"{clean.url}/lists?list={list_id}")
