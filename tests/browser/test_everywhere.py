@@ -311,10 +311,12 @@ def test_the_sae_is_told_by_its_name_at_the_narrowest_width(site: Site, opened: 
     page.set_viewport_size({"width": 320, "height": 800})
     choice = page.locator("#sae").bounding_box()
     # Room for "layer 4 ·", the sign of the choice beside it.
-    assert choice is not None and choice["width"] > 110
+    assert choice is not None
+    assert choice["width"] > 110
     for each in page.locator(".top a:visible, .top button:visible").all():
         box = each.bounding_box()
-        assert box is not None and box["x"] >= 0 and box["x"] + box["width"] <= 320
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 320
 
 
 def test_labels_of_an_axis_stay_within_their_card(site: Site, opened: Opened) -> None:
