@@ -118,7 +118,10 @@ def _alike(
     few = ""
     if 0 < fires < FEW_FIRINGS:
         tokens = "a single token" if fires == 1 else f"only {fires} tokens"
-        few = f" It fires on {tokens} there, so whatever is strong on as few may come first by chance."
+        few = (
+            f" It fires on {tokens} there, so whatever is strong on as few may come first "
+            "by chance."
+        )
     return _Alike(
         sae=other,
         by=CORRELATION,
