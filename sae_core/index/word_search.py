@@ -40,8 +40,16 @@ def terms(query: str) -> list[str]:
     signature may be a query as it stands. What follows a quote that nothing closes is one text, as
     while it is typed.
     """
-    matches = [(quoted, word) for quoted, word in _TERM.findall(query) if word not in _MARKS]
-    return [folded(quoted or word) for quoted, word in matches]
+    return [folded(text) for text in _texts(query)]
+
+
+def as_written(query: str) -> dict[str, str]:
+    """Each of a query's terms as somebody wrote it."""
+    return {folded(text): text for text in _texts(query)}
+
+
+def _texts(query: str) -> list[str]:
+    return [quoted or word for quoted, word in _TERM.findall(query) if word not in _MARKS]
 
 
 class Words:

@@ -306,19 +306,6 @@ def test_escape_and_scrolling_away_hide_the_tip(site: Site, opened: Opened) -> N
     expect(page.locator("#tip.on")).to_have_count(0)
 
 
-def test_the_sae_is_told_by_its_name_at_the_narrowest_width(site: Site, opened: Opened) -> None:
-    page = shown(site, opened, "overview")
-    page.set_viewport_size({"width": 320, "height": 800})
-    choice = page.locator("#sae").bounding_box()
-    # Room for "layer 4 ·", the sign of the choice beside it.
-    assert choice is not None
-    assert choice["width"] > 110
-    for each in page.locator(".top a:visible, .top button:visible").all():
-        box = each.bounding_box()
-        assert box is not None
-        assert 0 <= box["x"] <= box["x"] + box["width"] <= 320
-
-
 def test_labels_of_an_axis_stay_within_their_card(site: Site, opened: Opened) -> None:
     page = shown(site, opened, "overview")
     for width in (1440, 1024, 720, 390, 320):

@@ -151,6 +151,7 @@ def test_what_is_left_out_of_a_context_is_marked(clean: Site, opened: Opened) ->
         before, after = tokens.evaluate(
             "(node) => ['::before', '::after'].map((part) => getComputedStyle(node, part).content)"
         )
+        assert context is not None
         peak, size = context["peak"], len(context["tokens"])
         assert before == ('"…"' if peak > NEAR[0] else "none")
         assert after == ('"…"' if peak + NEAR[1] + 1 < size else "none")

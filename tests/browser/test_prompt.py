@@ -106,16 +106,6 @@ def test_a_text_is_analysed_and_read_token_by_token(site: Site, opened: Opened) 
     )
 
 
-def test_both_ways_on_look_alike(site: Site, opened: Opened) -> None:
-    page = opened(f"{site.url}/prompt?text=the+sea")
-    look = """(node) => {
-        const { fontSize, borderBottomStyle, color } = getComputedStyle(node);
-        return [fontSize, borderBottomStyle, color];
-    }"""
-    other, like = (page.locator(each).evaluate(look) for each in ("#open-other", "#find-like"))
-    assert like == other
-
-
 def test_what_is_predicted_stands_apart_from_what_is_read(site: Site, opened: Opened) -> None:
     page = analysed(site, opened, "&token=5")
     token = analysis(site)["tokens"][5]

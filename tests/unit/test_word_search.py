@@ -21,7 +21,7 @@ from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.schema import GATHERED, connect
 from sae_core.index.signature import words_in
 from sae_core.index.text_folding import folded, marked_parts
-from sae_core.index.word_search import Place, Words, WordTable, encoded, terms
+from sae_core.index.word_search import Place, Words, WordTable, as_written, encoded, terms
 from tests import tiny
 
 WORDS = ["said", " said", "Said", "re", "éa", "İstanbul", "i", "😀!", "אב", "a", " ", "\x00", ""]
@@ -348,3 +348,7 @@ def test_a_letter_in_half_of_a_large_vocabulary(tiny_index: Path, tmp_path: Path
         )
     before = Index.open(tiny_index).search("ae", limit=100)
     assert Index.open(large).search("ae", limit=100)["total"] == before["total"]
+
+
+def test_terms_are_named_as_somebody_wrote_them() -> None:
+    assert as_written('İx "Raise  B" ＡＢ') == {"i̇x": "İx", "raise  b": "Raise  B", "ab": "ＡＢ"}
