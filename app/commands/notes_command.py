@@ -81,7 +81,8 @@ class NotesCommand:
             rows = [_as_row(each) for each in conflicts]
             answer = {"features": count, "replaced": replaced, "conflicts": rows}
             return to_json({**answer, "theirs": self.theirs})
-        said = f"{count:,} features imported from {path.name}."
+        features = "feature" if count == 1 else "features"
+        said = f"{count:,} {features} imported from {path.name}."
         if replaced:
             labels, are = ("label", "is") if replaced == 1 else ("labels", "are")
             said += f" {replaced:,} {labels} of an earlier {path.name} {are} replaced."

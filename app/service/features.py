@@ -43,9 +43,10 @@ def feature(workbench: Workbench, request: FeatureRequest) -> dict[str, Any]:
 def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, Any]:
     """Features whose number, tokens or signature match a query, best match first where no other
     order is asked for. `sort` is the order, `marks` the folded texts that matched, `phrases` those
-    of them that are several tokens. With an index a feature has `matches`, the words of its tokens
-    that matched with their `share` of its firing, and, where the index holds one, `context`, a few
-    tokens around its strongest peak. `starred` is whether it has a star.
+    of them that are several tokens, `nowhere` those that no feature has. With an index a feature
+    has `matches`, the words of its tokens that matched with their `share` of its firing, and, where
+    the index holds one, `context`, a few tokens around its strongest peak. `starred` is whether it
+    has a star.
     """
     name = workbench.sae_name(request.sae)
     low, high = request.min_frequency, request.max_frequency
@@ -95,7 +96,7 @@ def search_features(workbench: Workbench, request: SearchRequest) -> dict[str, A
         matches = source.search(
             request.query, order, down and request.sort != "", most, skip, among
         )
-        matches |= {"sort": order, "marks": [], "phrases": []}
+        matches |= {"sort": order, "marks": [], "phrases": [], "nowhere": []}
     starred = _starred(workbench, name)
     for row in matches["features"]:
         row["starred"] = row["feature"] in starred

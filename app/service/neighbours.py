@@ -54,7 +54,7 @@ def co_activation(workbench: Workbench, request: CoActivationRequest) -> dict[st
     ):
         rows = check_rows(lm, lm.sae(name).cfg, text, request.tokens)
         together = measured.co_activation(lm, name, feature, rows)
-        alike = None if other is None else _alike(lm, name, feature, other, rows)
+        alike = None if other is None else _alike(lm, name, feature, other, rows, together.own)
     return {
         "sae": name,
         "feature": feature,
@@ -77,6 +77,10 @@ def _other(workbench: Workbench, name: str, other: str) -> str | None:
     return next((each for each in usable if each != name), None)
 
 
+FEW_FIRINGS = 8
+"""Tokens that a feature fires on; with fewer, a correlation of activations says little."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Alike:
     """How much the features of another SAE are like one."""
@@ -88,8 +92,9 @@ class _Alike:
 
 
 def _alike(
-    lm: "SplicedLM", name: str, feature: int, other: str, rows: "Sequence[TokenRow]"
+    lm: "SplicedLM", name: str, feature: int, other: str, rows: "Sequence[TokenRow]", fires: int
 ) -> _Alike:
+    """`fires`: on how many of the rows' tokens the feature does."""
     from sae_core import co_activation as measured
 
     if measured.writes_to_stream(lm, name) and measured.writes_to_stream(lm, other):
@@ -110,11 +115,18 @@ def _alike(
         )
     else:
         why = "one of the two adds no direction to the residual stream but writes what an MLP reads"
+    few = ""
+    if 0 < fires < FEW_FIRINGS:
+        tokens = "a single token" if fires == 1 else f"only {fires} tokens"
+        few = (
+            f" It fires on {tokens} there, so whatever is strong on as few may come first "
+            "by chance."
+        )
     return _Alike(
         sae=other,
         by=CORRELATION,
         values=measured.correlations(lm, name, feature, other, rows),
-        sentence=f"By the correlation of activations on that text: {why}.",
+        sentence=f"By the correlation of activations on that text: {why}.{few}",
     )
 
 

@@ -216,7 +216,12 @@ def _sentence(moves: str, at: dict[str, Any], own: bool, by: str) -> str:
     here = "its threshold" if own else "this threshold"
     cost, saved = number(at["reconstruction"]), number(at["sparsity"])
     n = at["in_window"]
-    seen = f"{n} {'token lies' if n == 1 else 'tokens lie'} in the kernel's window"
+    seen = f"{n:,} {'token lies' if n == 1 else 'tokens lie'} in the kernel's window"
+    if not n:
+        return (
+            f"No token lies in the kernel's window at {here}, so nothing says where training "
+            "would move it."
+        )
     if moves == "unclear":
         return f"Only {seen} at {here}: too few to say where training would move it."
     both = f"At {here} raising it costs {cost} in reconstruction and saves {saved} in sparsity"

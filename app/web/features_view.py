@@ -14,7 +14,12 @@ from app.service.notes import kept
 from app.web.explanation_view import explanation_part
 from app.web.feature_view import feature_page
 from app.web.list_query import PAGE_SIZE, page_size, search_arguments, wanted_list
-from app.web.marked_matches import marked_signature, pieces_sentence, shown_context
+from app.web.marked_matches import (
+    marked_signature,
+    nowhere_words,
+    pieces_sentence,
+    shown_context,
+)
 from app.web.numbers import NO_BREAK, number, one_in, percent
 from app.web.query import whole
 from app.web.templating import address
@@ -126,6 +131,7 @@ def list_page(
         else _address(wanted, indexed, sort="", desc="", page=""),
         "order_words": _order_words(wanted["sort"], own),
         "pieces": pieces_sentence(matches),
+        "nowhere": nowhere_words(matches),
         "least": _choices(FREQUENCIES, wanted["min"], 0.0, percent),
         "most": _choices(FREQUENCIES, wanted["max"], 1.0, percent),
         "scored": matches["scored"],

@@ -89,9 +89,11 @@ def _heat(context: Mapping[str, Any] | None, scale: float | None) -> dict[str, A
         return None
     peak = context["peak"]
     begin, end = max(0, peak - NEAR[0]), peak + NEAR[1] + 1
+    cut = {"cut-before": begin > 0, "cut-after": end < len(context["tokens"])}
     return {
         **{key: context[key][begin:end] for key in ("tokens", "bytes", "activations")},
         "peak": peak - begin,
+        "cut": " ".join(name for name, is_cut in cut.items() if is_cut),
         "scale": scale,
     }
 

@@ -47,6 +47,12 @@ def shown_context(context: Mapping[str, Any] | None, marks: Sequence[str]) -> di
     }
 
 
+def nowhere_words(matches: Mapping[str, Any]) -> str:
+    """Which words of a query no feature has, to go on with where nothing is found."""
+    words = [f"“{text}”" for text in matches.get("nowhere", ())]
+    return f": none has {' or '.join(words)}" if words else ""
+
+
 def pieces_sentence(matches: Mapping[str, Any]) -> str:
     """What is said where a text was looked for as several tokens; "" where none was."""
     phrases = matches.get("phrases", ())

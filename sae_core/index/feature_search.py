@@ -16,6 +16,7 @@ from sae_core.index.feature_columns import SORTS, FeatureColumns
 from sae_core.index.match_ranking import Matches, MatchRanking, Tier
 from sae_core.index.schema import SCORES
 from sae_core.index.text_folding import folded
+from sae_core.index.word_search import as_written
 
 BEST = "match"
 """The order of best match, which needs a query."""
@@ -38,6 +39,8 @@ class Found:
     """Folded texts that stand in what matched."""
     phrases: tuple[str, ...]
     """Terms that were looked for as several tokens."""
+    nowhere: tuple[str, ...]
+    """Terms that no feature of the index has, as they were written."""
     matches: list[list[dict[str, Any]]]
     """Of each feature the words of its tokens that the query stands in: `word`, folded, and the
     `share` of the firing on it; the largest few."""
@@ -107,6 +110,7 @@ class FeatureSearch:
             sort=sort,
             marks=matches.marks if matches else (),
             phrases=matches.phrases if matches else (),
+            nowhere=_as_written(query, matches.nowhere) if matches else (),
             matches=[_shown(ranking.words(matches, i)) if ranking and matches else [] for i in ids],
         )
 
@@ -140,6 +144,11 @@ class FeatureSearch:
         read = [i for i in ids if tier[i] < Tier.NOTE][:_READ]
         shares = {i: _share_with(self._contexts(i), matches.phrases) for i in read}
         return sorted(ids, key=lambda i: (tier[i] < Tier.NOTE, -shares.get(i, 0.0)))
+
+
+def _as_written(query: str, nowhere: Sequence[str]) -> tuple[str, ...]:
+    written = as_written(query)
+    return tuple(written[term] for term in nowhere)
 
 
 def _shown(words: Sequence[tuple[bytes, float]]) -> list[dict[str, Any]]:

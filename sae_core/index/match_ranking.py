@@ -83,6 +83,8 @@ class Matches:
     """Folded texts that stand in what matched."""
     phrases: tuple[str, ...] = ()
     """Terms that were looked for as several tokens."""
+    nowhere: tuple[str, ...] = ()
+    """Terms that no feature has."""
     terms: Sequence["_Term | list[_Term]"] = field(default=(), repr=False)
 
 
@@ -131,7 +133,8 @@ class MatchRanking:
         lines = self._folded(notes or {})
         matches = self._matching(wanted, lines)
         if not matches.tiers.any() and 1 < len(wanted) <= _ONE_TEXT:
-            return self._matching([" ".join(wanted)], lines)
+            whole = self._matching([" ".join(wanted)], lines)
+            return whole if whole.tiers.any() else matches
         return matches
 
     def _folded(self, notes: Mapping[int, tuple[str, str]]) -> dict[int, tuple[str, str]]:
@@ -153,6 +156,7 @@ class MatchRanking:
         looked_for: list[tuple[_Term | list[_Term], dict[int, Tier]]] = []
         marks: list[str] = []
         phrases: list[str] = []
+        nowhere: list[str] = []
         for text in wanted:
             needle = encoded(text)
             term = self._term(needle)
@@ -167,6 +171,8 @@ class MatchRanking:
             else:
                 marks.append(text)
                 looked_for.append((term, in_notes))
+            if not _pairs(looked_for[-1][0]) and not in_notes:
+                nowhere.append(text)
         # Rare ones first: the others are then looked for in what these left.
         looked_for.sort(key=lambda each: _pairs(each[0]))
         tiers = None
@@ -179,6 +185,7 @@ class MatchRanking:
             tiers=np.zeros(len(self._active), np.uint8) if tiers is None else tiers,
             marks=tuple(dict.fromkeys(filter(None, marks))),
             phrases=tuple(phrases),
+            nowhere=tuple(dict.fromkeys(nowhere)),
             terms=[term for term, _ in looked_for],
         )
 

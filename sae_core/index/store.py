@@ -201,7 +201,8 @@ class Index:
         notes: Mapping[int, tuple[str, str]] | None = None,
         among: Collection[int] | None = None,
     ) -> dict[str, Any]:
-        """One page of the features that match: `{"total", "sort", "marks", "phrases", "features"}`.
+        """One page of the features that match: `{"total", "sort", "marks", "phrases", "nowhere",
+        "features"}`.
 
         `query` is an id (`12`, `#12`) or text: features with all of its words, each in one of the
         tokens that the feature fires on most, in a word of its signature, or in what `notes` have
@@ -209,9 +210,10 @@ class Index:
         its spaces. "" sorts by "match" with a query (`match_ranking.py`), else by frequency. Ties
         keep the order of ids; features without the number that is sorted by come last, and are not
         in a list that is filtered by it. `among` leaves only those features. `sort` is what was
-        sorted by, `marks` the folded texts that matched, `phrases` those of several tokens, a
-        feature's `matches` its tokens' words that have one, with their share of its firing. Raises
-        ValueError for an unknown `sort`, and for output scores that the index does not have.
+        sorted by, `marks` the folded texts that matched, `phrases` those of several tokens,
+        `nowhere` those that no feature has, a feature's `matches` its tokens' words that have one,
+        with their share of its firing. Raises ValueError for an unknown `sort`, and for output
+        scores that the index does not have.
         """
         first = max(int(offset), 0)
         bounds = (float(min_frequency), float(max_frequency), min_output_score, max_side_effect)
@@ -225,6 +227,7 @@ class Index:
             "sort": found.sort,
             "marks": list(found.marks),
             "phrases": list(found.phrases),
+            "nowhere": list(found.nowhere),
             "features": [
                 {**row, "matches": matches}
                 for row, matches in zip(self._summaries.of(found.ids), found.matches, strict=True)

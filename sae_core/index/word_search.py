@@ -17,7 +17,7 @@ import numpy as np
 
 from sae_core.index.text_folding import folded
 
-_TERM = re.compile(r'"([^"]+)"|(\S+)')
+_TERM = re.compile(r'"([^"]+)(?:"|$)|(\S+)')
 _MARKS = {"·", "→", "…"}
 """What a signature has beside words."""
 _ESCAPED = "surrogateescape"
@@ -37,10 +37,19 @@ class Place(IntEnum):
 
 def terms(query: str) -> list[str]:
     """What has to stand somewhere, folded: words, and what is in double quotes with its spaces. A
-    signature may be a query as it stands.
+    signature may be a query as it stands. What follows a quote that nothing closes is one text, as
+    while it is typed.
     """
-    matches = [(quoted, word) for quoted, word in _TERM.findall(query) if word not in _MARKS]
-    return [folded(quoted or word) for quoted, word in matches]
+    return [folded(text) for text in _texts(query)]
+
+
+def as_written(query: str) -> dict[str, str]:
+    """Each of a query's terms as somebody wrote it."""
+    return {folded(text): text for text in _texts(query)}
+
+
+def _texts(query: str) -> list[str]:
+    return [quoted or word for quoted, word in _TERM.findall(query) if word not in _MARKS]
 
 
 class Words:
@@ -135,7 +144,7 @@ class WordTable:
     def pieces(self, term: bytes) -> list[bytes]:
         """A term as tokens that stand one after the other: the longest word at each place, spaces
         between words apart. Empty if some of it is no word, or if a word falls into single letters,
-        which say nothing of it.
+        which say nothing of it; single digits are how many tokenizers write numbers.
         """
         pieces: list[bytes] = []
         for part in term.split():
@@ -143,7 +152,7 @@ class WordTable:
             while at < len(part):
                 length = self._longest(part[at:])
                 alone = length == 1 and part[at] < 128 and len(part) > 1
-                alone &= part[at : at + 1].isalnum()
+                alone &= part[at : at + 1].isalpha()
                 if not length or alone or len(pieces) == _MOST_PIECES:
                     return []
                 pieces.append(part[at : at + length])

@@ -93,7 +93,10 @@ def _csv_rows(path: Path) -> Iterator[LabelRow]:
         rows = csv.DictReader(file)
         names = {(name or "").strip().lower(): name for name in rows.fieldnames or ()}
         if not {"feature", "label"} <= set(names):
-            raise ValueError(f"{path} needs a first line with the columns feature and label.")
+            raise ValueError(
+                f"{path} needs a first line with the columns feature and label, separated by "
+                "commas."
+            )
         for row in rows:
             text = (row[names["feature"]] or "").strip().removeprefix("#")
             note = (row[names["note"]] or "") if "note" in names else ""

@@ -2,11 +2,12 @@
 and a feature explained by a model that answers by rule.
 """
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from sae_core.bundle import Bundle
 from sae_core.explain import PROMPT_VERSION
@@ -109,6 +110,30 @@ def test_a_refusal_stands_under_the_answers(rated: Site, opened: Opened) -> None
     for key in ("1", "2", "Enter"):
         page.keyboard.press(key)
     expect(page.get_by_role("alert")).to_contain_text("There is no item 77", timeout=LONG)
+
+
+def test_an_explanation_on_its_way_keeps_no_other_feature_waiting(
+    rated: Site, opened: Opened
+) -> None:
+    page = opened(f"{rated.url}/features?feature={FIRING}")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        if held:
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/gradio_api/queue/join", hold)
+    ask = page.locator("[data-explain]").get_by_role("button", name="What would rule say?")
+    ask.click()
+    expect(ask).to_have_attribute("aria-busy", "true")
+    page.locator("#next").click()
+    expect(page.locator(f"[data-view][data-feature='{FIRING + 1}']")).to_be_attached()
+    ask.click()
+    part = page.locator("[data-explain]")
+    expect(part.get_by_role("status")).to_have_text(re.compile("is sent contexts|contexts"))
+    held[0].continue_()
 
 
 def test_a_feature_is_explained_after_its_cost_was_said(

@@ -65,7 +65,7 @@ def test_a_second_text_is_opened_and_compared(site: Site, opened: Opened) -> Non
     kept = [pair for pair in answer["pairs"] if pair["a"]]
     for side in "AB":
         expect(tokens_of(page, side)).to_have_count(len(kept))
-    expect(page.locator("#comparison .texts .tokens .alone")).to_have_text(["her"])
+    expect(page.locator("#comparison .texts .tokens .only-here")).to_have_text(["her"])
     for value in ("a", "b", "both"):
         count = sum(row["fires_in"] == value for row in answer["features"])
         words = {"a": "Only A", "b": "Only B", "both": "Both"}[value]

@@ -74,3 +74,26 @@ def test_no_argument_of_a_command_is_cut_that_fits_a_line(
     heights = short.evaluate_all("(all) => all.map((e) => e.getBoundingClientRect().height)")
     assert len(heights) > 100
     assert max(heights) < 24
+
+
+def test_the_sae_is_told_by_its_name_at_the_narrowest_width(site: Site, opened: Opened) -> None:
+    page = opened(site.url)
+    page.set_viewport_size({"width": 320, "height": 800})
+    choice = page.locator("#sae").bounding_box()
+    # Room for "layer 4 ·", the sign of the choice beside it.
+    assert choice is not None
+    assert choice["width"] > 110
+    for each in page.locator(".top a:visible, .top button:visible").all():
+        box = each.bounding_box()
+        assert box is not None
+        assert 0 <= box["x"] <= box["x"] + box["width"] <= 320
+
+
+def test_both_ways_on_look_alike(site: Site, opened: Opened) -> None:
+    page = opened(f"{site.url}/prompt?text=the+sea")
+    look = """(node) => {
+        const { fontSize, borderBottomStyle, color } = getComputedStyle(node);
+        return [fontSize, borderBottomStyle, color];
+    }"""
+    other, like = (page.locator(each).evaluate(look) for each in ("#open-other", "#find-like"))
+    assert like == other

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from app.web.lists_view import NEAR
 from tests.browser.conftest import Site
 
 Opened = Callable[..., Page]
@@ -118,6 +119,45 @@ def test_a_dropped_file_is_merged_and_conflicts_are_chosen(clean: Site, opened: 
     expect(page.locator("#said")).to_contain_text("x.json is no JSON file.")
     page.evaluate(DROP, ["x.json", '{"a": 1}'])
     expect(page.locator("#said")).to_contain_text("is no list of features")
+
+
+def test_two_presses_make_one_list_and_two_files_are_refused(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/lists")
+    page.get_by_label("Name of a new list").fill("ships")
+    page.evaluate("""() => {
+        const form = document.querySelector("[data-list-form=make]");
+        form.requestSubmit();
+        form.requestSubmit();
+    }""")
+    expect(page.get_by_role("heading", name="ships")).to_be_visible()
+    page.wait_for_timeout(500)
+    assert [each["name"] for each in clean.api.lists()["lists"]] == ["ships"]
+    page.evaluate("""() => {
+        const data = new DataTransfer();
+        for (const name of ["a.json", "b.json"]) data.items.add(new File(["{}"], name));
+        document.getElementById("content").dispatchEvent(
+            new DragEvent("drop", { dataTransfer: data, bubbles: true, cancelable: true }));
+    }""")
+    expect(page.get_by_role("alert")).to_have_text("These are 2 files: drop one at a time.")
+
+
+def test_what_is_left_out_of_a_context_is_marked(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/lists?list={made(clean, 'ships', ONE, OTHER, THIRD)}")
+    for tokens, context in zip(
+        page.locator(".entries .tokens").all(),
+        clean.workbench.index().strongest_contexts([ONE, OTHER, THIRD]).values(),
+        strict=True,
+    ):
+        before, after = tokens.evaluate(
+            "(node) => ['::before', '::after'].map((part) => getComputedStyle(node, part).content)"
+        )
+        assert context is not None
+        peak, size = context["peak"], len(context["tokens"])
+        assert before == ('"…"' if peak > NEAR[0] else "none")
+        assert after == ('"…"' if peak + NEAR[1] + 1 < size else "none")
+    page.goto(f"{clean.url}/features?q=sea")
+    glimpse = page.locator(".glimpse").first
+    assert glimpse.evaluate("(node) => getComputedStyle(node, '::before').content") == '"…"'
 
 
 def test_a_list_is_among_what_is_exported(clean: Site, opened: Opened) -> None:

@@ -204,6 +204,22 @@ def test_a_lasso_lists_exactly_what_is_inside(site: Site, opened: Opened, column
     expect(page.locator("#map-listed")).to_be_hidden()
 
 
+def test_a_lasso_that_is_in_hand_is_seen(site: Site, opened: Opened) -> None:
+    page = map_of(site, opened)
+    lasso = page.locator("#map-lasso")
+    look = """(node) => {
+        const { backgroundColor, borderColor, outlineStyle } = getComputedStyle(node);
+        return [backgroundColor, borderColor, outlineStyle];
+    }"""
+    for forced in ("none", "active"):
+        page.emulate_media(forced_colors=forced)  # pyright: ignore[reportArgumentType]
+        before = lasso.evaluate(look)
+        lasso.dispatch_event("click")  # neither pointed at nor focused
+        assert lasso.get_attribute("aria-pressed") == "true"
+        assert lasso.evaluate(look) != before
+        lasso.dispatch_event("click")
+
+
 def test_it_works_by_keyboard_alone(site: Site, opened: Opened, columns: Columns) -> None:
     page = map_of(site, opened)
     plot = page.locator("#map-plot")

@@ -188,7 +188,7 @@ def test_5_compare_two_prompts(hand: Hand) -> None:
     hand.click(page.get_by_role("button", name="Compare", exact=True))
     rows = page.locator("#comparison .compared tbody tr")
     expect(rows.first).to_be_visible(timeout=LONG)
-    expect(page.locator("#comparison .texts .tokens .alone")).to_have_count(0)
+    expect(page.locator("#comparison .texts .tokens .only-here")).to_have_count(0)
     assert hand.steps <= most(5)
 
 

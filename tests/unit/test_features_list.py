@@ -142,6 +142,14 @@ def test_what_matched_is_bold_in_words_alone() -> None:
     assert "Best match first" in html
 
 
+def test_words_that_no_feature_has_are_named_where_nothing_is_found() -> None:
+    wanted = QUERY | {"q": "sea <b>", "sort": "", "page": 1}
+    nothing = {"total": 0, "features": []}
+    html = drawn(list_page(result(**nothing, nowhere=["<b>", "zq"]), wanted))
+    assert "No feature matches: none has “&lt;b&gt;” or “zq”." in html
+    assert "No feature matches." in drawn(list_page(result(**nothing), wanted))
+
+
 def test_a_search_has_its_own_order_and_the_columns_are_a_click_away() -> None:
     page = listed(q="sea", sort="", page=1)
     assert not [head for head in page.all("th") if "aria-sort" in head]

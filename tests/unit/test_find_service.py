@@ -12,6 +12,7 @@ from app.endpoints import Api
 from app.engine.workbench import Workbench
 from app.requests import RequestError
 from app.service import find as service
+from app.service import neighbours
 from app.service.find import FIND_DEFINITIONS
 from app.settings import Settings
 from sae_core.bundle import Bundle
@@ -288,3 +289,18 @@ def test_a_feature_that_does_not_fire_there_has_no_equal(
 ) -> None:
     monkeypatch.setattr("sae_core.co_activation.random_cosine", lambda *_: 1.0)
     assert pair.co_activation(feature=DEAD, tokens=200)["other"]["features"] == []
+
+
+def test_likeness_of_a_feature_that_fires_seldom_is_said_to_be_weak(
+    pair: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sae_core.co_activation.random_cosine", lambda *_: 1.0)
+    answer = pair.co_activation(feature=ALWAYS, tokens=200)
+    assert "by chance" not in answer["other"]["sentence"]
+    fires = answer["fires"]
+    monkeypatch.setattr(neighbours, "FEW_FIRINGS", fires + 1)
+    said = pair.co_activation(feature=ALWAYS, tokens=200)["other"]["sentence"]
+    assert said.endswith(
+        f"It fires on only {fires} tokens there, so whatever is strong on as few may come first "
+        "by chance."
+    )

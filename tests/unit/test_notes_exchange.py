@@ -167,6 +167,7 @@ def test_our_own_signatures_are_no_labels(tiny_bundle: Bundle, tmp_path: Path) -
     ("name", "content", "said"),
     [
         ("a.csv", b"feature\n3\n", "columns feature and label"),
+        ("a.csv", b"feature;label\n3;sea\n", "separated by commas"),
         ("a.csv", b"feature,label\n3.5,x\n", "line 2 of .* has '3.5' for the feature's number"),
         ("a.csv", b"feature,label\n99,x\n", "names feature 99, but this SAE has 0 to 9"),
         ("a.csv", b"feature,label\n", "holds no labels"),
@@ -237,6 +238,8 @@ def test_the_command_exports_imports_and_prints(
     (tmp_path / "in.csv").write_text("feature,label\n3,other\n4,new\n")
     said = ran("--import", str(tmp_path / "in.csv"))
     assert "2 features imported" in said
+    (tmp_path / "one.csv").write_text("feature,label\n7,alone\n")
+    assert "1 feature imported" in ran("--import", str(tmp_path / "one.csv"))
     assert "replaced" not in said
     assert "mine, with comma" in said
     assert Notes(path).labels(digest)[3].text == "mine, with comma"

@@ -111,7 +111,7 @@ def test_variants_are_measured_and_few_tokens_are_no_evidence(api: Api) -> None:
     assert moved["l0"] == pytest.approx(as_is["l0"] - as_is["frequency"])
     assert moved["fvu"] != as_is["fvu"]
     assert answer["gradient"]["at"]["tendency"] == "unclear"
-    assert answer["gradient"]["sentence"].startswith("Only 0 tokens lie")
+    assert answer["gradient"]["sentence"].startswith("No token lies in the kernel")
 
 
 def test_a_mistake_names_its_parameter(api: Api) -> None:

@@ -21,7 +21,7 @@ from sae_core.index.match_ranking import MatchRanking
 from sae_core.index.schema import GATHERED, connect
 from sae_core.index.signature import words_in
 from sae_core.index.text_folding import folded, marked_parts
-from sae_core.index.word_search import Place, Words, WordTable, encoded, terms
+from sae_core.index.word_search import Place, Words, WordTable, as_written, encoded, terms
 from tests import tiny
 
 WORDS = ["said", " said", "Said", "re", "éa", "İstanbul", "i", "😀!", "אב", "a", " ", "\x00", ""]
@@ -140,6 +140,28 @@ def test_a_text_of_several_tokens_is_looked_for_by_each_of_them() -> None:
     assert "value" in " ".join(matches.marks)
     # No token has a letter of it, or it falls into single letters, which say nothing.
     assert found(ranking_of([{"q": 1.0, "z": 1.0}]), "zqzq") == []
+
+
+def test_a_number_is_found_where_each_digit_is_a_token() -> None:
+    ranking = ranking_of([{"1": 1.0}, {"9": 0.5, "8": 0.5}, {" sea": 1.0}])
+    assert sorted(found(ranking, "198")) == [0, 1]
+    assert sorted(found(ranking, "1.8")) == []  # the point is no feature's
+    assert ranking.matching("198").phrases == ("198",)
+
+
+def test_what_an_open_quote_begins_is_one_text() -> None:
+    assert terms('sea "raise value') == ["sea", "raise value"]
+    assert terms('"raise value" sea') == ["raise value", "sea"]
+    assert terms('say "') == ["say", '"']
+    assert terms('""') == ['""']
+
+
+def test_terms_that_no_feature_has_are_named() -> None:
+    ranking = ranking_of([{" sea": 1.0}, {" king": 1.0}])
+    assert ranking.matching("sea zqx").nowhere == ("zqx",)
+    assert ranking.matching("sea king").nowhere == ()  # each is somewhere, but not together
+    assert ranking.matching("sea", {0: ("ships", "")}).nowhere == ()
+    assert ranking.matching("ships", {0: ("ships", "")}).nowhere == ()
 
 
 def test_tokens_that_are_parts_of_characters() -> None:
@@ -326,3 +348,7 @@ def test_a_letter_in_half_of_a_large_vocabulary(tiny_index: Path, tmp_path: Path
         )
     before = Index.open(tiny_index).search("ae", limit=100)
     assert Index.open(large).search("ae", limit=100)["total"] == before["total"]
+
+
+def test_terms_are_named_as_somebody_wrote_them() -> None:
+    assert as_written('İx "Raise  B" ＡＢ') == {"i̇x": "İx", "raise  b": "Raise  B", "ab": "ＡＢ"}

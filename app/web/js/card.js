@@ -4,8 +4,8 @@
    The endpoint `reproduce` answers what a card shows; app/service/provenance.py says how a number is
    asked for. `openCard` shows the card of one of several numbers. */
 
-import { el, quoted } from "./dom.js";
-import { copy, problem } from "./frame.js";
+import { copy, el, quoted } from "./dom.js";
+import { problem } from "./frame.js";
 import { fixed, number } from "./numbers.js";
 import { ServerError, call } from "./server.js";
 

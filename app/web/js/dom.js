@@ -122,6 +122,64 @@ export function address(page, query = {}) {
   return kept.size ? `${page}?${kept}` : page;
 }
 
+/* Texts to take along */
+
+const SAID = 1600; // ms
+
+/** What stands on buttons while they say something else. @type {WeakMap<HTMLElement, {words: string, timer: number}>} */
+const saying = new WeakMap();
+
+/**
+ * Copy a text; the button says that it was done.
+ * @param {string} text
+ * @param {HTMLElement} button
+ */
+export async function copy(text, button, done = "Copied") {
+  let said = done;
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    said = "Copying is not allowed here";
+  }
+  // Pressed again meanwhile, its own words are not those that stand there.
+  const before = saying.get(button);
+  clearTimeout(before?.timer);
+  const words = before?.words ?? button.textContent ?? "";
+  button.textContent = said;
+  const timer = window.setTimeout(() => {
+    button.textContent = words;
+    saying.delete(button);
+  }, SAID);
+  saying.set(button, { words, timer });
+}
+
+/* A moment later */
+
+let moves = 0; // of this page to another address
+
+/**
+ * Acts a moment after the last of several calls, as while somebody types or drags; not once the page
+ * has moved on, to whose address what was typed does not belong.
+ * @param {number} wait ms
+ */
+export function later(wait) {
+  let timer = 0;
+  return {
+    /** @param {() => void} act @param {number} [own] another wait, ms */
+    call(act, own = wait) {
+      clearTimeout(timer);
+      const here = moves;
+      timer = window.setTimeout(() => here === moves && act(), own);
+    },
+    cancel: () => clearTimeout(timer),
+  };
+}
+
+/** The page goes to another address: what still waits (`later`) is of the one before. */
+export const movedOn = () => {
+  moves += 1;
+};
+
 /* Which answer of the server a part of a page shows: js/export-answers.js lists them to be taken. */
 
 /**

@@ -122,6 +122,7 @@ function rowOf(edit) {
     refresh: () => {},
     /** @type {Summary[]} */
     suggestions: [],
+    searched: "", // what they are of
     /** @type {AbortController | null} */
     asking: null,
   };
@@ -151,6 +152,7 @@ export function editList(box, { most, add, changed, find, promptTokens }) {
     const text = row.fields.feature.value.trim();
     row.asking?.abort();
     row.suggestions = [];
+    row.searched = text;
     if (!text || (feature !== null && summaries.has(`${row.sae}/${feature}`))) return lookedUp(row);
     row.asking = new AbortController();
     const { signal } = row.asking;
@@ -281,9 +283,10 @@ export function editList(box, { most, add, changed, find, promptTokens }) {
       if (event.key !== "Enter" || chosen(row) !== null) return;
       event.preventDefault();
       clearTimeout(timer);
-      if (feature.value.trim() && !row.suggestions.length) await look(row);
+      const text = feature.value.trim();
+      if (text && (row.searched !== text || !row.suggestions.length)) await look(row);
       const [best] = row.suggestions;
-      if (!best) return;
+      if (!best || feature.value.trim() !== text) return; // somebody types on
       feature.value = `#${best.feature}`;
       lookedUp(row);
       changed();

@@ -7,8 +7,9 @@ import { busy, problem } from "./frame.js";
 import { count } from "./numbers.js";
 import { ServerError, call, page } from "./server.js";
 
-/** @type {AbortController | null} */
-let asking = null;
+/** What is asked for each of the parts: one that another page took the place of asks on, and keeps
+ * no other feature's waiting. @type {WeakMap<HTMLElement, AbortController>} */
+const asking = new WeakMap();
 
 /** What a press of one of the part's buttons does. @param {Element} target */
 export function pressed(target) {
@@ -17,7 +18,7 @@ export function pressed(target) {
   if (!(part instanceof HTMLElement) || !button) return;
   if (button.hasAttribute("data-explain-cost")) void ask(part, button, false);
   else if (button.hasAttribute("data-explain-ask")) void ask(part, button, true);
-  else if (button.hasAttribute("data-explain-stop")) asking?.abort();
+  else if (button.hasAttribute("data-explain-stop")) asking.get(part)?.abort();
 }
 
 /** @param {{host: string, model: string, cost: {requests: number, tokens_in: number, tokens_out: number}}} answer */
@@ -38,8 +39,9 @@ async function draw(part) {
 async function ask(part, button, really) {
   const view = part.closest("[data-view]");
   const status = part.querySelector("[data-explain-status]");
-  if (!(view instanceof HTMLElement) || !status || asking) return;
-  const mine = (asking = new AbortController());
+  if (!(view instanceof HTMLElement) || !status || asking.has(part)) return;
+  const mine = new AbortController();
+  asking.set(part, mine);
   const feature = Number(view.dataset.feature);
   const sae = view.dataset.sae ?? "";
   button.setAttribute("aria-busy", "true");
@@ -53,7 +55,7 @@ async function ask(part, button, really) {
     const asked = { feature, sae, ask: really };
     const answer = await busy(call("explain", asked, { onProgress, signal: mine.signal }));
     if (really) {
-      await draw(part);
+      if (part.isConnected) await draw(part); // else the address is another page's
       status.textContent = "Explained.";
       return;
     }
@@ -66,7 +68,7 @@ async function ask(part, button, really) {
     else if (error instanceof ServerError) status.replaceChildren(problem(error.message));
     else throw error;
   } finally {
-    asking = null;
+    asking.delete(part);
     stop.remove();
     button.removeAttribute("aria-busy");
   }

@@ -4,11 +4,11 @@
 
    Files are made here, of what is on the page, with its filters; nothing is sent anywhere. */
 
-import { el } from "./dom.js";
+import { copy, el } from "./dom.js";
 import { answerOf, cutSays, shownIn } from "./export-answers.js";
 import { pictureOf, pngOf } from "./export-picture.js";
 import { cellOf, csvOf, jsonOf, rowsTable, tableOf, tablesOf } from "./export-tables.js";
-import { copy, problem, sae } from "./frame.js";
+import { problem, sae } from "./frame.js";
 import { ServerError, about, call, within } from "./server.js";
 
 /** @typedef {import("./export-answers.js").Shown} Shown */

@@ -46,6 +46,7 @@ export async function makeList(form) {
   const lists = form.closest("[data-in-lists]")?.querySelector("fieldset");
   if (!field || !lists) return;
   const name = field.value;
+  if (!name) return; // a second Enter, before this module was there
   field.value = ""; // a second Enter makes no second list
   await inOrder(async () => {
     try {

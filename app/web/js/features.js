@@ -2,7 +2,7 @@
 /* Features: the list is searched while one types; a feature's page tests a text of one's own, folds
    its contexts, and opens the card of their numbers. The server draws both (templates/feature*.html). */
 
-import { address, el, quoted, shows, tokenNodes } from "./dom.js";
+import { address, el, later, quoted, shows, tokenNodes } from "./dom.js";
 import { busy, problem, query, setQuery, start } from "./frame.js";
 import { navigation } from "./navigate.js";
 import { keepNotes, notesSent } from "./notes.js";
@@ -58,7 +58,7 @@ function jump(event, open) {
 
 /* A text of one's own */
 
-let timer = 0;
+const typed = later(TYPING);
 /** @type {AbortController | null} */
 let asking = null;
 
@@ -67,7 +67,7 @@ async function test(form) {
   const view = form.closest("[data-view]");
   const result = form.querySelector(".result");
   if (!(view instanceof HTMLElement) || !result) return;
-  clearTimeout(timer);
+  typed.cancel();
   const text = String(new FormData(form).get("text") ?? "");
   setQuery({ ...query(), text });
   carryText(text);
@@ -248,8 +248,9 @@ function begin() {
   main.addEventListener("input", (event) => {
     const form = formOf(event);
     if (!form) return;
-    clearTimeout(timer);
-    timer = window.setTimeout(() => void test(form), TYPING);
+    // At once: who steps on right after the last key takes the text along.
+    carryText(String(new FormData(form).get("text") ?? ""));
+    typed.call(() => void test(form));
   });
   main.addEventListener("click", (event) => void clicked(event, main));
   main.addEventListener("keydown", readInPrompt);

@@ -187,6 +187,7 @@ function restore() {
 function onSae(name) {
   frame.setQuery({ ...frame.query(), sae: frame.saeInAddress(name) }, { push: true });
   if (textsOf(box("positives").value).length) void ask({ push: false });
+  else at("found").hidden = true; // of the SAE before
 }
 
 function begin() {

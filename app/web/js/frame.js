@@ -5,7 +5,7 @@
    in; that is asked for again (`GET /state`) while something is being loaded or checked, when the
    window is looked at again, and while the server does not answer. */
 
-import { address, el } from "./dom.js";
+import { address, copy, el } from "./dom.js";
 import { ServerError, state as askState } from "./server.js";
 import { startSteps } from "./steps.js";
 
@@ -342,22 +342,6 @@ export function title(text) {
 
 /** A sentence that says what went wrong. @param {string} sentence */
 export const problem = (sentence) => el("p", { class: "problem", role: "alert" }, sentence);
-
-/**
- * Copy a text; the button says that it was done.
- * @param {string} text
- * @param {HTMLElement} button
- */
-export async function copy(text, button, done = "Copied") {
-  const words = button.textContent;
-  try {
-    await navigator.clipboard.writeText(text);
-    button.textContent = done;
-  } catch {
-    button.textContent = "Copying is not allowed here";
-  }
-  setTimeout(() => (button.textContent = words), 1600);
-}
 
 /**
  * That an SAE has no index, and the command that comes next, as the server's templates write it.

@@ -4,8 +4,8 @@
    them into a list, or copies their numbers. The browser keeps them for each SAE, by the hash of its
    weights, as long as the tab is open: another SAE of the name has its own. */
 
-import { address, el } from "./dom.js";
-import { busy, copy, problem, sae, saeInAddress, saeLabel } from "./frame.js";
+import { address, copy, el } from "./dom.js";
+import { busy, problem, sae, saeInAddress, saeLabel } from "./frame.js";
 import { ServerError, call } from "./server.js";
 import { stopOf } from "./walk.js";
 
@@ -226,10 +226,11 @@ async function openLists() {
 
 /** Put all into a list, a new one where `id` is empty. @param {string} id @param {string} name */
 async function add(id, name) {
+  const of = shown; // as it was when it was asked for: the page may turn to another SAE meanwhile
+  const numbers = gathered(of);
   const list_id = id || (await call("lists", { action: "make", name })).list.id;
-  const numbers = gathered(shown);
   // By its hash, where it is known: the weights may have been replaced since the page was made.
-  const { list } = await call("lists", { action: "add", list_id, features: numbers, sae: hashOf(shown) || shown });
+  const { list } = await call("lists", { action: "add", list_id, features: numbers, sae: hashOf(of) || of });
   tray?.querySelector("[data-lists]")?.replaceChildren();
   const link = el("a", { href: address("lists", { list: list_id }) }, el("bdi", {}, list.name));
   say(el("span", {}, `${numbers.length} in `, link, "."));

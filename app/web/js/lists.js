@@ -103,10 +103,13 @@ function begin() {
     showConflicts(open, (keys) => attempt(() => merge(document_, source, keys)));
   }
 
-  /** @param {File | undefined} file */
-  function mergeFile(file) {
+  /** @param {FileList | null | undefined} files */
+  function mergeFile(files) {
+    const file = files?.[0];
     if (!file) return;
     void attempt(async () => {
+      // Each may have conflicts that are asked about.
+      if (files.length > 1) throw new ServerError(`These are ${files.length} files: drop one at a time.`);
       let written;
       try {
         written = JSON.parse(await file.text());
@@ -126,11 +129,13 @@ function begin() {
     event.preventDefault();
     const action = form.dataset.listForm;
     const name = String(new FormData(form).get("name") ?? "");
+    if (form.ariaBusy === "true") return; // a second Enter makes no second list
+    form.ariaBusy = "true";
     void attempt(async () => {
       const answer = await call("lists", { action, list_id: listHere(), name });
       if (action === "rename") await refresh();
       else await go(address("lists", { list: answer.list?.id }));
-    });
+    }).finally(() => (form.ariaBusy = "false"));
   });
   main.addEventListener("click", (event) => {
     const target = event.target instanceof Element ? event.target : null;
@@ -155,7 +160,7 @@ function begin() {
   main.addEventListener("change", (event) => {
     const input = event.target;
     if (input instanceof HTMLInputElement && input.hasAttribute("data-merge")) {
-      mergeFile(input.files?.[0]);
+      mergeFile(input.files);
       input.value = "";
     }
   });
@@ -171,7 +176,7 @@ function begin() {
     if (!hasFile(event)) return;
     event.preventDefault();
     main.classList.remove("dropping");
-    mergeFile(event.dataTransfer?.files[0]);
+    mergeFile(event.dataTransfer?.files);
   });
   start({ onSae, refresh });
 }

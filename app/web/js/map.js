@@ -2,7 +2,7 @@
 /* The page of the map: reads the points once, draws them, and lists those that are chosen. What is
    coloured and marked stands in the address; where one looks does not. */
 
-import { address, el, featureName, unbroken } from "./dom.js";
+import { address, copy, el, featureName, unbroken } from "./dom.js";
 import * as frame from "./frame.js";
 import { Plot } from "./map-plot.js";
 import { decoded, startMoving } from "./map-view.js";
@@ -98,6 +98,7 @@ let columns;
 let listed = [];
 /** How many features are listed, at most. */
 const most = () => Math.min(LISTED, Number(at("map-plot").dataset.mostRows) || LISTED);
+let listings = 0; // how often points were listed
 let asked = 0; // so that an answer that was overtaken is not drawn
 
 /** How many features are drawn and left out, in a sentence. @param {any} answer */
@@ -165,6 +166,7 @@ const row = (each) =>
 /** List these points. @param {number[]} points */
 async function list(points) {
   listed = points;
+  listings += 1;
   const first = points.slice(0, most());
   plot.selected = new Set(points.length <= 5000 ? points : first);
   plot.draw();
@@ -178,17 +180,20 @@ async function list(points) {
     if (listed === points) at("map-rows").replaceChildren(...answer.features.map(row));
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
-    at("map-count").replaceChildren(frame.problem(error.message));
+    if (listed === points) at("map-count").replaceChildren(frame.problem(error.message));
   }
 }
 
 /** Mark what a search finds. @param {string} query */
 async function mark(query) {
   const mine = ++asked;
+  const before = listings;
+  const had = plot.matches.size;
   plot.matches = new Set();
   plot.draw();
   if (!query.trim()) {
     say(drawnWords(data));
+    if (had) void list([]); // what was found is no longer asked for
     return;
   }
   say("Searching…");
@@ -199,9 +204,12 @@ async function mark(query) {
     const found = answer.features.flatMap((/** @type {Row} */ { feature }) => places.get(feature) ?? []);
     plot.matches = new Set(found);
     const best = answer.total > most() ? `the ${most()} best of ${count(answer.total)}` : count(found.length);
-    say(found.length ? `Marked with rings: ${best} that match, listed below.` : "No feature on the map matches.");
+    // What somebody has listed since is what they want to read.
+    const lists = listings === before;
+    const listedWords = lists ? ", listed below" : "";
+    say(found.length ? `Marked with rings: ${best} that match${listedWords}.` : "No feature on the map matches.");
     plot.draw();
-    await list(found);
+    if (lists) await list(found);
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     if (asked === mine) at("map-status").replaceChildren(frame.problem(error.message));
@@ -228,6 +236,11 @@ async function begin() {
   frame.start();
   if (!document.getElementById("map-plot")) return;
   const host = at("map-plot");
+  const { search, colour: choice } = control();
+  choice.addEventListener("change", () => {
+    frame.setQuery(addressed({ colour: choice.value === "frequency" ? "" : choice.value }));
+    if (columns) paint();
+  });
   const canvas = (/** @type {string} */ id) => /** @type {HTMLCanvasElement} */ (at(id));
   plot = new Plot(host, canvas("map-dots"), canvas("map-marks"));
   try {
@@ -257,15 +270,10 @@ async function begin() {
     choose: (points) => void list(points),
     inView: () => void list(inView()),
   });
-  const { search, colour: choice } = control();
   at("map-form").addEventListener("submit", (event) => {
     event.preventDefault();
     frame.setQuery(addressed({ q: search.value }), { push: true });
     void mark(search.value);
-  });
-  choice.addEventListener("change", () => {
-    frame.setQuery(addressed({ colour: choice.value === "frequency" ? "" : choice.value }));
-    paint();
   });
   at("map-in-view").addEventListener("click", () => void list(inView()));
   at("map-clear").addEventListener("click", () => {
@@ -274,7 +282,7 @@ async function begin() {
   });
   at("map-copy").addEventListener("click", ({ currentTarget }) => {
     const numbers = listed.map((i) => columns.feature[i]).join(" ");
-    void frame.copy(numbers, /** @type {HTMLElement} */ (currentTarget));
+    void copy(numbers, /** @type {HTMLElement} */ (currentTarget));
   });
   addEventListener("popstate", () => {
     search.value = frame.query().q ?? "";
@@ -282,6 +290,8 @@ async function begin() {
     paint();
     void mark(search.value);
   });
+  // They would do nothing before.
+  at("map-tools").inert = false;
   if (search.value) await mark(search.value);
   host.dataset.ready = "";
 }

@@ -5,7 +5,7 @@
    Parts (data-part) of the same view (data-view) are exchanged alone, so that a field somebody is
    typing in stays. A later move overtakes an earlier one. */
 
-import { address } from "./dom.js";
+import { address, later, movedOn } from "./dom.js";
 import { addressWith, busy, carrySae, drawState, problem, query } from "./frame.js";
 import { ServerError, page } from "./server.js";
 
@@ -31,6 +31,7 @@ export function navigation({ onShown = () => {}, settled = async () => {} } = {}
 
   /** @param {string} target @param {How} [how] */
   async function go(target, { push = true, scroll = 0 } = {}) {
+    movedOn();
     if (push) {
       history.replaceState({ ...history.state, scroll: scrollY }, "");
       history.pushState({}, "", target);
@@ -74,7 +75,10 @@ export function navigation({ onShown = () => {}, settled = async () => {} } = {}
   }
 
   history.scrollRestoration = "manual";
-  addEventListener("popstate", () => show(history.state?.scroll ?? 0));
+  addEventListener("popstate", () => {
+    movedOn();
+    void show(history.state?.scroll ?? 0);
+  });
   addEventListener("pagehide", () => {
     history.replaceState({ ...history.state, scroll: scrollY }, "");
   });
@@ -170,7 +174,7 @@ function refocus(main) {
  * @param {(target: string, how?: How) => Promise<void>} go
  */
 function searching(main, go) {
-  let timer = 0;
+  const typed = later(TYPING);
   const formOf = (/** @type {Event} */ event) => {
     const form = event.target instanceof Element ? event.target.closest("form[data-search]") : null;
     return form instanceof HTMLFormElement ? form : null;
@@ -183,18 +187,17 @@ function searching(main, go) {
   main.addEventListener("input", (event) => {
     const form = formOf(event);
     if (!form) return;
-    clearTimeout(timer);
     // Typing is one step of the history, a choice another.
     const field = /** @type {HTMLInputElement} */ (event.target);
     const typing = field.matches("input:not([type=checkbox], [type=radio])");
     const push = !typing || !query()[field.name];
-    timer = window.setTimeout(() => search(form, push), typing ? TYPING : 0);
+    typed.call(() => search(form, push), typing ? TYPING : 0);
   });
   main.addEventListener("submit", (event) => {
     const form = formOf(event);
     if (!form || event.defaultPrevented) return;
     event.preventDefault();
-    clearTimeout(timer);
+    typed.cancel();
     search(form, false);
   });
 }

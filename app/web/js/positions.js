@@ -53,6 +53,9 @@ export function press(group, positions) {
 }
 
 const offered = new WeakSet();
+/** How often each was asked for: of two answers on their way the later question's counts.
+ * @type {WeakMap<HTMLElement, number>} */
+const asked = new WeakMap();
 
 /**
  * Offer the prompt's tokens beside the field that lists their numbers.
@@ -72,10 +75,14 @@ export async function offerPositions(group, field, { promptTokens, changed }) {
       changed();
     });
   }
+  const mine = (asked.get(group) ?? 0) + 1;
+  asked.set(group, mine);
+  /** @type {Token[]} */
+  let tokens = [];
   try {
-    drawPositions(group, await promptTokens(), positionsOf(field.value));
+    tokens = await promptTokens();
   } catch {
     // The prompt is empty or too long, which Generate says; numbers can be typed in any case.
-    group.replaceChildren();
   }
+  if (asked.get(group) === mine) drawPositions(group, tokens, positionsOf(field.value));
 }

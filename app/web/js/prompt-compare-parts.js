@@ -63,7 +63,7 @@ export function tokensOf(data, side) {
     const span = el("span", {});
     const nodes = tokenNodes(span, token.text, token.bytes);
     if (!pair) {
-      span.className = "alone";
+      span.className = "only-here";
       span.dataset.v = `only in ${side.toUpperCase()}`;
       return nodes;
     }
@@ -93,7 +93,7 @@ export function legendNodes(data) {
     ". ",
     el("span", { class: "instead" }, "Underlined"),
     ": one token in place of another.",
-    ...(alone > 0 ? [" ", el("span", { class: "alone" }, "Dashed"), ": only in this text."] : []),
+    ...(alone > 0 ? [" ", el("span", { class: "only-here" }, "Dashed"), ": only in this text."] : []),
   ];
 }
 

@@ -62,6 +62,7 @@ export function nextPart(place) {
     }
     if (!current || textOf(reading, token) !== textOf(current.reading, current.token)) most = FEW;
     current = { reading, token, node, choice: ofAddress(place.get, token.i) };
+    refused = { key: "", sentence: "" }; // who chooses it again has it asked again
     draw();
     return node;
   }

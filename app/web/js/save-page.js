@@ -14,6 +14,8 @@ export const relativeAddress = (pathname, values) =>
 export async function savePage(form) {
   const said = form.closest(".save-page")?.querySelector("[data-said]");
   const name = String(new FormData(form).get("name") ?? "");
+  if (form.ariaBusy === "true") return; // a second Enter saves no second one
+  form.ariaBusy = "true";
   said?.replaceChildren("Saving it.");
   try {
     await call("saved", {
@@ -25,5 +27,7 @@ export async function savePage(form) {
   } catch (error) {
     if (!(error instanceof ServerError)) throw error;
     said?.replaceChildren(problem(error.message));
+  } finally {
+    form.ariaBusy = "false";
   }
 }

@@ -96,7 +96,7 @@ export async function page(address, signal) {
   const response = await reached(fetch(target, { signal, headers: { accept: "text/html" } }));
   const isPage = response.headers.get("content-type")?.startsWith("text/html");
   if (!isPage) throw await refusal(response);
-  return { html: await response.text(), url: response.url };
+  return { html: await reached(response.text()), url: response.url };
 }
 
 /**

@@ -128,6 +128,7 @@ export function view(page) {
       status(last.note ?? "");
       remember(last);
     } catch (error) {
+      if (running?.signal !== signal) return; // asked anew meanwhile
       if (signal.aborted) status("Stopped.");
       else complain(/** @type {import("./server.js").ServerError} */ (error));
     } finally {

@@ -83,6 +83,7 @@ export function view(page) {
       shows(at("proof-result"), "prove", question, last);
       status(last.note ?? "");
     } catch (error) {
+      if (running?.signal !== signal) return; // asked anew meanwhile
       if (signal.aborted) status("Stopped.");
       else complain(/** @type {import("./server.js").ServerError} */ (error));
     } finally {

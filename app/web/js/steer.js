@@ -1,9 +1,9 @@
 // @ts-check
 /* The steering page: settings in the address, two continuations that grow side by side. */
 
-import { el } from "./dom.js";
+import { copy, el, later } from "./dom.js";
 import { editList } from "./edits.js";
-import { copy, onState, placeWords, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
+import { onState, placeWords, problem, query, sae, saeInAddress, setQuery, start, title } from "./frame.js";
 import { given as givenFields, clearProblems, listInAddress, markProblem, messagesProblem } from "./given.js";
 import { number } from "./numbers.js";
 import { ServerError, call } from "./server.js";
@@ -68,6 +68,7 @@ let ran = null;
 /** @type {AbortController | null} */
 let running = null;
 let started = 0;
+let restored = 0; // how often the page was made what its address says
 const ideas = [.../** @type {NodeListOf<HTMLElement>} */ (main.querySelectorAll("[data-idea]"))];
 
 /* Settings: the form, the address and the JSON say the same. */
@@ -158,6 +159,7 @@ async function generate({ push }) {
     show(last);
     status(last.note || `Done: ${words()}.`);
   } catch (error) {
+    if (running?.signal !== signal) return; // another page of the history took its place
     if (signal.aborted) status(begun ? `Stopped: ${words()}.` : "Stopped.");
     else {
       status("");
@@ -167,8 +169,8 @@ async function generate({ push }) {
     if (running?.signal === signal) {
       running = null;
       waiting(false);
+      view?.finish();
     }
-    view?.finish();
   }
 }
 
@@ -290,6 +292,8 @@ function use(idea) {
 
 /* What people do */
 
+const typed = later(400);
+
 at("steer-form").addEventListener("submit", (event) => {
   event.preventDefault();
   generate({ push: true });
@@ -298,15 +302,8 @@ at("steer-form").addEventListener("input", (event) => {
   const target = /** @type {Element} */ (event.target);
   if (target.closest("#json, #edits, #kinds")) return;
   changed();
-  if (target.closest("#prompt-fields")) later(edits.promptChanged);
+  if (target.closest("#prompt-fields")) typed.call(edits.promptChanged);
 });
-/** @type {ReturnType<typeof setTimeout> | undefined} */
-let timer;
-/** @param {() => void} act */
-function later(act) {
-  clearTimeout(timer);
-  timer = setTimeout(act, 400);
-}
 at("prompt-fields").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) generate({ push: true });
 });
@@ -348,7 +345,11 @@ function onSae(name) {
 }
 
 function restore() {
+  const mine = ++restored;
   stop();
+  running = null;
+  waiting(false);
+  status("");
   const wanted = read();
   const { messages } = wanted;
   const complete = messages ? messages.at(-1)?.content.trim() : wanted.prompt;
@@ -368,9 +369,9 @@ function restore() {
   }
   if (!complete || !wanted.edits?.length || wanted.problem) return;
   setTimeout(async () => {
-    await generate({ push: false });
+    if (mine === restored) await generate({ push: false });
     for (const name of Object.keys(PARTS)) {
-      if (asked[name] !== undefined) await openPart(name, Number(asked[name]), asked);
+      if (mine === restored && asked[name] !== undefined) await openPart(name, Number(asked[name]), asked);
     }
   });
 }

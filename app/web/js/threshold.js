@@ -4,7 +4,7 @@
    histogram cannot tell is measured with the model (threshold-measured.js). All of it is in the
    address: `threshold`, `function`, `lambda`, `bandwidth`. */
 
-import { el } from "./dom.js";
+import { el, later } from "./dom.js";
 import { query, setQuery } from "./frame.js";
 import { number, percent } from "./numbers.js";
 import { changed, firing, functionSays, outline, placeSays, reading } from "./threshold-numbers.js";
@@ -26,7 +26,7 @@ export function showLab(main) {
   const lab = JSON.parse(root.dataset.lab ?? "");
   const own = /** @type {HTMLButtonElement} */ (root.querySelector("[data-own]"));
   let threshold = asked(lab, Number(slider.min), Number(slider.max));
-  let timer = 0;
+  const settled = later(SETTLED);
   const kind = () => kindOf(root);
 
   const draw = () => {
@@ -54,8 +54,7 @@ export function showLab(main) {
   };
   const moved = () => {
     draw();
-    clearTimeout(timer);
-    timer = window.setTimeout(keep, SETTLED);
+    settled.call(keep);
   };
 
   for (const radio of root.querySelectorAll("input[type=radio]")) {
