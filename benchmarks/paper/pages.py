@@ -17,7 +17,11 @@ from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import FOLDER
 from benchmarks.paper.shown import SHOWN
 from benchmarks.paper.shown_text import Results, load
+from benchmarks.paper.shown_verdicts import FIGURES as OF_COMPARISON
 
+TEXT = Path(__file__).with_name("comparison_text.md")
+"""The words of `comparison.md`, which is made from them and the results wherever there are any."""
+MADE = "comparison.md"
 DOCS = Path("docs")
 PICTURES = DOCS / "pictures"
 GIVEN: dict[str, set[str]] = {
@@ -30,6 +34,7 @@ GIVEN: dict[str, set[str]] = {
         *("2407.14435", "0.1", "0.01", "10 %", "1 %", "95 %", "4,096"),
     },
     "threshold.md": {"2407.14435", "4,096", "10,000", "1,000", "2,048", "3,000"},
+    MADE: {"2407.14435", "0.00125", "0.02", "95 %", "10 %", "5.0 %", "2,048"},
 }
 """Pages, and the numbers on them that are nobody's result."""
 
@@ -41,9 +46,9 @@ _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:\s?%)?")
 def write(docs: Path = DOCS, results: Path = FOLDER) -> None:
     """Renew what is between marks, and the figures."""
     held = load(results)
-    for page in GIVEN:
+    for page in pages_of(held):
         path = docs / page
-        text = path.read_text(encoding="utf-8")
+        text = (TEXT if page == MADE else path).read_text(encoding="utf-8")
         path.write_text(_MARK.sub(lambda m: _marked(m[1], held), text), encoding="utf-8")
     for name, content in _figures(held):
         (docs / "pictures" / name).write_text(content, encoding="utf-8")
@@ -53,7 +58,14 @@ def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
     """A sentence for each number and figure that is not what the results give."""
     held = load(results)
     found = []
-    for page in GIVEN:
+    if MADE in pages_of(held):
+        if not (docs / MADE).is_file():
+            return [f"{MADE} is not there but its results are: use --write."]
+        if _words(docs / MADE) != _words(TEXT):
+            found.append(f"{MADE} has other words than {TEXT.name}, from which it is made.")
+    elif (docs / MADE).is_file():
+        return [f"{MADE} is there but its results are not."]
+    for page in pages_of(held):
         text = (docs / page).read_text(encoding="utf-8")
         for mark in _MARK.finditer(text):
             name, shown = mark[1], mark[2]
@@ -70,6 +82,16 @@ def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
     return found
 
 
+def pages_of(held: Results) -> list[str]:
+    """The pages whose results are there."""
+    return [page for page in GIVEN if page != MADE or "comparison" in held]
+
+
+def _words(page: Path) -> str:
+    """What stands outside of the marks."""
+    return _MARK.sub("", page.read_text(encoding="utf-8"))
+
+
 def unmarked(text: str) -> list[str]:
     """Numbers outside of marks and code that look like results."""
     rest = _CODE.sub(" ", _MARK.sub(" ", text))
@@ -78,7 +100,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def _figures(held: Results) -> Iterator[tuple[str, str]]:
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | (OF_COMPARISON if "comparison" in held else {})).items():
         yield f"paper-{name}.svg", draw(held)
 
 

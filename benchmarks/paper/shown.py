@@ -6,7 +6,13 @@ from functools import partial
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper import shown_bandwidth, shown_frequent, shown_kernels
+from benchmarks.paper import (
+    shown_bandwidth,
+    shown_comparison,
+    shown_frequent,
+    shown_kernels,
+    shown_verdicts,
+)
 from benchmarks.paper.shown_text import Results, digits, share, table
 from benchmarks.paper.threshold import spread
 from benchmarks.pareto_tables import at_site, in_short, sites_of, value_at
@@ -196,5 +202,7 @@ SHOWN: dict[str, Show] = {
     **shown_kernels.SHOWN,
     **shown_bandwidth.SHOWN,
     **shown_frequent.SHOWN,
+    **shown_comparison.SHOWN,
+    **shown_verdicts.SHOWN,
 }
 """Every name, and the function that gives its text."""
