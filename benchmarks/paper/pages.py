@@ -16,7 +16,7 @@ from pathlib import Path
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import FOLDER
 from benchmarks.paper.shown import SHOWN
-from benchmarks.paper.shown_text import Results, load
+from benchmarks.paper.shown_text import UNMEASURED, Results, load
 from benchmarks.paper.shown_verdicts import FIGURES as OF_COMPARISON
 
 TEXT = Path(__file__).with_name("comparison_text.md")
@@ -74,6 +74,8 @@ def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
             elif (right := SHOWN[name](held)) != shown:
                 is_, must = _short(shown, right)
                 found.append(f"{page}: {name} is {is_} but must be {must}.")
+            elif shown == UNMEASURED:
+                found.append(f"{page}: {name} was not measured: change the sentence.")
         found += [f"{page}: {n} is in no mark." for n in unmarked(text) if n not in GIVEN[page]]
     for name, content in _figures(held):
         path = docs / "pictures" / name

@@ -10,6 +10,8 @@ from benchmarks.paper.results import FOLDER, path_of, read
 from benchmarks.pareto_report import curves_of, merged
 
 Results = dict[str, Any]
+UNMEASURED = "(not measured)"
+"""What stands in a sentence for a number that there is not."""
 
 KERNEL_NAMES = {
     "rectangle": "rectangle",
