@@ -24,7 +24,7 @@ from benchmarks.paper.feature_tokens import (
 from benchmarks.paper.gradients import bias_of, estimated, reference
 from benchmarks.paper.kernel_errors import biases
 from benchmarks.paper.results import shortened
-from benchmarks.paper.rules import gradient, lscv, plug_in, scott, silverman
+from benchmarks.paper.rules import CANDIDATES, gradient, lscv, plug_in, scott, silverman
 from benchmarks.paper.sweep import Curve, curve
 from benchmarks.paper.text import read_rows, write_rows
 from sae_core.bundle import write_bundle
@@ -82,6 +82,40 @@ def test_rules_agree_where_the_density_is_normal(normal: FeatureTokens) -> None:
     assert float(silverman(z, n)) == pytest.approx(right * 0.9 / 1.0645, rel=0.02)
     assert float(plug_in(z, n)) == pytest.approx(right, rel=0.05)
     assert float(lscv(z, n)) == pytest.approx(right, rel=0.26)  # one candidate further
+
+
+def test_rules_are_their_formulas_where_the_density_is_not_normal() -> None:
+    """Over all pairs, without bins or transforms, on two bumps of different widths."""
+    generator = torch.Generator().manual_seed(5)
+    wide, narrow = (torch.randn(1_500, generator=generator, dtype=torch.float64) for _ in range(2))
+    z = torch.cat((0.10 * wide, 0.25 + 0.02 * narrow))[None]
+    n, held = 2_048, z.shape[1]
+    pairs = (z[0][:, None] - z[0]).abs()
+    apart = pairs[~torch.eye(held, dtype=torch.bool)]
+
+    def left_out(e: float) -> float:
+        """The expected squared error of a density from n tokens, but for a constant."""
+        square = (1 - apart / e).clamp(min=0).mean() / e
+        inside = (apart < e / 2).double().mean() / e
+        return float(1 / (n * e) + (1 - 1 / n) * square - 2 * inside)
+
+    scores = {e: left_out(e) for e in CANDIDATES}
+    taken = float(lscv(z.float(), n))
+    nearest = min(CANDIDATES, key=lambda e: abs(e - taken))
+    spread = max(scores.values()) - min(scores.values())
+    assert scores[nearest] == pytest.approx(min(scores.values()), abs=2e-3 * spread)
+    deviation = float(z.std())
+    u = pairs / deviation
+    pilot = (32 * math.sqrt(2) * 3 / (15 * 2 * held)) ** (1 / 7)  # for a normal density
+    v = u / pilot
+    fourth = (v**4 - 6 * v**2 + 3) * torch.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+    roughness = float(fourth.mean()) / pilot**5 / deviation**5
+    assert float(plug_in(z.float(), n)) == pytest.approx((144 / (n * roughness)) ** 0.2, rel=0.01)
+    ranked = sorted(z[0].tolist())
+    middle_half = ranked[3 * held // 4] - ranked[held // 4]
+    by_hand = 0.9 * min(deviation, middle_half / 1.34) * n**-0.2 * math.sqrt(12)
+    assert float(silverman(z.float(), n)) == pytest.approx(by_hand, rel=1e-4)
+    assert float(scott(z.float(), n)) > 1.5 * taken  # which of them is right is another question
 
 
 def test_the_gradients_rule_takes_less_of_more_tokens(normal: FeatureTokens) -> None:
