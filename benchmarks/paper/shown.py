@@ -156,6 +156,13 @@ def _pareto(metric: str, held: Results) -> str:
     return "\n\n" + "\n".join(in_short(held["pareto"], metric, held["pareto_targets"])) + "\n\n"
 
 
+def _lower(metric: str, name: str, held: Results) -> str:
+    """At how many places JumpReLU's metric is lower than another's, beyond the seeds' spread."""
+    rows = in_short(held["pareto"], metric, held["pareto_targets"])[2:]
+    cells = next(row.split(" | ") for row in rows if row.startswith(f"| {CURVES[name]} |"))
+    return f"{cells[2].partition(',')[0]} of {cells[1]}"
+
+
 def _at_point(metric: str, held: Results) -> str:
     """A metric of all curves at the L0 of the seeds, at the middle layer's sites."""
     comparison = held["pareto"]
@@ -197,6 +204,11 @@ SHOWN: dict[str, Show] = {
     "run.table": _run_table,
     "pareto.fvu": partial(_pareto, "fvu"),
     "pareto.loss": partial(_pareto, "delta_lm_loss"),
+    **{
+        f"pareto.lower.{metric}.{name}": partial(_lower, metric, name)
+        for metric in ("fvu", "delta_lm_loss")
+        for name in ("gated", "topk")
+    },
     "pareto.frequent": partial(_at_point, "high_frequency"),
     "pareto.uniformity": partial(_at_point, "uniformity"),
     **shown_kernels.SHOWN,

@@ -124,6 +124,19 @@ def test_the_gradients_rule_takes_less_of_more_tokens(normal: FeatureTokens) -> 
     assert many < 0.5 * few
 
 
+def test_the_gradients_rule_is_the_derived_minimum(normal: FeatureTokens) -> None:
+    """e* = (V / (2 b^2 n))^(1/3) of docs/training.md, and a third of the error is bias there."""
+    p, n = density(T), 4_096
+    b = T * (p - T * T / SD**2 * p) / 4
+    inactive, active = 2 * T * PULL * T - PENALTY, 2 * T * (PULL - 1) * T - PENALTY
+    variance = p * (inactive**2 + active**2) / 2
+    best = (variance / (2 * b * b * n)) ** (1 / 3)
+    step = 10 ** (1 / 10)
+    taken = float(gradient(normal, PENALTY, 0.005, n))
+    assert best / step**2 < taken < best * step**2
+    assert (best * b) ** 2 == pytest.approx((variance / (n * best)) / 2)
+
+
 def test_rest_is_where_the_mean_cost_is_lambda() -> None:
     """Two features, of cost 2 and 4 a token, in four blocks: together they rest at 3."""
     weight = torch.ones(4, 2, dtype=torch.float64)
