@@ -247,7 +247,7 @@ def test_what_the_penalty_costs() -> None:
         assert shown_cost == percent(both[0] / both[1] - 1)
 
 
-def test_the_page_of_frequent_features_says_who_is_there() -> None:
+def test_the_page_of_frequent_features_says_what_its_results_hold() -> None:
     """Sentences that no result makes, and that another go makes untrue."""
     text = (DOCS / "frequent.md").read_text(encoding="utf-8")
     data = read("paper_frequent.json")
@@ -258,8 +258,20 @@ def test_the_page_of_frequent_features_says_who_is_there() -> None:
         "- TopK, more seeds, other widths": lambda: "topk" not in kinds and seeds == {0},
         "- **One seed.**": lambda: seeds == {0},
     }
+    rows, found = read("paper_frequencies.json")["rows"], columns().values()
+    said |= {
+        "(all within a twentieth of it)": lambda: all(row["matched"] for row in rows),
+        "No feature of any is active on more than half": lambda: (
+            not any(each["over_half"] for each in found)
+        ),
+        "it does worse on them than on other features wherever there are five or more": lambda: all(
+            each["very_features.detection"][0] < each["ordinary_features.detection"][0]
+            for each in found
+            if each["very"] >= 5
+        ),
+    }
+    short = (DOCS / "paper.md").read_text(encoding="utf-8")
     for sentence, true in said.items():
         assert (sentence in text) == true(), sentence
-    short = (DOCS / "paper.md").read_text(encoding="utf-8")
     assert ("Yes, on one seed of" in short) == (seeds == {0})
     assert ("and their study for TopK" in short) == ("topk" not in kinds)
