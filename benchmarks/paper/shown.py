@@ -13,7 +13,7 @@ from benchmarks.paper import (
     shown_kernels,
     shown_verdicts,
 )
-from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper.shown_text import UNMEASURED, Results, digits, share, table
 from benchmarks.paper.threshold import spread
 from benchmarks.pareto_tables import at_site, in_short, sites_of, value_at
 
@@ -56,7 +56,10 @@ def _tokens(study: str, part: str, held: Results) -> str:
 
 
 def _figure(key: str, number: int, held: Results) -> str:
-    each = held["threshold"]["figure"][number]
+    figure = held["threshold"]["figure"]
+    if number >= len(figure):  # too few tokens tell a threshold's place
+        return UNMEASURED
+    each = figure[number]
     if key == "frequency":
         return share(each["active"] / each["tokens"])
     if key == "threshold":

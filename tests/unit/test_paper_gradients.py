@@ -236,12 +236,16 @@ def test_rest_is_told_of_features_with_enough_tokens_in_the_window() -> None:
     empty = torch.zeros(0)
     sample = FeatureTokens(torch.zeros(0, 0), torch.zeros(0, 0), empty, empty)
     sums = Marginal(weight, cost, weight, block_tokens=100)
-    told = threshold.rest(SaeTokens("a", "resid_post/1", units, sums, empty, empty, sample))
+    each = SaeTokens("a", "resid_post/1", units, sums, empty, empty, sample)
+    told = threshold.rest(each)
     together = (2 * 2_000 + 9 * 900 + 5 * 1_000) / 3_900
     assert told["lambda"] == pytest.approx(together)
     assert told["features"].tolist() == [0, 2]
     assert told["ratio"].tolist() == pytest.approx([2 / together, 5 / together])
     assert (told["d_sae"], told["tokens"]) == (3, 6_400)
+    few = replace(each, sums=replace(sums, weight=weight / 3))
+    with pytest.raises(ValueError, match=r"no feature of a has 1000 of 6,400 .*: take more"):
+        threshold.rest(few)
 
 
 def test_features_are_chosen_by_frequency() -> None:
