@@ -6,7 +6,7 @@
     python -m benchmarks.paper saes --kinds KIND ... --seed 0 --corpus TEXT --out FOLDER
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
     python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
-    python -m benchmarks.paper together --runs FOLDER    what `frequent` wrote there, of all sites
+    python -m benchmarks.paper together --runs FOLDER ...    what `frequent` wrote, of all sites
     python -m benchmarks.paper blind --runs RUN ... --out FOLDER    a bundle for the blind test
     python -m benchmarks.paper --write        the pages' numbers and figures from the results
     python -m benchmarks.paper --check        an error if a number or a figure is another one
@@ -92,8 +92,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if "blind" in options.studies:
         frequent_saes.blind(options.runs, options.bundle / "model", options.site, options.out)
     if "together" in options.studies:
-        for folder in options.runs:
-            frequent_results.together(folder, options.out)
+        if not options.runs:
+            parser.error("together needs --runs, folders that frequent wrote into.")
+        frequent_results.together(options.runs, options.out)
     if set(options.studies) - set(OF_RUNS):
         _run(options)
     return 0

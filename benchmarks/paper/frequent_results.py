@@ -1,10 +1,11 @@
 """The results of the study of very frequent features: sites and seeds put together, and read.
 
-    python -m benchmarks.paper together --runs FOLDER --out benchmarks/results
+    python -m benchmarks.paper together --runs FOLDER ... --out benchmarks/results
 
-puts the files that `frequent` wrote into FOLDER, one of each site, into one small table with a row
-for each site, kind and L0. Over seeds, a number is the mean; an interval reaches from the lowest
-end of any seed's to the highest, so it holds what text and seeds leave open.
+puts the files that `frequent` wrote into the folders, one of each site, into one small table with a
+row for each site, kind and L0; of several folders, each has kinds or seeds of its own. Over seeds,
+a number is the mean; an interval reaches from the lowest end of any seed's to the highest, so it
+holds what text and seeds leave open.
 """
 
 import json
@@ -20,25 +21,33 @@ DIGITS = 3
 QUARTILES = ("by_token", "by_previous", "by_place", "nearest")
 
 
-def together(folder: Path, out: Path) -> None:
-    """Write `paper_frequent.json` into `out`; ValueError if there is nothing to put together."""
-    files = sorted(folder.glob("paper_frequent_*.json"))
-    if not files:
-        raise ValueError(f"{folder} has no results of frequent: run it first.")
-    parts = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+def together(folders: Sequence[Path], out: Path) -> None:
+    """Write `paper_frequent.json` into `out`; ValueError if there is nothing to put together, an
+    SAE is there twice, or the parts were not measured alike.
+    """
+    parts, seconds = [], 0.0
+    for folder in folders:
+        files = sorted(folder.glob("paper_frequent_*.json"))
+        if not files:
+            raise ValueError(f"{folder} has no results of frequent: run it first.")
+        of_folder = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        seconds += max(part["seconds"] for part in of_folder)
+        parts += of_folder
+    settings = _common(parts)
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
     for part in parts:
         for row in part["rows"]:
             key = (part["settings"]["site"], row["kind"], row["target"])
-            groups.setdefault(key, []).append(row)
+            if row["seed"] in [each["seed"] for each in groups.setdefault(key, [])]:
+                raise ValueError(f"{' '.join(map(str, key))} of seed {row['seed']} is there twice.")
+            groups[key].append(row)
     flats = {key: [flat(row) for row in rows] for key, rows in groups.items()}
     names = list(dict.fromkeys(n for each in flats.values() for row in each for n in row))
-    settings = {k: v for k, v in parts[0]["settings"].items() if k != "site"}
     data = {
         "study": "frequent",
         "settings": settings,
         "machine": parts[0]["machine"],
-        "seconds": max(part["seconds"] for part in parts),
+        "seconds": round(seconds, 1),
         "measured_tokens": parts[0]["tokens"],
         "columns": names,
         "rows": [
@@ -49,6 +58,18 @@ def together(folder: Path, out: Path) -> None:
     }
     text = json.dumps(shortened(data, DIGITS), separators=(",", ":"))
     path_of("frequent", out).write_text(text + "\n", encoding="utf-8")
+
+
+def _common(parts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The settings that all parts share, with the seeds of any; ValueError for others."""
+    own = ("site", "trained")
+    first = {k: v for k, v in parts[0]["settings"].items() if k not in own}
+    for part in parts:
+        there = {k: v for k, v in part["settings"].items() if k not in own}
+        if (there, part["tokens"]) != (first, parts[0]["tokens"]):
+            raise ValueError("the results of frequent were not measured alike: run all of it anew.")
+    seeds = {seed for part in parts for seed in part["settings"].get("trained", [])}
+    return first | {"trained": sorted(seeds)}
 
 
 def flat(row: dict[str, Any], before: str = "") -> dict[str, Any]:

@@ -60,7 +60,7 @@ def best(result: dict[str, Any], name: str, tokens: int) -> Best:
     low, high = np.quantile([ratio(chosen) for chosen in _drawn(features)], [0.025, 0.975])
     return Best(
         epsilon=result["epsilons"][at],
-        error=float(np.sqrt(squared[name][at].sum() / scale)),
+        error=float(np.sqrt(max(squared[name][at].sum(), 0) / scale)),
         bias=float(np.sqrt(max(bias, 0) / scale)),
         ratio=(ratio(np.arange(features)), float(low), float(high)),
     )

@@ -16,12 +16,16 @@ from pathlib import Path
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import FOLDER
 from benchmarks.paper.shown import SHOWN
-from benchmarks.paper.shown_text import Results, load
+from benchmarks.paper.shown_text import UNMEASURED, Results, load
+from benchmarks.paper.shown_verdicts import FIGURES as OF_COMPARISON
 
+TEXT = Path(__file__).with_name("comparison_text.md")
+"""The words of `comparison.md`, which is made from them and the results wherever there are any."""
+MADE = "comparison.md"
 DOCS = Path("docs")
 PICTURES = DOCS / "pictures"
 GIVEN: dict[str, set[str]] = {
-    "paper.md": {"2407.14435", "131,072", "100 %"},
+    "paper.md": {"2407.14435", "2408.05147", "131,072", "70 %", "100 %"},
     "bandwidth.md": {
         *("2407.14435", "0.001", "0.005", "0.01", "0.02", "0.03", "0.05", "0.1", "0.0025"),
         *("0.1 %", "10 %", "95 %", "2 %", "2,048", "4,096", "3,000", "262,144", "0.9"),
@@ -30,6 +34,7 @@ GIVEN: dict[str, set[str]] = {
         *("2407.14435", "0.1", "0.01", "10 %", "1 %", "95 %", "4,096"),
     },
     "threshold.md": {"2407.14435", "4,096", "10,000", "1,000", "2,048", "3,000"},
+    MADE: {"2407.14435", "0.00125", "0.02", "95 %", "10 %", "5.0 %", "2,048"},
 }
 """Pages, and the numbers on them that are nobody's result."""
 
@@ -41,9 +46,9 @@ _NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?(?:\s?%)?")
 def write(docs: Path = DOCS, results: Path = FOLDER) -> None:
     """Renew what is between marks, and the figures."""
     held = load(results)
-    for page in GIVEN:
+    for page in pages_of(held):
         path = docs / page
-        text = path.read_text(encoding="utf-8")
+        text = (TEXT if page == MADE else path).read_text(encoding="utf-8")
         path.write_text(_MARK.sub(lambda m: _marked(m[1], held), text), encoding="utf-8")
     for name, content in _figures(held):
         (docs / "pictures" / name).write_text(content, encoding="utf-8")
@@ -53,7 +58,14 @@ def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
     """A sentence for each number and figure that is not what the results give."""
     held = load(results)
     found = []
-    for page in GIVEN:
+    if MADE in pages_of(held):
+        if not (docs / MADE).is_file():
+            return [f"{MADE} is not there but its results are: use --write."]
+        if _words(docs / MADE) != _words(TEXT):
+            found.append(f"{MADE} has other words than {TEXT.name}, from which it is made.")
+    elif (docs / MADE).is_file():
+        return [f"{MADE} is there but its results are not."]
+    for page in pages_of(held):
         text = (docs / page).read_text(encoding="utf-8")
         for mark in _MARK.finditer(text):
             name, shown = mark[1], mark[2]
@@ -62,12 +74,24 @@ def wrong(docs: Path = DOCS, results: Path = FOLDER) -> list[str]:
             elif (right := SHOWN[name](held)) != shown:
                 is_, must = _short(shown, right)
                 found.append(f"{page}: {name} is {is_} but must be {must}.")
+            elif shown == UNMEASURED:
+                found.append(f"{page}: {name} was not measured: change the sentence.")
         found += [f"{page}: {n} is in no mark." for n in unmarked(text) if n not in GIVEN[page]]
     for name, content in _figures(held):
         path = docs / "pictures" / name
         if not path.is_file() or path.read_text(encoding="utf-8") != content:
             found.append(f"{name} is not the figure that the results give.")
     return found
+
+
+def pages_of(held: Results) -> list[str]:
+    """The pages whose results are there."""
+    return [page for page in GIVEN if page != MADE or "comparison" in held]
+
+
+def _words(page: Path) -> str:
+    """What stands outside of the marks."""
+    return _MARK.sub("", page.read_text(encoding="utf-8"))
 
 
 def unmarked(text: str) -> list[str]:
@@ -78,7 +102,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def _figures(held: Results) -> Iterator[tuple[str, str]]:
-    for name, draw in FIGURES.items():
+    for name, draw in (FIGURES | (OF_COMPARISON if "comparison" in held else {})).items():
         yield f"paper-{name}.svg", draw(held)
 
 

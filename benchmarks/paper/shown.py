@@ -6,8 +6,14 @@ from functools import partial
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper import shown_bandwidth, shown_frequent, shown_kernels
-from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper import (
+    shown_bandwidth,
+    shown_comparison,
+    shown_frequent,
+    shown_kernels,
+    shown_verdicts,
+)
+from benchmarks.paper.shown_text import UNMEASURED, Results, digits, share, table
 from benchmarks.paper.threshold import spread
 from benchmarks.pareto_tables import at_site, in_short, sites_of, value_at
 
@@ -50,7 +56,10 @@ def _tokens(study: str, part: str, held: Results) -> str:
 
 
 def _figure(key: str, number: int, held: Results) -> str:
-    each = held["threshold"]["figure"][number]
+    figure = held["threshold"]["figure"]
+    if number >= len(figure):  # too few tokens tell a threshold's place
+        return UNMEASURED
+    each = figure[number]
     if key == "frequency":
         return share(each["active"] / each["tokens"])
     if key == "threshold":
@@ -150,6 +159,13 @@ def _pareto(metric: str, held: Results) -> str:
     return "\n\n" + "\n".join(in_short(held["pareto"], metric, held["pareto_targets"])) + "\n\n"
 
 
+def _lower(metric: str, name: str, held: Results) -> str:
+    """At how many places JumpReLU's metric is lower than another's, beyond the seeds' spread."""
+    rows = in_short(held["pareto"], metric, held["pareto_targets"])[2:]
+    cells = next(row.split(" | ") for row in rows if row.startswith(f"| {CURVES[name]} |"))
+    return f"{cells[2].partition(',')[0]} of {cells[1]}"
+
+
 def _at_point(metric: str, held: Results) -> str:
     """A metric of all curves at the L0 of the seeds, at the middle layer's sites."""
     comparison = held["pareto"]
@@ -191,10 +207,17 @@ SHOWN: dict[str, Show] = {
     "run.table": _run_table,
     "pareto.fvu": partial(_pareto, "fvu"),
     "pareto.loss": partial(_pareto, "delta_lm_loss"),
+    **{
+        f"pareto.lower.{metric}.{name}": partial(_lower, metric, name)
+        for metric in ("fvu", "delta_lm_loss")
+        for name in ("gated", "topk")
+    },
     "pareto.frequent": partial(_at_point, "high_frequency"),
     "pareto.uniformity": partial(_at_point, "uniformity"),
     **shown_kernels.SHOWN,
     **shown_bandwidth.SHOWN,
     **shown_frequent.SHOWN,
+    **shown_comparison.SHOWN,
+    **shown_verdicts.SHOWN,
 }
 """Every name, and the function that gives its text."""

@@ -1,36 +1,32 @@
-"""What the comparison of architectures says, as tables:
-
-python -m benchmarks.paper.shown_comparison [FOLDER]    of the results in the folder
-"""
+"""What the comparison of architectures says, as tables."""
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper.comparison import CURED, SITES, TARGETS, chosen
+from benchmarks.paper.comparison_plan import CURED, SITES, TARGETS, chosen
 from benchmarks.paper.kinds import ARCHITECTURES
-from benchmarks.paper.results import FOLDER, read
 from benchmarks.paper.shown_text import Results, digits, share, table
 from benchmarks.paper.verdicts import Place, Points, Quotient, counts, points, quotient
 from benchmarks.pareto_plan import at_target
 
 OTHERS = tuple(name for name in ARCHITECTURES if name != "jumprelu")
+UNTRAINED = "\n\nNot trained before the time was up.\n\n"
 _MARKS = {"lower": "**", "open": "", "higher": "_"}
 
 
-def _points(held: Results, stage: str, metric: str) -> dict[Place, Points]:
+def points_of(held: Results, stage: str, metric: str) -> dict[Place, Points]:
+    """The seeds at every place of a stage."""
     return points(held["comparison"], stage, metric)
 
 
 def quotients(held: Results, stage: str, metric: str) -> dict[Place, Quotient]:
     """Of every other architecture over JumpReLU, at every place where both were trained."""
-    found = _points(held, stage, metric)
+    found = points_of(held, stage, metric)
     return {
         (name, site, target): quotient(found["jumprelu", site, target], each)
         for (name, site, target), each in found.items()
@@ -70,7 +66,7 @@ def _summary(stage: str, held: Results) -> str:
 
 
 def _against(stage: str, metric: str, held: Results) -> str:
-    found, against = _points(held, stage, metric), quotients(held, stage, metric)
+    found, against = points_of(held, stage, metric), quotients(held, stage, metric)
     rows = []
     for site, target in _places(found):
         mine = found["jumprelu", site, target].mean()
@@ -87,29 +83,31 @@ def _cell(each: Quotient | None) -> str:
     return f"{mark}{middle:+.1f} %{mark} ({low:+.1f} to {high:+.1f})"
 
 
-def _rows(held: Results, **settings: Any) -> list[dict[str, Any]]:
+def rows_of(held: Results, **settings: Any) -> list[dict[str, Any]]:
+    """The SAEs with these settings."""
     rows = held["comparison"]["rows"]
     return [r for r in rows if all(r.get(k) == v for k, v in settings.items())]
 
 
-def _mean(rows: Sequence[dict[str, Any]], field: str) -> float:
+def mean_of(rows: Sequence[dict[str, Any]], field: str) -> float:
+    """The mean of a measurement."""
     return float(np.mean([row[field] for row in rows]))
 
 
 def _shares(stage: str, field: str, held: Results) -> str:
     lines = []
-    for site, target in _places(_points(held, stage, "fvu")):
+    for site, target in _places(points_of(held, stage, "fvu")):
         cells = []
         for name in ARCHITECTURES:
-            own = _rows(held, stage=stage, architecture=name, site=site, target=target)
-            cells.append(share(_mean(own, field)) if own else "")
+            own = rows_of(held, stage=stage, architecture=name, site=site, target=target)
+            cells.append(share(mean_of(own, field)) if own else "")
         lines.append([f"{site}, {target}", *cells])
     return table(["site, L0", *(CURVES[name] for name in ARCHITECTURES)], lines)
 
 
 def _farthest(held: Results) -> str:
     """By how much a reported SAE misses its L0 at most."""
-    own = _rows(held, stage="report") + _rows(held, stage="other")
+    own = rows_of(held, stage="report") + rows_of(held, stage="other")
     return share(max(abs(r["l0"] / r["target"] - 1) for r in own))
 
 
@@ -119,7 +117,7 @@ def _rates(held: Results) -> str:
     ends = (min(data["settings"]["rates"]), max(data["settings"]["rates"]))
     lines = []
     for name in ARCHITECTURES:
-        tried = _rows(held, stage="sweep", architecture=name)
+        tried = rows_of(held, stage="sweep", architecture=name)
         cells = []
         for site in SITES:
             values = [best[name, site, target] for target in TARGETS]
@@ -137,7 +135,9 @@ def _trade(held: Results) -> str:
         for name in ARCHITECTURES[:3]:
             cells = []
             for lr in rates:
-                own = _rows(held, stage="sweep", architecture=name, site=site, target=target, lr=lr)
+                own = rows_of(
+                    held, stage="sweep", architecture=name, site=site, target=target, lr=lr
+                )
                 cells += [_missed(r) or f"{digits(at_target(r))}, {share(r['dead'])}" for r in own]
             lines.append([f"{target}, {CURVES[name]}", *cells])
     return table(["L0", *(f"{lr:g}" for lr in rates)], lines)
@@ -149,9 +149,11 @@ def _missed(row: dict[str, Any]) -> str:
 
 def _cures(site: str | None, held: Results) -> str:
     """Cures at the site of many dead features (None), or at another, against none."""
-    own = [r for r in _rows(held, stage="cure") if (r["site"] == CURED[0]) == (site is None)]
+    own = [r for r in rows_of(held, stage="cure") if (r["site"] == CURED[0]) == (site is None)]
     places = list(dict.fromkeys((r["site"], r["target"]) for r in own))
     names = list(dict.fromkeys(r["cure"] for r in own))
+    if not names:
+        return UNTRAINED
     if "none" not in names:
         names.insert(0, "none")
     lines = []
@@ -176,26 +178,31 @@ def _untreated(
     at = [r for r in own if (r["site"], r["target"]) == (site, target)]
     seeds = {r["seed"] for r in at}
     none = [r for r in at if r["cure"] == "none"]
-    report = _rows(held, stage="report", architecture="jumprelu", site=site, target=target)
+    report = rows_of(held, stage="report", architecture="jumprelu", site=site, target=target)
     return none or [r for r in report if r["seed"] in seeds]
 
 
 def _cured(mine: Sequence[dict[str, Any]], none: Sequence[dict[str, Any]]) -> list[str]:
-    fvu = np.mean([math.log(at_target(r)) for r in mine])
-    before = np.mean([math.log(at_target(r)) for r in none])
-    change = 100 * (math.exp(fvu - before) - 1)
-    shown = digits(math.exp(fvu)) + ("" if list(mine) == list(none) else f" ({change:+.1f} %)")
-    return [shown, share(_mean(mine, "dead")), digits(_mean(mine, "delta_lm_loss"), 2)]
+    fvu, before = (_mean_fvu(rows) for rows in (mine, none))
+    change = f" ({100 * (fvu / before - 1):+.1f} %)" if math.isfinite(fvu / before) else ""
+    shown = digits(fvu) + change * (list(mine) != list(none)) if math.isfinite(fvu) else "-"
+    return [shown, share(mean_of(mine, "dead")), digits(mean_of(mine, "delta_lm_loss"), 2)]
+
+
+def _mean_fvu(rows: Sequence[dict[str, Any]]) -> float:
+    return math.exp(sum(math.log(at_target(r)) for r in rows) / len(rows))
 
 
 def _long(held: Results) -> str:
     lines = []
     site, targets, _ = CURED
     for target in targets:
-        none = _rows(held, stage="cure", cure="none", target=target, site=site)
+        none = rows_of(held, stage="cure", cure="none", target=target, site=site)
+        own = rows_of(held, stage="long", target=target)
+        if not own or not none:
+            return UNTRAINED
         chosen_rate = none[0]["lr"]
         lines.append([f"{target}, one length at {chosen_rate:g}", *_cured(none, none)])
-        own = _rows(held, stage="long", target=target)
         for lr in sorted({r["lr"] for r in own}, reverse=True):
             cells = _cured([r for r in own if r["lr"] == lr], none)
             lines.append([f"{target}, two lengths at {lr:g}", *cells])
@@ -204,7 +211,9 @@ def _long(held: Results) -> str:
 
 def _bandwidths(held: Results) -> str:
     """FVU above that of the best bandwidth, in per cent, on the other model and at other widths."""
-    own = _rows(held, stage="bandwidth") + _rows(held, stage="width")
+    own = rows_of(held, stage="bandwidth") + rows_of(held, stage="width")
+    if not own:
+        return UNTRAINED
     epsilons = sorted({r["epsilon"] for r in own})
     lines = []
     for stage, width, site in dict.fromkeys((r["stage"], r.get("d_sae"), r["site"]) for r in own):
@@ -214,17 +223,24 @@ def _bandwidths(held: Results) -> str:
             if (r["stage"], r.get("d_sae"), r["site"]) == (stage, width, site)
         }
         best = min(line.values())
-        cells = [f"{100 * (line[e] / best - 1):.1f}" for e in epsilons]
-        cells = ["**best**" if line[e] == best else c for e, c in zip(epsilons, cells, strict=True)]
+        cells = [_excess(line.get(e), best) for e in epsilons]
         what = "Llama, 2,048" if stage == "bandwidth" else f"demo, {width:,}"
-        lines.append([f"{what}, {site}", digits(best), *cells])
+        lines.append([f"{what}, {site}", digits(best) if math.isfinite(best) else "-", *cells])
     return table(["", "FVU of the best", *(digits(e, 2) for e in epsilons)], lines)
+
+
+def _excess(fvu: float | None, best: float) -> str:
+    if fvu is None or not math.isfinite(fvu):
+        return "" if fvu is None else "-"
+    return "**best**" if fvu == best else f"{100 * (fvu / best - 1):.1f}"
 
 
 def _cost(held: Results) -> str:
     data = held["comparison"]
     machine = data["machine"]
-    return f"{machine['device']}, PyTorch {machine['torch']}, {data['seconds']:.0f} s"
+    seconds = sum(data["pass_seconds"].values())
+    device = machine["device"] or f"CPU, {machine['threads']} threads"
+    return f"{device}, PyTorch {machine['torch']}, {seconds:,.0f} s"
 
 
 def _tokens(held: Results) -> str:
@@ -265,14 +281,3 @@ SHOWN: dict[str, Callable[[Results], str]] = {
         )
     },
 }
-
-
-def main(folder: Path = FOLDER) -> None:
-    """Print every table."""
-    held: Results = {"comparison": read("comparison", folder)}
-    for name, show in SHOWN.items():
-        print(f"{name}: {show(held)}")
-
-
-if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))

@@ -9,7 +9,7 @@ from benchmarks.paper.ablations import BOUND
 from benchmarks.paper.frequent_results import Table
 from benchmarks.paper.frequent_saes import KINDS, SITES, TARGETS
 from benchmarks.paper.plots import Panel, drawing
-from benchmarks.paper.shown_text import Results, digits, share
+from benchmarks.paper.shown_text import UNMEASURED, Results, digits, share
 from benchmarks.paper.shown_text import table as full_table
 
 NAMES = {
@@ -250,21 +250,21 @@ def _setting(key: str, held: Results) -> str:
 
 
 def _cell(site: str, kind: str, level: int, name: str, form: Format, held: Results) -> str:
-    return _one(form, Table(held["frequent"]).get(site, kind, level, name))
+    return _one(form, Table(held["frequent"]).get(site, kind, level, name)) or UNMEASURED
 
 
 def _quotient(site: str, kind: str, measure: str, level: int, held: Results) -> str:
     """KL of very frequent features over that of as much of others."""
     get = partial(Table(held["frequent"]).get, site, kind, level)
     very, ordinary = (get(f"draws.{group}_by_{measure}.kl") for group in ("very", "ordinary"))
-    return f"{very[0] / ordinary[0]:.1f}"
+    return f"{very[0] / ordinary[0]:.1f}" if very and ordinary else UNMEASURED
 
 
 def _costs(site: str, level: int, held: Results) -> str:
     """By how much FVU is larger with the penalty of 0.1."""
     get = Table(held["frequent"]).get
     plain, penalised = (get(site, kind, level, "fvu") for kind in PENALISED[:2])
-    return share(penalised / plain - 1)
+    return share(penalised / plain - 1) if plain and penalised else UNMEASURED
 
 
 def histograms(held: Results) -> str:

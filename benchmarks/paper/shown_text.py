@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.paper.results import FOLDER, read
+from benchmarks.paper.results import FOLDER, path_of, read
 from benchmarks.pareto_report import curves_of, merged
 
 Results = dict[str, Any]
+UNMEASURED = "(not measured)"
+"""What stands in a sentence for a number that there is not."""
 
 KERNEL_NAMES = {
     "rectangle": "rectangle",
@@ -22,8 +24,11 @@ KERNEL_NAMES = {
 
 
 def load(folder: Path = FOLDER) -> Results:
-    """The results of all studies by name; `pareto` is the comparison of architectures."""
-    studies = ("threshold", "rounding", "run", "kernels", "bandwidth", "frequencies", "frequent")
+    """The results of all studies by name, `comparison` where it was run; `pareto` is the first
+    comparison of architectures.
+    """
+    studies = ["threshold", "rounding", "run", "kernels", "bandwidth", "frequencies", "frequent"]
+    studies += ["comparison"] * path_of("comparison", folder).is_file()
     held: Results = {name: read(name, folder) for name in studies}
     pareto = merged([folder / "pareto_h200.json"])
     return held | {"pareto": curves_of(pareto), "pareto_targets": pareto["settings"]["targets"]}

@@ -41,9 +41,16 @@ REST_LOOKS, REST_TOKENS, REST_BLOCKS = 10, 2**16, 16
 
 
 def rest(each: SaeTokens) -> dict[str, Any]:
-    """How near an SAE's features are to their rest, of those whose cost is known well enough."""
+    """How near an SAE's features are to their rest, of those whose cost is known well enough;
+    ValueError where there are none.
+    """
     seen = (each.sums.weight.sum(0) * each.units.bandwidth).round()
     known = (seen >= FEWEST_IN_WINDOW).nonzero()[:, 0]
+    if not len(known):
+        raise ValueError(
+            f"no feature of {each.name} has {FEWEST_IN_WINDOW} of {each.tokens:,} tokens in its "
+            "window: take more --tokens."
+        )
     ratio, error = each.sums.ratio
     return {
         "site": each.site,

@@ -30,7 +30,9 @@ class Points:
     weights: np.ndarray
     """`[blocks]`: what the mean over blocks is divided by."""
     move: np.ndarray
-    """`[seeds]`: the factor that moves each seed's value to the L0 that was asked for."""
+    """`[seeds]`: the factor that moves each seed's value to the L0 that was asked for; NaN for one
+    of which no feature is active.
+    """
 
     def values(self, drawn: np.ndarray) -> np.ndarray:
         """Of each draw of blocks `[draws, blocks]` and each seed; NaN where it is not above 0."""
@@ -59,9 +61,13 @@ def points(data: dict[str, Any], stage: str, metric: str) -> dict[Place, Points]
         found[place] = Points(
             blocks=blocks,
             weights=deviations if metric == "fvu" else np.ones(blocks.shape[1]),
-            move=np.array([(row["target"] / row["l0"]) ** slope for row in each]),
+            move=np.array([_moved(row, slope) for row in each]),
         )
     return found
+
+
+def _moved(row: dict[str, Any], slope: float) -> float:
+    return (row["target"] / row["l0"]) ** slope if row["l0"] else math.nan
 
 
 def _slope(rows: dict[Place, list[dict[str, Any]]], place: Place, metric: str) -> float:
@@ -73,12 +79,15 @@ def _slope(rows: dict[Place, list[dict[str, Any]]], place: Place, metric: str) -
     for l0 in sorted(t for a, s, t in rows if (a, s) == (architecture, site)):
         each = rows[architecture, site, l0]
         y = float(np.mean([row[metric] for row in each]))
-        line.append((l0, math.log(np.mean([row["l0"] for row in each])), y))
+        mean = float(np.mean([row["l0"] for row in each]))
+        line.append((l0, math.log(mean) if mean else math.nan, y))
     at = [l0 for l0, _, _ in line].index(target)
     slopes = []
     for k in (at - 1, at):
-        if k >= 0 and k + 1 < len(line) and min(line[k][2], line[k + 1][2]) > 0:
-            (_, x0, y0), (_, x1, y1) = line[k : k + 2]
+        if not 0 <= k < len(line) - 1:
+            continue
+        (_, x0, y0), (_, x1, y1) = line[k : k + 2]
+        if min(y0, y1) > 0 and math.isfinite(x1 - x0) and x1 != x0:
             slopes.append((math.log(y1) - math.log(y0)) / (x1 - x0))
     return float(np.mean(slopes)) if slopes else -SLOPE
 

@@ -1,7 +1,10 @@
 """The comparison of architectures: its batched step against the trainer's, and its verdicts."""
 
+import json
 import math
-from dataclasses import replace
+import shutil
+import time
+from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,7 +13,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.paper.comparison import CURED, CURES, RATES, SEEDS, SITES, TARGETS, chosen
+from benchmarks.paper import pages
+from benchmarks.paper.comparison import study
+from benchmarks.paper.comparison_plan import (
+    CURED,
+    CURES,
+    RATES,
+    SEEDS,
+    SITES,
+    TARGETS,
+    chosen,
+    sweep_plan,
+)
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.halves import Text, halves
 from benchmarks.paper.kinds import (
@@ -21,10 +35,12 @@ from benchmarks.paper.kinds import (
     begin,
     moments_of,
     resample,
+    take_step,
     train,
 )
 from benchmarks.paper.quality import Quality
-from benchmarks.paper.shown_comparison import SHOWN
+from benchmarks.paper.results import FOLDER, Results, path_of, read
+from benchmarks.paper.shown import SHOWN as ALL_SHOWN
 from benchmarks.paper.verdicts import Points, points, quotient
 from sae_core.sae import JumpReLUSAE
 from tests import tiny
@@ -36,6 +52,7 @@ from training.recipes import RECIPES
 from training.step import DenseStep, Setting, State
 from training.trained_form import initial_parameters
 
+SHOWN = {name: show for name, show in ALL_SHOWN.items() if name.startswith("comparison.")}
 LENGTH = Length(d_sae=24, batch=32, steps=40)
 RAW = {"resid_post/0": activations(1280), "mlp_out/0": activations(1280).flip(0) * 2 - 0.5}
 
@@ -226,18 +243,22 @@ def synthetic() -> dict[str, Any]:
         place = {"architecture": "jumprelu", "site": CURED[0], "target": target, "seed": seed}
         measured = {"dead": 0.01 if cure.frequency else 0.3, "delta_lm_loss": value}
         rows.append(row("cure", 0.01, value, target, **place, **measured, cure=name))
+    for epsilon, value in ((0.001, 1.2), (0.01, 1.0), (0.1, 1.5)):
+        place = {"architecture": "jumprelu", "site": SITES[0], "d_sae": 1_024, "epsilon": epsilon}
+        rows.append(row("width", 0.01, value, **place))
     text = {"selection": 10, "report": 20, "deviations": {site: [1.0, 3.0] for site in SITES}}
     return {
         "rows": rows,
         "settings": {"rates": list(RATES), "batch": 2, "steps": 3},
         "texts": {"demo": text, "other": text},
         "machine": {"device": "none", "torch": "0"},
-        "seconds": 1.0,
+        "pass_seconds": {"one": 1.0, "two": 2.5},
     }
 
 
 def test_every_verdict_of_a_result_is_known() -> None:
-    shown = {name: show({"comparison": synthetic()}) for name, show in SHOWN.items()}
+    held = {"comparison": synthetic()}
+    shown = {name: show(held) for name, show in SHOWN.items()}
     for stage in ("", "_other"):
         lines = shown[f"comparison.summary{stage}"].splitlines()
         for metric in ("FVU", "delta LM loss"):
@@ -252,5 +273,125 @@ def test_every_verdict_of_a_result_is_known() -> None:
     cures = shown["comparison.cures"]
     assert "| frequency 0.1 | 0.0159 (+2.0 %) | 1.0 % | 0.016 |" in cures
     assert "| none | 0.0156 | 30 % | 0.016 |" in cures
+    assert shown["comparison.cost"] == "none, PyTorch 0, 4 s"
     assert shown["comparison.missed"] == "0.0 %"
     assert shown["comparison.tokens"] == "6"
+
+
+def written(folder: Path, data: dict[str, Any]) -> tuple[Path, Path]:
+    """Copies of the pages and of all results, with these of the comparison."""
+    docs, results = folder / "docs", folder / "results"
+    docs.mkdir()
+    shutil.copytree("docs/pictures", docs / "pictures")
+    for page in Path("docs").glob("*.md"):
+        shutil.copy(page, docs)
+    results.mkdir()
+    for path in FOLDER.glob("*.json"):
+        shutil.copy(path, results)
+    path_of("comparison", results).write_text(json.dumps(data), encoding="utf-8")
+    return docs, results
+
+
+def test_the_page_is_made_from_the_results_and_compared_with_them(tmp_path: Path) -> None:
+    docs, results = written(tmp_path, synthetic())
+    path_of("comparison", results).rename(tmp_path / "kept")
+    (docs / pages.MADE).write_text("Words.", encoding="utf-8")
+    assert pages.wrong(docs, results) == ["comparison.md is there but its results are not."]
+    (docs / pages.MADE).unlink()
+    assert "is written and tested, and not run" in (docs / "paper.md").read_text(encoding="utf-8")
+    (tmp_path / "kept").rename(path_of("comparison", results))
+    assert pages.wrong(docs, results) == [
+        "comparison.md is not there but its results are: use --write."
+    ]
+    pages.write(docs, results)
+    assert pages.wrong(docs, results) == []
+    text = (docs / pages.MADE).read_text(encoding="utf-8")
+    ordering = (
+        "lower than Gated's at 9 of 9 places, than TopK's at 0 of 9 places (higher at 9) and than "
+        "ReLU's at 0 of 9 places (undecided at 9)."
+    )
+    for metric in ("FVU", "delta LM loss"):
+        assert text.count(f"JumpReLU's {metric} is {ordering}") == 2  # on both models
+    assert "in FVU at 18 of the 18 places that both decide and in delta LM loss at 18" in text
+    assert "With an L0 of 64 that is none of what was tried." in text  # TopK is lower still
+    assert "At 1 place FVU with a bandwidth from 0.001 to 0.01 is at most 20 % above" in text
+    assert "| demo, 1,024, resid_post/4 | 1.00 | 20.0 | **best** |" in text
+    said = (docs / "paper.md").read_text(encoding="utf-8")
+    assert "not run on a GPU yet" not in said
+    assert "(comparison.md)" in said
+    figure = (docs / "pictures" / "paper-comparison-fvu.svg").read_text(encoding="utf-8")
+    assert figure.count("<polyline") == 3 * 4
+    changed = text.replace("| TopK | 45 |", "| TopK | 46 |").replace("equal terms", "terms", 1)
+    assert changed.count("46") == text.count("46") + 1
+    (docs / pages.MADE).write_text(changed, encoding="utf-8")
+    words, number = pages.wrong(docs, results)
+    assert words.startswith("comparison.md has other words than comparison_text.md")
+    assert number.startswith("comparison.md: comparison.rates is")
+
+
+def test_what_cures_is_said_with_the_lead_that_is_left() -> None:
+    data = synthetic()
+    for each in data["rows"]:
+        if each["architecture"] in ("topk", "standard") and each["stage"] == "report":
+            each["errors"] = [1.5 * e for e in each["errors"]]
+    said = SHOWN["comparison.cured"]({"comparison": data})
+    start = "With an L0 of 128 that is *frequency 0.3* (1.0 % dead, FVU 8.2 % below Gated's), "
+    assert start in said
+    assert "*none*" not in said
+
+
+def test_an_sae_that_broke_down_stops_no_page(tmp_path: Path) -> None:
+    """No feature of some is active: nothing is said there, and all else is."""
+    data = synthetic()
+    for each in data["rows"]:
+        if (each["stage"], each["site"], each["target"]) != ("sweep", SITES[2], 128):
+            gone = each["site"] == SITES[2] and each["target"] == 128 and each["seed"] == 1
+            each["l0"] = 0 if gone or each.get("epsilon") == 0.1 else each["l0"]
+    docs, results = written(tmp_path, data)
+    pages.write(docs, results)
+    assert pages.wrong(docs, results) == []
+    text = (docs / pages.MADE).read_text(encoding="utf-8")
+    assert "| attn_out/4, 128 |  |  |  |  |" in text
+    assert "**+11.1 %** (+11.1 to +11.1)" in text
+    assert "| demo, 1,024, resid_post/4 | 1.00 | 20.0 | **best** | - |" in text
+
+
+def test_a_page_can_be_made_of_what_was_there_when_the_time_was_up(tmp_path: Path) -> None:
+    data = synthetic()
+    data["rows"] = [r for r in data["rows"] if r["stage"] in ("sweep", "report")]
+    docs, results = written(tmp_path, data)
+    pages.write(docs, results)
+    assert pages.wrong(docs, results) == []
+    text = (docs / pages.MADE).read_text(encoding="utf-8")
+    assert text.count("Not trained before the time was up.") == 4
+    assert "was not measured before the time was up." in text
+
+
+class _Lab:
+    """As much of a lab as `study` looks at before it trains."""
+
+    weights = "mine"
+
+
+def test_results_are_gone_on_with_under_the_same_settings_alone(tmp_path: Path) -> None:
+    """A second call keeps what is there; other settings, or another model, are refused."""
+    first = sweep_plan()[0].name
+    everything = {each.name: 1.0 for each in sweep_plan()}
+    length, past = Length(d_sae=160, batch=64, steps=2), time.monotonic() - 1
+    settings = {"corpus": ["a"], "rows": [2, 3]}
+    results = Results("comparison", tmp_path, {})
+    kept = settings | {"d_sae": 160, "batch": 64, "steps": 2, "rates": RATES}
+    kept |= {"cures": {name: asdict(cure) for name, cure in CURES.items()}}
+    results.data["settings"] = kept
+    results.keep(texts={}, pass_seconds=everything, rows=[])
+
+    def call(settings: dict[str, Any], deadline: float = past) -> None:
+        study(lambda _: _Lab(), length, take_step, tmp_path, settings, deadline)  # pyright: ignore
+
+    call(settings)
+    with pytest.raises(ValueError, match="results with another corpus: give a new --out"):
+        call(settings | {"corpus": ["b"]})
+    results.keep(texts={"demo": {"weights": "theirs"}}, pass_seconds={}, rows=[])
+    with pytest.raises(ValueError, match="of another language model"):
+        call(settings, time.monotonic() + 60)
+    assert first not in read("comparison", tmp_path)["pass_seconds"]

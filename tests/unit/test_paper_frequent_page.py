@@ -1,15 +1,16 @@
 """Results on very frequent features put together, and their page."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.paper import frequent_results, shown_frequent
+from benchmarks.paper import frequent_results, pages, shown_frequent
 from benchmarks.paper.frequent_results import Table
 from benchmarks.paper.shown_frequent import spread
-from benchmarks.paper.shown_text import load
+from benchmarks.paper.shown_text import UNMEASURED, load
 
 
 def _part(site: str, seed: int, change: float) -> dict[str, Any]:
@@ -32,8 +33,10 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
         data["rows"] += [_part(site, 1, each)["rows"][0] for each in changes[1:]]
         name = f"paper_frequent_{site.replace('/', '_')}.json"
         (tmp_path / name).write_text(json.dumps(data))
-    frequent_results.together(tmp_path, tmp_path / "..")
-    data = json.loads((tmp_path / ".." / "paper_frequent.json").read_text())
+    out = tmp_path / "out"
+    out.mkdir()
+    frequent_results.together([tmp_path], out)
+    data = json.loads((out / "paper_frequent.json").read_text())
     found = Table(data)
     assert found.seeds == [0, 1]
     both = found.get("resid_post/4", "topk", 32, "uniformity")
@@ -47,7 +50,35 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
     assert spread(None, str) == ""
     with pytest.raises(ValueError, match="has no results"):
-        frequent_results.together(tmp_path / "none", tmp_path)
+        frequent_results.together([tmp_path / "none"], out)
+
+
+def test_two_goes_are_put_together_if_they_were_measured_alike(tmp_path: Path) -> None:
+    goes = [tmp_path / name for name in ("first", "second")]
+    for folder in goes:
+        folder.mkdir()
+
+    def put(folder: Path, kind: str, seed: int, **more: Any) -> None:
+        data = _part("mlp_out/4", seed, 0.1 * seed)
+        data["rows"][0]["kind"] = kind
+        data["settings"] |= {"trained": [seed]} | more
+        (folder / "paper_frequent_mlp_out_4.json").write_text(json.dumps(data))
+
+    put(goes[0], "gated", 0)
+    put(goes[1], "topk", 1)
+    frequent_results.together(goes, tmp_path)
+    data = json.loads((tmp_path / "paper_frequent.json").read_text())
+    found = Table(data)
+    for kind, very in (("gated", 10), ("topk", 12)):
+        assert found.get("mlp_out/4", kind, 32, "very") == very
+    assert data["seconds"] == 6.0  # what both took
+    assert data["settings"]["trained"] == [0, 1]
+    put(goes[1], "gated", 0)
+    with pytest.raises(ValueError, match=r"mlp_out/4 gated 32.0 of seed 0 is there twice"):
+        frequent_results.together(goes, tmp_path)
+    put(goes[1], "topk", 1, validation=["another"])
+    with pytest.raises(ValueError, match="were not measured alike"):
+        frequent_results.together(goes, tmp_path)
 
 
 def test_the_page_shows_what_the_results_hold() -> None:
@@ -80,6 +111,25 @@ def test_the_page_shows_what_the_results_hold() -> None:
     many = shown_frequent.SHOWN["frequent.many"](held).splitlines()
     line = next(each for each in many if each.startswith("| resid_post/4, 64 |"))
     assert f"{100 * above / 4096:.1f} % (" in line.split("|")[3]
+
+
+def test_a_sentence_does_not_hide_what_was_not_measured(tmp_path: Path) -> None:
+    """Quotients of kinds with too few very frequent features; the check names them on a page."""
+    held = load()
+    shown = {
+        name: shown_frequent.SHOWN[f"frequent.{name}"](held)
+        for name in ("quotient.mlp_out.standard.activity.64", "quotient.mlp_out.gated.activity.64")
+    }
+    assert list(shown.values()) == [UNMEASURED, "0.5"]
+    for page in pages.pages_of(held):
+        shutil.copy(f"docs/{page}", tmp_path / page)
+    shutil.copytree("docs/pictures", tmp_path / "pictures")
+    path = tmp_path / "frequent.md"
+    name = "frequent.quotient.mlp_out.standard.activity.64"
+    text = path.read_text(encoding="utf-8") + f"\nOne <!--={name}--><!--/-->.\n"
+    path.write_text(text, encoding="utf-8")
+    pages.write(tmp_path)
+    assert pages.wrong(tmp_path) == [f"frequent.md: {name} was not measured: change the sentence."]
 
 
 def test_tables_leave_out_what_was_not_measured() -> None:

@@ -24,7 +24,7 @@ from benchmarks.paper.feature_tokens import (
 from benchmarks.paper.gradients import bias_of, estimated, reference
 from benchmarks.paper.kernel_errors import biases
 from benchmarks.paper.results import shortened
-from benchmarks.paper.rules import gradient, lscv, plug_in, scott, silverman
+from benchmarks.paper.rules import CANDIDATES, gradient, lscv, plug_in, scott, silverman
 from benchmarks.paper.sweep import Curve, curve
 from benchmarks.paper.text import read_rows, write_rows
 from sae_core.bundle import write_bundle
@@ -84,10 +84,57 @@ def test_rules_agree_where_the_density_is_normal(normal: FeatureTokens) -> None:
     assert float(lscv(z, n)) == pytest.approx(right, rel=0.26)  # one candidate further
 
 
+def test_rules_are_their_formulas_where_the_density_is_not_normal() -> None:
+    """Over all pairs, without bins or transforms, on two bumps of different widths."""
+    generator = torch.Generator().manual_seed(5)
+    wide, narrow = (torch.randn(1_500, generator=generator, dtype=torch.float64) for _ in range(2))
+    z = torch.cat((0.10 * wide, 0.25 + 0.02 * narrow))[None]
+    n, held = 2_048, z.shape[1]
+    pairs = (z[0][:, None] - z[0]).abs()
+    apart = pairs[~torch.eye(held, dtype=torch.bool)]
+
+    def left_out(e: float) -> float:
+        """The expected squared error of a density from n tokens, but for a constant."""
+        square = (1 - apart / e).clamp(min=0).mean() / e
+        inside = (apart < e / 2).double().mean() / e
+        return float(1 / (n * e) + (1 - 1 / n) * square - 2 * inside)
+
+    scores = {e: left_out(e) for e in CANDIDATES}
+    taken = float(lscv(z.float(), n))
+    nearest = min(CANDIDATES, key=lambda e: abs(e - taken))
+    spread = max(scores.values()) - min(scores.values())
+    assert scores[nearest] == pytest.approx(min(scores.values()), abs=2e-3 * spread)
+    deviation = float(z.std())
+    u = pairs / deviation
+    pilot = (32 * math.sqrt(2) * 3 / (15 * 2 * held)) ** (1 / 7)  # for a normal density
+    v = u / pilot
+    fourth = (v**4 - 6 * v**2 + 3) * torch.exp(-v * v / 2) / math.sqrt(2 * math.pi)
+    roughness = float(fourth.mean()) / pilot**5 / deviation**5
+    assert float(plug_in(z.float(), n)) == pytest.approx((144 / (n * roughness)) ** 0.2, rel=0.01)
+    ranked = sorted(z[0].tolist())
+    middle_half = ranked[3 * held // 4] - ranked[held // 4]
+    by_hand = 0.9 * min(deviation, middle_half / 1.34) * n**-0.2 * math.sqrt(12)
+    assert float(silverman(z.float(), n)) == pytest.approx(by_hand, rel=1e-4)
+    assert float(scott(z.float(), n)) > 1.5 * taken  # which of them is right is another question
+
+
 def test_the_gradients_rule_takes_less_of_more_tokens(normal: FeatureTokens) -> None:
     part = FeatureTokens(normal.z[:, :300_000], normal.pull[:, :300_000], *normal_facts(normal))
     few, many = (float(gradient(part, PENALTY, 0.005, n)) for n in (1_000, 1_000_000))
     assert many < 0.5 * few
+
+
+def test_the_gradients_rule_is_the_derived_minimum(normal: FeatureTokens) -> None:
+    """e* = (V / (2 b^2 n))^(1/3) of docs/training.md, and a third of the error is bias there."""
+    p, n = density(T), 4_096
+    b = T * (p - T * T / SD**2 * p) / 4
+    inactive, active = 2 * T * PULL * T - PENALTY, 2 * T * (PULL - 1) * T - PENALTY
+    variance = p * (inactive**2 + active**2) / 2
+    best = (variance / (2 * b * b * n)) ** (1 / 3)
+    step = 10 ** (1 / 10)
+    taken = float(gradient(normal, PENALTY, 0.005, n))
+    assert best / step**2 < taken < best * step**2
+    assert (best * b) ** 2 == pytest.approx((variance / (n * best)) / 2)
 
 
 def test_rest_is_where_the_mean_cost_is_lambda() -> None:
@@ -189,12 +236,16 @@ def test_rest_is_told_of_features_with_enough_tokens_in_the_window() -> None:
     empty = torch.zeros(0)
     sample = FeatureTokens(torch.zeros(0, 0), torch.zeros(0, 0), empty, empty)
     sums = Marginal(weight, cost, weight, block_tokens=100)
-    told = threshold.rest(SaeTokens("a", "resid_post/1", units, sums, empty, empty, sample))
+    each = SaeTokens("a", "resid_post/1", units, sums, empty, empty, sample)
+    told = threshold.rest(each)
     together = (2 * 2_000 + 9 * 900 + 5 * 1_000) / 3_900
     assert told["lambda"] == pytest.approx(together)
     assert told["features"].tolist() == [0, 2]
     assert told["ratio"].tolist() == pytest.approx([2 / together, 5 / together])
     assert (told["d_sae"], told["tokens"]) == (3, 6_400)
+    few = replace(each, sums=replace(sums, weight=weight / 3))
+    with pytest.raises(ValueError, match=r"no feature of a has 1000 of 6,400 .*: take more"):
+        threshold.rest(few)
 
 
 def test_features_are_chosen_by_frequency() -> None:

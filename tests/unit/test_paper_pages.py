@@ -13,7 +13,7 @@ import pytest
 from benchmarks.paper import pages
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pages import GIVEN, unmarked
-from benchmarks.paper.shown_text import digits, share
+from benchmarks.paper.shown_text import digits, load, share
 from sae_core.bundle import Bundle
 from sae_core.index.store import Index
 from sae_core.threshold_place import places_of, tokens_per_count
@@ -27,7 +27,7 @@ def test_the_pages_are_what_the_results_give() -> None:
 
 def test_a_changed_digit_fails_wherever_it_stands(tmp_path: Path) -> None:
     """In a table, in a sentence, outside of the marks, and in a figure; nothing else is named."""
-    for page in GIVEN:
+    for page in pages.pages_of(load()):
         shutil.copy(DOCS / page, tmp_path / page)
     shutil.copytree(DOCS / "pictures", tmp_path / "pictures")
 
@@ -54,7 +54,7 @@ def test_a_changed_digit_fails_wherever_it_stands(tmp_path: Path) -> None:
 
 
 def test_what_is_wrong_in_a_long_table_is_shown(tmp_path: Path) -> None:
-    for page in GIVEN:
+    for page in pages.pages_of(load()):
         shutil.copy(DOCS / page, tmp_path / page)
     shutil.copytree(DOCS / "pictures", tmp_path / "pictures")
     text = (tmp_path / "threshold.md").read_text(encoding="utf-8")
@@ -69,7 +69,17 @@ def test_what_is_wrong_in_a_long_table_is_shown(tmp_path: Path) -> None:
 def test_nobodys_numbers_are_those_that_stand_on_a_page() -> None:
     """One that has gone would let the same number pass as a result that is in no mark."""
     for page, given in GIVEN.items():
-        assert given <= set(unmarked((DOCS / page).read_text(encoding="utf-8"))), page
+        path = pages.TEXT if page == pages.MADE else DOCS / page
+        assert given <= set(unmarked(path.read_text(encoding="utf-8"))), page
+
+
+def test_no_line_of_prose_begins_with_a_mark() -> None:
+    """It would be HTML to a renderer, which leaves its code and links as they are written."""
+    for path in (*DOCS.glob("*.md"), pages.TEXT):
+        begun = re.findall(
+            r"^<!--=[\w./-]+-->(?!<!--/-->$).+", path.read_text("utf-8"), re.MULTILINE
+        )
+        assert begun == [], path
 
 
 def test_numbers_outside_of_marks_are_found() -> None:
@@ -88,7 +98,8 @@ def test_figures_are_small_and_follow_the_readers_colours() -> None:
         title = root.find("{http://www.w3.org/2000/svg}title")
         assert title is not None
         assert title.text
-        assert any(path.name in (DOCS / page).read_text(encoding="utf-8") for page in GIVEN)
+        shown = [(DOCS / page).read_text(encoding="utf-8") for page in pages.pages_of(load())]
+        assert any(path.name in text for text in shown)
 
 
 def rows_of(page: str, name: str) -> list[list[str]]:

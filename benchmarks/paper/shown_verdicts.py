@@ -1,0 +1,176 @@
+"""What the comparison of architectures says in sentences, and what stands where it was not run."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from app.web.charts import CURVES
+from benchmarks.paper.comparison_plan import CURED, SITES, TARGETS
+from benchmarks.paper.kinds import ARCHITECTURES
+from benchmarks.paper.plots import Panel, drawing
+from benchmarks.paper.shown_comparison import OTHERS, mean_of, points_of, quotients, rows_of
+from benchmarks.paper.shown_text import Results, share
+from benchmarks.pareto_plan import MOST_DEAD, at_target
+
+_METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def _counted(stage: str, metric: str, held: Results) -> str:
+    """At how many places JumpReLU is lower than each other one, and what it is elsewhere."""
+    found = quotients(held, stage, metric)
+    parts = []
+    for name in OTHERS:
+        verdicts = [q.verdict for (each, *_), q in found.items() if each == name]
+        if not verdicts:
+            continue
+        rest = [
+            f"{words} at {verdicts.count(verdict)}"
+            for verdict, words in (("higher", "higher"), ("open", "undecided"))
+            if verdict in verdicts
+        ]
+        beside = f" ({', '.join(rest)})" if rest else ""
+        counted = f"{verdicts.count('lower')} of {len(verdicts)} places"
+        parts.append(f"than {CURVES[name]}'s at {counted}{beside}")
+    if not parts:
+        return "was not measured before the time was up."
+    return f"JumpReLU's {_METRICS[metric]} is lower {_listed(parts)}."
+
+
+def _alike(held: Results) -> str:
+    """Whether the other language model orders the architectures as the demo does."""
+    said = []
+    for metric, words in _METRICS.items():
+        one, other = (quotients(held, stage, metric) for stage in ("report", "other"))
+        both = [k for k in other if k in one and "open" not in (one[k].verdict, other[k].verdict)]
+        same = sum(one[k].verdict == other[k].verdict for k in both)
+        said.append(f"in {words} at {same} of the {len(both)} places that both decide")
+    return f"The Llama says the same as the demo {_listed(said)}."
+
+
+def _cured(held: Results) -> str:
+    """Which changes leave few dead features and an FVU below the best of the others."""
+    site, targets, _ = CURED
+    lines = []
+    for target in targets:
+        reported = points_of(held, "report", "fvu")
+        best, name = min((reported[each, site, target].mean(), each) for each in OTHERS)
+        own = rows_of(held, stage="cure", site=site, target=target)
+        cured = []
+        for cure in dict.fromkeys(r["cure"] for r in own):
+            mine = [r for r in own if r["cure"] == cure]
+            fvu = float(np.exp(np.mean([np.log(at_target(r)) for r in mine])))
+            dead = mean_of(mine, "dead")
+            if dead <= MOST_DEAD and fvu < best:
+                lead = share(1 - fvu / best)
+                what = "no change" if cure == "none" else f"*{cure}*"
+                cured.append(f"{what} ({share(dead)} dead, FVU {lead} below {CURVES[name]}'s)")
+        found = _listed(cured) if cured else "none of what was tried"
+        lines.append(f"With an L0 of {target} that is {found}." if own else _UNTRIED)
+    return " ".join(dict.fromkeys(lines))
+
+
+_UNTRIED = "No change was tried before the time was up."
+
+
+def _flat(held: Results) -> str:
+    """How much FVU differs between bandwidths of 0.001 and of 0.01, at the most."""
+    lines: dict[tuple[str, int, str], dict[float, float]] = {}
+    for r in rows_of(held, stage="bandwidth") + rows_of(held, stage="width"):
+        key = (r["stage"], r.get("d_sae", 0), r["site"])
+        lines.setdefault(key, {})[r["epsilon"]] = at_target(r)
+    if not lines:
+        return "Bandwidths were not tried before the time was up."
+    excess = [
+        fvu / min(line.values()) - 1
+        for line in lines.values()
+        for epsilon, fvu in line.items()
+        if 0.00099 < epsilon < 0.0101 and np.isfinite(fvu)
+    ]
+    words = "place" if len(lines) == 1 else "places"
+    return (
+        f"At {len(lines)} {words} FVU with a bandwidth from 0.001 to 0.01 is at most "
+        f"{share(max(excess))} above the best."
+    )
+
+
+def fvu_figure(held: Results) -> str:
+    """FVU above JumpReLU's over L0, with intervals."""
+    found = quotients(held, "report", "fvu")
+    panels = []
+    for site in SITES:
+        own = {key: q for key, q in found.items() if key[1] == site and np.isfinite(q.low)}
+        ends = [100 * v for q in own.values() for v in (q.low, q.high)]
+        low, high = min(0.0, *ends), max(0.0, *ends)
+        room = 0.05 * (high - low) or 1.0
+        panel = Panel(
+            f"{site}: FVU above JumpReLU's, %",
+            (0.9 * TARGETS[0], 1.1 * TARGETS[-1]),
+            (low - room, high + room),
+            "L0",
+            "per cent",
+            log_x=True,
+        )
+        for colour, name in enumerate(ARCHITECTURES):
+            line = [(t, own[name, site, t]) for t in TARGETS if (name, site, t) in own]
+            if not line:
+                continue
+            panel.band(
+                [(t, 100 * q.low) for t, q in line], [(t, 100 * q.high) for t, q in line], colour
+            )
+            panel.line([(t, 100 * q.share) for t, q in line], colour, CURVES[name])
+        panel.line([(0.9 * TARGETS[0], 0), (1.1 * TARGETS[-1], 0)], 0, CURVES["jumprelu"])
+        panels.append(panel)
+    return drawing(panels, "FVU of the others above JumpReLU's", "c")
+
+
+FIGURES = {"comparison-fvu": fvu_figure}
+"""Of the comparison; there is none without its results."""
+
+
+def _there(without: str, with_it: str, held: Results) -> str:
+    return with_it if "comparison" in held else without
+
+
+_COMMANDS = (
+    "the study is written and tested, and not run on a GPU yet. "
+    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about five minutes "
+    "of one H200, by the speed of the study of bandwidths."
+)
+STATUS: dict[str, Callable[[Results], str]] = {
+    "status.equal_terms": partial(
+        _there,
+        "",
+        " Rates chosen on one text and reported on another, equal tuning, three seeds at every "
+        "point and another language model are in [comparison.md](comparison.md).",
+    ),
+    "status.not_run": partial(
+        _there,
+        "Selection of learning rates on other text than is reported, equal numbers of tried "
+        "settings for all, three seeds at every point, a Llama of the demo's size, other widths, "
+        f"and changes against JumpReLU's dead features: {_COMMANDS}",
+        "A Mistral: of the other families a Llama was trained.",
+    ),
+    "status.bandwidth": partial(
+        _there,
+        "Other widths, another family of models, and longer runs: time.",
+        "Longer runs: time. (Other widths and a Llama, with one seed and an L0 of 64: "
+        "[comparison.md](comparison.md).)",
+    ),
+}
+"""What pages say with the comparison's results and without them."""
+SHOWN: dict[str, Callable[[Results], str]] = {
+    **{
+        f"comparison.counted.{metric}{suffix}": partial(_counted, stage, metric)
+        for metric in _METRICS
+        for stage, suffix in (("report", ""), ("other", "_other"))
+    },
+    "comparison.alike": _alike,
+    "comparison.cured": _cured,
+    "comparison.flat": _flat,
+    **STATUS,
+}
