@@ -40,6 +40,9 @@ _TEXT_FILES = (".txt", ".md")
 _TEXT, _MESSAGES = "text", "messages"
 _FIRST_DOCUMENTS, _DOCUMENTS_AT_ONCE = 8, 256
 """Documents tokenised together: few at first, so that the first rows do not wait for many."""
+_CHARACTERS_AT_ONCE = 2**18
+"""Characters beyond which no more documents are tokenised together: whoever needs so many tokens
+and no more does without the rest."""
 
 
 @dataclass(frozen=True)
@@ -210,11 +213,8 @@ def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> I
         raise ValueError(f"context_size is {context_size} but must be 2 or more.")
     bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     body = context_size - len(bos)
-    docs = iter(docs)
     template = _Template(tokenizer)
-    size = _FIRST_DOCUMENTS
-    while chunk := list(itertools.islice(docs, size)):
-        size = min(2 * size, _DOCUMENTS_AT_ONCE)
+    for chunk in _together(docs):
         plain = [d for d in chunk if not d.messages]
         warn_of_markers([d.text for d in plain if d.number < WATCHED], tokenizer)
         encoded = iter(ordinary_ids(tokenizer, [d.text for d in plain]))
@@ -223,6 +223,20 @@ def token_rows(docs: Iterable[Document], tokenizer: Any, context_size: int) -> I
             for offset in range(0, len(ids), body):
                 row = np.asarray(bos + ids[offset : offset + body], dtype=np.int32)
                 yield TokenRow(document, offset, row)
+
+
+def _together(docs: Iterable[Document]) -> Iterator[list[Document]]:
+    """The documents in lists of those that are tokenised together."""
+    most, size = _FIRST_DOCUMENTS, 0
+    chunk: list[Document] = []
+    for document in docs:
+        chunk.append(document)
+        size += len(document.text)
+        if len(chunk) == most or size >= _CHARACTERS_AT_ONCE:
+            yield chunk
+            most, size, chunk = min(2 * most, _DOCUMENTS_AT_ONCE), 0, []
+    if chunk:
+        yield chunk
 
 
 class _Template:

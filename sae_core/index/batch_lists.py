@@ -20,6 +20,7 @@ from torch import Tensor
 from sae_core.index.listed_entries import (
     Entries,
     Lists,
+    PlacesAbove,
     PlainLists,
     block_size,
     feature_blocks,
@@ -56,6 +57,7 @@ class BatchLists:
         self.columnwise = isinstance(sae, JumpReLUSAE | ReLUSAE)
         """Whether what is active is what exceeds the threshold, with that value."""
         self._lists: Lists | None = None
+        self._above = PlacesAbove()
         self._open = bool(near_misses)
 
     def of(
@@ -98,8 +100,7 @@ class BatchLists:
         row = tokens.row.unique_consecutive(return_inverse=True)[1]
         tokens = replace(tokens, row=row)
         active, near = [], []
-        for features, first, part, pre, fired, acts in self._arrays(tokens):
-            flat = places_of(fired)
+        for features, first, part, pre, flat, acts in self._arrays(tokens):
             feature, token = flat // len(part.x), flat % len(part.x)
             value = acts[feature, token]
             active.append(Entries(feature + features.start, token + first, value))
@@ -118,13 +119,14 @@ class BatchLists:
     def _arrays(
         self, tokens: BatchTokens
     ) -> Iterator[tuple[slice, int, BatchTokens, Tensor, Tensor, Tensor]]:
-        """Pre-activations, what is active and the activations of it `[features, tokens]`: of some
-        features and all tokens, or of all features and some rows; with these features, the first
-        token, and the tokens. Pre-activations may be written to.
+        """Pre-activations, the places of what is active and the activations there `[features,
+        tokens]`: of some features and all tokens, or of all features and some rows; with these
+        features, the first token, and the tokens. Pre-activations may be written to.
         """
         if self.columnwise:
             for features, pre in feature_blocks(self._sae, tokens.x):
-                yield features, 0, tokens, pre, pre > self._threshold[features, None], pre
+                places = self._above.of(pre, self._threshold[features])
+                yield features, 0, tokens, pre, places, pre
             return
         counts = torch.bincount(tokens.row).tolist()
         step = max(1, block_size(tokens.x.device) // self._sae.cfg.d_sae)
@@ -139,7 +141,7 @@ class BatchLists:
             )
             pre = self._sae.pre_acts(part.x)
             acts = self._sae.activate(pre).T
-            yield slice(0, self._sae.cfg.d_sae), first, part, pre.T, acts > 0, acts
+            yield slice(0, self._sae.cfg.d_sae), first, part, pre.T, places_of(acts > 0), acts
             first += count
 
     def _misses(self, tokens: BatchTokens, pre: Tensor, bar: Tensor, row_bar: Tensor) -> Entries:
@@ -153,12 +155,21 @@ class BatchLists:
         by_document = pre.new_full((len(pre), int(document.max()) + 1), -torch.inf)
         by_document.scatter_reduce_(1, document.expand(len(pre), -1), largest, "amax")
         leads = largest == by_document[:, document]
-        keep = ((largest > bar[:, None]) & leads) | (largest > row_bar[:, None])
-        if by_document.shape[1] >= self._kept:
-            last = by_document.topk(self._kept, dim=1).values[:, -1]
-            keep &= largest >= last[:, None]
-        feature, row = keep.nonzero(as_tuple=True)
+        keep = self._among_best(largest, row_bar)
+        keep |= self._among_best(by_document, bar)[:, document] & leads
+        place = places_of(keep)
+        feature, row = place // keep.shape[1], place % keep.shape[1]
         return Entries(feature, token_of(feature, row), largest[feature, row])
+
+    def _among_best(self, values: Tensor, bar: Tensor) -> Tensor:
+        """Which `values [features, units]` exceed the feature's bar and are among the best of their
+        feature here.
+        """
+        among = values > bar[:, None]
+        if values.shape[1] > self._kept:
+            last = values.topk(self._kept, dim=1).values[:, -1:]
+            among &= values >= last
+        return among
 
 
 def _largest_of_rows(

@@ -22,6 +22,9 @@ from sae_core.sae import SAE, GatedSAE
 _CPU_BLOCK, _GPU_BLOCK = 2**21, 2**27
 """Pre-activations computed at once: what a CPU's cache holds, what a GPU needs to be busy."""
 
+_CPU_LINE = 16
+"""float32 numbers in a line of a CPU's cache, or in several."""
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -69,12 +72,15 @@ def feature_blocks(
     sae: SAE, x: Float[Tensor, "tokens d_model"]
 ) -> Iterator[tuple[slice, Float[Tensor, "some tokens"]]]:
     """Pre-activations `[features, tokens]` in float32, a block of features after another. A block
-    may be written to, and is good until the next one is asked for.
+    may be written to, and is good until the next one is asked for; its rows may have gaps between
+    them.
     """
     W_enc, bias = sae.W_enc.detach(), bias_of(sae)
     step = min(max(1, block_size(x.device) // max(len(x), 1)), sae.cfg.d_sae)
-    # One piece of memory for all: a CPU takes as long to get a new one as to read it.
-    out = x.new_empty((step, len(x)))
+    # One piece of memory for all: a CPU takes as long to get a new one as to read it. Where rows do
+    # not begin at lines of its cache, the product takes up to half as long again.
+    width = len(x) if x.is_cuda else -(-len(x) // _CPU_LINE) * _CPU_LINE
+    out = x.new_empty((step, width))[:, : len(x)]
     for first in range(0, sae.cfg.d_sae, step):
         some = slice(first, min(first + step, sae.cfg.d_sae))
         block = out[: some.stop - first]
@@ -89,18 +95,39 @@ def places_of(mask: Bool[Tensor, "..."]) -> Int[Tensor, " n"]:
     return mask.reshape(-1).nonzero()[:, 0]
 
 
+class PlacesAbove:
+    """Where a matrix, its rows one after another, exceeds a cut of each row: of one matrix after
+    another, in one piece of memory on a CPU, where NumPy also compares in half of PyTorch's time.
+    """
+
+    def __init__(self) -> None:
+        self._mask = np.empty(0, bool)
+
+    def of(
+        self, values: Float[Tensor, "rows columns"], cut: Float[Tensor, " rows"]
+    ) -> Int[Tensor, " n"]:
+        """The places, rising."""
+        if values.device.type != "cpu":
+            return places_of(values > cut[:, None])
+        if self._mask.size < values.numel():
+            self._mask = np.empty(values.numel(), bool)
+        mask = self._mask[: values.numel()].reshape(values.shape)
+        np.greater(values.numpy(), cut.numpy()[:, None], out=mask)
+        return torch.from_numpy(np.flatnonzero(mask))
+
+
 class PlainLists:
     """Lists from a float32 product, for every device."""
 
     def __init__(self, sae: SAE) -> None:
-        self._sae = sae
+        self._sae, self._places = sae, PlacesAbove()
 
     def above(self, x: Float[Tensor, "tokens d_model"], cut: Float[Tensor, " d_sae"]) -> Entries:
         """As `Lists.above`."""
         parts = []
         for some, pre in feature_blocks(self._sae, x):
-            flat = places_of(pre > cut[some, None])
+            flat = self._places.of(pre, cut[some])
             feature = flat // len(x)
             token = flat - feature * len(x)
-            parts.append(Entries(feature + some.start, token, pre.view(-1)[flat]))
+            parts.append(Entries(feature + some.start, token, pre[feature, token]))
         return Entries.cat(parts)

@@ -1,7 +1,9 @@
 """Corpora: every format gives the same documents; rows hold every token once."""
 
 import gzip
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 import torch
 
 from sae_core import marker_warning
-from sae_core.corpus import batches, documents, token_rows
+from sae_core.corpus import Document, batches, documents, token_rows
 from sae_core.text_options import TextOptions
 from sae_core.tokens import ordinary_ids, special_ids
 from tests import tiny, tiny_chat
@@ -63,6 +65,25 @@ def test_rows_hold_every_token_once(tiny_corpus: Path, tiny_tokenizer: Any) -> N
         assert [row.offset for row in own] == list(range(0, len(ids), 16))
         assert all(row.ids[0] == tiny_tokenizer.bos_token_id for row in own)
         assert all(len(row.ids) <= 17 for row in own)
+
+
+@pytest.mark.parametrize(("length", "ahead"), [(200_000, (2, 2)), (90_000, (3, 3)), (30, (8, 16))])
+def test_few_long_documents_are_tokenised_ahead(
+    length: int, ahead: tuple[int, int], tiny_tokenizer: Any
+) -> None:
+    """Whoever stops reading, early or later on, has not waited for text that nobody needs."""
+    begun = []
+
+    def endless() -> Iterator[Document]:
+        for number in itertools.count():
+            begun.append(number)
+            yield Document(number, "cat " * (length // 4), "", "", "")
+
+    rows = token_rows(endless(), tiny_tokenizer, 512)
+    for wanted, most in zip((0, 40), ahead, strict=True):
+        assert any(row.document.number == wanted for row in rows)
+        assert begun == list(range(len(begun)))
+        assert len(begun) <= wanted + most
 
 
 def test_batches_pad_on_the_right_and_mask_specials(tiny_corpus: Path, tiny_tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ from sae_core.config import Architecture, SAEConfig
 from sae_core.index import IndexConfig, screening, statistics
 from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.contexts import choose
-from sae_core.index.listed_entries import PlainLists
+from sae_core.index.listed_entries import PlainLists, feature_blocks
 from sae_core.index.screening import ScreenedLists
 from sae_core.index.selection import Best, Candidates
 from sae_core.index.statistics import Chunk, FeatureStatistics
@@ -72,6 +72,46 @@ def test_lists_are_what_whole_arrays_say(
         assert bool((~listed | (exact > cut[:, None] - error)).all())
         difference = (entries.value - exact[entries.feature, entries.token]).abs()
         assert bool((difference <= error[entries.feature, entries.token]).all())
+
+
+@pytest.mark.parametrize("tokens", [1, 16, 37, 64])
+def test_rows_of_the_product_begin_at_lines_of_the_cache(
+    tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the numbers that they have where no gaps are between them."""
+    monkeypatch.setattr("sae_core.index.listed_entries._CPU_BLOCK", 7 * tokens)
+    sae, x = random_sae(48, 20), inputs(48, tokens, torch.float32)
+    pre = sae.pre_acts(x).T
+    seen = 0
+    for some, block in feature_blocks(sae, x):
+        assert [row.data_ptr() % 64 for row in block] == [0] * len(block)
+        torch.testing.assert_close(block, pre[some], atol=1e-5 * float(pre.abs().max()), rtol=1e-5)
+        seen += len(block)
+    assert seen == 20
+
+
+@pytest.mark.parametrize("documents", [1, 2, 30])
+def test_no_more_near_misses_are_taken_than_can_be_kept(documents: int) -> None:
+    """The best rows, and the best documents, of a batch before which nothing has been kept."""
+    kept, rows, length = 3, 30, 4
+    sae = random_sae(7, 40)
+    lists = BatchLists(sae, sae.effective_threshold(), kept)
+    row = torch.arange(rows).repeat_interleave(length)
+    column, document = torch.arange(length).repeat(rows), row * documents // rows
+    x = torch.randn(rows * length, 7, generator=torch.Generator().manual_seed(0))
+    tokens = BatchTokens(x=x, row=row, column=column, document=document)
+    _, near = lists.of(tokens, torch.full((40,), -torch.inf))
+    pre = sae.pre_acts(x).T
+    misses = pre.masked_fill(pre > sae.effective_threshold()[:, None], -torch.inf)
+    for feature in range(1, 40):
+        mine = near.feature == feature
+        expected = set()
+        for unit in (row, document):
+            best = [(misses[feature] - 1e30 * (unit != n)).max(0) for n in unit.unique()]
+            best = sorted((v, int(t)) for v, t in best if v > -1e29)[-kept:]
+            expected |= {token for _, token in best}
+        assert set(near.token[mine].tolist()) == expected
+        assert int(mine.sum()) == len(expected)
 
 
 def test_the_encoder_is_left_as_it_was() -> None:
