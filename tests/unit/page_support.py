@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 from typing import Any
 
+from app.web import assets
 from app.web.overview_view import overview_page
 from app.web.pages import API_PAGE, PAGES
 from app.web.templating import render
@@ -48,9 +49,8 @@ def overview_document(first: str = "first", **changed: Any) -> Document:
 def assert_plain(page: Document) -> None:
     """Nothing of what was shown became an element or an attribute that acts."""
     assert not page.all("img")
-    assert all(
-        script.get("src", "").startswith("static/") or script.get("type") == "application/json"
-        for script in page.all("script")
-    )
+    assert set(page.code) <= {str(assets.inline("js/early.js"))}
+    loaded = [script["src"] for script in page.all("script") if "src" in script]
+    assert all(address.startswith("static/") for address in loaded)
     for _, attributes in page.elements:
         assert not any(name.startswith("on") for name in attributes)

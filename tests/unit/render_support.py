@@ -7,12 +7,15 @@ VOID = {"input", "br", "meta", "link"}
 
 
 class Document(HTMLParser):
-    """Elements with their attributes, the text, and whether every element is closed in order."""
+    """Elements with their attributes, the text, inline code, and whether every element is closed in
+    order.
+    """
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.elements: list[tuple[str, dict[str, str]]] = []
         self.text = ""
+        self.code: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
@@ -31,7 +34,10 @@ class Document(HTMLParser):
         assert self._open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self._open[-1:] == ["script"] and self.elements[-1][1].get("type") != "application/json":
+            self.code.append(data)
+        else:
+            self.text += data
 
     def all(self, tag: str, **having: str) -> list[dict[str, str]]:
         """Attributes of the elements of that name whose attributes contain `having`."""
