@@ -61,3 +61,24 @@ def test_what_is_done_before_the_scripts_have_run_is_done_when_they_have(
         route.continue_()
     page.unroute_all()
     expect(page.locator('#results[data-asked*=\'"query": "ship"\']')).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("path", "place"),
+    [("prompt", "#prompt-text"), ("steer", "#steer-prompt"), ("find", "#positives")],
+)
+def test_a_text_that_is_written_before_the_scripts_have_run_stays(
+    site: Site, opened: Opened, path: str, place: str
+) -> None:
+    """Scripts write what the address says into fields when they begin."""
+    page = opened(site.url)
+    held: list[Route] = []
+    page.route(re.compile(rf"/js/{path}[-.][^/]*js"), lambda route: held.append(route))
+    page.goto(f"{site.url}/{path}", wait_until="commit")
+    field = page.locator(place)
+    field.fill("The ship sailed.")
+    for route in held:
+        route.continue_()
+    page.unroute_all()
+    page.wait_for_load_state()
+    expect(field).to_have_value("The ship sailed.")
