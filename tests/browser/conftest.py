@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import (
@@ -75,6 +76,11 @@ def served(bundle: Bundle, **changed: Any) -> Iterator[Site]:
         yield Site(url=running.url, workbench=running.workbench)
     finally:
         running.close()
+
+
+def query(page: Page) -> dict[str, str]:
+    """The values of a page's address."""
+    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 @pytest.fixture(scope="session")
@@ -200,3 +206,9 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     for context in contexts:
         context.close()
     assert not complaints
+
+
+@pytest.fixture(scope="module")
+def feature(site: Site) -> int:
+    """One that is worth opening."""
+    return site.workbench.index().highlights(1)[0]["feature"]

@@ -2,20 +2,15 @@
 
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlparse
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from app.service.overview import overview
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 from tests.demo_features import of_first_bytes, of_the_sea
 
 Opened = Callable[..., Page]
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def frequent(site: Site, count: int = 50) -> list[int]:

@@ -5,14 +5,14 @@ import json
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from PIL import Image
 from playwright.sync_api import Locator, Page, expect
 
 from app.commands.shared import DEMO
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 
 Opened = Callable[..., Page]
 PROMPT = "The old man walked into the"
@@ -25,10 +25,6 @@ FEATURE: int = next(
 EDIT = {"feature": FEATURE, "mode": "set", "strength": 1.6, "positions": "continuation"}
 TRIED = [0.25, 0.5, 1, 2]
 THUMB = 18  # of the slider, px
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def edits(page: Page) -> list[dict[str, Any]]:

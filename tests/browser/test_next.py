@@ -3,20 +3,16 @@
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 
 Opened = Callable[..., Page]
 TEXT = "The captain looked at the dark water, while the sailors"
 LAST = 12
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def answer(site: Site, **options: Any) -> dict[str, Any]:

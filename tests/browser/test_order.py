@@ -6,25 +6,15 @@ was done says.
 import json
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
-import pytest
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 
 Opened = Callable[..., Page]
 JOIN = "**/gradio_api/queue/join"
 PROMPT = "The old man walked into the"
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
-
-
-@pytest.fixture(scope="module")
-def feature(site: Site) -> int:
-    return site.workbench.index().highlights(1)[0]["feature"]
 
 
 class Held:

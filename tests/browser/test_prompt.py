@@ -4,21 +4,17 @@ import re
 import threading
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from app.engine.workbench import Workbench
-from tests.browser.conftest import PHONE, Site
+from tests.browser.conftest import PHONE, Site, query
 
 Opened = Callable[..., Page]
 TEXT = 'The old man walked into the room, opened the letter and said, "I knew it."'
 HEBREW = "שלום 🙂 עולם\nA river"
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def analysis(site: Site, text: str = TEXT, sae: str = "") -> dict[str, Any]:

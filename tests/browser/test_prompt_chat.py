@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from sae_core.bundle import Bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site, query, served
 from tests.tiny_chat import END, START
 
 Opened = Callable[..., Page]
@@ -20,10 +20,6 @@ def chat_site(chat_bundle: Bundle) -> Iterator[Site]:
     with served(chat_bundle) as running:
         running.workbench.load()
         yield running
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 @pytest.mark.parametrize("phone", [False, True])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -12,7 +12,7 @@ from playwright.sync_api import Page, expect
 from app.commands.shared import DEMO
 from app.service.prove_again import compared
 from app.web.ready_proofs import proof_address
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 
 Opened = Callable[..., Page]
 READY: dict[str, Any] = next(
@@ -31,10 +31,6 @@ ASKED: dict[str, Any] = {
     "seeds": 4,
 }
 DONE = 90_000
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def link(site: Site, **more: object) -> str:

@@ -3,24 +3,15 @@
 import json
 import re
 from collections.abc import Callable
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import Site
+from tests.browser.conftest import Site, query
 
 Opened = Callable[..., Page]
 PROMPT = "The old man walked into the"
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
-
-
-@pytest.fixture(scope="module")
-def feature(site: Site) -> int:
-    return site.workbench.index().highlights(1)[0]["feature"]
 
 
 def link(site: Site, edits: object, **more: object) -> str:

@@ -4,7 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import parse_qs, quote, urlparse
+from urllib.parse import quote
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, expect
 from app.commands.shared import open_bundle
 from app.service.overview import overview
 from sae_core.bundle import write_bundle
-from tests.browser.conftest import Site, served
+from tests.browser.conftest import Site, query, served
 from tests.browser.visual import SCHEMES, VIEWS, Scheme, State, canvas, inspect, opened_page
 
 Opened = Callable[..., Page]
@@ -26,10 +26,6 @@ ADDRESSES = {
     "prompt": (f"/prompt?text={quote(TEXT)}&token=3", "#tokens span"),
     "problem": ("/?sae=broken", "main .problem"),
 }
-
-
-def query(page: Page) -> dict[str, str]:
-    return {name: values[-1] for name, values in parse_qs(urlparse(page.url).query).items()}
 
 
 def shown(site: Site, opened: Opened, name: str, **how: object) -> Page:
