@@ -11,11 +11,12 @@ Measured for each width are
     parts     where its time goes: model, statistics, writing, and what they consist of
 
 `2b` has Gemma 2 2B's shape up to the layer, with random weights, and an SAE of random unit
-directions whose one threshold leaves about `--l0` features active; `demo` is the bundle that comes
-with Jumpscope. Either reads the corpus in the demo's tokenizer, so nothing is downloaded. Parts are
-timed by CUDA events on a GPU, which stop nothing; writing by the clock. On a GPU they overlap, and
-what is made beside the stream (`beside`) is waited for at its end (`writing/waiting`); there an
-index of a few tokens comes first, which compiles kernels and is not measured.
+directions whose one threshold leaves about `--l0` features active; `demo` is the bundle's model and
+all features of its `DEMO_SAE`. Either reads the corpus in the demo's tokenizer: nothing is
+downloaded. Parts are timed by CUDA events on a GPU, which stop nothing; writing by the clock. On a
+GPU they overlap, and what is made beside the stream (`beside`) is waited for at its end
+(`writing/waiting`); there an index of a few tokens comes first, which compiles kernels and is not
+measured.
 
 Results are printed as they come. `--seconds` ends the whole: what is at work then is stopped, and
 says how many tokens it had read. `--sae-dashboard PYTHON` lets SAEDashboard, installed for that
@@ -50,6 +51,7 @@ from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
 from sae_core.index import build, forwards, gathered, in_processes, prepared, schema, write
+from sae_core.index.assemble import Assembler
 from sae_core.index.batch_lists import BatchLists
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
@@ -116,6 +118,7 @@ HOST_PARTS = (
     ("writing/sources", write, "top_sources"),
     ("writing/starting", in_processes, "_started"),
     ("writing/tables", IndexWriter, "insert_arrays"),
+    ("writing/highlights", Assembler, "highlights"),
     ("writing/closing", schema, "_close"),
 )
 
@@ -360,7 +363,8 @@ def begun(given: argparse.Namespace, out: Path | None) -> Run:
         out=out,
     )
     run.record(("machine",), machine(run.device) | {"duckdb": version("duckdb")})
-    names = ("shape", "layer", "tokens", "row", "rows_per_batch", "l0")
+    random = () if given.shape == "demo" else ("layer", "l0")
+    names = ("shape", "tokens", "row", "rows_per_batch", *random)
     run.record(("settings",), {name: getattr(given, name) for name in names})
     return run
 

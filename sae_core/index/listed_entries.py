@@ -97,9 +97,11 @@ class PlainLists:
 
     def above(self, x: Float[Tensor, "tokens d_model"], cut: Float[Tensor, " d_sae"]) -> Entries:
         """As `Lists.above`."""
-        parts = []
+        parts, mask = [], x.new_empty(0, dtype=torch.bool)
         for some, pre in feature_blocks(self._sae, x):
-            flat = places_of(pre > cut[some, None])
+            if not len(mask):  # one piece of memory for all blocks: the first is the largest
+                mask = torch.empty_like(pre, dtype=torch.bool)
+            flat = places_of(torch.gt(pre, cut[some, None], out=mask[: len(pre)]))
             feature = flat // len(x)
             token = flat - feature * len(x)
             parts.append(Entries(feature + some.start, token, pre.view(-1)[flat]))
