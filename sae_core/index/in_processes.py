@@ -33,6 +33,8 @@ _TICKETS = 4096 // _TICKET.size
 _MADE = struct.Struct("<qqqq")
 """What a process says of a piece: its number, the process's, where what it made begins in that
 one's file, and its length, which is negative if that is an error."""
+ENDING = "ending processes"
+"""Name of the thread that waits until processes have ended."""
 _KILLED = (
     "a process that made a part of the index was killed, probably because memory was short: free "
     "some and run again."
@@ -97,7 +99,8 @@ class _Crew:
         os.close(self.done)
         for file in self.files:
             file.close()
-        threading.Thread(target=_wait_for, args=(self.processes,), daemon=True).start()
+        ending = (self.processes,)
+        threading.Thread(target=_wait_for, args=ending, name=ENDING, daemon=True).start()
 
 
 def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
