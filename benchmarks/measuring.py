@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.compact_json import compact_json
+from sae_core.index.in_processes import ENDING
 
 
 @dataclass
@@ -90,7 +92,12 @@ class Run:
 
 
 def cpu_seconds() -> float:
-    """Of this process with all its threads, and of those that it started and that have ended."""
+    """Of this process with all its threads, and of those that it started and that have ended; of
+    those that made pages the end is waited for.
+    """
+    for thread in threading.enumerate():
+        if thread.name == ENDING:
+            thread.join()
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
 

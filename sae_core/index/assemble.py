@@ -23,7 +23,7 @@ from sae_core.index.signature import (
     WordForms,
     describe,
 )
-from sae_core.index.top_tokens import TopTokens
+from sae_core.index.top_tokens import TopTokens, ranges
 
 _BLOCK = 16 * FEATURES
 """Features assembled together."""
@@ -97,12 +97,14 @@ class Assembler:
     def _bounds(self) -> dict[str, np.ndarray]:
         """Where each feature's entries begin in the ragged arrays, `[d_sae + 1]`."""
         feature, others = self.contexts.feature, self.contexts.others
-        ends = np.zeros(len(others) + 1, np.int64)
-        np.cumsum(others, out=ends[1:])
+        # Of another type, all that is looked through would be copied.
+        contexts = np.searchsorted(feature, np.arange(self.d_sae + 1, dtype=feature.dtype))
+        some = np.flatnonzero(np.diff(contexts))
+        of_each = np.zeros(self.d_sae + 1, np.int64)
+        of_each[some + 1] = np.add.reduceat(others, contexts[some], dtype=np.int64)
         return {
-            # Of another type, all that is looked through would be copied.
-            "contexts": np.searchsorted(feature, np.arange(self.d_sae + 1, dtype=feature.dtype)),
-            "others": ends,
+            "contexts": contexts,
+            "others": np.cumsum(of_each),
             "tokens": self.tokens.bounds(self.d_sae),
             "sources": self.sources.bounds(self.d_sae),
         }
@@ -116,16 +118,12 @@ class Assembler:
 
     def highlights(self, blocks: Sequence[Ranking]) -> list[list[int | str]]:
         """What to open first, from the ranking of each block."""
-        return rank_highlights(Ranking.cat(blocks), self.signature, self.near, self.cosine)
-
-    def signature(self, feature: int) -> Signature:
-        """Of one feature."""
-        return self.signatures(feature, feature + 1)[0]
+        return rank_highlights(Ranking.cat(blocks), self.signatures, self.near, self.cosine)
 
     def _block(self, number: int) -> Block:
         first = number * _BLOCK
         last = min(first + _BLOCK, self.d_sae)
-        signatures = self.signatures(first, last)
+        signatures = self.signatures(range(first, last))
         frequency = self.active[first:last] / max(self.tokens_read, 1)
         pages = range(first, last, FEATURES)
         return Block(
@@ -135,28 +133,29 @@ class Assembler:
             ranking=ranking(signatures, frequency),
         )
 
-    def signatures(self, first: int, last: int) -> list[Signature]:
-        """Of the features from `first` to before `last`."""
-        active, count = self.active[first:last], last - first
-        total, often = max(self.tokens_read, 1), np.maximum(active, 1)
-        a, b = self._bounds["tokens"][[first, last]]
-        feature, token = self.tokens.feature[a:b] - first, self.tokens.value[a:b]
+    def signatures(self, features: Sequence[int]) -> list[Signature]:
+        """Of each of these."""
+        some, count = np.asarray(features), len(features)
+        active, total = self.active[some], max(self.tokens_read, 1)
+        often = np.maximum(active, 1)
+        feature, place = self._entries("tokens", some)
+        token = self.tokens.value[place]
         ranked = RankedWords(
             feature,
             token,
-            self.tokens.count[a:b] / active[feature],
+            self.tokens.count[place] / active[feature],
             self.token_counts[token] / total,
             self.words,
         )
-        raised = self.logits.raises_logit[first:last].numpy()
-        raised = raised / np.maximum(self.logits.deviation[first:last].numpy(), 1e-12)[:, None]
+        raised = self.logits.raises_logit.numpy()[some]
+        raised = raised / np.maximum(self.logits.deviation.numpy()[some], 1e-12)[:, None]
         facts = zip(
             active.tolist(),
             ranked.leading(count),
             ranked.telling(count),
-            self._shares(first, last),
-            (self.early[first:last] / often).tolist(),
-            _raised(self.logits.raises[first:last].numpy(), raised, self.words.forms),
+            self._shares(some),
+            (self.early[some] / often).tolist(),
+            _raised(self.logits.raises.numpy()[some], raised, self.words.forms),
             strict=True,
         )
         return [
@@ -174,24 +173,30 @@ class Assembler:
             for count, leading, telling, in_source, early, raises in facts
         ]
 
-    def _shares(self, first: int, last: int) -> list[list[tuple[str, float, float]]]:
+    def _entries(self, name: str, features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Of all entries of these features in a ragged array, which of them each is of, and where
+        it is.
+        """
+        first, last = (self._bounds[name][features + n] for n in (0, 1))
+        return np.repeat(np.arange(len(features)), last - first), ranges(first, last)
+
+    def _shares(self, features: np.ndarray) -> list[list[tuple[str, float, float]]]:
         """Of each feature the sources that can stand in its signature: name, share, base share."""
-        a, b = self._bounds["sources"][[first, last]]
-        feature, source = self.sources.feature[a:b], self.sources.value[a:b]
-        share = self.sources.count[a:b] / self.active[feature]
+        feature, place = self._entries("sources", features)
+        share = self.sources.count[place] / self.active[features][feature]
         some = share >= SOURCE_SHARE
-        source = source[some]
+        source = self.sources.value[place[some]]
         bases = (self.source_tokens[source] / max(self.tokens_read, 1)).tolist()
         names = [self.source_names[number] for number in source.tolist()]
         rows = list(zip(names, share[some].tolist(), bases, strict=True))
-        bounds = np.searchsorted(feature[some], np.arange(first, last + 1)).tolist()
+        bounds = np.searchsorted(feature[some], np.arange(len(features) + 1)).tolist()
         return [rows[a:b] for a, b in itertools.pairwise(bounds)]
 
     def page(self, first: int, last: int) -> bytes:
         """The page of the features from `first` to before `last`."""
         contexts, bounds, some = self.contexts, self._bounds, slice(first, last)
         c = slice(*bounds["contexts"][[first, last]])
-        o = slice(*bounds["others"][[c.start, c.stop]])
+        o = slice(*bounds["others"][[first, last]])
         feature, value = contexts.feature[c] - first, contexts.value[c]
         scale = np.maximum(self.max_act[some], np.float32(1e-30))
         share = contexts.other_value[o] / scale[np.repeat(feature, contexts.others[c])]

@@ -25,6 +25,8 @@ META_KEY = "worth_opening"
 """Their key in the meta table of an index file, whose format keeps an older name."""
 KEPT = 96
 """Features ranked."""
+_TOGETHER = 128
+"""Features whose signatures are made together."""
 _FREQUENCY = (1e-4, 2e-2)
 _SHARE = 0.4
 _BEGINNING = 3
@@ -64,17 +66,26 @@ def ranking(signatures: Sequence[Signature], frequency: np.ndarray) -> Ranking:
 
 
 def rank_highlights(
-    of: Ranking, signature: Callable[[int], Signature], near: np.ndarray, cosine: np.ndarray
+    of: Ranking,
+    signatures: Callable[[list[int]], Sequence[Signature]],
+    near: np.ndarray,
+    cosine: np.ndarray,
 ) -> list[list[int | str]]:
     """Up to `KEPT` features to open first, the best first, each with a reason of a few words.
 
-    `signature` makes one feature's; `near`, `cosine [d_sae, k]` are each one's nearest by decoder.
+    `signatures` makes those of some features; `near`, `cosine [d_sae, k]` are each one's nearest by
+    decoder.
     """
     order = np.lexsort((-of.score, ~of.fits))
     order = order[of.fires[order]]
     fit = _in_turn(order[of.fits[order]].tolist(), of.source)
     rest = map(int, order[~of.fits[order]])
-    chosen = _distinct(itertools.chain(fit, rest), signature, near, cosine)
+    ordered = itertools.chain(fit, rest)
+    parts = iter(lambda: list(itertools.islice(ordered, _TOGETHER)), [])
+    described = (
+        (i, made) for some in parts for i, made in zip(some, signatures(some), strict=True)
+    )
+    chosen = _distinct(described, near, cosine)
     return [[feature, _reason(made)] for feature, made in chosen.items()]
 
 
@@ -98,17 +109,13 @@ def _in_turn(ranked: Sequence[int], sources: Sequence[str]) -> list[int]:
 
 
 def _distinct(
-    ordered: Iterable[int],
-    signature: Callable[[int], Signature],
-    near: np.ndarray,
-    cosine: np.ndarray,
+    ordered: Iterable[tuple[int, Signature]], near: np.ndarray, cosine: np.ndarray
 ) -> dict[int, Signature]:
-    """The first of `ordered` that are unlike all chosen before them, with their signatures."""
+    """The first of `ordered` that are unlike all chosen before them."""
     chosen: dict[int, Signature] = {}
     close: set[int] = set()
     words: set[str] = set()
-    for i in ordered:
-        made = signature(i)
+    for i, made in ordered:
         own = {word.casefold() for word in made.words}
         alike = set(near[i][cosine[i] > _COSINE].tolist())
         if i in close or own & words or alike & set(chosen):

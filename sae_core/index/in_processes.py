@@ -1,34 +1,44 @@
 """Pieces of work that Python's lock would keep to one CPU, shared out over processes.
 
 A process is forked, so that it has everything that the work needs without a copy; it only
-calculates with numpy and zlib, and what it returns comes back through a pipe. Where forking is not
-what a system is made for, threads do the work, which share the lock.
+calculates with numpy and zlib. Nobody waits for anybody: each takes the number of its next pieces
+from a pipe, and writes what it makes into a file in memory, of which only the place goes back
+through another pipe. Where forking is not what a system is made for, threads do the work, which
+share the lock.
 """
 
 import gc
-import math
-import multiprocessing
 import os
+import pickle
+import signal
+import struct
 import sys
 import threading
-import time
+import traceback
 import warnings
-from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, BinaryIO, TypeVar
 
 _T = TypeVar("_T")
 _MOST = 16
 """Processes at most."""
-_LOOK_S = 1.0
-"""Seconds between looks at whether work is still wanted."""
+_TICKET = struct.Struct("<q")
+"""Which pieces to take next."""
+_TICKETS = 4096 // _TICKET.size
+"""Tickets at most: every pipe has room for so many bytes, whoever reads them."""
+_MADE = struct.Struct("<qqqq")
+"""What a process says of a piece: its number, the process's, where what it made begins in that
+one's file, and its length, which is negative if that is an error."""
+ENDING = "ending processes"
+"""Name of the thread that waits until processes have ended."""
 _KILLED = (
     "a process that made a part of the index was killed, probably because memory was short: free "
     "some and run again."
 )
-_work: list[Callable[[int], Any]] = []
-"""What forked processes find: the work at hand."""
 
 
 @contextmanager
@@ -37,67 +47,147 @@ def in_processes(work: Callable[[int], _T], pieces: int) -> Iterator[Iterator[_T
     anything. A block that is left early leaves out what has not been begun. ValueError if a process
     was killed.
     """
-    pool, made = _started(work, pieces)
-
-    def all_made() -> Iterator[_T]:
-        try:
-            yield from made
-        except BrokenExecutor as error:
-            raise ValueError(_KILLED) from error
-        # They end while something else is done.
-        pool.shutdown(wait=False)
-
+    made, leave = _started(work, pieces)
     try:
-        yield all_made()
+        yield made
     finally:
-        pool.shutdown(cancel_futures=True)
+        leave()
 
 
-def _started(work: Callable[[int], _T], pieces: int) -> tuple[Executor, Iterator[_T]]:
-    """Who does the work, and what is being made."""
-    # Starting a process takes about as long as a piece of work, some hundredths of a second, and
-    # work begins when all are there: of any number of pieces the root of it is best.
-    places = min(_places(), math.isqrt(pieces))
-    if places <= 1:
-        threads = ThreadPoolExecutor(os.cpu_count())
-        return threads, threads.map(work, range(pieces))
-    _work.append(work)
+def _started(work: Callable[[int], _T], pieces: int) -> tuple[Iterator[_T], Callable[[], None]]:
+    """What is being made, and how to stop that."""
+    # Starting a process takes about as long as a piece of work, some hundredths of a second.
+    places = min(_places(), pieces // 2)
+    if places > 1:
+        crew = _forked(work, pieces, places)
+        return crew.made(), crew.leave
+    threads = ThreadPoolExecutor(os.cpu_count())
+    return threads.map(work, range(pieces)), partial(threads.shutdown, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Crew:
+    """Processes at work, for the one that forked them."""
+
+    pieces: int
+    processes: list[int]
+    """Those that it forked itself."""
+    done: int
+    """The pipe's end at which they say what is made."""
+    files: Sequence[BinaryIO]
+    """What each has made."""
+
+    def made(self) -> Iterator[Any]:
+        """What they make, in order; what goes wrong there is raised here."""
+        places: dict[int, tuple[int, int, int]] = {}
+        for piece in range(self.pieces):
+            while piece not in places:
+                said = os.read(self.done, 128 * _MADE.size)
+                if not said:  # all have ended
+                    raise ValueError(_KILLED)
+                places |= {number: place for number, *place in _MADE.iter_unpack(said)}
+            process, place, length = places.pop(piece)
+            made = pickle.loads(os.pread(self.files[process].fileno(), abs(length), place))
+            if length < 0:
+                raise made
+            yield made
+
+    def leave(self) -> None:
+        """They end when they have no more to do, or say something that nobody hears: nothing waits
+        for it.
+        """
+        os.close(self.done)
+        for file in self.files:
+            file.close()
+        ending = (self.processes,)
+        threading.Thread(target=_wait_for, args=ending, name=ENDING, daemon=True).start()
+
+
+def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
+    """Processes that have begun."""
+    together = -(-pieces // _TICKETS)
+    tickets, give = os.pipe()
+    with os.fdopen(give, "wb") as giving:
+        giving.write(b"".join(map(_TICKET.pack, range(0, pieces, together))))
+    done, say = os.pipe()
+    files = [open(os.memfd_create("index"), "w+b") for _ in range(places)]  # noqa: SIM115
+    crew = _Crew(pieces, [], done, files)
     try:
-        with warnings.catch_warnings():
-            # That the other threads are not there any more: nothing here waits for one of them.
-            warnings.simplefilter("ignore", DeprecationWarning)
-            pool = ProcessPoolExecutor(
-                places,
-                mp_context=multiprocessing.get_context("fork"),
-                initializer=_begin,
-                initargs=(os.getpid(),),
-            )
-            return pool, pool.map(_piece, range(pieces))
+        number = _fork(places, crew.processes)
+        if number is not None:
+            try:
+                # Of one who is killed the others are told by nobody listening any more.
+                os.close(done)
+                while ticket := os.read(tickets, _TICKET.size):
+                    [first] = _TICKET.unpack(ticket)
+                    for piece in range(first, min(first + together, pieces)):
+                        _make(work, piece, number, files[number], say)
+                _wait_for(crew.processes)
+            finally:
+                os._exit(0)
+    except BaseException:
+        crew.leave()
+        raise
     finally:
-        _work.pop()
+        os.close(tickets)
+        os.close(say)
+    return crew
 
 
-def _begin(parent: int) -> None:
-    """What a forked process does first."""
-    # What is garbage here may be memory of a GPU, which is not theirs to free.
-    gc.disable()
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+def _fork(places: int, processes: list[int]) -> int | None:
+    """Fork so many processes, and say each which it is, and None to who has called; `processes`
+    gets those that each has forked itself.
 
-
-def _end_with(parent: int) -> None:
-    """End with the process that wants the work. Of one that is killed nothing else tells: work is
-    waited for at a pipe that the waiting ones have open themselves; and what they have of a GPU
-    would stay taken.
+    The first forks half of the others and so on, since beside a GPU it takes some hundredths of a
+    second: 16 are there after five times as long.
     """
-    while os.getppid() == parent:
-        time.sleep(_LOOK_S)
-    os._exit(1)
+    number, rest = None, range(places)
+    # What is raised in a process would go on where this one has been called from.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        while rest:
+            half = 1 + (len(rest) - 1) // 2
+            with warnings.catch_warnings():
+                # That the other threads are not there any more: nothing here waits for one of them.
+                warnings.simplefilter("ignore", DeprecationWarning)
+                process = os.fork()
+            if process:
+                processes.append(process)
+                rest = rest[half:]
+            else:
+                # What is garbage here may be memory of a GPU, which is not theirs to free.
+                gc.disable()
+                processes.clear()
+                number, rest = rest[0], rest[1:half]
+    except OSError:
+        if number is None and not processes:
+            raise
+        # Fewer will do.
+    finally:
+        if number is None:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return number
+
+
+def _make(work: Callable[[int], Any], piece: int, number: int, file: BinaryIO, say: int) -> None:
+    """Make a piece, and say where it is."""
+    place, sign = file.tell(), 1
+    try:
+        made = pickle.dumps(work(piece), pickle.HIGHEST_PROTOCOL)
+    except Exception as error:
+        error.add_note(traceback.format_exc())
+        made, sign = pickle.dumps(error), -1
+    file.write(made)
+    file.flush()
+    os.write(say, _MADE.pack(piece, number, place, sign * len(made)))
+
+
+def _wait_for(processes: Sequence[int]) -> None:
+    for process in processes:
+        with suppress(ChildProcessError):
+            os.waitpid(process, 0)
 
 
 def _places() -> int:
     """How many processes could work at a time; 1 where processes are not forked."""
     return min(_MOST, len(os.sched_getaffinity(0))) if sys.platform == "linux" else 1
-
-
-def _piece(number: int) -> Any:
-    return _work[-1](number)

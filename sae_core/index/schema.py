@@ -91,6 +91,12 @@ class IndexWriter:
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self._connection = connection
 
+    @contextmanager
+    def another(self) -> Iterator["IndexWriter"]:
+        """One that fills other tables at the same time, on a thread of its own."""
+        with self._connection.cursor() as connection:
+            yield IndexWriter(connection)
+
     def insert(self, table: str, *columns: Sequence[Any]) -> None:
         """Add rows given as one Python list per column."""
         definitions = _split(TABLES[table])
@@ -175,14 +181,14 @@ def create(path: Path) -> Iterator[IndexWriter]:
     # A process in a container often has the number of the one before it, and so its file's name.
     remove_leftovers(path)
     with atomic_write(path) as temporary, duckdb.connect() as connection:
-        quoted = str(temporary).replace("'", "''")
+        name = quoted(temporary)
         try:
             # What memory does not hold goes where there must be room for the index, not into the
             # folder that the command was given in.
-            connection.execute(f"SET temp_directory = '{quoted}.rest'")
+            connection.execute(f"SET temp_directory = '{name}.rest'")
             # Once, at the end: of each before it parts would stay behind that nothing uses.
             connection.execute("SET checkpoint_threshold = '1TB'")
-            connection.execute(f"ATTACH '{quoted}' AS new ({STORAGE}{_UNLOGGED})")
+            connection.execute(f"ATTACH '{name}' AS new ({STORAGE}{_UNLOGGED})")
             for table, columns in TABLES.items():
                 if table in _PACKED:
                     columns = columns.replace("BLOB", "BLOB USING COMPRESSION uncompressed")
@@ -236,8 +242,7 @@ def _attached(path: Path) -> duckdb.DuckDBPyConnection:
     """
     connection = duckdb.connect(config=_LIMITS)
     try:
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS index_file (READ_ONLY)")
+        connection.execute(f"ATTACH '{quoted(path)}' AS index_file (READ_ONLY)")
         for statement in _HARDENED:
             connection.execute(statement)
     except BaseException:
@@ -264,15 +269,13 @@ def attach_for_queries(
     limits = {name: value for name, value in _LIMITS.items() if name != "memory_limit"}
     connection = duckdb.connect(config=limits | memory)
     try:
-        quoted = str(path).replace("'", "''")
-        connection.execute(f"ATTACH '{quoted}' AS index_file (READ_ONLY)")
+        connection.execute(f"ATTACH '{quoted(path)}' AS index_file (READ_ONLY)")
         # Names in a query are those of tables, never of variables of this program.
         connection.execute("SET python_enable_replacements = false")
         connection.execute(_HARDENED[0])
         prepare(connection)
         if writes is not None:
-            quoted = str(writes).replace("'", "''")
-            connection.execute(f"SET allowed_paths = ['{quoted}']")
+            connection.execute(f"SET allowed_paths = ['{quoted(writes)}']")
         for statement in _HARDENED[1:] if hardened else _HARDENED[1:2]:
             connection.execute(statement)
     except BaseException:

@@ -30,11 +30,16 @@ class TopTokens:
 
     def first(self, k: int) -> "TopTokens":
         """The first `k` of each feature."""
-        number = np.arange(len(self.feature))
         starts = np.flatnonzero(np.diff(self.feature, prepend=-1))
-        lengths = np.diff(np.append(starts, len(number)))
-        keep = number - np.repeat(starts, lengths) < k
+        ends = np.append(starts[1:], len(self.feature))
+        keep = ranges(starts, np.minimum(starts + k, ends))
         return TopTokens(self.feature[keep], self.value[keep], self.count[keep])
+
+
+def ranges(first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    """All whole numbers from each of `first` to before each of `last`, one range after another."""
+    length = last - first
+    return np.arange(length.sum()) + np.repeat(first - (np.cumsum(length) - length), length)
 
 
 def top_tokens(statistics: FeatureStatistics, vocab_size: int, k: int) -> TopTokens:

@@ -5,7 +5,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -229,20 +229,26 @@ def _write_features(
     }
     begin = tokens.bounds(len(active))
     first, pages, rankings = 0, 0, []
-    while some := list(itertools.islice(blocks, _TOGETHER)):
-        signatures = [line for block in some for line in block.signatures]
-        last = first + len(signatures)
-        rows = {name: column[first:last] for name, column in numbers.items()}
-        rows["signature"] = _objects(signatures)
-        rows["concentration"] = np.concatenate([block.concentration for block in some])
-        listed = slice(begin[first], begin[last])
-        lists = {"tokens": (tokens.feature[listed], tokens.value[listed])}
-        writer.insert_arrays("features", rows, lists)
-        data = [page for block in some for page in block.pages]
-        number = np.arange(pages, pages + len(data))
-        writer.insert_arrays("pages", {"page": number, "data": _objects(data)})
-        first, pages = last, pages + len(data)
-        rankings += [block.ranking for block in some]
+    with writer.another() as other, ThreadPoolExecutor(1) as beside:
+        writing: Future[None] | None = None
+        while some := list(itertools.islice(blocks, _TOGETHER)):
+            data = _objects([page for block in some for page in block.pages])
+            numbered = {"page": np.arange(pages, pages + len(data)), "data": data}
+            if writing:
+                writing.result()
+            writing = beside.submit(other.insert_arrays, "pages", numbered)
+            signatures = [line for block in some for line in block.signatures]
+            last = first + len(signatures)
+            rows = {name: column[first:last] for name, column in numbers.items()}
+            rows["signature"] = _objects(signatures)
+            rows["concentration"] = np.concatenate([block.concentration for block in some])
+            listed = slice(begin[first], begin[last])
+            lists = {"tokens": (tokens.feature[listed], tokens.value[listed])}
+            writer.insert_arrays("features", rows, lists)
+            first, pages = last, pages + len(data)
+            rankings += [block.ranking for block in some]
+        if writing:
+            writing.result()
     return rankings
 
 

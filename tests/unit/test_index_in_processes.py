@@ -1,10 +1,13 @@
 """Work shared out over processes comes back whole and in order; an index is the same by either."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import termios
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from sae_core.sae import SAE
 KILLED = """
 import os
 from sae_core.index import in_processes as shared
-shared._places, shared._LOOK_S = lambda: 3, 0.1
+shared._places = lambda: 3
 with shared.in_processes(lambda n: "made", 20) as made:
     print(next(made), flush=True)
     os.kill(os.getpid(), 9)
@@ -26,11 +29,9 @@ with shared.in_processes(lambda n: "made", 20) as made:
 
 
 @pytest.fixture
-def several(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def several(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if there were three CPUs."""
     monkeypatch.setattr(in_processes, "_places", lambda: 3)
-    yield
-    assert in_processes._work == []
 
 
 def made_of(work: Callable[[int], Any], pieces: int) -> list[Any]:
@@ -57,6 +58,75 @@ def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
 
     with pytest.raises(ValueError, match="piece 5 is wrong"):
         made_of(work, 20)
+
+
+@pytest.mark.parametrize("places", [2, 3, 7, 16])
+def test_each_process_is_another(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They fork one another, and all take part: each waits until as many have begun."""
+    monkeypatch.setattr(in_processes, "_places", lambda: places)
+    begun, note = os.pipe()
+
+    def work(number: int) -> int:
+        os.write(note, b".")
+        until = time.monotonic() + 30
+        while fcntl.ioctl(begun, termios.FIONREAD, b"0000")[0] < places:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        return os.getpid()
+
+    try:
+        assert len(set(made_of(work, 2 * places))) == places
+    finally:
+        os.close(begun)
+        os.close(note)
+
+
+def test_more_pieces_than_a_pipe_has_room_for(
+    several: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(in_processes, "_TICKETS", 4)
+    assert made_of(lambda n: n * n, 23) == [n * n for n in range(23)]
+
+
+def test_fewer_processes_do_where_no_more_can_be_forked(
+    several: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fork, forked = os.fork, list[int]()
+
+    def once() -> int:
+        if forked:
+            raise BlockingIOError("Resource temporarily unavailable")
+        forked.append(fork())
+        return forked[0]
+
+    monkeypatch.setattr(os, "fork", once)
+    assert len(set(made_of(lambda n: os.getpid(), 20))) == 1
+    assert forked
+    with pytest.raises(BlockingIOError):
+        made_of(lambda n: n, 20)
+
+
+def test_what_has_not_begun_is_left_out(several: None) -> None:
+    """Nor is anything left of the processes, or open."""
+    before = len(os.listdir("/proc/self/fd"))
+    begun, note = os.pipe()
+
+    def work(number: int) -> int:
+        os.write(note, b".")
+        time.sleep(0.05)
+        return os.getpid()
+
+    with in_processes.in_processes(work, 1000) as made:
+        process = next(made)
+    os.close(note)
+    # Its end comes when all have ended.
+    assert len(b"".join(iter(lambda: os.read(begun, 1000), b""))) < 500
+    os.close(begun)
+    assert len(os.listdir("/proc/self/fd")) == before
+    until = time.monotonic() + 30
+    while Path(f"/proc/{process}").exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 def test_a_killed_process_is_one_sentence(several: None) -> None:

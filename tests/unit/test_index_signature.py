@@ -1,5 +1,6 @@
 """Signatures and the choice of highlights."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -168,10 +169,14 @@ def signature(
 NONE = np.zeros((6, 1))
 
 
+def of_some(signatures: list[Signature]) -> Callable[[list[int]], list[Signature]]:
+    return lambda features: [signatures[i] for i in features]
+
+
 def ranked(signatures: list[Signature], frequency: list[float], **near: Any) -> list[int]:
     ids, cosine = near.get("near", NONE.astype(int)), near.get("cosine", NONE)
     of = ranking(signatures, np.array(frequency))
-    return [int(row[0]) for row in rank_highlights(of, signatures.__getitem__, ids, cosine)]
+    return [int(row[0]) for row in rank_highlights(of, of_some(signatures), ids, cosine)]
 
 
 def test_telling_words_are_whole_frequent_and_marked() -> None:
@@ -248,7 +253,7 @@ def test_every_third_place_goes_to_a_source_and_they_take_turns() -> None:
 def test_the_reason_says_how_much_is_on_how_many_words() -> None:
     signatures = [signature("said", "cried"), signature("alone"), signature()]
     of = ranking(signatures, np.full(3, 0.01))
-    result = rank_highlights(of, signatures.__getitem__, NONE[:3].astype(int), NONE[:3])
+    result = rank_highlights(of, of_some(signatures), NONE[:3].astype(int), NONE[:3])
     assert [why for _, why in result] == [
         "80 % of its firing is on 2 words",
         "80 % of its firing is on one word",
