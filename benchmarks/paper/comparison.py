@@ -151,10 +151,13 @@ def study(
     out: Path,
     settings: dict[str, Any],
     deadline: float,
+    *,
+    others: bool,
 ) -> None:
     """Carry out every pass that begins before the deadline and is not in the results yet.
 
-    `lab`: a language model by name (`Pass.model`); None for one that is not there, or not yet.
+    `lab`: a language model by name (`Pass.model`); None for one that is not there yet. `others`:
+    whether any but the demo's may come.
     """
     settings = settings | {
         "d_sae": length.d_sae,
@@ -190,6 +193,7 @@ def study(
 
     def carry(passes: Sequence[Pass], *, wait: bool = True) -> None:
         left = [each for each in passes if each.name not in seconds]
+        left = [each for each in left if others or each.model == DEMO]
         while left and time.monotonic() < deadline:
             ready = next((each for each in left if lab(each.model)), None)
             here = lab(ready.model) if ready else None
@@ -288,7 +292,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "blocks": options.blocks,
     }
     step = compiler("auto", demo.device)(take_step)
-    study(lab, length, step, options.out, settings, deadline)
+    study(lab, length, step, options.out, settings, deadline, others=bool(options.other))
 
 
 def _bundle_of(family: str, bundles: Sequence[Path]) -> Path | None:

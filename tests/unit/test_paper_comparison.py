@@ -82,7 +82,7 @@ def test_each_kind_takes_the_trainers_steps(architecture: str) -> None:
         (plan,) = cfg.plans
         raw = RAW[each.site]
         scale, mean = trained.scales[k], raw.mean(0)
-        recipe = RECIPES[each.architecture]
+        recipe = RECIPES[each.form]
         start = initial_parameters(8, 24, 0.0, each.seed, "cpu", recipe, mean / scale)
         before = {name: p.detach().clone() for name, p in start.items()}
         coefficient, gain = sparsity_control(cfg, plan)
@@ -404,7 +404,8 @@ def test_results_are_gone_on_with_under_the_same_settings_alone(tmp_path: Path) 
     results.keep(texts={}, pass_seconds=everything, rows=[])
 
     def call(settings: dict[str, Any], deadline: float = past) -> None:
-        study(lambda _: _Lab(), length, take_step, tmp_path, settings, deadline)  # pyright: ignore
+        lab: Any = lambda _: _Lab()  # noqa: E731
+        study(lab, length, take_step, tmp_path, settings, deadline, others=False)
 
     call(settings)
     with pytest.raises(ValueError, match="results with another corpus: give a new --out"):
