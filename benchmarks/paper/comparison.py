@@ -9,13 +9,13 @@ models of other families, and changes to JumpReLU that are tried against its dea
         --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
         --max-seconds 55 --out runs/llama &       and the same of a Mistral
     python -m benchmarks.paper.comparison --corpus TEXTS/train-00-of-12.parquet \\
-        --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 6
+        --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/comparison.md, once OUT is benchmarks/results
 
 Results are written after every pass and gone on with by the next call. A pass of a language model
 that is not there yet gives way to the next one. All passes need about
-six minutes of one H200, by the speed of `bandwidth` (it ran on a CPU at toy sizes alone); those of
-most worth come first.
+eight minutes of one H200, by the speed of `bandwidth` (it ran on a CPU at toy sizes alone); those
+of most worth come first.
 """
 
 import argparse

@@ -149,7 +149,7 @@ def _there(without: str, with_it: str, held: Results) -> str:
 
 _COMMANDS = (
     "the study is written and tested, and not run on a GPU yet. "
-    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about six minutes "
+    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about eight minutes "
     "of one H200, by the speed of the study of bandwidths."
 )
 STATUS: dict[str, Callable[[Results], str]] = {
