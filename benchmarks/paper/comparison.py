@@ -2,19 +2,20 @@
 
 Every architecture is tried at the same learning rates with one seed, at every site and L0; the rate
 with the lowest FVU on the *selection* half of the validation text trains three further seeds, which
-are measured on the *report* half alone. The halves share no work. Then the same rates on another
-language model, and changes to JumpReLU that are tried against its dead features.
+are measured on the *report* half alone. The halves share no work. Then the same rates on language
+models of other families, and changes to JumpReLU that are tried against its dead features.
 
     python -m training.lm --corpus 'TEXTS/train-0[0-5]*.parquet' --validation HELD_OUT \\
         --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
-        --max-seconds 55 --out runs/llama &
+        --max-seconds 55 --out runs/llama &       and the same of a Mistral
     python -m benchmarks.paper.comparison --corpus TEXTS/train-00-of-12.parquet \\
-        --validation HELD_OUT --other runs/llama --out OUT --minutes 4.9
+        --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/comparison.md, once OUT is benchmarks/results
 
-Results are written after every pass and gone on with by the next call. All passes need about five
-minutes of one H200, by the speed of `bandwidth` (it ran on a CPU at toy sizes alone); those of most
-worth come first.
+Results are written after every pass and gone on with by the next call. A pass of a language model
+that is not there yet gives way to the next one. All passes need about
+eight minutes of one H200, by the speed of `bandwidth` (it ran on a CPU at toy sizes alone); those
+of most worth come first.
 """
 
 import argparse
@@ -30,18 +31,24 @@ from torch import Tensor
 
 from benchmarks.paper.comparison_plan import (
     CURES,
+    DEMO,
+    FAMILIES,
+    OTHER_TARGETS,
+    PEERS,
     RATES,
     SITES,
-    TARGETS,
     Pass,
-    chosen,
     later_plan,
+    other_plan,
+    report_plan,
     sweep_plan,
+    tried,
 )
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.halves import Text, halves
 from benchmarks.paper.kind_gradients import check_cuts
 from benchmarks.paper.kinds import ARCHITECTURES, Length, Trained, take_step, train
+from benchmarks.paper.peer_kinds import PEER_RECIPES, as_ours
 from benchmarks.paper.results import FOLDER, Results, content_hash, path_of, read
 from benchmarks.paper.text import read_rows
 from sae_core.config import SAEConfig, Site
@@ -57,12 +64,14 @@ def sae_of(trained: Trained, k: int) -> SAE:
     d_model, d_sae = parameters["W_enc"].shape
     kind = trained.kinds[k]
     cfg = SAEConfig(
-        architecture=kind.architecture,
+        architecture=kind.form,
         d_model=d_model,
         d_sae=d_sae,
         site=Site.parse(kind.site),
-        k=kind.target if kind.architecture == "topk" else None,
+        k=kind.target if kind.form == "topk" else None,
     )
+    if kind.architecture in PEER_RECIPES:
+        parameters = as_ours(kind.architecture, parameters)
     return folded(parameters, trained.scales[k], cfg)
 
 
@@ -126,6 +135,8 @@ def carry_out(
             row["epsilon"] = kind.epsilon
         if each.d_sae:
             row["d_sae"] = each.d_sae
+        if each.model != DEMO:
+            row["family"] = each.model
         if each.stage == "sweep":
             yield row | lab.selection.of(sae, kind.site, loss=False, by_block=False)
         else:
@@ -134,16 +145,19 @@ def carry_out(
 
 
 def study(
-    lab: Callable[[bool], Lab | None],
+    lab: Callable[[str], Lab | None],
     length: Length,
     step: Callable[..., None],
     out: Path,
     settings: dict[str, Any],
     deadline: float,
+    *,
+    others: bool,
 ) -> None:
     """Carry out every pass that begins before the deadline and is not in the results yet.
 
-    `lab`: the language model, or the other one (True), which may not be there (None).
+    `lab`: a language model by name (`Pass.model`); None for one that is not there yet. `others`:
+    whether any but the demo's may come.
     """
     settings = settings | {
         "d_sae": length.d_sae,
@@ -158,38 +172,49 @@ def study(
     seconds: dict[str, float] = before.get("pass_seconds", {})
     texts: dict[str, Any] = before.get("texts", {})
 
-    def carry(passes: Sequence[Pass]) -> None:
-        for each in passes:
-            if each.name in seconds:
+    def carry_one(each: Pass, here: Lab) -> None:
+        name = each.model
+        if texts.get(name, {}).get("weights", here.weights) != here.weights:
+            raise ValueError(f"{out} has results of another language model: give a new --out.")
+        texts[name] = {
+            "weights": here.weights,
+            "selection": here.selection.tokens,
+            "report": here.report.tokens,
+            "deviations": here.report.deviations(),
+        }
+        started = time.monotonic()
+        rows.extend(carry_out(each, here, length, step))
+        seconds[each.name] = round(time.monotonic() - started, 2)
+        results.keep(texts=texts, pass_seconds=seconds, rows=rows)
+        for row in rows[-len(each.kinds) :]:
+            print(_line(row), flush=True)
+        left = deadline - time.monotonic()
+        print(f"{each.name}: {seconds[each.name]} s, {left:.0f} s left", flush=True)
+
+    def carry(passes: Sequence[Pass], *, wait: bool = True) -> None:
+        left = [each for each in passes if each.name not in seconds]
+        left = [each for each in left if others or each.model == DEMO]
+        while left and time.monotonic() < deadline:
+            ready = next((each for each in left if lab(each.model)), None)
+            here = lab(ready.model) if ready else None
+            if ready is None or here is None:
+                if not wait:
+                    return
+                time.sleep(1)
                 continue
-            if time.monotonic() > deadline:
-                print(f"no time for {each.name}", flush=True)
-                continue
-            here = lab(each.other)
-            if here is None:
-                print(f"no model for {each.name}", flush=True)
-                continue
-            name = "other" if each.other else "demo"
-            if texts.get(name, {}).get("weights", here.weights) != here.weights:
-                raise ValueError(f"{out} has results of another language model: give a new --out.")
-            texts[name] = {
-                "weights": here.weights,
-                "selection": here.selection.tokens,
-                "report": here.report.tokens,
-                "deviations": here.report.deviations(),
-            }
-            started = time.monotonic()
-            rows.extend(carry_out(each, here, length, step))
-            seconds[each.name] = round(time.monotonic() - started, 2)
-            results.keep(texts=texts, pass_seconds=seconds, rows=rows)
-            for row in rows[-len(each.kinds) :]:
-                print(_line(row), flush=True)
-            left = deadline - time.monotonic()
-            print(f"{each.name}: {seconds[each.name]} s, {left:.0f} s left", flush=True)
+            left.remove(ready)
+            carry_one(ready, here)
+        for each in left:
+            print(f"no time or no model for {each.name}", flush=True)
 
     carry(sweep_plan())
-    if len(chosen(rows)) == len(ARCHITECTURES) * len(SITES) * len(TARGETS):
-        carry(later_plan(rows))
+    if tried(rows, ARCHITECTURES):
+        carry(report_plan(rows, ARCHITECTURES))
+        carry(other_plan(rows, OTHER_TARGETS[:1]), wait=False)
+        carry(sweep_plan(PEERS))
+        if tried(rows, PEERS):
+            carry(report_plan(rows, PEERS))
+        carry(other_plan(rows, OTHER_TARGETS[:1]) + later_plan(rows))
 
 
 def _before(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +245,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
-    parser.add_argument("--other", type=Path, help="folder with another language model in `model`")
+    parser.add_argument(
+        "--other",
+        type=Path,
+        nargs="+",
+        default=[],
+        help=f"folders with other language models in `model`, or which will have: of the families "
+        f"{', '.join(FAMILIES)}, one each",
+    )
     parser.add_argument("--corpus", nargs="+", required=True, help="text to train on")
     parser.add_argument("--validation", nargs="+", required=True, help="text to measure on")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
@@ -240,14 +272,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training = read_rows(options.corpus, demo.tokenizer, options.context_size, tokens)
     texts = halves(options.validation, demo.tokenizer, options.context_size, options.rows)
     print(f"text read, {deadline - time.monotonic():.0f} s left", flush=True)
-    labs: dict[bool, Lab | None] = {}
+    labs: dict[str, Lab] = {}
 
-    def lab(other: bool) -> Lab | None:
-        if other not in labs:
-            there = not other or _comes(options.other, deadline)
-            language_model = (Demo.load(options.other) if other else demo) if there else None
-            labs[other] = language_model and Lab.of(language_model, training, texts, options.blocks)
-        return labs[other]
+    def lab(name: str) -> Lab | None:
+        if name not in labs:
+            folder = options.bundle if name == DEMO else _bundle_of(name, options.other)
+            if folder is None:
+                return None
+            language_model = demo if name == DEMO else Demo.load(folder)
+            labs[name] = Lab.of(language_model, training, texts, options.blocks)
+        return labs[name]
 
     settings = {
         "bundle": weights_of(options.bundle),
@@ -258,16 +292,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "blocks": options.blocks,
     }
     step = compiler("auto", demo.device)(take_step)
-    study(lab, length, step, options.out, settings, deadline)
+    study(lab, length, step, options.out, settings, deadline, others=bool(options.other))
 
 
-def _comes(bundle: Path | None, deadline: float) -> bool:
-    """Whether another language model is there before the deadline, or in a bundle at all."""
-    while bundle is not None and time.monotonic() < deadline:
-        if (bundle / "model" / "model.safetensors").is_file():
-            return True
-        time.sleep(1)
-    return False
+def _bundle_of(family: str, bundles: Sequence[Path]) -> Path | None:
+    """The bundle whose language model is of a family, once it is there."""
+    for bundle in bundles:
+        config = bundle / "model" / "config.json"
+        if config.is_file() and json.loads(config.read_text("utf-8"))["model_type"] == family:
+            return bundle
+    return None
 
 
 if __name__ == "__main__":

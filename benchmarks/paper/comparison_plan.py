@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Any
+from typing import Any, cast
 
 from benchmarks.paper.kinds import ARCHITECTURES, Cure, Kind
 from benchmarks.pareto_plan import at_target
@@ -15,10 +15,15 @@ RATES = (0.00125, 0.0025, 0.005, 0.01, 0.02)
 SWEEP_SEED = 0
 SEEDS = (1, 2, 3)
 """Reported: none of them had a part in the choice of a rate."""
+PEERS = ("saelens", "dictionary_learning")
+"""Other libraries' JumpReLU training, tried and reported as the architectures are."""
 TOGETHER = 9
 """SAEs trained side by side."""
+DEMO = "demo"
+FAMILIES = ("llama", "mistral")
+"""Other language models, by the family that their configuration names."""
 OTHER_TARGETS = (64, 16, 128)
-"""L0s on the other language model, in order of worth."""
+"""L0s on other language models, in order of worth."""
 CURES: dict[str, Cure] = {
     "none": Cure(),
     "frequency 0.3": Cure(frequency=0.3),
@@ -37,7 +42,7 @@ ELSEWHERE = ("frequency 0.1", "frequency 0.03", "resample")
 LONGER = 2
 """Times the length, at half and at a quarter of the rate: another cure."""
 EPSILONS = (0.0005, *(0.001 * 10 ** (k / 3) for k in range(7)), 0.2)
-"""Bandwidths on the other language model, in units of the scaled input."""
+"""Bandwidths on other language models, in units of the scaled input."""
 WIDTHS = (1_024, 4_096)
 """Further widths of the sweep over bandwidths."""
 
@@ -53,53 +58,88 @@ class Pass:
     """Another width than the study's; 0: the same."""
     longer: int = 1
     """Times the study's length."""
-
-    @property
-    def other(self) -> bool:
-        """Whether it is of the other language model."""
-        return self.stage in ("other", "bandwidth")
+    model: str = DEMO
+    """The language model: the demo's, or one of `FAMILIES`."""
 
 
-def sweep_plan() -> list[Pass]:
-    """The tried settings of all architectures."""
+def sweep_plan(architectures: Sequence[str] = ARCHITECTURES) -> list[Pass]:
+    """The tried settings of architectures or peers."""
     return [
         each
-        for architecture in ARCHITECTURES
+        for architecture in architectures
         for each in _passes(
             f"sweep {architecture}",
             "sweep",
             [
-                Kind(architecture=architecture, site=s, target=t, lr=lr, seed=SWEEP_SEED)
+                Kind(
+                    architecture=cast("Any", architecture), site=s, target=t, lr=lr, seed=SWEEP_SEED
+                )
                 for s, t, lr in product(SITES, TARGETS, RATES)
             ],
         )
     ]
 
 
+def report_plan(rows: Sequence[dict[str, Any]], architectures: Sequence[str]) -> list[Pass]:
+    """The reported seeds of architectures or peers whose settings have been tried."""
+    rate = chosen(rows)
+    passes: list[Pass] = []
+    for site, architecture in product(SITES, architectures):
+        kinds = [
+            Kind(
+                architecture=cast("Any", architecture),
+                site=site,
+                target=target,
+                lr=rate[architecture, site, target],
+                seed=seed,
+            )
+            for target, seed in product(TARGETS, SEEDS)
+        ]
+        passes += _passes(f"report {architecture} {site}", "report", kinds)
+    return passes
+
+
+def tried(rows: Sequence[dict[str, Any]], architectures: Sequence[str]) -> bool:
+    """Whether a rate is chosen for every one of them, at every site and L0."""
+    return set(product(architectures, SITES, TARGETS)) <= set(chosen(rows))
+
+
+def other_plan(rows: Sequence[dict[str, Any]], targets: Sequence[int]) -> list[Pass]:
+    """Other language models, with the demo's rates."""
+    rate = chosen(rows)
+    passes: list[Pass] = []
+    for target, family, architecture in product(targets, FAMILIES, ARCHITECTURES):
+        kinds = [
+            Kind(
+                architecture=architecture,
+                site=site,
+                target=target,
+                lr=rate[architecture, site, target],
+                seed=seed,
+            )
+            for site, seed in product(SITES, SEEDS)
+        ]
+        name = f"other {family} {architecture} {target}"
+        passes += _passes(name, "other", kinds, model=family)
+    return passes
+
+
 def later_plan(rows: Sequence[dict[str, Any]]) -> list[Pass]:
-    """Everything that needs the chosen rates, in order of worth."""
+    """Everything else that needs the chosen rates, in order of worth."""
     rate = chosen(rows)
 
     def kind(architecture: Any, site: str, target: int, seed: int, **more: Any) -> Kind:
         lr = rate[architecture, site, target]
-        return Kind(architecture=architecture, site=site, target=target, lr=lr, seed=seed, **more)
-
-    def others(targets: Sequence[int]) -> list[Pass]:
-        return [
-            each
-            for target, architecture in product(targets, ARCHITECTURES)
-            for each in _passes(
-                f"other {architecture} {target}",
-                "other",
-                [kind(architecture, s, target, seed) for s, seed in product(SITES, SEEDS)],
-            )
-        ]
+        return Kind(
+            architecture=cast("Any", architecture),
+            site=site,
+            target=target,
+            lr=lr,
+            seed=seed,
+            **more,
+        )
 
     passes: list[Pass] = []
-    for site, architecture in product(SITES, ARCHITECTURES):
-        kinds = [kind(architecture, site, t, s) for t, s in product(TARGETS, SEEDS)]
-        passes += _passes(f"report {architecture} {site}", "report", kinds)
-    passes += others(OTHER_TARGETS[:1])
     site, targets, seeds = CURED
     for seed, target in product(seeds, targets):
         kinds = [kind("jumprelu", site, target, seed, cure=cure) for cure in CURES.values()]
@@ -115,24 +155,24 @@ def later_plan(rows: Sequence[dict[str, Any]]) -> list[Pass]:
     # One more makes it as many as all passes have, which share their compiled step.
     long.append(kind("jumprelu", site, targets[-1], seeds[0]))
     passes.append(Pass(name="long", stage="long", kinds=tuple(long), longer=LONGER))
-    passes += others(OTHER_TARGETS[1:])
-    for site in SITES:
+    passes += other_plan(rows, OTHER_TARGETS[1:])
+    for family, site in product(FAMILIES, SITES):
         kinds = [kind("jumprelu", site, 64, 1, epsilon=e) for e in EPSILONS]
-        passes += _passes(f"bandwidth {site}", "bandwidth", kinds)
+        passes += _passes(f"bandwidth {family} {site}", "bandwidth", kinds, model=family)
     for width, site in product(WIDTHS, SITES):
         kinds = [kind("jumprelu", site, 64, 1, epsilon=e) for e in EPSILONS]
-        passes += _passes(f"width {width} {site}", "width", kinds, width)
+        passes += _passes(f"width {width} {site}", "width", kinds, d_sae=width)
     return passes
 
 
-def _passes(name: str, stage: str, kinds: Sequence[Kind], d_sae: int = 0) -> list[Pass]:
+def _passes(name: str, stage: str, kinds: Sequence[Kind], **more: Any) -> list[Pass]:
     parts = [kinds[k : k + TOGETHER] for k in range(0, len(kinds), TOGETHER)]
     return [
         Pass(
             name=f"{name} {k}" if len(parts) > 1 else name,
             stage=stage,
             kinds=tuple(part),
-            d_sae=d_sae,
+            **more,
         )
         for k, part in enumerate(parts)
     ]

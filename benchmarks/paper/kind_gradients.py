@@ -1,4 +1,6 @@
-"""Gradients of the four architectures' losses, of SAEs side by side (`benchmarks.paper.kinds`)."""
+"""Gradients of the four architectures' losses, and of two other libraries', of SAEs side by side
+(`benchmarks.paper.kinds`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -90,6 +92,58 @@ def _jumprelu(s: StepInput) -> Gradients:
     }, fires
 
 
+def _saelens(s: StepInput) -> Gradients:
+    """SAELens' L0 penalty: linear in L0."""
+    batch, c = s.x.shape[1], s.c
+    z = s.project() + s.p["b_enc"][:, None]
+    threshold = s.p["threshold"][:, None]
+    fires = z > threshold
+    on = fires.float()
+    by_recon = s.error(z * on) * (2 / batch)
+    by_acts = s.by_acts(by_recon)
+    cost = (s.weight(on.sum((1, 2)) / batch) / batch)[:, None, None]
+    width = c["epsilon"][:, None, None]
+    near = ((z - threshold).abs() < width / 2).float() / width
+    by_z = by_acts * on
+    by_b_enc = by_z.sum(1)
+    return {
+        "W_enc": s.by_encoder(by_z),
+        "b_enc": by_b_enc,
+        "W_dec": s.by_decoder(z * on, by_recon),
+        "b_dec": s.by_b_dec(by_recon.sum(1), by_b_enc),
+        "threshold": (near * (-threshold * by_acts - cost)).sum(1),
+    }, fires
+
+
+def _dictionary_learning(s: StepInput) -> Gradients:
+    """dictionary_learning's quadratic penalty, whose window is around the activation; b_dec is not
+    subtracted from the input.
+    """
+    batch, c = s.x.shape[1], s.c
+    s.centred = s.x.to(s.products)
+    z = s.project() + s.p["b_enc"][:, None]
+    threshold = s.p["threshold"][:, None]
+    fires = z > threshold
+    on = fires.float()
+    acts = z * on
+    by_recon = s.error(acts) * (2 / batch)
+    by_acts = s.by_acts(by_recon)
+    counted = (acts > threshold).float().sum((1, 2)) / batch
+    slope = 2 * (counted / c["target"] - 1) / c["target"]
+    cost = (c["coefficient"] * s.strength * slope / batch)[:, None, None]
+    width = c["epsilon"][:, None, None]
+    near = ((z - threshold).abs() < width / 2).float() / width
+    near_acts = ((acts - threshold).abs() < width / 2).float() / width
+    by_z = by_acts * on
+    return {
+        "W_enc": s.by_encoder(by_z),
+        "b_enc": by_z.sum(1),
+        "W_dec": s.by_decoder(acts, by_recon),
+        "b_dec": by_recon.sum(1),
+        "threshold": (-near * threshold * by_acts - near_acts * cost).sum(1),
+    }, fires
+
+
 def _gated(s: StepInput) -> Gradients:
     batch, p = s.x.shape[1], s.p
     z = s.project()
@@ -170,6 +224,8 @@ GRADIENTS: dict[str, Callable[[StepInput], Gradients]] = {
     "gated": _gated,
     "topk": _topk,
     "standard": _standard,
+    "saelens": _saelens,
+    "dictionary_learning": _dictionary_learning,
 }
 
 

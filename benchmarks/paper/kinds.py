@@ -18,6 +18,15 @@ from torch import Tensor
 
 from benchmarks.paper.arms import RECIPE, Stacked
 from benchmarks.paper.kind_gradients import GRADIENTS, Batches, StepInput
+from benchmarks.paper.peer_kinds import (
+    PEER_RECIPES,
+    Peer,
+    first_coefficient,
+    peer_rate_share,
+    peer_start,
+    unit,
+)
+from benchmarks.pareto_peers import Length as Times
 from sae_core.config import Architecture
 from training.assembly import rule, sparsity_control
 from training.losses.base import AutogradLoss, Limits, steered
@@ -52,13 +61,18 @@ class Cure:
 class Kind:
     """One SAE."""
 
-    architecture: Architecture
+    architecture: Architecture | Peer
     site: str
     target: int
     lr: float
     seed: int
     epsilon: float = SHORT_RUN["bandwidth"]
     cure: Cure = field(default_factory=Cure)
+
+    @property
+    def form(self) -> Architecture:
+        """What the trained SAE is: peers' are JumpReLU SAEs."""
+        return "jumprelu" if self.architecture in PEER_RECIPES else self.architecture  # pyright: ignore
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +91,7 @@ class Length:
             model="-",
             corpus=("-",),
             sites=(kind.site,),
-            architectures=(kind.architecture,),
+            architectures=(kind.form,),
             out="-",
             d_sae=self.d_sae,
             batch=self.batch,
@@ -89,9 +103,14 @@ class Length:
             **RECIPE,
         )
 
+    @property
+    def times(self) -> Times:
+        """As peers count them."""
+        return Times(steps=self.steps, batch=self.batch)
 
-Moments = Mapping[str, tuple[float, Float[Tensor, " d_model"]]]
-"""By site: C, and the mean of the raw activations."""
+
+Moments = Mapping[str, tuple[float, Float[Tensor, " d_model"], float]]
+"""By site: C, the mean of the raw activations, and the mean of their norms."""
 
 
 @dataclass
@@ -115,25 +134,36 @@ def begin(kinds: Sequence[Kind], length: Length, moments: Moments) -> Trained:
     if any(kind.architecture != architecture for kind in kinds):
         raise ValueError("SAEs that are trained together must be of one architecture.")
     device = next(iter(moments.values()))[1].device
-    starts, control = [], []
-    for kind in kinds:
+    starts, control, scales = [], [], []
+    peer = PEER_RECIPES.get(architecture)
+    d_model = len(next(iter(moments.values()))[1])
+    windows = [k.epsilon * (unit(architecture, d_model) if peer else 1.0) for k in kinds]
+    for kind, window in zip(kinds, windows, strict=True):
         cfg = length.config(kind)
-        scale, mean = moments[kind.site]
-        recipe = RECIPES[architecture]
-        starts.append(
-            initial_parameters(
-                len(mean), length.d_sae, 0.0, kind.seed, device, recipe, mean / scale
+        scale, mean, norm = moments[kind.site]
+        coefficient, gain = sparsity_control(cfg, cfg.plans[0])
+        if peer:
+            start = peer_start(architecture, d_model, length.d_sae, kind.seed, window, device)
+            coefficient = first_coefficient(architecture, d_model, kind.target)
+            scale = norm / d_model**0.5 if architecture == "saelens" else scale
+        else:
+            recipe = RECIPES[kind.form]
+            start = initial_parameters(
+                d_model, length.d_sae, 0.0, kind.seed, device, recipe, mean / scale
             )
-        )
-        control.append(sparsity_control(cfg, cfg.plans[0]))
+        starts.append(start)
+        control.append((coefficient, gain))
+        scales.append(scale)
     stacked = {n: torch.stack([s[n].detach() for s in starts]) for n in starts[0]}
 
     def column(values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=device)
 
     cfg = length.config(kinds[0])
-    common = rule(cfg, cfg.plans[0])
-    warmup = max(1.0, cfg.in_steps(cfg.sparsity_warmup))
+    common = peer.rule if peer else rule(cfg, cfg.plans[0])
+    in_steps = length.times.sparsity_warmup if peer else cfg.in_steps(cfg.sparsity_warmup)
+    warmup = max(1.0, in_steps)
+    floor = peer.floor if peer else THRESHOLD_FLOOR
     cures = [kind.cure for kind in kinds]
     count = len(kinds)
     return Trained(
@@ -144,13 +174,14 @@ def begin(kinds: Sequence[Kind], length: Length, moments: Moments) -> Trained:
         constant={
             "lr": column([kind.lr for kind in kinds]),
             "target": column([kind.target for kind in kinds]),
-            "epsilon": column([kind.epsilon for kind in kinds]),
+            "epsilon": column(windows),
             "coefficient": column([c for c, _ in control]),
             "gain": column([g for _, g in control]),
             "warmup": column([warmup * cure.warmup for cure in cures]),
             "crowding": column([1 / cure.frequency if cure.frequency else 0.0 for cure in cures]),
             "b_enc": column([cure.b_enc for cure in cures]),
             "dead_tokens": torch.full((count,), float(common.dead_tokens), device=device),
+            "floor": torch.full((count,), floor, device=device),
             "wide": column([cure.wide for cure in cures]),
             "half": torch.full((count,), length.steps / 2, device=device),
             "aux_after": torch.full((count,), float(cfg.dead_after), device=device),
@@ -162,7 +193,7 @@ def begin(kinds: Sequence[Kind], length: Length, moments: Moments) -> Trained:
             "tokens_since_fired": torch.zeros(count, length.d_sae, device=device),
         },
         rule=replace(common, dead_tokens=inf),  # a constant above: one step for runs of any length
-        scales=[moments[kind.site][0] for kind in kinds],
+        scales=scales,
     )
 
 
@@ -176,7 +207,7 @@ def take_step(
     x: Batches,
     control: Float[Tensor, " 3"],
     *,
-    architecture: Architecture,
+    architecture: Architecture | Peer,
     rule: Rule,
     products: torch.dtype,
 ) -> None:
@@ -206,10 +237,11 @@ def take_step(
         if name == "W_dec" and rule.unit_norm:
             new = new / new.norm(dim=2, keepdim=True)
         if name == "threshold":
-            new = new.clamp(min=THRESHOLD_FLOOR)
+            floor = c["floor"][:, None]
+            new = torch.maximum(new, floor)
             lower = new * (1 - rule.revive * lr[:, None])
             dead = since >= c["dead_tokens"][:, None]
-            new = torch.where(dead, lower.clamp(min=THRESHOLD_FLOOR), new)
+            new = torch.where(dead, torch.maximum(lower, floor), new)
         second[name].copy_(v)
         first[name].copy_(m)
         parameter.copy_(new)
@@ -227,11 +259,15 @@ def _along(each: Float[Tensor, " kinds"], like: Tensor) -> Tensor:
 
 
 def moments_of(raw: Mapping[str, Float[Tensor, "tokens d_model"]]) -> dict[str, Any]:
-    """C and the mean at each site."""
+    """What training takes from each site (`Moments`)."""
     found = {}
     for site, x in raw.items():
         held = x[: 2**19].float()
-        found[site] = (float(held.square().sum(1).mean().sqrt()), held.mean(0))
+        found[site] = (
+            float(held.square().sum(1).mean().sqrt()),
+            held.mean(0),
+            float(held.norm(dim=1).mean()),
+        )
     return found
 
 
@@ -250,9 +286,15 @@ def train(
     device = next(iter(raw.values())).device
     held = len(next(iter(raw.values())))
     orders = {kind.seed: _order(kind.seed, held, length, device) for kind in kinds}
-    cfg = length.config(kinds[0])
+    cfg, architecture = length.config(kinds[0]), kinds[0].architecture
+
+    def share(t: int) -> float:
+        if architecture in PEER_RECIPES:
+            return peer_rate_share(architecture, t, length.times)
+        return rate_share(cfg, t)
+
     controls = torch.tensor(
-        [(rate_share(cfg, t), 1 - BETA2 ** (t + 1), t + 1.0) for t in range(length.steps)],
+        [(share(t), 1 - BETA2 ** (t + 1), t + 1.0) for t in range(length.steps)],
         dtype=torch.float32,
         device=device,
     )
@@ -273,7 +315,7 @@ def train(
             trained.moving,
             x,
             controls[at],
-            architecture=kinds[0].architecture,
+            architecture=architecture,
             rule=trained.rule,
             products=products,
         )

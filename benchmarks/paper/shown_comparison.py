@@ -8,25 +8,46 @@ from typing import Any
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper.comparison_plan import CURED, SITES, TARGETS, chosen
+from benchmarks.paper.comparison_plan import (
+    CURED,
+    DEMO,
+    FAMILIES,
+    PEERS,
+    SITES,
+    TARGETS,
+    chosen,
+    tried,
+)
 from benchmarks.paper.kinds import ARCHITECTURES
 from benchmarks.paper.shown_text import Results, digits, share, table
-from benchmarks.paper.verdicts import Place, Points, Quotient, counts, points, quotient
+from benchmarks.paper.verdicts import (
+    Place,
+    Points,
+    Quotient,
+    counts,
+    points,
+    quotient,
+    reported,
+)
 from benchmarks.pareto_plan import at_target
 
 OTHERS = tuple(name for name in ARCHITECTURES if name != "jumprelu")
+COMPARED = (*OTHERS, *PEERS)
+NAMES = {"llama": "Llama", "mistral": "Mistral"}
+SUFFIXES = {DEMO: ""} | {family: f"_{family}" for family in FAMILIES}
+"""Of what is shown, by language model."""
 UNTRAINED = "\n\nNot trained before the time was up.\n\n"
 _MARKS = {"lower": "**", "open": "", "higher": "_"}
 
 
-def points_of(held: Results, stage: str, metric: str) -> dict[Place, Points]:
-    """The seeds at every place of a stage."""
-    return points(held["comparison"], stage, metric)
+def points_of(held: Results, model: str, metric: str) -> dict[Place, Points]:
+    """The seeds at every place of a language model."""
+    return points(held["comparison"], model, metric)
 
 
-def quotients(held: Results, stage: str, metric: str) -> dict[Place, Quotient]:
+def quotients(held: Results, model: str, metric: str) -> dict[Place, Quotient]:
     """Of every other architecture over JumpReLU, at every place where both were trained."""
-    found = points_of(held, stage, metric)
+    found = points_of(held, model, metric)
     return {
         (name, site, target): quotient(found["jumprelu", site, target], each)
         for (name, site, target), each in found.items()
@@ -39,16 +60,24 @@ def _places(rows: dict[Place, Any]) -> list[tuple[str, int]]:
     return [(s, t) for s in SITES for t in TARGETS if (s, t) in there]
 
 
+def _columns(rows: dict[Place, Any]) -> list[str]:
+    """JumpReLU, the other architectures, and peers where there are any."""
+    there = {name for name, *_ in rows}
+    return [*ARCHITECTURES, *(peer for peer in PEERS if peer in there)]
+
+
 def _range(values: Sequence[float]) -> str:
     low, high = (100 * each for each in (min(values), max(values)))
     return f", by {low:.1f} %" if len(values) == 1 else f", by {low:.1f} to {high:.1f} %"
 
 
-def _summary(stage: str, held: Results) -> str:
+def _summary(model: str, held: Results) -> str:
+    if not quotients(held, model, "fvu"):
+        return UNTRAINED
     rows = []
     for metric, title in (("fvu", "FVU"), ("delta_lm_loss", "delta LM loss")):
-        found = quotients(held, stage, metric)
-        for name in OTHERS:
+        found = quotients(held, model, metric)
+        for name in _columns(found)[1:]:
             own = [q for (each, *_), q in found.items() if each == name]
             total = counts(own)
             lower = [1 - 1 / (1 + q.share) for q in own if q.verdict == "lower"]
@@ -65,14 +94,18 @@ def _summary(stage: str, held: Results) -> str:
     return table(["JumpReLU's", "places", "lower", "undecided", "higher"], rows)
 
 
-def _against(stage: str, metric: str, held: Results) -> str:
-    found, against = points_of(held, stage, metric), quotients(held, stage, metric)
-    rows = []
+def _against(model: str, metric: str, held: Results) -> str:
+    found, against = points_of(held, model, metric), quotients(held, model, metric)
+    if not against:
+        return UNTRAINED
+    names, rows = _columns(found)[1:], []
     for site, target in _places(found):
+        if ("jumprelu", site, target) not in found:
+            continue
         mine = found["jumprelu", site, target].mean()
-        cells = [_cell(against.get((name, site, target))) for name in OTHERS]
+        cells = [_cell(against.get((name, site, target))) for name in names]
         rows.append([f"{site}, {target}", digits(mine) if mine > 0 else "", *cells])
-    return table(["site, L0", "JumpReLU", *(CURVES[name] for name in OTHERS)], rows)
+    return table(["site, L0", "JumpReLU", *(CURVES[name] for name in names)], rows)
 
 
 def _cell(each: Quotient | None) -> str:
@@ -94,15 +127,19 @@ def mean_of(rows: Sequence[dict[str, Any]], field: str) -> float:
     return float(np.mean([row[field] for row in rows]))
 
 
-def _shares(stage: str, field: str, held: Results) -> str:
-    lines = []
-    for site, target in _places(points_of(held, stage, "fvu")):
+def _shares(model: str, field: str, held: Results) -> str:
+    found, lines = points_of(held, model, "fvu"), []
+    names = _columns(found)
+    for site, target in _places(found):
         cells = []
-        for name in ARCHITECTURES:
-            own = rows_of(held, stage=stage, architecture=name, site=site, target=target)
+        for name in names:
+            own = rows_of(held, architecture=name, site=site, target=target)
+            own = [r for r in own if reported(r) == model]
             cells.append(share(mean_of(own, field)) if own else "")
         lines.append([f"{site}, {target}", *cells])
-    return table(["site, L0", *(CURVES[name] for name in ARCHITECTURES)], lines)
+    if not lines:
+        return UNTRAINED
+    return table(["site, L0", *(CURVES[name] for name in names)], lines)
 
 
 def _farthest(held: Results) -> str:
@@ -116,13 +153,13 @@ def _rates(held: Results) -> str:
     best = chosen(data["rows"])
     ends = (min(data["settings"]["rates"]), max(data["settings"]["rates"]))
     lines = []
-    for name in ARCHITECTURES:
-        tried = rows_of(held, stage="sweep", architecture=name)
+    for name in (*ARCHITECTURES, *(peer for peer in PEERS if tried(data["rows"], [peer]))):
+        own = rows_of(held, stage="sweep", architecture=name)
         cells = []
         for site in SITES:
             values = [best[name, site, target] for target in TARGETS]
             cells.append(", ".join(f"{v:g}{'*' if v in ends else ''}" for v in values))
-        lines.append([CURVES[name], str(len(tried)), *cells])
+        lines.append([CURVES[name], str(len(own)), *cells])
     return table(["", "tried settings", *SITES], lines)
 
 
@@ -216,17 +253,20 @@ def _bandwidths(held: Results) -> str:
         return UNTRAINED
     epsilons = sorted({r["epsilon"] for r in own})
     lines = []
-    for stage, width, site in dict.fromkeys((r["stage"], r.get("d_sae"), r["site"]) for r in own):
+    for family, width, site in dict.fromkeys(bandwidth_place(r) for r in own):
         line = {
-            r["epsilon"]: at_target(r)
-            for r in own
-            if (r["stage"], r.get("d_sae"), r["site"]) == (stage, width, site)
+            r["epsilon"]: at_target(r) for r in own if bandwidth_place(r) == (family, width, site)
         }
         best = min(line.values())
         cells = [_excess(line.get(e), best) for e in epsilons]
-        what = "Llama, 2,048" if stage == "bandwidth" else f"demo, {width:,}"
+        what = f"{NAMES[family]}, 2,048" if family else f"demo, {width:,}"
         lines.append([f"{what}, {site}", digits(best) if math.isfinite(best) else "-", *cells])
     return table(["", "FVU of the best", *(digits(e, 2) for e in epsilons)], lines)
+
+
+def bandwidth_place(row: dict[str, Any]) -> tuple[str, int, str]:
+    """Family of another language model, another width, and the site."""
+    return row.get("family", ""), row.get("d_sae", 0), row["site"]
 
 
 def _excess(fvu: float | None, best: float) -> str:
@@ -266,13 +306,12 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.long": _long,
     "comparison.bandwidths": _bandwidths,
     **{
-        f"comparison.{name}{suffix}": partial(show, stage)
-        for stage, suffix in (("report", ""), ("other", "_other"))
-        for name, show in (("summary", _summary),)
+        f"comparison.summary{suffix}": partial(_summary, model)
+        for model, suffix in SUFFIXES.items()
     },
     **{
-        f"comparison.{name}{suffix}": partial(show, stage, field)
-        for stage, suffix in (("report", ""), ("other", "_other"))
+        f"comparison.{name}{suffix}": partial(show, model, field)
+        for model, suffix in SUFFIXES.items()
         for name, show, field in (
             ("fvu", _against, "fvu"),
             ("loss", _against, "delta_lm_loss"),

@@ -6,10 +6,20 @@ from functools import partial
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper.comparison_plan import CURED, SITES, TARGETS
+from benchmarks.paper.comparison_plan import CURED, DEMO, FAMILIES, SITES, TARGETS
 from benchmarks.paper.kinds import ARCHITECTURES
 from benchmarks.paper.plots import Panel, drawing
-from benchmarks.paper.shown_comparison import OTHERS, mean_of, points_of, quotients, rows_of
+from benchmarks.paper.shown_comparison import (
+    COMPARED,
+    NAMES,
+    OTHERS,
+    SUFFIXES,
+    bandwidth_place,
+    mean_of,
+    points_of,
+    quotients,
+    rows_of,
+)
 from benchmarks.paper.shown_text import Results, share
 from benchmarks.pareto_plan import MOST_DEAD, at_target
 
@@ -20,11 +30,11 @@ def _listed(parts: Sequence[str]) -> str:
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
-def _counted(stage: str, metric: str, held: Results) -> str:
+def _counted(model: str, metric: str, held: Results) -> str:
     """At how many places JumpReLU is lower than each other one, and what it is elsewhere."""
-    found = quotients(held, stage, metric)
+    found = quotients(held, model, metric)
     parts = []
-    for name in OTHERS:
+    for name in COMPARED:
         verdicts = [q.verdict for (each, *_), q in found.items() if each == name]
         if not verdicts:
             continue
@@ -37,19 +47,21 @@ def _counted(stage: str, metric: str, held: Results) -> str:
         counted = f"{verdicts.count('lower')} of {len(verdicts)} places"
         parts.append(f"than {CURVES[name]}'s at {counted}{beside}")
     if not parts:
-        return "was not measured before the time was up."
+        return "Not measured before the time was up."
     return f"JumpReLU's {_METRICS[metric]} is lower {_listed(parts)}."
 
 
-def _alike(held: Results) -> str:
-    """Whether the other language model orders the architectures as the demo does."""
+def _alike(family: str, held: Results) -> str:
+    """Whether another language model orders the architectures as the demo does."""
+    if not quotients(held, family, "fvu"):
+        return ""
     said = []
     for metric, words in _METRICS.items():
-        one, other = (quotients(held, stage, metric) for stage in ("report", "other"))
+        one, other = (quotients(held, model, metric) for model in (DEMO, family))
         both = [k for k in other if k in one and "open" not in (one[k].verdict, other[k].verdict)]
         same = sum(one[k].verdict == other[k].verdict for k in both)
         said.append(f"in {words} at {same} of the {len(both)} places that both decide")
-    return f"The Llama says the same as the demo {_listed(said)}."
+    return f"The {NAMES[family]} says the same as the demo {_listed(said)}."
 
 
 def _cured(held: Results) -> str:
@@ -57,7 +69,7 @@ def _cured(held: Results) -> str:
     site, targets, _ = CURED
     lines = []
     for target in targets:
-        reported = points_of(held, "report", "fvu")
+        reported = points_of(held, DEMO, "fvu")
         best, name = min((reported[each, site, target].mean(), each) for each in OTHERS)
         own = rows_of(held, stage="cure", site=site, target=target)
         cured = []
@@ -81,8 +93,7 @@ def _flat(held: Results) -> str:
     """How much FVU differs between bandwidths of 0.001 and of 0.01, at the most."""
     lines: dict[tuple[str, int, str], dict[float, float]] = {}
     for r in rows_of(held, stage="bandwidth") + rows_of(held, stage="width"):
-        key = (r["stage"], r.get("d_sae", 0), r["site"])
-        lines.setdefault(key, {})[r["epsilon"]] = at_target(r)
+        lines.setdefault(bandwidth_place(r), {})[r["epsilon"]] = at_target(r)
     if not lines:
         return "Bandwidths were not tried before the time was up."
     excess = [
@@ -100,7 +111,7 @@ def _flat(held: Results) -> str:
 
 def fvu_figure(held: Results) -> str:
     """FVU above JumpReLU's over L0, with intervals."""
-    found = quotients(held, "report", "fvu")
+    found = quotients(held, DEMO, "fvu")
     panels = []
     for site in SITES:
         own = {key: q for key, q in found.items() if key[1] == site and np.isfinite(q.low)}
@@ -138,7 +149,7 @@ def _there(without: str, with_it: str, held: Results) -> str:
 
 _COMMANDS = (
     "the study is written and tested, and not run on a GPU yet. "
-    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about five minutes "
+    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about eight minutes "
     "of one H200, by the speed of the study of bandwidths."
 )
 STATUS: dict[str, Callable[[Results], str]] = {
@@ -146,30 +157,30 @@ STATUS: dict[str, Callable[[Results], str]] = {
         _there,
         "",
         " Rates chosen on one text and reported on another, equal tuning, three seeds at every "
-        "point and another language model are in [comparison.md](comparison.md).",
+        "point and language models of two other families are in [comparison.md](comparison.md).",
     ),
     "status.not_run": partial(
         _there,
         "Selection of learning rates on other text than is reported, equal numbers of tried "
-        "settings for all, three seeds at every point, a Llama of the demo's size, other widths, "
-        f"and changes against JumpReLU's dead features: {_COMMANDS}",
-        "A Mistral: of the other families a Llama was trained.",
+        "settings for all, three seeds at every point, a Llama and a Mistral of the demo's size, "
+        f"other widths, and changes against JumpReLU's dead features: {_COMMANDS}",
+        "Rates chosen on the other families themselves: they have the demo's.",
     ),
     "status.bandwidth": partial(
         _there,
         "Other widths, another family of models, and longer runs: time.",
-        "Longer runs: time. (Other widths and a Llama, with one seed and an L0 of 64: "
+        "Longer runs: time. (Other widths and other families, with one seed and an L0 of 64: "
         "[comparison.md](comparison.md).)",
     ),
 }
 """What pages say with the comparison's results and without them."""
 SHOWN: dict[str, Callable[[Results], str]] = {
     **{
-        f"comparison.counted.{metric}{suffix}": partial(_counted, stage, metric)
+        f"comparison.counted.{metric}{suffix}": partial(_counted, model, metric)
         for metric in _METRICS
-        for stage, suffix in (("report", ""), ("other", "_other"))
+        for model, suffix in SUFFIXES.items()
     },
-    "comparison.alike": _alike,
+    **{f"comparison.alike_{family}": partial(_alike, family) for family in FAMILIES},
     "comparison.cured": _cured,
     "comparison.flat": _flat,
     **STATUS,

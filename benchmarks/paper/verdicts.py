@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.paper.comparison_plan import DEMO
 from benchmarks.pareto_plan import SLOPE
 
 RESAMPLES = 2_000
@@ -45,14 +46,13 @@ class Points:
         return float(np.exp(np.log(self.values(every)).mean()))
 
 
-def points(data: dict[str, Any], stage: str, metric: str) -> dict[Place, Points]:
-    """Of all architectures, sites and L0s of a stage that have several seeds."""
+def points(data: dict[str, Any], model: str, metric: str) -> dict[Place, Points]:
+    """Of all architectures, sites and L0s that were reported on a language model, by its name."""
     rows: dict[Place, list[dict[str, Any]]] = {}
     for row in data["rows"]:
-        if row["stage"] == stage:
+        if reported(row) == model:
             place = (row["architecture"], row["site"], row["target"])
             rows.setdefault(place, []).append(row)
-    model = "other" if stage == "other" else "demo"
     found = {}
     for place, each in rows.items():
         blocks = np.array([row[FIELDS[metric]] for row in each])
@@ -64,6 +64,11 @@ def points(data: dict[str, Any], stage: str, metric: str) -> dict[Place, Points]
             move=np.array([_moved(row, slope) for row in each]),
         )
     return found
+
+
+def reported(row: dict[str, Any]) -> str | None:
+    """The language model that an SAE is reported on; None for one that is not reported."""
+    return {"report": DEMO, "other": row.get("family")}.get(row["stage"])
 
 
 def _moved(row: dict[str, Any], slope: float) -> float:

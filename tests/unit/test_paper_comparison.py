@@ -18,6 +18,7 @@ from benchmarks.paper.comparison import study
 from benchmarks.paper.comparison_plan import (
     CURED,
     CURES,
+    FAMILIES,
     RATES,
     SEEDS,
     SITES,
@@ -81,7 +82,7 @@ def test_each_kind_takes_the_trainers_steps(architecture: str) -> None:
         (plan,) = cfg.plans
         raw = RAW[each.site]
         scale, mean = trained.scales[k], raw.mean(0)
-        recipe = RECIPES[each.architecture]
+        recipe = RECIPES[each.form]
         start = initial_parameters(8, 24, 0.0, each.seed, "cpu", recipe, mean / scale)
         before = {name: p.detach().clone() for name, p in start.items()}
         coefficient, gain = sparsity_control(cfg, plan)
@@ -215,7 +216,7 @@ def test_values_are_moved_to_the_l0_that_was_asked_for_along_their_own_curve() -
         for seed, l0 in ((1, 1.02 * target), (2, 1.02 * target))
     ]
     data = {"rows": rows, "texts": {"demo": {"deviations": {"mlp_out/4": [1.0] * 4}}}}
-    found = points(data, "report", "fvu")
+    found = points(data, "demo", "fvu")
     for target in (16, 64, 128):
         assert found["topk", "mlp_out/4", target].mean() == pytest.approx(target**-1.2)
 
@@ -227,13 +228,14 @@ def synthetic() -> dict[str, Any]:
     levels = {"jumprelu": 1.0, "gated": 1 / 0.9, "topk": 0.9, "standard": 1.02}
     rows = []
     for name, site, target in product(ARCHITECTURES, SITES, TARGETS):
-        for stage, seed in product(("report", "other"), SEEDS):
+        for family, seed in product(("", *FAMILIES), SEEDS):
             apart = {1: 0.7, 2: 1.0, 3: 1.4}[seed] if name == "standard" else 1.0
             value = levels[name] * apart / target
             place = {"architecture": name, "site": site, "target": target, "seed": seed}
             measured = {"dead": 0.3, "high_frequency": 0.1, "delta_lm_loss": value}
             blocks = {"errors": [value, 3 * value], "losses": [value / 2, 3 * value / 2]}
-            rows.append(row(stage, 0.01, value, target, **place, **measured, **blocks))
+            more = place | measured | blocks | ({"family": family} if family else {})
+            rows.append(row("other" if family else "report", 0.01, value, target, **more))
         for lr in RATES:
             value = levels[name] / target * (1 if lr == 0.01 else 1.1)
             place = {"architecture": name, "site": site, "target": target, "dead": 0.2}
@@ -250,7 +252,7 @@ def synthetic() -> dict[str, Any]:
     return {
         "rows": rows,
         "settings": {"rates": list(RATES), "batch": 2, "steps": 3},
-        "texts": {"demo": text, "other": text},
+        "texts": dict.fromkeys(("demo", *FAMILIES), text),
         "machine": {"device": "none", "torch": "0"},
         "pass_seconds": {"one": 1.0, "two": 2.5},
     }
@@ -259,7 +261,7 @@ def synthetic() -> dict[str, Any]:
 def test_every_verdict_of_a_result_is_known() -> None:
     held = {"comparison": synthetic()}
     shown = {name: show(held) for name, show in SHOWN.items()}
-    for stage in ("", "_other"):
+    for stage in ("", "_llama", "_mistral"):
         lines = shown[f"comparison.summary{stage}"].splitlines()
         for metric in ("FVU", "delta LM loss"):
             assert f"| {metric} against Gated | 9 | 9, by 10.0 to 10.0 % | 0 | 0 |" in lines
@@ -276,6 +278,20 @@ def test_every_verdict_of_a_result_is_known() -> None:
     assert shown["comparison.cost"] == "none, PyTorch 0, 4 s"
     assert shown["comparison.missed"] == "0.0 %"
     assert shown["comparison.tokens"] == "6"
+
+
+def test_peers_are_counted_and_compared_where_they_were_trained() -> None:
+    data = synthetic()
+    for each in [r for r in data["rows"] if r["architecture"] == "gated" and "family" not in r]:
+        data["rows"].append(each | {"architecture": "saelens"})
+    held = {"comparison": data}
+    assert "| SAELens | 45 | 0.01, 0.01, 0.01 |" in SHOWN["comparison.rates"](held)
+    assert "| FVU against SAELens | 9 | 9, by 10.0" in SHOWN["comparison.summary"](held)
+    assert "SAELens" not in SHOWN["comparison.summary_llama"](held)
+    header, _, line, *_ = SHOWN["comparison.dead"](held).strip().splitlines()
+    assert header.endswith("| ReLU | SAELens |")
+    assert line == "| resid_post/4, 16 | 30 % | 30 % | 30 % | 30 % | 30 % |"
+    assert "and than SAELens's at 9 of 9 places." in SHOWN["comparison.counted.fvu"](held)
 
 
 def written(folder: Path, data: dict[str, Any]) -> tuple[Path, Path]:
@@ -311,8 +327,10 @@ def test_the_page_is_made_from_the_results_and_compared_with_them(tmp_path: Path
         "ReLU's at 0 of 9 places (undecided at 9)."
     )
     for metric in ("FVU", "delta LM loss"):
-        assert text.count(f"JumpReLU's {metric} is {ordering}") == 2  # on both models
-    assert "in FVU at 18 of the 18 places that both decide and in delta LM loss at 18" in text
+        assert text.count(f"JumpReLU's {metric} is {ordering}") == 3  # on all models
+    for name in ("Llama", "Mistral"):
+        said = f"{name} says the same as the demo in FVU at 18 of the 18 places that both decide"
+        assert f"{said} and in delta LM loss at 18 of the 18" in text
     assert "With an L0 of 64 that is none of what was tried." in text  # TopK is lower still
     assert "At 1 place FVU with a bandwidth from 0.001 to 0.01 is at most 20 % above" in text
     assert "| demo, 1,024, resid_post/4 | 1.00 | 20.0 | **best** |" in text
@@ -363,8 +381,8 @@ def test_a_page_can_be_made_of_what_was_there_when_the_time_was_up(tmp_path: Pat
     pages.write(docs, results)
     assert pages.wrong(docs, results) == []
     text = (docs / pages.MADE).read_text(encoding="utf-8")
-    assert text.count("Not trained before the time was up.") == 4
-    assert "was not measured before the time was up." in text
+    assert text.count("Not trained before the time was up.") == 4 + 2 * 5
+    assert text.count("Not measured before the time was up.") == 2 * 2
 
 
 class _Lab:
@@ -386,7 +404,8 @@ def test_results_are_gone_on_with_under_the_same_settings_alone(tmp_path: Path) 
     results.keep(texts={}, pass_seconds=everything, rows=[])
 
     def call(settings: dict[str, Any], deadline: float = past) -> None:
-        study(lambda _: _Lab(), length, take_step, tmp_path, settings, deadline)  # pyright: ignore
+        lab: Any = lambda _: _Lab()  # noqa: E731
+        study(lab, length, take_step, tmp_path, settings, deadline, others=False)
 
     call(settings)
     with pytest.raises(ValueError, match="results with another corpus: give a new --out"):
