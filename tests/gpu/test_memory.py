@@ -51,12 +51,21 @@ def little_room(megabytes: int) -> Iterator[None]:
     """Inside the block PyTorch may take only so much more of the device."""
     gc.collect()
     torch.cuda.empty_cache()
-    total = torch.cuda.mem_get_info()[1]
-    allowed = torch.cuda.memory_reserved() + megabytes * 10**6
-    torch.cuda.set_per_process_memory_fraction(allowed / total)
+    total, reserved = torch.cuda.mem_get_info()[1], torch.cuda.memory_reserved()
+    filler = []
     try:
+        # What earlier tests left free in memory that PyTorch holds is no room here.
+        torch.cuda.set_per_process_memory_fraction(reserved / total)
+        size = 2**30
+        while size >= 2**20:
+            try:
+                filler.append(torch.empty(size, dtype=torch.uint8, device="cuda"))
+            except torch.cuda.OutOfMemoryError:
+                size //= 2
+        torch.cuda.set_per_process_memory_fraction((reserved + megabytes * 10**6) / total)
         yield
     finally:
+        filler.clear()
         torch.cuda.set_per_process_memory_fraction(1.0)
 
 
