@@ -51,8 +51,8 @@ from sae_core.bundle import Bundle
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenBatch, batches, documents, token_rows
 from sae_core.index import build, forwards, gathered, in_processes, prepared, schema, write
-from sae_core.index.assemble import Assembler
 from sae_core.index.batch_lists import BatchLists
+from sae_core.index.describing import Describer
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.pairs import PairCounts
 from sae_core.index.prepared import Prepared
@@ -115,10 +115,11 @@ HOST_PARTS = (
     ("writing/vocabulary", write, "_write_vocabulary"),
     ("writing/text", write, "_write_tokens"),
     ("writing/features", write, "_write_features"),
+    ("writing/pages", write, "_write_pages"),
     ("writing/sources", write, "top_sources"),
     ("writing/starting", in_processes, "_started"),
     ("writing/tables", IndexWriter, "insert_arrays"),
-    ("writing/highlights", Assembler, "highlights"),
+    ("writing/highlights", Describer, "highlights"),
     ("writing/closing", schema, "_close"),
 )
 

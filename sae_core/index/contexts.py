@@ -48,6 +48,17 @@ class Contexts:
         of_feature[self.feature[first]] = place[first]
         return of_feature
 
+    def bounds(self, d_sae: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where each feature's contexts begin, and where what else is active in them does, both
+        `[d_sae + 1]`.
+        """
+        # Of another type, all that is looked through would be copied.
+        begin = np.searchsorted(self.feature, np.arange(d_sae + 1, dtype=self.feature.dtype))
+        some = np.flatnonzero(np.diff(begin))
+        others = np.zeros(d_sae + 1, np.int64)
+        others[some + 1] = np.add.reduceat(self.others, begin[some], dtype=np.int64)
+        return begin, np.cumsum(others)
+
 
 def choose(statistics: FeatureStatistics, intervals: int, per_interval: int) -> Contexts:
     """The strongest contexts, the sampled ones of each interval, and the near misses.

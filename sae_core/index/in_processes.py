@@ -26,6 +26,8 @@ from typing import Any, BinaryIO, TypeVar
 _T = TypeVar("_T")
 _MOST = 16
 """Processes at most."""
+_NICE = 5
+"""How much the processes stand back where there are not CPUs enough."""
 _TICKET = struct.Struct("<q")
 """Which pieces to take next."""
 _TICKETS = 4096 // _TICKET.size
@@ -118,6 +120,8 @@ def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
             try:
                 # Of one who is killed the others are told by nobody listening any more.
                 os.close(done)
+                # The one that forked them has what all wait for.
+                os.nice(_NICE)
                 while ticket := os.read(tickets, _TICKET.size):
                     [first] = _TICKET.unpack(ticket)
                     for piece in range(first, min(first + together, pieces)):

@@ -1,11 +1,13 @@
 """From gathered statistics to an index file."""
 
+import gc
 import itertools
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -16,10 +18,11 @@ import numpy as np
 
 from sae_core.index import tokencodec
 from sae_core.index.arrays import pack
-from sae_core.index.assemble import Assembler, Block
-from sae_core.index.contexts import StoredTokens, choose, store_tokens
+from sae_core.index.assemble import Assembler
+from sae_core.index.contexts import Contexts, StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.highlights import META_KEY, Ranking
+from sae_core.index.describing import Described, Describer
+from sae_core.index.highlights import META_KEY
 from sae_core.index.index_checks import MANY_PAGES, pages_of
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.map_reader import PLACES
@@ -37,11 +40,13 @@ from sae_core.index.selection import on_host
 from sae_core.index.signature import WordForms
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.token_words import word_forms
-from sae_core.index.top_tokens import AT_LEAST, TopTokens, top_sources, top_tokens
+from sae_core.index.top_tokens import AT_LEAST, top_sources, top_tokens
 from sae_core.text_options import TextOptions
 
 _TOGETHER = 64
 """Blocks of features given to DuckDB together."""
+_BESIDE = 4
+"""Threads for work that nothing waits for at once."""
 _FOR_SIGNATURE = 40
 """Tokens looked at for a signature, in which forms of one word count together."""
 
@@ -69,36 +74,24 @@ def write_index(
     `planned` is how many tokens will be read, None once all are; `state_mark` names the state
     that is kept beside it, "" where none is.
     """
-    statistics.settle()
     sae = statistics.sae
     site = sae.cfg.site
     assert site is not None
     odd, texts = prepared.vocabulary()
-    with ThreadPoolExecutor(2) as beside:
+    with _no_collection(), create(path) as writer, ThreadPoolExecutor(_BESIDE) as beside:
         # Work of the host alone, while the rest waits for the device.
         words = beside.submit(_words, texts, prepared.plain_forms(), spool.tokens())
-        contexts = choose(statistics, cfg.intervals, cfg.per_interval)
-        cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
+        written = [beside.submit(_write_vocabulary, writer, odd, texts)]
+        statistics.settle()
         tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
         logits, near, cosine = prepared.decoder()
-        # An index of what has been read so far is one of many: the last one has the map.
-        placed = None if planned else prepared.map()
-        width, pre_activation_counts = statistics.pre_activations()
-        stored = cutting.result()
-        assembler = Assembler(
+        active, early = on_host(statistics.active), on_host(statistics.early)
+        describer = Describer(
             tokens_read=statistics.tokens,
-            active=on_host(statistics.active),
-            early=on_host(statistics.early),
-            threshold=on_host(statistics.threshold),
-            max_act=on_host(statistics.max_act),
-            activation_counts=on_host(statistics.acts.counts.int()),
-            pre_activation_counts=on_host(pre_activation_counts.int()),
-            contexts=contexts,
-            place=stored.place,
-            groups=cfg.intervals + 2,
+            active=active,
+            early=early,
             words=words.result(),
             tokens=tokens,
-            listed=LISTED,
             sources=top_sources(statistics, LISTED),
             source_names=spool.sources,
             token_counts=token_counts,
@@ -107,69 +100,103 @@ def write_index(
             near=near[:, :LISTED].numpy(),
             cosine=cosine[:, :LISTED].numpy(),
         )
-    meta: dict[str, Any] = {
-        "schema_version": SCHEMA_VERSION,
-        "jumpscope_version": _version(),
-        "built": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_name": model_name,
-        "sae_hash": sae.cfg.metadata.get("content_hash", ""),
-        "architecture": sae.cfg.architecture,
-        "site": str(site),
-        **({"site_out": str(sae.cfg.site_out)} if sae.cfg.site_out else {}),
-        "d_model": sae.cfg.d_model,
-        "d_sae": sae.cfg.d_sae,
-        "tokens": statistics.tokens,
-        "documents": len(spool.documents),
-        "context_size": context_size,
-        "sources": [
-            {"source": name, "tokens": int(count)}
-            for name, count in zip(spool.sources, source_tokens, strict=True)
-        ],
-        # JSON has no NaN.
-        "totals": {k: v if math.isfinite(v) else None for k, v in statistics.totals().items()},
-        "before": cfg.before,
-        "after": cfg.after,
-        "intervals": cfg.intervals,
-        "listed_logits": logits.raises.shape[1],
-        "listed_neighbours": min(near.shape[1], LISTED),
-        "at_least": AT_LEAST,
-        "seed": cfg.seed,
-        **({"attention_sink": True} if sink else {}),
-        **({"planned_tokens": planned} if planned else {}),
-        **({"state_mark": state_mark} if state_mark else {}),
-        **({"output_scores": settings()} if scores else {}),
-        **({MAP: placed.settings} if placed else {}),
-        # Who reads the documents again does it in the same way.
-        **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
-        "stored_tokens": len(stored.tokens),
-    }
-    with assembler.begun() as blocks, create(path) as writer:
-        _write_vocabulary(writer, odd, texts)
-        _write_tokens(writer, spool, stored, token_counts)
-        arrays = {
-            "mean_activation": statistics.y_sum.cpu().numpy() / max(statistics.tokens, 1),
-            "token_counts": token_counts,
-            "segment_length": stored.segment_length,
-            "segment_document": stored.segment_document,
-            "segment_skip": stored.segment_skip,
-            "histogram_exponent": statistics.acts.exponent.cpu().numpy(),
-            "histogram_width": width.cpu().numpy(),
+        numbers = _numbers(statistics, active, early, scores)
+        with describer.begun() as described, ThreadPoolExecutor(1) as describing:
+            listed = describing.submit(_write_features, writer, describer, described, numbers)
+            contexts = choose(statistics, cfg.intervals, cfg.per_interval)
+            cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
+            bounds = beside.submit(contexts.bounds, sae.cfg.d_sae)
+            written.append(beside.submit(_write_tokens, writer, spool, cutting, token_counts))
+            # An index of what has been read so far is one of many: the last one has the map.
+            placed = None if planned else prepared.map()
+            activation_counts = on_host(statistics.acts.counts.int())
+            width, pre_activation_counts = statistics.pre_activations()
+            stored = cutting.result()
+            assembler = Assembler(
+                of=describer,
+                threshold=numbers["threshold"],
+                max_act=numbers["max_act"],
+                activation_counts=activation_counts,
+                pre_activation_counts=on_host(pre_activation_counts.int()),
+                contexts=contexts,
+                bounds=bounds.result(),
+                place=stored.place,
+                groups=cfg.intervals + 2,
+                listed=LISTED,
+            )
+            with assembler.begun() as pages:
+                arrays = {
+                    "mean_activation": on_host(statistics.y_sum) / max(statistics.tokens, 1),
+                    "token_counts": token_counts,
+                    "segment_length": stored.segment_length,
+                    "segment_document": stored.segment_document,
+                    "segment_skip": stored.segment_skip,
+                    "histogram_exponent": on_host(statistics.acts.exponent),
+                    "histogram_width": on_host(width),
+                }
+                assert list(arrays) == list(ARRAYS)
+                if placed:
+                    arrays[MAP] = placed.places
+                given = (writer, arrays, describer, contexts, stored)
+                written.append(beside.submit(_write_arrays, *given))
+                _write_pages(writer, pages)
+            for each in written:
+                each.result()
+            worth_opening = listed.result()
+        meta: dict[str, Any] = {
+            "schema_version": SCHEMA_VERSION,
+            "jumpscope_version": _version(),
+            "built": datetime.now(UTC).isoformat(timespec="seconds"),
+            "model_name": model_name,
+            "sae_hash": sae.cfg.metadata.get("content_hash", ""),
+            "architecture": sae.cfg.architecture,
+            "site": str(site),
+            **({"site_out": str(sae.cfg.site_out)} if sae.cfg.site_out else {}),
+            "d_model": sae.cfg.d_model,
+            "d_sae": sae.cfg.d_sae,
+            "tokens": statistics.tokens,
+            "documents": len(spool.documents),
+            "context_size": context_size,
+            "sources": [
+                {"source": name, "tokens": int(count)}
+                for name, count in zip(spool.sources, source_tokens, strict=True)
+            ],
+            # JSON has no NaN.
+            "totals": {k: v if math.isfinite(v) else None for k, v in statistics.totals().items()},
+            "before": cfg.before,
+            "after": cfg.after,
+            "intervals": cfg.intervals,
+            "listed_logits": logits.raises.shape[1],
+            "listed_neighbours": min(near.shape[1], LISTED),
+            "at_least": AT_LEAST,
+            "seed": cfg.seed,
+            **({"attention_sink": True} if sink else {}),
+            **({"planned_tokens": planned} if planned else {}),
+            **({"state_mark": state_mark} if state_mark else {}),
+            **({"output_scores": settings()} if scores else {}),
+            **({MAP: placed.settings} if placed else {}),
+            # Who reads the documents again does it in the same way.
+            **({"text": asdict(cfg.text)} if cfg.text != TextOptions() else {}),
+            "stored_tokens": len(stored.tokens),
         }
-        assert list(arrays) == list(ARRAYS)
-        packed = [pack(arrays[name], dtype) for name, dtype in ARRAYS.items()]
-        writer.insert("arrays", list(ARRAYS), packed)
-        if placed:
-            writer.insert("arrays", [MAP], [pack(placed.places, PLACES)])
-        tokens = tokens.first(LISTED)
-        if pages_of(sae.cfg.d_sae) > MANY_PAGES:
-            strongest = contexts.strongest(stored.place, sae.cfg.d_sae)
-            gathered = zip((tokens.count, strongest + 1), GATHERED.values(), strict=True)
-            writer.insert("arrays", list(GATHERED), [pack(*each) for each in gathered])
-        rankings = _write_features(writer, statistics, blocks, tokens, scores)
-        meta[META_KEY] = assembler.highlights(rankings)
+        meta[META_KEY] = worth_opening
         keys, values = list(meta), [json.dumps(v, allow_nan=False) for v in meta.values()]
         writer.insert("meta", keys, values)
     return meta
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """While millions of small objects are made that all are kept, Python looks for garbage among
+    them again and again, and for longer than it takes to make them.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def _words(texts: list[str], plain: list[str], tokens: np.ndarray) -> WordForms:
@@ -186,16 +213,17 @@ def _version() -> str:
 def _write_vocabulary(writer: IndexWriter, odd: list[bytes | None], texts: list[str]) -> None:
     columns = {"token": np.arange(len(texts)), "text": _objects(texts)}
     columns["bytes"] = _objects([raw or b"" for raw in odd])
-    writer.insert_arrays("vocabulary", columns)
+    with writer.another() as own:
+        own.insert_arrays("vocabulary", columns)
 
 
 def _write_tokens(
-    writer: IndexWriter, spool: Spool, stored: StoredTokens, token_counts: np.ndarray
+    writer: IndexWriter, spool: Spool, cutting: Future[StoredTokens], token_counts: np.ndarray
 ) -> None:
     """The stored tokens in blocks, and the documents that they are from."""
+    stored = cutting.result()
     facts = [spool.documents[i] for i in stored.documents.tolist()]
     columns = [list(column) for column in zip(*facts, strict=True)] or [[], [], [], []]
-    writer.insert("documents", range(len(facts)), *columns)
     rank = tokencodec.ranks(token_counts)[stored.tokens]
     starts = range(0, len(rank), tokencodec.BLOCK)
     # Deflating holds no lock of Python's.
@@ -203,40 +231,62 @@ def _write_tokens(
         each = [rank[i : i + tokencodec.BLOCK] for i in starts]
         blocks = list(threads.map(tokencodec.encode_block, each))
     numbers = np.arange(len(blocks))
-    writer.insert_arrays("token_blocks", {"block": numbers, "data": _objects(blocks)})
+    with writer.another() as own:
+        own.insert("documents", range(len(facts)), *columns)
+        own.insert_arrays("token_blocks", {"block": numbers, "data": _objects(blocks)})
+
+
+def _write_arrays(
+    writer: IndexWriter,
+    arrays: dict[str, np.ndarray],
+    describer: Describer,
+    contexts: Contexts,
+    stored: StoredTokens,
+) -> None:
+    """These, each packed as its name says, and of many pages what is gathered from them."""
+    d_sae, gathered = len(describer.active), {}
+    if pages_of(d_sae) > MANY_PAGES:
+        listed, strongest = describer.tokens.first(LISTED), contexts.strongest(stored.place, d_sae)
+        gathered = dict(zip(GATHERED, (listed.count, strongest + 1), strict=True))
+    types = ARRAYS | GATHERED | {MAP: PLACES}
+    packed = {name: pack(each, types[name]) for name, each in (arrays | gathered).items()}
+    with writer.another() as own:
+        own.insert("arrays", list(packed), list(packed.values()))
+
+
+def _numbers(
+    statistics: FeatureStatistics,
+    active: np.ndarray,
+    early: np.ndarray,
+    scores: OutputScores | None,
+) -> dict[str, np.ndarray]:
+    """Columns of the table of features, `[d_sae]`."""
+    often = np.maximum(active, 1)
+    unknown = np.full(len(active), np.nan, np.float32)
+    return {
+        "feature": np.arange(len(active)),
+        "active_tokens": active,
+        "max_act": on_host(statistics.max_act),
+        "mean_act": on_host(statistics.act_sum) / often,
+        "threshold": on_host(statistics.threshold),
+        "early_share": early / often,
+        "output_score": scores.score if scores else unknown,
+        "side_effect": scores.side_effect if scores else unknown,
+    }
 
 
 def _write_features(
     writer: IndexWriter,
-    statistics: FeatureStatistics,
-    blocks: Iterator[Block],
-    tokens: TopTokens,
-    scores: OutputScores | None,
-) -> list[Ranking]:
-    """Rows and pages of all features, as their blocks come; returns the blocks' rankings."""
-    active = statistics.active.cpu().numpy()
-    often = np.maximum(active, 1)
-    unknown = np.full(len(active), np.nan, np.float32)
-    numbers = {
-        "feature": np.arange(len(active)),
-        "active_tokens": active,
-        "max_act": statistics.max_act.cpu().numpy(),
-        "mean_act": statistics.act_sum.cpu().numpy() / often,
-        "threshold": statistics.threshold.cpu().numpy(),
-        "early_share": statistics.early.cpu().numpy() / often,
-        "output_score": scores.score if scores else unknown,
-        "side_effect": scores.side_effect if scores else unknown,
-    }
-    begin = tokens.bounds(len(active))
-    first, pages, rankings = 0, 0, []
-    with writer.another() as other, ThreadPoolExecutor(1) as beside:
-        writing: Future[None] | None = None
+    describer: Describer,
+    blocks: Iterator[Described],
+    numbers: Mapping[str, np.ndarray],
+) -> list[list[int | str]]:
+    """Rows of all features, as their blocks come; returns what to open first."""
+    tokens = describer.tokens.first(LISTED)
+    begin = tokens.bounds(len(describer.active))
+    first, rankings = 0, []
+    with writer.another() as own:
         while some := list(itertools.islice(blocks, _TOGETHER)):
-            data = _objects([page for block in some for page in block.pages])
-            numbered = {"page": np.arange(pages, pages + len(data)), "data": data}
-            if writing:
-                writing.result()
-            writing = beside.submit(other.insert_arrays, "pages", numbered)
             signatures = [line for block in some for line in block.signatures]
             last = first + len(signatures)
             rows = {name: column[first:last] for name, column in numbers.items()}
@@ -244,12 +294,20 @@ def _write_features(
             rows["concentration"] = np.concatenate([block.concentration for block in some])
             listed = slice(begin[first], begin[last])
             lists = {"tokens": (tokens.feature[listed], tokens.value[listed])}
-            writer.insert_arrays("features", rows, lists)
-            first, pages = last, pages + len(data)
+            own.insert_arrays("features", rows, lists)
+            first = last
             rankings += [block.ranking for block in some]
-        if writing:
-            writing.result()
-    return rankings
+    return describer.highlights(rankings)
+
+
+def _write_pages(writer: IndexWriter, blocks: Iterator[list[bytes]]) -> None:
+    """Pages of all features, as their blocks come."""
+    first = 0
+    while some := list(itertools.islice(blocks, _TOGETHER)):
+        data = _objects([page for block in some for page in block])
+        number = np.arange(first, first + len(data))
+        writer.insert_arrays("pages", {"page": number, "data": data})
+        first += len(data)
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:

@@ -15,7 +15,7 @@ import duckdb
 import pytest
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from sae_core.index import IndexConfig, assemble, build_index, in_processes, write
+from sae_core.index import IndexConfig, assemble, build_index, describing, in_processes, write
 from sae_core.sae import SAE
 
 KILLED = """
@@ -156,6 +156,7 @@ def test_an_index_is_the_same_by_one_process_and_by_several(
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
     monkeypatch.setattr(assemble, "FEATURES", 5)
     monkeypatch.setattr(assemble, "_BLOCK", 5)
+    monkeypatch.setattr(describing, "_BLOCK", 5)
     monkeypatch.setattr(write, "_TOGETHER", 4)
     tables = []
     for places in (1, 3):
@@ -168,3 +169,26 @@ def test_an_index_is_the_same_by_one_process_and_by_several(
         tables.append((len(pages), pages, str(features), meta["worth_opening"]))
     assert tables[0][0] == 13
     assert tables[0] == tables[1]
+
+
+@pytest.mark.parametrize("made_by", [describing.Describer, assemble.Assembler])
+def test_of_an_index_that_cannot_be_made_nothing_is_left(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    several: None,
+    made_by: type,
+) -> None:
+    def work(self: Any, number: int) -> None:
+        raise ValueError(f"piece {number} is wrong")
+
+    cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
+    monkeypatch.setattr(assemble, "_BLOCK", 5)
+    monkeypatch.setattr(describing, "_BLOCK", 5)
+    monkeypatch.setattr(made_by, "_block", work)
+    with pytest.raises(ValueError, match="piece 0 is wrong"):
+        build_index(tiny_model, tiny_tokenizer, tiny_sae, cfg, tmp_path / "index.duckdb")
+    assert not list(tmp_path.glob("*.duckdb*")) + list(tmp_path.glob(".*duckdb*tmp*"))
