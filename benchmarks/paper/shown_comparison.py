@@ -56,7 +56,8 @@ def quotients(held: Results, model: str, metric: str) -> dict[Place, Quotient]:
 
 
 def _places(rows: dict[Place, Any]) -> list[tuple[str, int]]:
-    there = {(site, target) for _, site, target in rows}
+    """Where JumpReLU is not alone: passes that time cut short left it so."""
+    there = {(site, target) for name, site, target in rows if name != "jumprelu"}
     return [(s, t) for s in SITES for t in TARGETS if (s, t) in there]
 
 
@@ -288,6 +289,14 @@ def _tokens(held: Results) -> str:
     return f"{settings['batch'] * settings['steps']:,}"
 
 
+def _trained(model: str, held: Results) -> str:
+    """How long a language model was trained, and what it makes of text that it never saw."""
+    text = held["comparison"]["texts"].get(model, {})
+    if "trained_on" not in text:
+        return "not trained before the time was up"
+    return f"{text['trained_on'] / 1e6:,.0f} M tokens, {text['nats_per_token']:.2f} nats per token"
+
+
 def _of_text(model: str, half: str, held: Results) -> str:
     return f"{held['comparison']['texts'][model][half]:,}"
 
@@ -299,6 +308,10 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.selection": partial(_of_text, "demo", "selection"),
     "comparison.report": partial(_of_text, "demo", "report"),
     "comparison.missed": _farthest,
+    **{
+        f"comparison.trained{suffix}": partial(_trained, model)
+        for model, suffix in SUFFIXES.items()
+    },
     "comparison.rates": _rates,
     "comparison.trade": _trade,
     "comparison.cures": partial(_cures, None),

@@ -6,7 +6,14 @@ from functools import partial
 import numpy as np
 
 from app.web.charts import CURVES
-from benchmarks.paper.comparison_plan import CURED, DEMO, FAMILIES, SITES, TARGETS
+from benchmarks.paper.comparison_plan import (
+    CURED,
+    DEMO,
+    FAMILIES,
+    OTHER_TARGETS,
+    SITES,
+    TARGETS,
+)
 from benchmarks.paper.kinds import ARCHITECTURES
 from benchmarks.paper.plots import Panel, drawing
 from benchmarks.paper.shown_comparison import (
@@ -51,6 +58,12 @@ def _counted(model: str, metric: str, held: Results) -> str:
     return f"JumpReLU's {_METRICS[metric]} is lower {_listed(parts)}."
 
 
+def _lower(metric: str, name: str, held: Results) -> str:
+    """At how many of the demo's places JumpReLU is lower than this one."""
+    own = [q for (each, *_), q in quotients(held, DEMO, metric).items() if each == name]
+    return f"{sum(q.verdict == 'lower' for q in own)} of {len(own)}"
+
+
 def _alike(family: str, held: Results) -> str:
     """Whether another language model orders the architectures as the demo does."""
     if not quotients(held, family, "fvu"):
@@ -72,18 +85,43 @@ def _cured(held: Results) -> str:
         reported = points_of(held, DEMO, "fvu")
         best, name = min((reported[each, site, target].mean(), each) for each in OTHERS)
         own = rows_of(held, stage="cure", site=site, target=target)
-        cured = []
+        below: list[tuple[float, str]] = []
         for cure in dict.fromkeys(r["cure"] for r in own):
             mine = [r for r in own if r["cure"] == cure]
             fvu = float(np.exp(np.mean([np.log(at_target(r)) for r in mine])))
             dead = mean_of(mine, "dead")
-            if dead <= MOST_DEAD and fvu < best:
+            if fvu < best:
                 lead = share(1 - fvu / best)
                 what = "no change" if cure == "none" else f"*{cure}*"
-                cured.append(f"{what} ({share(dead)} dead, FVU {lead} below {CURVES[name]}'s)")
-        found = _listed(cured) if cured else "none of what was tried"
+                words = f"{what} ({share(dead)} dead, FVU {lead} below {CURVES[name]}'s)"
+                below.append((dead, words))
+        cured = [words for dead, words in below if dead <= MOST_DEAD]
+        fewest = f"; it comes nearest with {min(below)[1]}" if below else ""
+        found = _listed(cured) if cured else f"none of what was tried{fewest}"
         lines.append(f"With an L0 of {target} that is {found}." if own else _UNTRIED)
     return " ".join(dict.fromkeys(lines))
+
+
+def _dead(held: Results) -> str:
+    """How many are dead where JumpReLU has most, and of whom fewer are."""
+    site, targets, _ = CURED
+    lines = []
+    for target in targets:
+        places = {name: (name, site, target) for name in ("jumprelu", *COMPARED)}
+        there = {n for n, place in places.items() if place in points_of(held, DEMO, "fvu")}
+        if "jumprelu" not in there:
+            return "Not trained before the time was up."
+        dead = {
+            name: mean_of(
+                rows_of(held, stage="report", architecture=name, site=site, target=target), "dead"
+            )
+            for name in places
+            if name in there
+        }
+        fewer = [f"{CURVES[name]}'s" for name in dead if dead[name] < dead["jumprelu"]]
+        others = _listed(fewer) if fewer else "no other's"
+        lines.append(f"{share(dead['jumprelu'])} with an L0 of {target} (fewer are among {others})")
+    return f"Of JumpReLU's features at `{site}` these are dead: {_listed(lines)}."
 
 
 _UNTRIED = "No change was tried before the time was up."
@@ -147,10 +185,42 @@ def _there(without: str, with_it: str, held: Results) -> str:
     return with_it if "comparison" in held else without
 
 
-_COMMANDS = (
-    "the study is written and tested, and not run on a GPU yet. "
-    "`python -m benchmarks.paper.comparison --help` has its commands; it needs about eight minutes "
-    "of one H200, by the speed of the study of bandwidths."
+def _elsewhere(held: Results) -> list[str]:
+    """What the comparison did not come to."""
+    if "comparison" not in held:
+        return []
+    missing = []
+    rows = held["comparison"]["rows"]
+    targets = {target for model in FAMILIES for *_, target in quotients(held, model, "fvu")}
+    if left := [str(each) for each in OTHER_TARGETS if each not in targets]:
+        missing.append(f"The other families at an L0 of {_listed(left)}: time.")
+    if not any(r["stage"] in ("bandwidth", "width") for r in rows):
+        missing.append("Bandwidths on the other families and at other widths: time.")
+    return missing
+
+
+def _not_run(held: Results) -> str:
+    if "comparison" not in held:
+        return _NOTHING_RUN
+    chosen_there = "Rates chosen on the other families themselves: they have the demo's."
+    return " ".join([*_elsewhere(held), chosen_there])
+
+
+def _bandwidths_left(held: Results) -> str:
+    tried = "comparison" in held and not any("Bandwidths" in each for each in _elsewhere(held))
+    if not tried:
+        return "Other widths, other families of models, and longer runs: time."
+    return (
+        "Longer runs: time. (Other widths and other families, with one seed and an L0 of 64: "
+        "[comparison.md](comparison.md).)"
+    )
+
+
+_NOTHING_RUN = (
+    "Selection of learning rates on other text than is reported, equal numbers of tried settings "
+    "for all, three seeds at every point, a Llama and a Mistral of the demo's size, other widths, "
+    "and changes against JumpReLU's dead features. `python -m benchmarks.paper.comparison --help` "
+    "has the study's commands."
 )
 STATUS: dict[str, Callable[[Results], str]] = {
     "status.equal_terms": partial(
@@ -159,19 +229,8 @@ STATUS: dict[str, Callable[[Results], str]] = {
         " Rates chosen on one text and reported on another, equal tuning, three seeds at every "
         "point and language models of two other families are in [comparison.md](comparison.md).",
     ),
-    "status.not_run": partial(
-        _there,
-        "Selection of learning rates on other text than is reported, equal numbers of tried "
-        "settings for all, three seeds at every point, a Llama and a Mistral of the demo's size, "
-        f"other widths, and changes against JumpReLU's dead features: {_COMMANDS}",
-        "Rates chosen on the other families themselves: they have the demo's.",
-    ),
-    "status.bandwidth": partial(
-        _there,
-        "Other widths, another family of models, and longer runs: time.",
-        "Longer runs: time. (Other widths and other families, with one seed and an L0 of 64: "
-        "[comparison.md](comparison.md).)",
-    ),
+    "status.not_run": _not_run,
+    "status.bandwidth": _bandwidths_left,
 }
 """What pages say with the comparison's results and without them."""
 SHOWN: dict[str, Callable[[Results], str]] = {
@@ -181,6 +240,12 @@ SHOWN: dict[str, Callable[[Results], str]] = {
         for model, suffix in SUFFIXES.items()
     },
     **{f"comparison.alike_{family}": partial(_alike, family) for family in FAMILIES},
+    **{
+        f"comparison.lower.{metric}.{name}": partial(_lower, metric, name)
+        for metric in _METRICS
+        for name in ("gated", "topk")
+    },
+    "comparison.dead_at_worst": _dead,
     "comparison.cured": _cured,
     "comparison.flat": _flat,
     **STATUS,
