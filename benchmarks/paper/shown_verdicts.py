@@ -27,7 +27,7 @@ from benchmarks.paper.shown_comparison import (
     quotients,
     rows_of,
 )
-from benchmarks.paper.shown_text import Results, share
+from benchmarks.paper.shown_text import UNMEASURED, Results, share
 from benchmarks.pareto_plan import MOST_DEAD, at_target
 
 _METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
@@ -60,6 +60,8 @@ def _counted(model: str, metric: str, held: Results) -> str:
 
 def _lower(metric: str, name: str, held: Results) -> str:
     """At how many of the demo's places JumpReLU is lower than this one."""
+    if "comparison" not in held:
+        return UNMEASURED
     own = [q for (each, *_), q in quotients(held, DEMO, metric).items() if each == name]
     return f"{sum(q.verdict == 'lower' for q in own)} of {len(own)}"
 

@@ -314,6 +314,7 @@ def test_the_page_is_made_from_the_results_and_compared_with_them(tmp_path: Path
     (docs / pages.MADE).write_text("Words.", encoding="utf-8")
     assert pages.wrong(docs, results) == ["comparison.md is there but its results are not."]
     (docs / pages.MADE).unlink()
+    pages.write(docs, results)
     assert "has the study's commands" in (docs / "paper.md").read_text(encoding="utf-8")
     (tmp_path / "kept").rename(path_of("comparison", results))
     assert pages.wrong(docs, results) == [
