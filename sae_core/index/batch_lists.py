@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sae_core.index.half_product import fast_half
 from sae_core.index.listed_entries import (
     Entries,
     Lists,
@@ -60,6 +61,11 @@ class BatchLists:
         self._above = PlacesAbove()
         self._open = bool(near_misses)
 
+    @property
+    def opening(self) -> bool:
+        """Whether lists are made from whole arrays until more features have a bar."""
+        return self._open and self.columnwise
+
     def of(
         self,
         tokens: BatchTokens,
@@ -70,13 +76,17 @@ class BatchLists:
         are wanted), among which may be some that are not among the best of the batch. Those that
         are not the best of their document in this batch may be left out up to `row_bar`.
         """
-        if self._open and self.columnwise:
+        row_bar = bar if row_bar is None else row_bar
+        if not self.columnwise:
+            return self._from_arrays(tokens, bar, row_bar)
+        if self.opening:
             assert bar is not None
             self._open = float(bar.isinf().float().mean()) > _OPEN
-        if self._open or not self.columnwise:
-            return self._from_arrays(tokens, bar, bar if row_bar is None else row_bar)
-        if self._lists is None:
+        if self._lists is None and not (self.opening and tokens.x.is_cuda):
             self._lists = self._chosen(tokens.x)
+        if self.opening:
+            return self._from_arrays(tokens, bar, row_bar)
+        assert self._lists is not None
         cut = self._threshold if bar is None else torch.minimum(self._threshold, bar)
         entries = self._lists.above(tokens.x, cut)
         fired = entries.value > self._threshold[entries.feature]
@@ -89,9 +99,8 @@ class BatchLists:
         self._lists = None
 
     def _chosen(self, x: Tensor) -> Lists:
-        if x.is_cuda:
-            return ScreenedLists(self._sae, x)
-        return PlainLists(self._sae)
+        dtype = fast_half(x.device)
+        return PlainLists(self._sae) if dtype is None else ScreenedLists(self._sae, x, dtype)
 
     def _from_arrays(
         self, tokens: BatchTokens, bar: Tensor | None, row_bar: Tensor | None
@@ -114,7 +123,11 @@ class BatchLists:
         whole = Entries.cat(active)
         if not self.columnwise:
             whole = whole[(whole.feature * len(tokens.x) + whole.token).argsort()]
-        return whole, Entries.cat(near) if near else whole[whole.feature[:0]]
+        missed = Entries.cat(near) if near else whole[whole.feature[:0]]
+        if isinstance(self._lists, ScreenedLists):
+            value = self._lists.values(tokens.x, missed.feature, missed.token)
+            missed = replace(missed, value=value)
+        return whole, missed
 
     def _arrays(
         self, tokens: BatchTokens
@@ -124,8 +137,17 @@ class BatchLists:
         features, the first token, and the tokens. Pre-activations may be written to.
         """
         if self.columnwise:
+            listed = None
+            if isinstance(self._lists, ScreenedLists):
+                # The numbers of later batches, so that which one a row is in changes none.
+                listed = self._lists.above(tokens.x, self._threshold)
             for features, pre in feature_blocks(self._sae, tokens.x):
-                places = self._above.of(pre, self._threshold[features])
+                if listed is None:
+                    places = self._above.of(pre, self._threshold[features])
+                else:
+                    some = listed.of_features(features)
+                    places = (some.feature - features.start) * len(tokens.x) + some.token
+                    pre[some.feature - features.start, some.token] = some.value
                 yield features, 0, tokens, pre, places, pre
             return
         counts = torch.bincount(tokens.row).tolist()

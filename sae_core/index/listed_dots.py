@@ -1,8 +1,10 @@
 """Pre-activations of listed entries alone: a dot product of two rows each, in float32.
 
-On a GPU with Triton one kernel reads the rows from where they are; elsewhere they are gathered.
+On a GPU with Triton one kernel reads the rows from where they are; elsewhere they are gathered. On
+a CPU PyTorch's sampled product, a fifth of the time, takes entries in order.
 """
 
+import warnings
 from functools import cache
 from typing import Any
 
@@ -34,6 +36,27 @@ def listed_dots(
         ENTRIES=_ENTRIES, NUMBERS=_NUMBERS,
     )  # fmt: skip
     return out
+
+
+def sampled_dots(
+    x: Float[Tensor, "tokens d_model"],
+    rows: Float[Tensor, "d_sae d_model"],
+    bias: Float[Tensor, " d_sae"],
+    feature: Int[Tensor, " n"],
+    token: Int[Tensor, " n"],
+) -> Float[Tensor, " n"]:
+    """`listed_dots` of a CPU's entries in float32, which are sorted by feature, then token."""
+    if not len(feature):
+        return x.new_empty(0)
+    bounds = torch.searchsorted(feature, torch.arange(len(rows) + 1))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+        # Of PyTorch 2.11 and before, whatever `check_invariants` says.
+        warnings.filterwarnings("ignore", message="Sparse invariant checks are implicitly disabled")
+        entries = torch.sparse_csr_tensor(
+            bounds, token, bias[feature], (len(rows), len(x)), check_invariants=False
+        )
+    return torch.sparse.sampled_addmm(entries, rows, x.T).values()
 
 
 def _gathered(x: Tensor, rows: Tensor, feature: Tensor, token: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ of most of them.
     entries = {(f, t): pre_acts[t, f] > cut[f]},   sorted by feature, then token
 
 `PlainLists` computes every pre-activation in float32, a few features at a time, so that memory
-stays bounded at any width. `sae_core.index.screening.ScreenedLists` makes the same lists on a GPU,
-where a product of lower precision finds the entries that may belong to them.
+stays bounded at any width. `sae_core.index.screening.ScreenedLists` makes the same lists where a
+product of 16-bit numbers, by which it finds the entries that may belong to them, is much faster.
 """
 
 from collections.abc import Iterator
@@ -42,6 +42,12 @@ class Entries:
             chosen = places_of(chosen)
         columns = (self.feature, self.token, self.value)
         return Entries(*(column.index_select(0, chosen) for column in columns))
+
+    def of_features(self, some: slice) -> "Entries":
+        """Those of a range of features, of entries sorted by feature."""
+        ends = self.feature.new_tensor((some.start, some.stop))
+        first, last = torch.searchsorted(self.feature, ends).tolist()
+        return Entries(self.feature[first:last], self.token[first:last], self.value[first:last])
 
     @classmethod
     def cat(cls, parts: "list[Entries]") -> "Entries":

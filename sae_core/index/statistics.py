@@ -131,9 +131,7 @@ class FeatureStatistics:
         self._lists = BatchLists(sae, self.threshold, cfg.near_misses)
 
     def update(self, chunk: Chunk) -> None:
-        """Count the tokens of these rows, which come after those of the last call: at once, or on a
-        GPU together with those of the next calls, until `merge`.
-        """
+        """Count the tokens of these rows, later ones than before; a GPU's once many wait."""
         row, column = chunk.valid.nonzero(as_tuple=True)
         position, x = column - chunk.skip, chunk.x[row, column]
         self._waiting.append(
@@ -266,8 +264,9 @@ class FeatureStatistics:
             "sample": len(self.sample.kept),
         }
         for name, buffer in self._buffers.items():
-            # The first near misses set the bar that keeps the lists short.
-            first = name == "near_miss" and not kept[name]
+            # The first near misses set bars, which keep lists short: a CPU needs them soon.
+            opening = self._device.type == "cpu" and self._lists.opening
+            first = name == "near_miss" and (opening or not kept[name])
             if first or sum(map(len, buffer)) > max(MERGE_AT, kept[name]):
                 self._merge(name)
 

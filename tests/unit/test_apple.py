@@ -104,7 +104,7 @@ ON_THE_CPU = {
     "sae_core/index/statistics.py",
     "sae_core/index/feature_histograms.py",
     "sae_core/index/contexts.py",
-    # Used on CUDA alone (`batch_lists`).
+    # Used on CUDA and on CPUs alone (`fast_half`).
     "sae_core/index/screening.py",
     # It trains the demo's language model, on CUDA or the CPU.
     "training/lm_model.py",

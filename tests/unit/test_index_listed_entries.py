@@ -1,13 +1,16 @@
 """Lists of entries above a cut, by a plain product and by a screened one, against whole arrays."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
 
 from sae_core.config import Architecture, SAEConfig
-from sae_core.index import IndexConfig, screening, statistics
+from sae_core.index import IndexConfig, batch_lists, screening, statistics
 from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.contexts import choose
+from sae_core.index.half_product import fast_half
 from sae_core.index.listed_entries import PlainLists, feature_blocks
 from sae_core.index.screening import ScreenedLists
 from sae_core.index.selection import Best, Candidates
@@ -44,9 +47,9 @@ def inputs(d_model: int, tokens: int, dtype: torch.dtype) -> Tensor:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(("d_model", "d_sae", "tokens"), SHAPES)
-@pytest.mark.parametrize("kind", ["plain", "screened"])
+@pytest.mark.parametrize("half", [None, torch.float16, torch.bfloat16])
 def test_lists_are_what_whole_arrays_say(
-    kind: str,
+    half: torch.dtype | None,
     d_model: int,
     d_sae: int,
     tokens: int,
@@ -56,7 +59,7 @@ def test_lists_are_what_whole_arrays_say(
     monkeypatch.setattr("sae_core.index.listed_entries._CPU_BLOCK", 50 * tokens)
     monkeypatch.setattr(screening, "_BLOCK", 50 * tokens)
     sae, x = random_sae(d_model, d_sae), inputs(d_model, tokens, dtype)
-    lists = PlainLists(sae) if kind == "plain" else ScreenedLists(sae, x)
+    lists = PlainLists(sae) if half is None else ScreenedLists(sae, x, half)
     pre = sae.pre_acts(x).T
     exact = (sae.W_enc.double().T @ x.double().T) + sae.b_enc.double()[:, None]
     error = 1e-5 * sae.W_enc.norm(dim=0)[:, None] * x.norm(dim=1) + 1e-6
@@ -126,14 +129,15 @@ def test_the_encoder_is_left_as_it_was() -> None:
     assert sae.W_enc.is_contiguous()
 
 
-@pytest.mark.parametrize(("d_model", "d_sae", "tokens"), SHAPES[1:])
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize(("d_model", "d_sae", "tokens"), [*SHAPES[1:], (2305, 20, 70)])
 def test_the_screening_product_never_loses_what_is_above_the_cut(
-    d_model: int, d_sae: int, tokens: int
+    d_model: int, d_sae: int, tokens: int, half: torch.dtype
 ) -> None:
-    """And lets few others pass: those within twice what the rounding of float16 takes."""
+    """And lets few others pass: those within twice what the rounding to 16 bits takes."""
     sae, x = random_sae(d_model, d_sae), inputs(d_model, tokens, torch.float32)
     sae.b_enc.data.zero_()
-    lists = ScreenedLists(sae, x[:-1])
+    lists = ScreenedLists(sae, x[:-1], half)
     exact = sae.W_enc.double().T @ x.double().T
     size = sae.W_enc.double().norm(dim=0)[:, None] * (x - x[:-1].mean(0)).double().norm(dim=1)
     for share in (0.01, 0.3):
@@ -146,22 +150,106 @@ def test_the_screening_product_never_loses_what_is_above_the_cut(
         above = exact > cut.double()[:, None]
         assert bool((passed | ~above).all())
         assert bool(above.any())
-        margin = (2 * 2**-10 + 2 * (d_model + 11) * 2**-22) * size + 1e-2 * cut.abs()[:, None]
+        rounding = 2 * torch.finfo(half).eps + 2 * (d_model + 11) * 2**-22
+        margin = rounding * size + 1e-2 * cut.abs()[:, None]
         ordinary = slice(2, None)
         assert bool((~passed | (exact > cut[:, None] - margin))[ordinary, :-1].all())
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("sample", ["x", "zeros", "not finite", "none"])
+def test_what_no_16_bits_reach_is_listed_as_well(half: torch.dtype, sample: str) -> None:
+    """Tokens of no and of huge size and without numbers; cuts at, above and below all numbers; a
+    feature on one outlying dimension, and sums in which nearly everything cancels.
+    """
+    sae = random_sae(32, 40)
+    sae.b_enc.data[::3] = 0
+    sae.W_enc.data[:, 2:] /= sae.W_enc[:, 2:].norm(dim=0)
+    sae.W_enc.data[:, 2], sae.W_enc.data[0, 2] = 0, 1
+    sae.W_enc.data[:, 3] = torch.tensor([1.0, -1.0]).repeat(16)
+    x = inputs(32, 24, torch.float32)
+    x[-1] = 1e5 + torch.randn(32)
+    for place, factor in enumerate((0, 1e-30, 1e-4, 1e9, 1e20, 1e37)):
+        x[place] = factor * torch.randn(32).clamp(-3, 3)
+    x[6], x[7], x[8, 5], x[9, 5] = torch.inf, -torch.inf, torch.nan, torch.inf
+    given = {"x": x[10:], "zeros": 0 * x[:3], "not finite": x, "none": x[6:9]}[sample]
+    plain, screened = PlainLists(sae), ScreenedLists(sae, given, half)
+    error = 1e-6 * sae.W_enc.norm(dim=0)[:, None] * x.abs().square().sum(1).sqrt() + 1e-6
+    pre = sae.pre_acts(x).T
+    mixed = torch.tensor([-torch.inf, -1e38, -5, -1e-30, 0, 1e-30, 3, 1e5, 1e38, torch.inf])
+    for cut in (*(c.expand(40) for c in mixed), mixed.repeat(4), pre[:, 12].contiguous()):
+        found = []
+        for lists in (plain, screened):
+            entries = lists.above(x, cut)
+            assert bool(((entries.feature * 24 + entries.token).diff() > 0).all())
+            listed = torch.full_like(pre, -torch.inf)
+            listed[entries.feature, entries.token] = entries.value
+            found.append(listed)
+        doubtful = (pre - cut[:, None]).abs() <= error
+        same = torch.isclose(*found, atol=0, rtol=0) | ((found[0] - found[1]).abs() <= error)
+        assert bool((same | doubtful).all())
+
+
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_no_tokens_are_no_entries(half: torch.dtype) -> None:
+    sae, x = random_sae(7, 5), torch.randn(3, 7)
+    assert not len(ScreenedLists(sae, x, half).above(x[:0], torch.zeros(5)))
+    assert not len(ScreenedLists(sae, x, half).above(x, torch.full((5,), 1e30)))
+
+
+def test_a_number_does_not_depend_on_what_else_is_in_a_batch() -> None:
+    sae, x = random_sae(48, 130), inputs(48, 37, torch.float32)
+    cut = torch.full((130,), -torch.inf)
+    whole = ScreenedLists(sae, x, torch.bfloat16).above(x, cut)
+    alone = ScreenedLists(sae, x[:5], torch.bfloat16).above(x[11:14], cut)
+    some = whole[(whole.token >= 11) & (whole.token < 14)]
+    assert torch.equal(alone.feature, some.feature)
+    assert torch.equal(alone.value, some.value)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "half"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False, "amx_bf16": False}, None),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({"architecture": "aarch64", "bf16": True}, None),
+        (None, None),
+    ],
+)
+def test_cpus_without_bfloat16_do_not_screen(
+    capabilities: dict[str, Any] | None, half: torch.dtype | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if capabilities is None:  # an older PyTorch
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    assert fast_half(torch.device("cpu")) == half
+    assert fast_half(torch.device("mps")) is None
+    assert fast_half(torch.device("cuda")) == torch.float16
+
+
+@pytest.mark.parametrize("half", [None, torch.bfloat16])
 @pytest.mark.parametrize("architecture", ["jumprelu", "standard", "topk", "gated"])
 @pytest.mark.parametrize("seed", [0, 1])
 def test_batches_as_lists_find_the_active_and_the_nearest(
-    architecture: Architecture, seed: int
+    architecture: Architecture,
+    seed: int,
+    half: torch.dtype | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Active entries of every batch, and near misses of which the best of all are the best."""
+    """Active entries of every batch, and near misses of which the best of all are the best.
+
+    To 1e-5 for features of norm 10 and less; sums of larger numbers round more.
+    """
+    monkeypatch.setattr(batch_lists, "fast_half", lambda device: half)
     d_model, d_sae, kept = 7, 40, 3
     sae = random_sae(d_model, d_sae, architecture)
     generator = torch.Generator().manual_seed(seed)
     best = Best(d_sae, kept, "document", torch.device("cpu"))
     lists = BatchLists(sae, sae.effective_threshold(), kept)
+    size = (sae.W_enc.norm(dim=0) / 10).clamp(min=1)[:, None]
     everything = []
     for number in range(12):
         row = torch.randint(0, 6, (50,), generator=generator).sort().values
@@ -175,7 +263,7 @@ def test_batches_as_lists_find_the_active_and_the_nearest(
         acts = sae.encode(x).T
         dense = torch.zeros_like(acts)
         dense[active.feature, active.token] = active.value
-        torch.testing.assert_close(dense, acts, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(dense / size, acts / size, atol=1e-5, rtol=1e-5)
         assert bool(((active.feature * 50 + active.token).diff() > 0).all())
         none = Windows(torch.zeros(len(near), dtype=torch.uint8), *[torch.empty(0)] * 2)
         document = tokens.document[near.token].int()
@@ -193,7 +281,7 @@ def test_batches_as_lists_find_the_active_and_the_nearest(
     for feature in range(d_sae):
         mine = best.kept.value[best.kept.feature == feature]
         wanted = expected[feature][expected[feature] > -torch.inf]
-        torch.testing.assert_close(mine, wanted, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine, wanted, atol=1e-5 * float(size[feature]), rtol=1e-5)
 
 
 @pytest.mark.parametrize(("density", "first"), [(0.0, 0), (0.05, 2**23 - 3), (0.9, 0)])
@@ -232,8 +320,10 @@ def test_contexts_are_the_best_of_all_however_rows_are_dealt_out(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In whole numbers, so that most values are equal to others; by one process and by two, one of
-    which starts again from its state.
+    which starts again from its state; screened and not.
     """
+    half = torch.bfloat16 if seed // 2 % 2 else None
+    monkeypatch.setattr(batch_lists, "fast_half", lambda device: half)
     rng = torch.Generator().manual_seed(seed)
 
     def whole(low: int, high: int, *shape: int) -> Tensor:
