@@ -5,7 +5,7 @@ with the lowest FVU on the *selection* half of the validation text trains three 
 are measured on the *report* half alone. The halves share no work. Then the same rates on language
 models of other families, and changes to JumpReLU that are tried against its dead features.
 
-    python -m training.lm --corpus 'TEXTS/train-0[0-5]*.parquet' --validation HELD_OUT \\
+    python -m training.lm --corpus 'TEXTS/train-0[01]*.parquet' --validation HELD_OUT \\
         --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
         --max-seconds 80 --out runs/llama &       and the same of a Mistral
     python -m benchmarks.paper.comparison --corpus TEXTS/train-00-of-12.parquet \\

@@ -9,6 +9,7 @@ from app.web.charts import CURVES
 from benchmarks.paper import (
     shown_bandwidth,
     shown_comparison,
+    shown_doubts,
     shown_frequent,
     shown_kernels,
     shown_verdicts,
@@ -219,5 +220,6 @@ SHOWN: dict[str, Show] = {
     **shown_frequent.SHOWN,
     **shown_comparison.SHOWN,
     **shown_verdicts.SHOWN,
+    **shown_doubts.SHOWN,
 }
 """Every name, and the function that gives its text."""

@@ -56,12 +56,11 @@ def quotients(held: Results, model: str, metric: str) -> dict[Place, Quotient]:
 
 
 def _places(rows: dict[Place, Any]) -> list[tuple[str, int]]:
-    """Where JumpReLU is not alone: passes that time cut short left it so."""
-    there = {(site, target) for name, site, target in rows if name != "jumprelu"}
+    there = {(site, target) for _, site, target in rows}
     return [(s, t) for s in SITES for t in TARGETS if (s, t) in there]
 
 
-def _columns(rows: dict[Place, Any]) -> list[str]:
+def columns(rows: dict[Place, Any]) -> list[str]:
     """JumpReLU, the other architectures, and peers where there are any."""
     there = {name for name, *_ in rows}
     return [*ARCHITECTURES, *(peer for peer in PEERS if peer in there)]
@@ -78,7 +77,7 @@ def _summary(model: str, held: Results) -> str:
     rows = []
     for metric, title in (("fvu", "FVU"), ("delta_lm_loss", "delta LM loss")):
         found = quotients(held, model, metric)
-        for name in _columns(found)[1:]:
+        for name in columns(found)[1:]:
             own = [q for (each, *_), q in found.items() if each == name]
             total = counts(own)
             lower = [1 - 1 / (1 + q.share) for q in own if q.verdict == "lower"]
@@ -99,7 +98,7 @@ def _against(model: str, metric: str, held: Results) -> str:
     found, against = points_of(held, model, metric), quotients(held, model, metric)
     if not against:
         return UNTRAINED
-    names, rows = _columns(found)[1:], []
+    names, rows = columns(found)[1:], []
     for site, target in _places(found):
         if ("jumprelu", site, target) not in found:
             continue
@@ -114,7 +113,8 @@ def _cell(each: Quotient | None) -> str:
         return ""
     mark = _MARKS[each.verdict]
     middle, low, high = (100 * v for v in (each.share, each.low, each.high))
-    return f"{mark}{middle:+.1f} %{mark} ({low:+.1f} to {high:+.1f})"
+    missed = " †" if each.missed else ""
+    return f"{mark}{middle:+.1f} %{mark} ({low:+.1f} to {high:+.1f}){missed}"
 
 
 def rows_of(held: Results, **settings: Any) -> list[dict[str, Any]]:
@@ -130,7 +130,7 @@ def mean_of(rows: Sequence[dict[str, Any]], field: str) -> float:
 
 def _shares(model: str, field: str, held: Results) -> str:
     found, lines = points_of(held, model, "fvu"), []
-    names = _columns(found)
+    names = columns(found)
     for site, target in _places(found):
         cells = []
         for name in names:
@@ -141,12 +141,6 @@ def _shares(model: str, field: str, held: Results) -> str:
     if not lines:
         return UNTRAINED
     return table(["site, L0", *(CURVES[name] for name in names)], lines)
-
-
-def _farthest(held: Results) -> str:
-    """By how much a reported SAE misses its L0 at most."""
-    own = rows_of(held, stage="report") + rows_of(held, stage="other")
-    return share(max(abs(r["l0"] / r["target"] - 1) for r in own))
 
 
 def _rates(held: Results) -> str:
@@ -242,8 +236,11 @@ def _long(held: Results) -> str:
         chosen_rate = none[0]["lr"]
         lines.append([f"{target}, one length at {chosen_rate:g}", *_cured(none, none)])
         for lr in sorted({r["lr"] for r in own}, reverse=True):
-            cells = _cured([r for r in own if r["lr"] == lr], none)
-            lines.append([f"{target}, two lengths at {lr:g}", *cells])
+            at_rate = [r for r in own if r["lr"] == lr]
+            seeds = {r["seed"] for r in at_rate}
+            cells = _cured(at_rate, [r for r in none if r["seed"] in seeds])
+            one = ", one seed" * (len(seeds) == 1)
+            lines.append([f"{target}, two lengths at {lr:g}{one}", *cells])
     return table(["L0", *_WHAT], lines)
 
 
@@ -307,7 +304,6 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.tokens": _tokens,
     "comparison.selection": partial(_of_text, "demo", "selection"),
     "comparison.report": partial(_of_text, "demo", "report"),
-    "comparison.missed": _farthest,
     **{
         f"comparison.trained{suffix}": partial(_trained, model)
         for model, suffix in SUFFIXES.items()

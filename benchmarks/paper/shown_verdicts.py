@@ -30,10 +30,11 @@ from benchmarks.paper.shown_comparison import (
 from benchmarks.paper.shown_text import UNMEASURED, Results, share
 from benchmarks.pareto_plan import MOST_DEAD, at_target
 
-_METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
+METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
 
 
-def _listed(parts: Sequence[str]) -> str:
+def listed(parts: Sequence[str]) -> str:
+    """As words of a sentence: a, b and c."""
     return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
@@ -55,7 +56,7 @@ def _counted(model: str, metric: str, held: Results) -> str:
         parts.append(f"than {CURVES[name]}'s at {counted}{beside}")
     if not parts:
         return "Not measured before the time was up."
-    return f"JumpReLU's {_METRICS[metric]} is lower {_listed(parts)}."
+    return f"JumpReLU's {METRICS[metric]} is lower {listed(parts)}."
 
 
 def _lower(metric: str, name: str, held: Results) -> str:
@@ -71,12 +72,12 @@ def _alike(family: str, held: Results) -> str:
     if not quotients(held, family, "fvu"):
         return ""
     said = []
-    for metric, words in _METRICS.items():
+    for metric, words in METRICS.items():
         one, other = (quotients(held, model, metric) for model in (DEMO, family))
         both = [k for k in other if k in one and "open" not in (one[k].verdict, other[k].verdict)]
         same = sum(one[k].verdict == other[k].verdict for k in both)
-        said.append(f"in {words} at {same} of the {len(both)} places that both decide")
-    return f"The {NAMES[family]} says the same as the demo {_listed(said)}."
+        said.append(f"in {words} in {same} of the {len(both)} comparisons that both decide")
+    return f"The {NAMES[family]} says the same as the demo {listed(said)}."
 
 
 def _cured(held: Results) -> str:
@@ -99,7 +100,7 @@ def _cured(held: Results) -> str:
                 below.append((dead, words))
         cured = [words for dead, words in below if dead <= MOST_DEAD]
         fewest = f"; it comes nearest with {min(below)[1]}" if below else ""
-        found = _listed(cured) if cured else f"none of what was tried{fewest}"
+        found = listed(cured) if cured else f"none of what was tried{fewest}"
         lines.append(f"With an L0 of {target} that is {found}." if own else _UNTRIED)
     return " ".join(dict.fromkeys(lines))
 
@@ -121,9 +122,9 @@ def _dead(held: Results) -> str:
             if name in there
         }
         fewer = [f"{CURVES[name]}'s" for name in dead if dead[name] < dead["jumprelu"]]
-        others = _listed(fewer) if fewer else "no other's"
+        others = listed(fewer) if fewer else "no other's"
         lines.append(f"{share(dead['jumprelu'])} with an L0 of {target} (fewer are among {others})")
-    return f"Of JumpReLU's features at `{site}` these are dead: {_listed(lines)}."
+    return f"Of JumpReLU's features at `{site}` these are dead: {listed(lines)}."
 
 
 _UNTRIED = "No change was tried before the time was up."
@@ -155,6 +156,7 @@ def fvu_figure(held: Results) -> str:
     panels = []
     for site in SITES:
         own = {key: q for key, q in found.items() if key[1] == site and np.isfinite(q.low)}
+        own = {key: q for key, q in own.items() if not q.missed}
         ends = [100 * v for q in own.values() for v in (q.low, q.high)]
         low, high = min(0.0, *ends), max(0.0, *ends)
         room = 0.05 * (high - low) or 1.0
@@ -195,10 +197,23 @@ def _elsewhere(held: Results) -> list[str]:
     rows = held["comparison"]["rows"]
     targets = {target for model in FAMILIES for *_, target in quotients(held, model, "fvu")}
     if left := [str(each) for each in OTHER_TARGETS if each not in targets]:
-        missing.append(f"The other families at an L0 of {_listed(left)}: time.")
+        missing.append(f"The other families at an L0 of {listed(left)}: time.{_alone(held)}")
     if not any(r["stage"] in ("bandwidth", "width") for r in rows):
         missing.append("Bandwidths on the other families and at other widths: time.")
     return missing
+
+
+def _alone(held: Results) -> str:
+    """Where JumpReLU was trained on another language model and nothing else was."""
+    mine = rows_of(held, stage="other", architecture="jumprelu")
+    alone = [
+        f"the {NAMES[family]} at {target}"
+        for family, target in sorted({(r["family"], r["target"]) for r in mine})
+        if not any(at == target for *_, at in quotients(held, family, "fvu"))
+    ]
+    if not alone:
+        return ""
+    return f" (JumpReLU alone was trained on {listed(alone)}: it is shown nowhere.)"
 
 
 def _not_run(held: Results) -> str:
@@ -238,13 +253,13 @@ STATUS: dict[str, Callable[[Results], str]] = {
 SHOWN: dict[str, Callable[[Results], str]] = {
     **{
         f"comparison.counted.{metric}{suffix}": partial(_counted, model, metric)
-        for metric in _METRICS
+        for metric in METRICS
         for model, suffix in SUFFIXES.items()
     },
     **{f"comparison.alike_{family}": partial(_alike, family) for family in FAMILIES},
     **{
         f"comparison.lower.{metric}.{name}": partial(_lower, metric, name)
-        for metric in _METRICS
+        for metric in METRICS
         for name in ("gated", "topk")
     },
     "comparison.dead_at_worst": _dead,
