@@ -14,7 +14,6 @@ from benchmarks.paper.comparison_plan import (
     SITES,
     TARGETS,
 )
-from benchmarks.paper.kinds import ARCHITECTURES
 from benchmarks.paper.plots import Panel, drawing
 from benchmarks.paper.shown_comparison import (
     COMPARED,
@@ -168,7 +167,7 @@ def fvu_figure(held: Results) -> str:
             "per cent",
             log_x=True,
         )
-        for colour, name in enumerate(ARCHITECTURES):
+        for colour, name in enumerate(("jumprelu", *COMPARED)):
             line = [(t, own[name, site, t]) for t in TARGETS if (name, site, t) in own]
             if not line:
                 continue
