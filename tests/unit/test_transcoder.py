@@ -32,6 +32,9 @@ def transcoder(tiny_model: Any, tiny_tokenizer: Any) -> SAE:
     reader = make_sae(tiny_model, tiny_tokenizer, READ)
     sae = SAE.build(dataclasses.replace(reader.cfg, site_out=WRITE, d_out=32, skip=True))
     sae.load_state_dict(reader.state_dict(), strict=False)
+    # Thresholds are quantiles, and one is on a token that comes often: which side that is on would
+    # hang on the order of a sum.
+    sae.get_parameter("threshold").data *= 1.0001
     generator = torch.Generator().manual_seed(3)
     sae.W_dec.data = 0.3 * torch.randn(sae.W_dec.shape, generator=generator)
     sae.W_skip.data = 0.1 * torch.randn(sae.W_skip.shape, generator=generator)
