@@ -159,7 +159,9 @@ class Gathered:
             statistics.absorb(saved, rows=rows, documents=documents, sources=sources)
 
     def close(self) -> None:
-        """Close the spool, and end the threads."""
+        """Close the spool, end the threads, and leave the SAEs as they were."""
         self.spool.close()
         for prepared in self.prepared:
             prepared.close()
+        for statistics in self.statistics:
+            statistics.release()

@@ -3,8 +3,8 @@
 A process is forked, so that it has everything that the work needs without a copy; it only
 calculates with numpy and zlib. Nobody waits for anybody: each takes the number of its next pieces
 from a pipe, and writes what it makes into a file in memory, of which only the place goes back
-through another pipe. Where forking is not what a system is made for, threads do the work, which
-share the lock.
+through another pipe. Where forking is not what a system is made for, or is refused, threads do the
+work, which share the lock.
 """
 
 import gc
@@ -61,8 +61,10 @@ def _started(work: Callable[[int], _T], pieces: int) -> tuple[Iterator[_T], Call
     # Starting a process takes about as long as a piece of work, some hundredths of a second.
     places = min(_places(), pieces // 2)
     if places > 1:
-        crew = _forked(work, pieces, places)
-        return crew.made(), crew.leave
+        # Where no process can be had, what has been read for hours is still worth an index.
+        with suppress(OSError):
+            crew = _forked(work, pieces, places)
+            return crew.made(), crew.leave
     threads = ThreadPoolExecutor(os.cpu_count())
     return threads.map(work, range(pieces)), partial(threads.shutdown, cancel_futures=True)
 
@@ -101,20 +103,23 @@ class _Crew:
         os.close(self.done)
         for file in self.files:
             file.close()
-        ending = (self.processes,)
-        threading.Thread(target=_wait_for, args=ending, name=ENDING, daemon=True).start()
+        if self.processes:
+            ending = (self.processes,)
+            threading.Thread(target=_wait_for, args=ending, name=ENDING, daemon=True).start()
 
 
 def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
     """Processes that have begun."""
     together = -(-pieces // _TICKETS)
     tickets, give = os.pipe()
-    with os.fdopen(give, "wb") as giving:
-        giving.write(b"".join(map(_TICKET.pack, range(0, pieces, together))))
     done, say = os.pipe()
-    files = [open(os.memfd_create("index"), "w+b") for _ in range(places)]  # noqa: SIM115
+    files: list[BinaryIO] = []
     crew = _Crew(pieces, [], done, files)
     try:
+        with os.fdopen(give, "wb") as giving:
+            giving.write(b"".join(map(_TICKET.pack, range(0, pieces, together))))
+        for _ in range(places):
+            files.append(open(os.memfd_create("index"), "w+b"))  # noqa: SIM115
         number = _fork(places, crew.processes)
         if number is not None:
             try:

@@ -277,12 +277,14 @@ class FeatureStatistics:
             self._merge(name)
 
     def settle(self) -> None:
-        """`merge`, and free the memory that only counting takes, until the next `update`: before,
-        since merging takes most.
-        """
+        """`merge`, and `release` before it, since merging takes most memory."""
         self._flush()
-        self._lists.release()
+        self.release()
         self.merge()
+
+    def release(self) -> None:
+        """Free what only counting takes, and leave the SAE as it was, until the next `update`."""
+        self._lists.release()
 
     def _merge(self, name: str) -> None:
         if not self._buffers[name]:
@@ -301,8 +303,7 @@ class FeatureStatistics:
         of the threshold is counted on all tokens, in bins of its own, no less than those are wide.
         """
         self.merge()
-        x = self.inputs.inputs(self.tokens)
-        x = x.reshape(len(x), self.sae.cfg.d_model)
+        x = self.inputs.inputs(self.tokens).reshape(-1, self.sae.cfg.d_model)
         exponents, sampled = [], []
         for some, pre in feature_blocks(self.sae, x):
             threshold = self.threshold[some]
@@ -318,9 +319,7 @@ class FeatureStatistics:
         return exact_power_of_two(exponent), counts
 
     def totals(self) -> dict[str, float]:
-        """`l0`, `fvu` and `dead` so far, as `sae_core.metrics` defines them; NaN where the tokens
-        define none.
-        """
+        """`l0`, `fvu` and `dead` as `sae_core.metrics` defines them; NaN where no token does."""
         if not self.tokens:
             return dict.fromkeys(("l0", "fvu", "dead"), float("nan"))
         deviation = squared_deviation(self.y_square, self.y_sum, self.tokens)

@@ -1,5 +1,8 @@
-"""Batches joined for one forward, and facts that are made once for all indexes of a run."""
+"""Batches joined for one forward, and facts that are made once for all indexes of a run; what a
+run that fails leaves of its SAEs.
+"""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,8 +11,9 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.corpus import Document, TokenBatch, TokenRow, batches
-from sae_core.index import IndexConfig, prepared
+from sae_core.index import IndexConfig, batch_lists, build_index, gathered, prepared
 from sae_core.index.forwards import Forwards, Joined
+from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE
 
 
@@ -71,3 +75,28 @@ def test_facts_without_text_are_made_once_and_only_when_asked_for(
     assert len(calls) == 1
     assert [len(column) for column in facts.vocabulary()] == [400, 400]
     facts.close()
+
+
+@pytest.mark.parametrize("stage", ["reading", "writing"])
+def test_a_build_that_fails_leaves_the_encoder_as_it_was(
+    stage: str,
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise ValueError(f"{stage} fails")
+
+    monkeypatch.setattr(batch_lists, "fast_half", lambda device: torch.bfloat16)
+    failing = {"reading": (ScreenedLists, "values"), "writing": (gathered, "write_index")}
+    where, name = failing[stage]
+    monkeypatch.setattr(where, name, fail)
+    before = tiny_sae.W_enc.detach().clone()
+    cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
+    with pytest.raises(ValueError, match=f"{stage} fails"):
+        build_index(tiny_model, tiny_tokenizer, tiny_sae, cfg, tmp_path / "index.duckdb")
+    assert torch.equal(tiny_sae.W_enc, before)
+    assert tiny_sae.W_enc.is_contiguous()

@@ -1,5 +1,6 @@
 """Work shared out over processes comes back whole and in order; an index is the same by either."""
 
+import errno
 import fcntl
 import os
 import signal
@@ -102,8 +103,21 @@ def test_fewer_processes_do_where_no_more_can_be_forked(
     monkeypatch.setattr(os, "fork", once)
     assert len(set(made_of(lambda n: os.getpid(), 20))) == 1
     assert forked
-    with pytest.raises(BlockingIOError):
-        made_of(lambda n: n, 20)
+
+
+@pytest.mark.parametrize("refused", ["fork", "memfd_create"])
+def test_threads_do_where_no_process_can_be_had(
+    refused: str, several: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was read for hours is not lost for that; nor is anything left open."""
+
+    def no(*_: Any) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(os, refused, no)
+    before = len(os.listdir("/proc/self/fd"))
+    assert made_of(lambda n: (n, os.getpid()), 20) == [(n, os.getpid()) for n in range(20)]
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_what_has_not_begun_is_left_out(several: None) -> None:
