@@ -65,22 +65,22 @@ class StepInput:
 Gradients = tuple[Stacked, Bool[Tensor, "kinds batch d_sae"]]
 
 
-def _jumprelu(s: StepInput) -> Gradients:
-    batch, c = s.x.shape[1], s.c
+def _l0_penalised(
+    s: StepInput,
+    width: Float[Tensor, " kinds"],
+    cost: Callable[[Features], Tensor],
+) -> Gradients:
+    """A JumpReLU whose threshold has a rectangle of this width for its kernel; `cost` is what one
+    entry's firing adds to the penalty, by which of them fire.
+    """
     z = s.project() + s.p["b_enc"][:, None]
     threshold = s.p["threshold"][:, None]
     fires = z > threshold
     on = fires.float()
-    by_recon = s.error(z * on) * (2 / batch)
+    by_recon = s.error(z * on) * (2 / s.x.shape[1])
     by_acts = s.by_acts(by_recon)
-    often = on.sum(1) / batch
-    slope = 2 * (often.sum(1) / c["target"] - 1) + s.moving["multiplier"]
-    slope = c["coefficient"] * s.strength * slope / c["target"]
-    crowded = slope.clamp(min=0) * c["crowding"]
-    cost = (slope[:, None] + 2 * crowded[:, None] * often)[:, None] / batch
-    left = (1 - s.step / c["half"]).clamp(min=0)
-    width = (c["epsilon"] * c["wide"] ** left)[:, None, None]
-    near = ((z - threshold).abs() < width / 2).float() / width
+    window = width[:, None, None]
+    near = ((z - threshold).abs() < window / 2).float() / window
     by_z = by_acts * on
     by_b_enc = by_z.sum(1)
     return {
@@ -88,31 +88,32 @@ def _jumprelu(s: StepInput) -> Gradients:
         "b_enc": by_b_enc,
         "W_dec": s.by_decoder(z * on, by_recon),
         "b_dec": s.by_b_dec(by_recon.sum(1), by_b_enc),
-        "threshold": (near * (-threshold * by_acts - cost)).sum(1),
+        "threshold": (near * (-threshold * by_acts - cost(on))).sum(1),
     }, fires
+
+
+def _jumprelu(s: StepInput) -> Gradients:
+    batch, c = s.x.shape[1], s.c
+
+    def cost(on: Tensor) -> Tensor:
+        often = on.sum(1) / batch
+        slope = 2 * (often.sum(1) / c["target"] - 1) + s.moving["multiplier"]
+        slope = c["coefficient"] * s.strength * slope / c["target"]
+        crowded = slope.clamp(min=0) * c["crowding"]
+        return (slope[:, None] + 2 * crowded[:, None] * often)[:, None] / batch
+
+    left = (1 - s.step / c["half"]).clamp(min=0)
+    return _l0_penalised(s, c["epsilon"] * c["wide"] ** left, cost)
 
 
 def _saelens(s: StepInput) -> Gradients:
     """SAELens' L0 penalty: linear in L0."""
-    batch, c = s.x.shape[1], s.c
-    z = s.project() + s.p["b_enc"][:, None]
-    threshold = s.p["threshold"][:, None]
-    fires = z > threshold
-    on = fires.float()
-    by_recon = s.error(z * on) * (2 / batch)
-    by_acts = s.by_acts(by_recon)
-    cost = (s.weight(on.sum((1, 2)) / batch) / batch)[:, None, None]
-    width = c["epsilon"][:, None, None]
-    near = ((z - threshold).abs() < width / 2).float() / width
-    by_z = by_acts * on
-    by_b_enc = by_z.sum(1)
-    return {
-        "W_enc": s.by_encoder(by_z),
-        "b_enc": by_b_enc,
-        "W_dec": s.by_decoder(z * on, by_recon),
-        "b_dec": s.by_b_dec(by_recon.sum(1), by_b_enc),
-        "threshold": (near * (-threshold * by_acts - cost)).sum(1),
-    }, fires
+    batch = s.x.shape[1]
+
+    def cost(on: Tensor) -> Tensor:
+        return (s.weight(on.sum((1, 2)) / batch) / batch)[:, None, None]
+
+    return _l0_penalised(s, s.c["epsilon"], cost)
 
 
 def _dictionary_learning(s: StepInput) -> Gradients:
