@@ -117,7 +117,7 @@ def test_threads_do_where_no_process_can_be_had(
     monkeypatch.setattr(os, refused, no)
     before = len(os.listdir("/proc/self/fd"))
     assert made_of(lambda n: (n, os.getpid()), 20) == [(n, os.getpid()) for n in range(20)]
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_has_not_begun_is_left_out(several: None) -> None:
@@ -136,7 +136,7 @@ def test_what_has_not_begun_is_left_out(several: None) -> None:
     # Its end comes when all have ended.
     assert len(b"".join(iter(lambda: os.read(begun, 1000), b""))) < 500
     os.close(begun)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
     until = time.monotonic() + 30
     while Path(f"/proc/{process}").exists():
         assert time.monotonic() < until
