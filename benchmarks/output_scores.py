@@ -26,7 +26,7 @@ from benchmarks.measuring import Run
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit
 from sae_core.index import Index
-from sae_core.proof import like_frequency
+from sae_core.proof import Proof, like_frequency
 from sae_core.proving import Proving
 from sae_core.splice import SplicedLM
 from sae_core.tokens import encode_text
@@ -40,24 +40,29 @@ RESAMPLES = 2000
 KNOWN = ("output_score", "side_effect", "frequency")
 
 
+def proof_of(lm: SplicedLM, edit: Edit, frequencies: np.ndarray, seeds: int, tokens: int) -> Proof:
+    """One edit's proof on the prompt, `frequencies` being those of its SAE's features."""
+    proving = Proving(
+        lm,
+        encode_text(lm.tokenizer, PROMPT),
+        [edit],
+        controls=like_frequency(frequencies, edit.feature),
+        seeds=range(seeds),
+        max_new_tokens=tokens,
+        temperature=TEMPERATURE,
+    )
+    for _ in proving.generated():
+        pass
+    return proving.proof()
+
+
 def proven(lm: SplicedLM, name: str, index: Index, feature: int) -> dict[str, Any]:
     """What a proof of one feature comes to, beside what its index says of it."""
     summary = index.summaries([feature])[feature]
     edit = Edit(
         feature=feature, mode="set", value=summary["max_act"], positions="continuation", sae=name
     )
-    proving = Proving(
-        lm,
-        encode_text(lm.tokenizer, PROMPT),
-        [edit],
-        controls=like_frequency(index.frequencies(), feature),
-        seeds=range(SEEDS),
-        max_new_tokens=TOKENS,
-        temperature=TEMPERATURE,
-    )
-    for _ in proving.generated():
-        pass
-    proof = proving.proof()
+    proof = proof_of(lm, edit, index.frequencies(), SEEDS, TOKENS)
     shares = [[run.share for run in arm.runs] for arm in (proof.target, proof.without)]
     return {
         "feature": feature,

@@ -6,6 +6,7 @@
     python -m benchmarks.paper saes --kinds KIND ... --seed 0 --corpus TEXT --out FOLDER
     python -m benchmarks.paper frequencies --runs RUN ... --validation HELD_OUT
     python -m benchmarks.paper frequent --runs RUN ... --site resid_post/4 --validation HELD_OUT
+    python -m benchmarks.paper proofs --runs SAE ... --site resid_post/4 --validation HELD_OUT
     python -m benchmarks.paper together --runs FOLDER ...    what `frequent` wrote, of all sites
     python -m benchmarks.paper blind --runs RUN ... --out FOLDER    a bundle for the blind test
     python -m benchmarks.paper --write        the pages' numbers and figures from the results
@@ -31,6 +32,7 @@ from benchmarks.paper import (
     frequent_results,
     frequent_saes,
     kernels,
+    proofs,
     threshold,
 )
 from benchmarks.paper.arms import RECIPE, Size, take_step
@@ -43,7 +45,7 @@ from training.sae_trainer import compiler
 
 OF_FEATURES = ("threshold", "kernels")
 STUDIES = (*OF_FEATURES, "rounding", "run", "bandwidth")
-OF_RUNS = ("saes", "frequencies", "frequent", "together", "blind")
+OF_RUNS = ("saes", "frequencies", "frequent", "proofs", "together", "blind")
 KNOWN = (*STUDIES, *OF_RUNS, "text")
 
 
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--kinds", nargs="+", default=list(frequent_saes.KINDS), help="of SAEs to train"
     )
     parser.add_argument("--seed", type=int, default=0, help="of SAEs to train")
-    parser.add_argument("--site", default=frequent_saes.SITES[0], help="of frequent")
+    parser.add_argument("--site", default=frequent_saes.SITES[0], help="of frequent and proofs")
     parser.add_argument("--validation", nargs="+", default=[], help="other text, to measure on")
     parser.add_argument("--out", type=Path, default=FOLDER, help="folder, or file of `text`")
     parser.add_argument("--tokens", type=int, default=2_000_000, help="of the gradients' samples")
@@ -89,6 +91,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         frequent_saes.make(options)
     if "frequent" in options.studies:
         frequent.study(options)
+    if "proofs" in options.studies:
+        proofs.study(options)
     if "blind" in options.studies:
         frequent_saes.blind(options.runs, options.bundle / "model", options.site, options.out)
     if "together" in options.studies:

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.paper.bandwidth import SITES, TARGETS
 from benchmarks.paper.kernel_errors import BATCHES, error_curve, kernels_of
 from benchmarks.paper.plots import Panel, drawing
-from benchmarks.paper.shown_frequent import FIGURES as OF_FREQUENT
+from benchmarks.paper.shown_frequencies import FIGURES as OF_FREQUENT
 from benchmarks.paper.shown_text import KERNEL_NAMES, Results
 from benchmarks.paper.sweep import cells
 

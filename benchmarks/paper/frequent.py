@@ -23,11 +23,10 @@ from torch import Tensor
 from benchmarks.paper import lexical
 from benchmarks.paper.ablations import portions, without
 from benchmarks.paper.demo import Demo
-from benchmarks.paper.frequent_saes import KINDS, kind_of, seed_of, target_of
+from benchmarks.paper.frequent_saes import kind_of, place_in_order, saes_at, seed_of, target_of
 from benchmarks.paper.held_out import Drawn, HeldOut, activations_of, interval
 from benchmarks.paper.results import Results, content_hash
 from benchmarks.paper.text import read_rows
-from sae_core.bundle import Bundle
 from sae_core.corpus import TokenRow
 from sae_core.index.output_scores import output_scores
 from sae_core.metrics import uniformity_by_token
@@ -112,7 +111,7 @@ def study(options: argparse.Namespace) -> None:
     rows = read_rows(
         options.validation, demo.tokenizer, options.context_size, options.measured_tokens
     )
-    saes = _saes(options.runs, options.site, demo.device)
+    saes = sorted(saes_at(options.runs, options.site, demo.device), key=place_in_order)
     settings = {
         "bundle": content_hash(options.bundle / "model" / "model.safetensors"),
         "site": options.site,
@@ -132,24 +131,15 @@ def study(options: argparse.Namespace) -> None:
     for sae in saes:
         if time.monotonic() > deadline:
             break
-        same = [each for each in saes if each is not sae and _key(each)[1:] == _key(sae)[1:]]
+        same = [
+            each
+            for each in saes
+            if each is not sae and place_in_order(each)[1:] == place_in_order(sae)[1:]
+        ]
         other = same[0] if same else None
         found.append(measured(demo, sae, held, seen, drawn, rows[: options.loss_rows], other))
         results.keep(tokens=len(held.x), of=len(saes), rows=found)
     print(f"{options.site}: {len(found)} of {len(saes)}", flush=True)
-
-
-def _saes(runs: Sequence[Path], site: str, device: torch.device) -> list[SAE]:
-    held = []
-    for run in runs:
-        bundle = Bundle.open(run)
-        held += [bundle.load_sae(name) for name in bundle.sae_names]
-    held = [sae.to(device) for sae in held if str(sae.cfg.site) == site]
-    return sorted(held, key=_key)
-
-
-def _key(sae: SAE) -> tuple[int, float, int]:
-    return seed_of(sae), -target_of(sae), list(KINDS).index(kind_of(sae))
 
 
 def measured(

@@ -4,8 +4,9 @@
 
 puts the files that `frequent` wrote into the folders, one of each site, into one small table with a
 row for each site, kind and L0; of several folders, each has kinds or seeds of its own. Over seeds,
-a number is the mean; an interval reaches from the lowest end of any seed's to the highest, so it
-holds what text and seeds leave open.
+a number is the mean, but the least of what is least and the most of what is most; an interval
+reaches from the lowest end of any seed's to the highest, so it holds what text and seeds leave
+open.
 """
 
 import json
@@ -89,7 +90,8 @@ def over_seeds(name: str, values: Sequence[Any]) -> Any:
     if not values:
         return None
     if not isinstance(values[0], list):
-        return sum(values) / len(values)
+        end = {"least": min, "most": max}.get(name.rpartition("_")[2])
+        return end(values) if end else sum(values) / len(values)
     columns = list(zip(*values, strict=True))
     means = [sum(column) / len(column) for column in columns]
     if name.rpartition(".")[2] in QUARTILES:

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from benchmarks.paper.arms import LOSS, RECIPE
-from sae_core.bundle import Bundle, write_bundle
+from sae_core.bundle import BUNDLE_FILE, Bundle, write_bundle
 from sae_core.config import Architecture
+from sae_core.formats.saelens import load_sae
 from sae_core.sae import SAE
 from training.loop import train
 from training.train_config import RunOptions, TrainConfig, short_run
@@ -62,6 +63,23 @@ def make(options: argparse.Namespace) -> None:
     """Train `options.kinds`, each as a bundle in a folder of its name and seed."""
     for kind in options.kinds:
         train(config(kind, options))
+
+
+def saes_at(folders: Sequence[Path], site: str, device: torch.device) -> list[SAE]:
+    """The SAEs of one site in some folders, each of them a run's bundle or a single SAE's."""
+    found = []
+    for folder in folders:
+        if (folder / BUNDLE_FILE).is_file():
+            bundle = Bundle.open(folder)
+            found += [bundle.load_sae(name) for name in bundle.sae_names]
+        else:
+            found.append(load_sae(folder))
+    return [sae.to(device) for sae in found if str(sae.cfg.site) == site]
+
+
+def place_in_order(sae: SAE) -> tuple[int, float, int]:
+    """By which SAEs of a site stand in order: seeds, the larger L0 first, kinds as in `KINDS`."""
+    return seed_of(sae), -target_of(sae), list(KINDS).index(kind_of(sae))
 
 
 def kind_of(sae: SAE) -> str:

@@ -216,10 +216,14 @@ def test_cells_of_the_very_frequent_features_part() -> None:
     fields = ("of_active", "of_mass", "of_effect", "of_top_10", "of_top_1")
     for site, kind, count, *row in table:
         each = found[site, COLUMNS[kind], 64]
-        assert count == f"{each['very']:.0f}"
+        mean, *seeds = map(float, re.findall(r"[\d.]+", count))
+        assert mean == pytest.approx(each["very"], abs=0.5)
+        assert sum(seeds) == pytest.approx(len(seeds) * mean)
         for field, cell in zip(fields, row, strict=True):
-            value = each[field]
-            assert cell == percent(value[0] if isinstance(value, list) else value)
+            value = each[field] if isinstance(each[field], list) else [each[field]]
+            shown = [percent(v) for v in value[:3]]
+            ends = f" ({shown[1][:-2]} to {shown[2][:-2]})" if len(set(shown)) > 1 else ""
+            assert cell == shown[0] + ends
     assert len(table) % 3 == 0
 
 
@@ -231,8 +235,13 @@ def test_quotients_of_draws() -> None:
         each = found[site, COLUMNS[kind], int(target)]
         assert each["very"] >= 5
         for by, (very, others, quotient) in (("activity", row[:3]), ("mass", row[3:])):
-            values = [each[f"draws.{g}_by_{by}.kl"][0] for g in ("very", "ordinary")]
-            assert quotient == f"{values[0] / values[1]:.1f}"
+            keys = [f"draws.{g}_by_{by}.kl" for g in ("very", "ordinary")]
+            values = [each[key][0] for key in keys]
+            low, high = (
+                each[f"{keys[0]}_{one}"] / each[f"{keys[1]}_{other}"]
+                for one, other in (("least", "most"), ("most", "least"))
+            )
+            assert quotient == f"{values[0] / values[1]:.1f} ({low:.1f} to {high:.1f})"
             for value, cell in zip(values, (very, others), strict=True):
                 assert float(cell.split(" (")[0]) == pytest.approx(value, rel=0.05)
 

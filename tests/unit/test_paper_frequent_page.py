@@ -1,16 +1,20 @@
 """Results on very frequent features put together, and their page."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.paper import frequent_results, pages, shown_frequent
+from benchmarks.paper import frequent_results, pages
 from benchmarks.paper.frequent_results import Table
-from benchmarks.paper.shown_frequent import spread
+from benchmarks.paper.frequent_words import spread, table
+from benchmarks.paper.shown import SHOWN
 from benchmarks.paper.shown_text import UNMEASURED, load
+
+ENDS = ("least", "most")
 
 
 def _part(site: str, seed: int, change: float) -> dict[str, Any]:
@@ -21,6 +25,7 @@ def _part(site: str, seed: int, change: float) -> dict[str, Any]:
         "very": 10 + 2 * seed,
         "uniformity": [0.5 + change, 0.4 + change, 0.6 + change],
         "scores": {"detection": [0.7, 0.6, 0.8, 100 + seed], "intruder": None},
+        "draws": {"very_by_mass": {"kl_least": 0.3 - change, "kl_most": 0.4 + change}},
         "very_features": {"by_token": [0.1, 0.2 + change, 0.3]},
     }
     settings = {"site": site, "validation": ["v"], "tokens": 80}
@@ -46,6 +51,8 @@ def test_seeds_and_sites_are_put_together(tmp_path: Path) -> None:
     assert found.get("resid_post/4", "topk", 32, "scores.detection") == [0.7, 0.6, 0.8, 201]
     assert found.get("resid_post/4", "topk", 32, "very_features.by_token") == [0.1, 0.25, 0.3]
     assert found.get("resid_post/4", "topk", 32, "scores.intruder") is None
+    ends = [found.get("resid_post/4", "topk", 32, f"draws.very_by_mass.kl_{e}") for e in ENDS]
+    assert ends == [0.2, 0.5]
     assert found.get("attn_out/4", "topk", 32, "very") is None
     assert spread(both, lambda v: f"{100 * v:.0f} %") == "55 % (40 to 70)"
     assert spread(None, str) == ""
@@ -91,24 +98,32 @@ def test_the_page_shows_what_the_results_hold() -> None:
     }
     row = by["attn_out/4", "jumprelu", 64.0]
     very, ordinary = (row[f"draws.{g}_by_mass.kl"][0] for g in ("very", "ordinary"))
-    shown = shown_frequent.SHOWN["frequent.quotient.attn_out.jumprelu.mass.64"](held)
-    assert float(shown) == pytest.approx(very / ordinary, abs=0.051)
-    assert f" | {shown} |" in shown_frequent.SHOWN["frequent.draws"](held)
+    least, most = (row[f"draws.very_by_mass.kl_{end}"] for end in ENDS)
+    others_least, others_most = (row[f"draws.ordinary_by_mass.kl_{end}"] for end in ENDS)
+    shown = SHOWN["frequent.quotient.attn_out.jumprelu.mass.64"](held)
+    numbers = [float(n) for n in re.findall(r"[\d.]+", shown)]
+    expected = [very / ordinary, least / others_most, most / others_least]
+    assert numbers == pytest.approx(expected, abs=0.051)
+    assert f" | {shown} |" in SHOWN["frequent.draws"](held)
     a, b = (by["mlp_out/4", k, 32.0]["fvu"] for k in ("jumprelu", "frequency_0.1"))
-    cost = shown_frequent.SHOWN["frequent.costs.mlp_out.32"](held)
+    cost = SHOWN["frequent.costs.mlp_out.32"](held)
     assert float(cost.removesuffix(" %")) == pytest.approx(100 * (b / a - 1), abs=0.051)
     (counted,) = (
         each
         for each in held["frequencies"]["rows"]
         if (each["site"], each["target"], each["architecture"]) == ("resid_post/4", 64.0, "gated")
     )
-    above = sum(
-        n
-        for n, low in zip(counted["histogram"][0], held["frequencies"]["edges"][:-1], strict=True)
-        if low >= -1
+    edges, each = held["frequencies"]["edges"][:-1], counted["histogram"]
+    above = [sum(n for n, low in zip(one, edges, strict=True) if low >= -1) for one in each]
+    part = next(
+        line
+        for line in SHOWN["frequent.part"](held).splitlines()
+        if line.startswith("| resid_post/4 | Gated |")
     )
+    assert f"({', '.join(map(str, above))}) |" in part
+    above = sum(above) / len(above)
     assert above == by["resid_post/4", "gated", 64.0]["very"]
-    many = shown_frequent.SHOWN["frequent.many"](held).splitlines()
+    many = SHOWN["frequent.many"](held).splitlines()
     line = next(each for each in many if each.startswith("| resid_post/4, 64 |"))
     assert f"{100 * above / 4096:.1f} % (" in line.split("|")[3]
 
@@ -117,10 +132,10 @@ def test_a_sentence_does_not_hide_what_was_not_measured(tmp_path: Path) -> None:
     """Quotients of kinds with too few very frequent features; the check names them on a page."""
     held = load()
     shown = {
-        name: shown_frequent.SHOWN[f"frequent.{name}"](held)
+        name: SHOWN[f"frequent.{name}"](held)
         for name in ("quotient.mlp_out.standard.activity.64", "quotient.mlp_out.gated.activity.64")
     }
-    assert list(shown.values()) == [UNMEASURED, "0.5"]
+    assert list(shown.values()) == [UNMEASURED, "0.6 (0.5 to 0.8)"]
     for page in pages.pages_of(held):
         shutil.copy(f"docs/{page}", tmp_path / page)
     shutil.copytree("docs/pictures", tmp_path / "pictures")
@@ -135,4 +150,4 @@ def test_a_sentence_does_not_hide_what_was_not_measured(tmp_path: Path) -> None:
 def test_tables_leave_out_what_was_not_measured() -> None:
     rows = [["a", "1", "", "2"], ["b", "", "", ""], ["c", "", "", "3"]]
     expected = "\n\n|  | x | z |\n| --- | --- | --- |\n| a | 1 | 2 |\n| c |  | 3 |\n\n"
-    assert shown_frequent.table(["", "x", "y", "z"], rows) == expected
+    assert table(["", "x", "y", "z"], rows) == expected
