@@ -78,7 +78,7 @@ def known(sae: SAE, held: HeldOut) -> Known:
     return Known(count / len(held.x), {"largest": largest, "push": push})
 
 
-def groups(frequency: Float[Tensor, " d_sae"], most: int = FEATURES) -> dict[str, list[int]]:
+def groups(frequency: Float[Tensor, " d_sae"], most: int) -> dict[str, list[int]]:
     """Features of `GROUPS`: at most so many very frequent ones, drawn; as many that are next to
     them in frequency; as many drawn of the rest down to the least frequent of `ORDINARY`.
     """
@@ -95,8 +95,9 @@ def groups(frequency: Float[Tensor, " d_sae"], most: int = FEATURES) -> dict[str
 
 
 def study(options: argparse.Namespace) -> None:
-    """Prove features of every SAE of `options.site`, and write `paper_proofs.json`, kept as they
-    come: the SAEs' and groups' features in turn, so that all have about as many if time runs out.
+    """Prove features of the SAEs of `options.site` at the highest L0, and write
+    `paper_proofs.json`, kept as they come: the SAEs' and groups' features in turn, so that all have
+    as many if time runs out.
     """
     deadline = time.monotonic() + 60 * options.minutes
     demo = Demo.load(options.bundle)
@@ -105,12 +106,13 @@ def study(options: argparse.Namespace) -> None:
     )
     held = HeldOut.read(demo, rows, options.site)
     saes = sorted(saes_at(options.runs, options.site, demo.device), key=place_in_order)
+    saes = [sae for sae in saes if target_of(sae) == max(map(target_of, saes))]
     results = Results("proofs", options.out, _settings(options, len(held.x)))
     found: list[dict[str, Any]] = []
     turns: list[list[tuple[dict[str, Any], SplicedLM, Known, str, int]]] = []
     for sae in saes:
         each = known(sae, held)
-        chosen = groups(each.frequency)
+        chosen = groups(each.frequency, FEATURES)
         row = {"kind": kind_of(sae), "target": target_of(sae), "seed": seed_of(sae)}
         row["very"] = int((each.frequency > BOUND).sum())
         row |= {rule: {name: [] for name in GROUPS} for rule in RULES}

@@ -13,6 +13,7 @@ from benchmarks.paper import (
     shown_frequencies,
     shown_frequent,
     shown_kernels,
+    shown_proofs,
     shown_verdicts,
 )
 from benchmarks.paper.shown_text import UNMEASURED, Results, digits, share, table
@@ -220,6 +221,7 @@ SHOWN: dict[str, Show] = {
     **shown_bandwidth.SHOWN,
     **shown_frequencies.SHOWN,
     **shown_frequent.SHOWN,
+    **shown_proofs.SHOWN,
     **shown_comparison.SHOWN,
     **shown_verdicts.SHOWN,
     **shown_doubts.SHOWN,

@@ -26,6 +26,14 @@ def frequency_rows(held: Results) -> dict[tuple[str, int, str], dict[str, Any]]:
     return {(r["site"], int(r["target"]), r["architecture"]): r for r in rows}
 
 
+def above(row: dict[str, Any], bound: str) -> float:
+    """The mean over seeds of the share of features above a bound: not the rounded mean, which
+    would be rounded twice.
+    """
+    each = row[bound]["of_seeds"]
+    return sum(each) / len(each)
+
+
 def _many(bound: str, form: Callable[[Sequence[float], Format], str], held: Results) -> str:
     """Share of features above a bound, by site and L0."""
     by = frequency_rows(held)
@@ -34,7 +42,9 @@ def _many(bound: str, form: Callable[[Sequence[float], Format], str], held: Resu
         for level in LEVELS:
             cells = [by.get((site, level, kind)) for kind in KINDS]
             shown = [
-                "" if c is None else form([c[bound][k] for k in ("value", "low", "high")], share)
+                ""
+                if c is None
+                else form([above(c, bound), c[bound]["low"], c[bound]["high"]], share)
                 for c in cells
             ]
             rows.append([f"{site}, {level}", *shown])

@@ -23,7 +23,7 @@ from benchmarks.paper.frequent_words import (
     whole,
     with_ends,
 )
-from benchmarks.paper.shown_frequencies import counts, frequency_rows
+from benchmarks.paper.shown_frequencies import above, counts, frequency_rows
 from benchmarks.paper.shown_text import UNMEASURED, Results, digits, share
 
 
@@ -153,7 +153,7 @@ def _penalty(held: Results) -> str:
                 counted = by.get((site, level, kind))
                 if counted is None:
                     continue
-                shares = [share(counted[b]["value"]) for b in ("over_10_percent", "over_1_percent")]
+                shares = [share(above(counted, b)) for b in ("over_10_percent", "over_1_percent")]
                 mean = {k: sum(counted[k]) / len(counted[k]) for k in ("l0", "fvu", "dead")}
                 rows.append(
                     [

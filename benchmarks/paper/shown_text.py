@@ -28,6 +28,7 @@ def load(folder: Path = FOLDER) -> Results:
     comparison of architectures.
     """
     studies = ["threshold", "rounding", "run", "kernels", "bandwidth", "frequencies", "frequent"]
+    studies += ["proofs"]
     studies += ["comparison"] * path_of("comparison", folder).is_file()
     held: Results = {name: read(name, folder) for name in studies}
     pareto = merged([folder / "pareto_h200.json"])

@@ -121,11 +121,11 @@ def test_the_page_shows_what_the_results_hold() -> None:
         if line.startswith("| resid_post/4 | Gated |")
     )
     assert f"({', '.join(map(str, above))}) |" in part
-    above = sum(above) / len(above)
-    assert above == by["resid_post/4", "gated", 64.0]["very"]
+    mean = sum(above) / len(above)
+    assert mean == by["resid_post/4", "gated", 64.0]["very"]
     many = SHOWN["frequent.many"](held).splitlines()
     line = next(each for each in many if each.startswith("| resid_post/4, 64 |"))
-    assert f"{100 * above / 4096:.1f} % (" in line.split("|")[3]
+    assert f"{100 * mean / 4096:.1f} % (" in line.split("|")[3]
 
 
 def test_a_sentence_does_not_hide_what_was_not_measured(tmp_path: Path) -> None:
