@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.paper.frequent_saes import KINDS
 from benchmarks.paper.frequent_words import NAMES, points, spread, table
 from benchmarks.paper.held_out import interval
 from benchmarks.paper.proofs import GROUPS, RULES
@@ -43,8 +44,6 @@ def _table(rule: str, held: Results) -> str:
         passed = [f["passed"] for f in each]
         could = sum(separates([seeds, *p[1:]], seeds) for p in passed)
         of_controls = [mean(p[1:]) / seeds for p in passed]
-        fires = [f["fires"] for f in each]
-        more = [with_edit - mean(of_each) for _, with_edit, *of_each in fires]
         rows.append(
             [
                 NAMES[row["kind"]],
@@ -53,13 +52,23 @@ def _table(rule: str, held: Results) -> str:
                 str(could),
                 _with_interval([p[0] / seeds for p in passed], share),
                 _with_interval(of_controls, share),
-                share(mean(f[0] for f in fires)),
-                _with_interval(more, _tenths),
+                share(mean(f["fires"][0] for f in each)),
+                _with_interval(_more(each), _tenths),
                 points(mean(f["nll"][1] - f["nll"][0] for f in each)),
             ]
         )
     titles = ["separate", "could", "runs that pass", "of the controls", "fires without"]
     return table(["", "", *titles, "more than with controls", "nats more"], rows, 2)
+
+
+def _more(each: list[dict[str, Any]]) -> list[float]:
+    """By how much more of the new tokens each fires on when it is pushed, not its controls."""
+    return [with_edit - mean(of_each) for _, with_edit, *of_each in (f["fires"] for f in each)]
+
+
+def _mean_more(rule: str, kind: str, group: str, held: Results) -> str:
+    (row,) = (row for row in held["proofs"]["rows"] if row["kind"] == kind)
+    return _tenths(mean(_more(_features(row, rule, group, held))))
 
 
 def _separate(rule: str, group: str, fewer: bool, held: Results) -> str:
@@ -87,6 +96,10 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     **{
         f"proofs.separate.{rule}.{group}{'.fewer' * fewer}": partial(_separate, rule, group, fewer)
         for rule, group, fewer in product(RULES, GROUPS, (False, True))
+    },
+    **{
+        f"proofs.more.{rule}.{kind}.{group}": partial(_mean_more, rule, kind, group)
+        for rule, kind, group in product(RULES, KINDS, GROUPS)
     },
     "proofs.minutes": _cost,
 }

@@ -279,6 +279,7 @@ def test_proofs_of_steering(rule: str) -> None:
     rows = {row["kind"]: row[rule] for row in data["rows"]}
     seeds, fewer = data["settings"]["seeds"], data["settings"]["fewer_seeds"]
     _, table = marked("frequent.md", f"proofs.{rule}")
+    text = (DOCS / "frequent.md").read_text(encoding="utf-8")
     shown: dict[str, list[int]] = {name: [0, 0, 0] for name in GROUPS.values()}
     for kind, name, separated, could, passes, of_controls, without, more, nats in table:
         each = rows[COLUMNS[kind]][GROUPS[name]]
@@ -295,12 +296,14 @@ def test_proofs_of_steering(rule: str) -> None:
         assert without == percent(float(np.mean([f[0] for f in fires])))
         excess = np.mean([f[1] for f in fires]) - np.mean([f[2:] for f in fires])
         assert float(more.split(" %")[0]) == pytest.approx(100 * excess, abs=0.051)
+        name_of_more = f"<!--=proofs.more.{rule}.{COLUMNS[kind]}.{GROUPS[name]}-->"
+        if name_of_more in text:
+            assert f"{name_of_more}{more.split(' (')[0]}<!--/-->" in text
         assert float(nats) == pytest.approx(np.mean([n[1] - n[0] for n in nll]), abs=0.0051)
         shown[GROUPS[name]][0] += count
         shown[GROUPS[name]][1] += sum(separate(p, fewer) for p in of_fewer)
         shown[GROUPS[name]][2] += len(each)
     assert len(table) == 9
-    text = (DOCS / "frequent.md").read_text(encoding="utf-8")
     marks = re.findall(rf"<!--=proofs.separate.{rule}.(\w+)(.fewer)?-->(.*?)<!--/-->", text)
     assert marks
     for group, of_few, said in marks:
