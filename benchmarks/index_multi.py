@@ -10,9 +10,13 @@ compared, and all that is shown of some.
 
 import os
 import tempfile
+import time
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 # Before NCCL starts: containers may not have the switch add up.
 os.environ.setdefault("NCCL_NVLS_ENABLE", "0")
@@ -24,6 +28,7 @@ import torch.distributed as dist
 from benchmarks.index_speed import Bench, begun, options
 from sae_core.index import Index
 from sae_core.index.build import Target, build_indexes
+from sae_core.index.index_pass import Pass
 from sae_core.index.ranks import ALONE, Ranks
 from sae_core.index.schema import columns_of, connect
 from sae_core.progress_bar import silent
@@ -56,6 +61,24 @@ def compared(paths: list[Path]) -> dict[str, float]:
     return result
 
 
+@contextmanager
+def handing_over(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """The seconds from the last token until this process has all that was counted, or has given it
+    away; the wait for whoever is slower is among them.
+    """
+    real = Pass._hand_over
+
+    def timed(self: Pass) -> None:
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        real(self)
+        torch.cuda.synchronize()
+        seconds[name] = time.perf_counter() - started
+
+    with mock.patch.object(Pass, "_hand_over", timed):
+        yield
+
+
 def measured(bench: Bench, tokens: int, d_sae: int, ranks: Ranks, folder: Path) -> dict[str, Any]:
     """A width: alone, and together."""
     sae, seconds = bench.sae(d_sae), {}
@@ -66,9 +89,12 @@ def measured(bench: Bench, tokens: int, d_sae: int, ranks: Ranks, folder: Path) 
             if ranks.first or who is ranks:
                 work, target = bench.config(read), Target(sae=sae, out_path=paths[name])
                 given = (bench.model, bench.tokenizer, [target], work)
-                took[0], _ = bench.run.seconds(
-                    lambda given=given, who=who: build_indexes(*given, progress=silent, ranks=who)
-                )
+                with handing_over(seconds, f"{name}_handing_over"):
+                    took[0], _ = bench.run.seconds(
+                        lambda given=given, who=who: build_indexes(
+                            *given, progress=silent, ranks=who
+                        )
+                    )
             dist.all_reduce(took, dist.ReduceOp.MAX)
             seconds[name] = float(took)
     if not ranks.first:

@@ -80,7 +80,7 @@ class PairCounts:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
         keys, counts = self.result()
-        return {"keys": keys.cpu(), "counts": counts.cpu()}
+        return {"keys": keys, "counts": counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""

@@ -332,11 +332,13 @@ class FeatureStatistics:
     _SUMS = ("active", "early", "act_sum", "max_act", "y_sum", "y_square", "error", "by_source")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs: tensors on the CPU and plain values."""
+        """What a checkpoint needs: tensors, where they are and as long as they are, and plain
+        values.
+        """
         self.merge()
         return {
             "tokens": self.tokens,
-            "sums": {name: getattr(self, name).cpu() for name in self._SUMS},
+            "sums": {name: getattr(self, name) for name in self._SUMS},
             "acts": self.acts.state(),
             "inputs": self.inputs.state(),
             "pairs": self.pairs.state(),
