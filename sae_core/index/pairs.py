@@ -37,7 +37,7 @@ class PairCounts:
 
     def clear(self) -> None:
         """Forget all counts."""
-        self._keys, self._counts = self._keys[:0], self._counts[:0]
+        self._keys, self._counts = (each.new_empty(0) for each in (self._keys, self._counts))
         self._buffer, self._buffered = [], 0
 
     def absorb(self, state: dict[str, Tensor]) -> None:
