@@ -18,7 +18,7 @@ _JSON, _TENSOR = "json", "tensor"
 
 def to_bytes(state: dict[str, Any]) -> bytes:
     """The bytes of such a file."""
-    return save(_on_host(flat(state)))
+    return save(on_host(flat(state)))
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
 def write(path: Path, state: dict[str, Any], marks: dict[str, str]) -> None:
     """Write a file; `marks` are its metadata."""
-    save_file(_on_host(flat(state)), path, metadata=marks)
+    save_file(on_host(flat(state)), path, metadata=marks)
 
 
 def read_marks(path: Path) -> dict[str, str]:
@@ -69,7 +69,7 @@ def flat(state: dict[str, Any]) -> dict[str, Tensor]:
     return tensors | {_JSON: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
 
 
-def _on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, no two in the same memory, as a file must have them."""
     memory: set[int] = set()
     for name, tensor in tensors.items():
