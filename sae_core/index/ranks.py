@@ -1,8 +1,9 @@
 """The processes of a run that builds indexes together: each runs some batches through the model.
 
 Every process reads the whole corpus, so that all agree on what has been read and when a checkpoint
-is due. Of every `world` batches each runs its own one through the model and counts what fires.
-At checkpoints and at the end the first process takes over what the others have counted, and writes.
+is due. Of every `world` batches each runs its own one through the model and counts what fires; what
+is said of the decoder is shared out by features. At checkpoints and at the end the first process
+takes over what the others have, and writes.
 What they tell each other goes through torch.distributed as bytes: of tensors on GPUs from one to
 the other, without the host's memory, of all else on the CPU.
 """
