@@ -64,6 +64,8 @@ class Ranks:
         """Give the first process, which is in `from_others`, some states; it has them all when
         this returns.
         """
+        # NCCL gives up on who does not answer long before gloo does, and the first may be writing.
+        dist.recv(torch.empty(1), 0)
         for state in states:
             tensors = flat(state)
             facts = {n: (str(t.dtype), list(t.shape), t.is_cuda) for n, t in tensors.items()}
@@ -80,6 +82,7 @@ class Ranks:
         kind of device that they were on.
         """
         for rank in range(1, self.world):
+            dist.send(torch.empty(1), rank)
             while facts := json.loads(_receive_text(rank) or "{}"):
                 tensors = {}
                 for name, (dtype, shape, on_gpu) in facts.items():
