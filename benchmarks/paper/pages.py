@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import FOLDER
 from benchmarks.paper.shown import SHOWN
+from benchmarks.paper.shown_elsewhere import figure as elsewhere
 from benchmarks.paper.shown_text import UNMEASURED, Results, load
 from benchmarks.paper.shown_verdicts import FIGURES as OF_COMPARISON
 
@@ -102,7 +103,10 @@ def unmarked(text: str) -> list[str]:
 
 
 def _figures(held: Results) -> Iterator[tuple[str, str]]:
-    for name, draw in (FIGURES | (OF_COMPARISON if "comparison" in held else {})).items():
+    later = (OF_COMPARISON if "comparison" in held else {}) | (
+        {"bandwidth-elsewhere": elsewhere} if "elsewhere" in held else {}
+    )
+    for name, draw in (FIGURES | later).items():
         yield f"paper-{name}.svg", draw(held)
 
 
