@@ -16,7 +16,6 @@ from pathlib import Path
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.results import FOLDER
 from benchmarks.paper.shown import SHOWN
-from benchmarks.paper.shown_elsewhere import figure as elsewhere
 from benchmarks.paper.shown_text import UNMEASURED, Results, load
 from benchmarks.paper.shown_verdicts import FIGURES as OF_COMPARISON
 
@@ -103,10 +102,7 @@ def unmarked(text: str) -> list[str]:
 
 
 def _figures(held: Results) -> Iterator[tuple[str, str]]:
-    later = (OF_COMPARISON if "comparison" in held else {}) | (
-        {"bandwidth-elsewhere": elsewhere} if "elsewhere" in held else {}
-    )
-    for name, draw in (FIGURES | later).items():
+    for name, draw in (FIGURES | (OF_COMPARISON if "comparison" in held else {})).items():
         yield f"paper-{name}.svg", draw(held)
 
 

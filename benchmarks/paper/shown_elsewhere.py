@@ -16,7 +16,6 @@ from benchmarks.paper.rules import RULES
 from benchmarks.paper.shown_bandwidth import RULE_NAMES, fvu_table, most
 from benchmarks.paper.shown_text import (
     NAMES,
-    UNMEASURED,
     UNTRAINED,
     Results,
     cost,
@@ -93,31 +92,21 @@ def _summary(relative: bool, held: Results) -> str:
     """For each language model and width, how much the bandwidth matters."""
     if not _others(held, relative=relative):
         return UNTRAINED
-    told, epsilons = _told(held, relative), _EPSILONS[relative]
+    epsilons = _EPSILONS[relative]
     up_to = [epsilons[k] for k in _UP_TO]
     lines = []
     for setting, data in _of(held, relative=relative).items():
         by_cell = cells(data["rows"], relative=relative)
-        best, each = fixed_regret(data, relative=relative)
         lines.append(
             [
                 _name(setting),
                 str(len(by_cell)),
                 _seeds({len(cell.values) for cell in by_cell.values()}),
                 *(share(most(data["rows"], e, relative=relative)) for e in up_to),
-                digits(best, 2),
-                _regret(each),
-                _regret(fixed(data, told, relative=relative)),
             ]
         )
-    header = [f"above the best, {digits(epsilons[0], 2)} to {digits(e, 2)}" for e in up_to]
-    return table(
-        [
-            *("language model, width", "places", "seeds", *header, "best one for all"),
-            *("its regret", f"regret of {digits(told, 2)}"),
-        ],
-        lines,
-    )
+    header = [f"{digits(epsilons[0], 2)} to {digits(e, 2)}" for e in up_to]
+    return table(["language model, width", "places", "seeds", *header], lines)
 
 
 def _told(held: Results, relative: bool) -> float:
@@ -195,7 +184,10 @@ def _gain(held: Results) -> str:
                 seeds = min(len(raw[place].values), len(relative[place].values))
                 means = [np.log(c.values[:seeds]).mean(0) for c in (raw[place], relative[place])]
                 gaps.append(float(np.exp(means[1].min() - means[0].min()) - 1))
-    return f"{100 * min(gaps):+.1f} to {100 * max(gaps):+.1f} %" if gaps else UNMEASURED
+    if not gaps:
+        return "not trained."
+    low, high = (100 * each for each in (min(gaps), max(gaps)))
+    return f"at its best such a bandwidth changes FVU by {low:+.1f} to {high:+.1f} %."
 
 
 def _flat(held: Results) -> str:
@@ -234,12 +226,11 @@ def _missing(held: Results) -> str:
     return f"Of other widths and families, by time: a third seed; {listed(parts)}."
 
 
-def _count(held: Results) -> str:
-    return f"{len(held['elsewhere']['rows'])}" if "elsewhere" in held else UNMEASURED
-
-
-def _cost(held: Results) -> str:
-    return cost(held["elsewhere"]) if "elsewhere" in held else UNMEASURED
+def _size(held: Results) -> str:
+    if "elsewhere" not in held:
+        return "none before the time was up"
+    data = held["elsewhere"]
+    return f"{len(data['rows'])} SAEs ({cost(data)})"
 
 
 def figure(held: Results) -> str:
@@ -271,8 +262,7 @@ def figure(held: Results) -> str:
 SHOWN: dict[str, Callable[[Results], str]] = {
     "elsewhere.flat": _flat,
     "elsewhere.missing": _missing,
-    "elsewhere.count": _count,
-    "elsewhere.cost": _cost,
+    "elsewhere.size": _size,
     "elsewhere.gain": _gain,
     "elsewhere.other": _other,
     **{
