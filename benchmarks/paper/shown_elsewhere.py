@@ -34,7 +34,7 @@ _UP_TO = (2, 3, 6)
 _FIGURE = 64
 """The L0 of the figure: that at which bandwidths matter most."""
 _OTHER: dict[str, tuple[str, Callable[[float], str]]] = {
-    "delta_lm_loss": ("delta LM loss, nats", lambda v: digits(v, 2)),
+    "delta_lm_loss": ("delta LM loss, nats", digits),
     "dead": ("dead", share),
     "threshold_noise": ("threshold noise", share),
 }
