@@ -291,7 +291,7 @@ def test_every_group_trains_as_many_saes() -> None:
     passes = plan()
     assert {len(each.arms) for each in passes} == {21}
     assert [each.seed for each in passes] == sorted(each.seed for each in passes)
-    assert {each.name for each in passes} == {"raw", "relative", "kernels", "others"}
+    assert {each.group for each in passes} == {"raw", "relative", "kernels", "others"}
 
 
 def test_rows_of_tokens_come_back(tmp_path: Path) -> None:
