@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sae_core.index.decoder_arrays import decoder_arrays
 from sae_core.index.feature_map import NEIGHBOURS, feature_map
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.logits import TopLogits, neighbours, top_logits
@@ -49,7 +50,8 @@ class Prepared:
         """Make everything beside what comes next, on a GPU."""
         if self._sae.W_dec.is_cuda:
             self._thread = ThreadPoolExecutor(1, "prepared")
-            for make in (self._vocabulary, self._plain_forms, self._decoder, self._map):
+            made = (self._vocabulary, self._plain_forms, self._decoder, self._arrays, self._map)
+            for make in made:
                 self._made[make] = self._thread.submit(self._beside, make)
 
     def vocabulary(self) -> tuple[list[bytes | None], list[str]]:
@@ -63,6 +65,10 @@ class Prepared:
     def decoder(self) -> Decoder:
         """What the decoder rows say."""
         return self._get(self._decoder)
+
+    def arrays(self) -> list[dict[str, bytes]]:
+        """Of each page of features what it says of the decoder rows, packed."""
+        return self._get(self._arrays)
 
     def map(self) -> FeatureMap | None:
         """The map of features, None where none is wanted."""
@@ -104,6 +110,10 @@ class Prepared:
         near, cosine = neighbours(self._sae, max(LISTED, NEIGHBOURS))
         logits = top_logits(self._model, self._sae, LISTED, special_ids(self._tokenizer))
         return Decoder(logits, near, cosine)
+
+    def _arrays(self) -> list[dict[str, bytes]]:
+        logits, near, cosine = self.decoder()
+        return decoder_arrays(logits, near[:, :LISTED].numpy(), cosine[:, :LISTED].numpy())
 
     def _map(self) -> FeatureMap | None:
         _, near, cosine = self.decoder()

@@ -85,6 +85,7 @@ def write_index(
         statistics.settle()
         tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
         logits, near, cosine = prepared.decoder()
+        decoder_arrays = prepared.arrays()
         active, early = on_host(statistics.active), on_host(statistics.early)
         describer = Describer(
             tokens_read=statistics.tokens,
@@ -114,6 +115,7 @@ def write_index(
             stored = cutting.result()
             assembler = Assembler(
                 of=describer,
+                decoder=decoder_arrays,
                 threshold=numbers["threshold"],
                 max_act=numbers["max_act"],
                 activation_counts=activation_counts,
