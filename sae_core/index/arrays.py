@@ -22,8 +22,8 @@ def pack(array: np.ndarray, dtype: str) -> bytes:
     planes = np.ascontiguousarray(flat.view(np.uint8).reshape(len(flat), flat.itemsize).T)
     # High bytes of counts and ids are mostly zeros throughout.
     deflated = [
-        _deflate(plane) if some else _zeros(len(flat))
-        for plane, some in zip(planes, planes.any(1).tolist(), strict=True)
+        _deflate(plane.data) if some else _zeros(len(flat))
+        for plane, some in zip(planes, planes.max(1, initial=0).tolist(), strict=True)
     ]
     head = np.array([len(flat), *map(len, deflated)], "<u4")
     return b"".join([head.tobytes(), *deflated])
@@ -75,5 +75,5 @@ def _zeros(count: int) -> bytes:
     return _deflate(bytes(count))
 
 
-def _deflate(data: bytes | np.ndarray) -> bytes:
+def _deflate(data: bytes | memoryview) -> bytes:
     return zlib.compress(data, _LEVEL, -zlib.MAX_WBITS)

@@ -57,8 +57,9 @@ GATHERED = {"listed_count": "<u4", "strongest_place": "<u4"}
 """Rows of `arrays` that only indexes of many pages have, and may lack: what a
 search would else gather from every page."""
 
-STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
-"""Read by every DuckDB from 1.2 on; small blocks waste less in small files."""
+STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384, ROW_GROUP_SIZE 8192"
+"""Read by every DuckDB from 1.2 on; small blocks waste less in small files. A group of rows is
+written as soon as it is full, where a transaction has begun it."""
 _UNLOGGED = (
     ", RECOVERY_MODE NO_WAL_WRITES" if int(duckdb.__version__.partition(".")[0]) >= 2 else ""
 )
@@ -93,9 +94,13 @@ class IndexWriter:
 
     @contextmanager
     def another(self) -> Iterator["IndexWriter"]:
-        """One that fills other tables at the same time, on a thread of its own."""
+        """One that fills other tables at the same time, on a thread of its own. They have their
+        rows once the block ends, all by one transaction: much is then in the file already.
+        """
         with self._connection.cursor() as connection:
+            connection.begin()
             yield IndexWriter(connection)
+            connection.commit()
 
     def insert(self, table: str, *columns: Sequence[Any]) -> None:
         """Add rows given as one Python list per column."""
