@@ -248,7 +248,7 @@ def _write_arrays(
     """These, each packed as its name says, and of many pages what is gathered from them."""
     d_sae, gathered = len(describer.active), {}
     if pages_of(d_sae) > MANY_PAGES:
-        listed, strongest = describer.tokens.first(LISTED), contexts.strongest(stored.place, d_sae)
+        listed, strongest = describer.listed, contexts.strongest(stored.place, d_sae)
         gathered = dict(zip(GATHERED, (listed.count, strongest + 1), strict=True))
     types = ARRAYS | GATHERED | {MAP: PLACES}
     packed = {name: pack(each, types[name]) for name, each in (arrays | gathered).items()}
@@ -284,7 +284,7 @@ def _write_features(
     numbers: Mapping[str, np.ndarray],
 ) -> list[list[int | str]]:
     """Rows of all features, as their blocks come; returns what to open first."""
-    tokens = describer.tokens.first(LISTED)
+    tokens = describer.listed
     begin = tokens.bounds(len(describer.active))
     first, rankings = 0, []
     with writer.another() as own:
