@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from sae_core.index.decoder_arrays import decoder_arrays
 from sae_core.index.feature_map import NEIGHBOURS, feature_map
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.logits import ROWS, TopLogits, neighbours, top_logits
@@ -65,7 +66,7 @@ class Prepared:
                 self._submit(self._vocabulary, self._plain_forms)
             self._submit(self._share)
             if self._ranks.world == 1:
-                self._submit(self._decoder, self._map)
+                self._submit(self._decoder, self._arrays, self._map)
 
     def share(self) -> dict[str, Tensor]:
         """What this process makes of `decoder`: columns of the features that are its own, on the
@@ -76,7 +77,7 @@ class Prepared:
     def complete(self, others: Sequence[dict[str, Tensor]]) -> None:
         """Take the other processes' shares, in their order: the rest can be made from now on."""
         self._others = others
-        self._submit(self._decoder, self._map)
+        self._submit(self._decoder, self._arrays, self._map)
 
     def vocabulary(self) -> tuple[list[bytes | None], list[str]]:
         """Of each token id its bytes, None where they are its text's, and its text."""
@@ -89,6 +90,10 @@ class Prepared:
     def decoder(self) -> Decoder:
         """What the decoder rows say."""
         return self._get(self._decoder)
+
+    def arrays(self) -> list[dict[str, bytes]]:
+        """Of each page of features what it says of the decoder rows, packed."""
+        return self._get(self._arrays)
 
     def map(self) -> FeatureMap | None:
         """The map of features, None where none is wanted."""
@@ -150,6 +155,10 @@ class Prepared:
 
         logits = TopLogits(*(joined(f.name) for f in fields(TopLogits)))
         return Decoder(logits, joined("near"), joined("cosine"))
+
+    def _arrays(self) -> list[dict[str, bytes]]:
+        logits, near, cosine = self.decoder()
+        return decoder_arrays(logits, near[:, :LISTED].numpy(), cosine[:, :LISTED].numpy())
 
     def _map(self) -> FeatureMap | None:
         _, near, cosine = self.decoder()

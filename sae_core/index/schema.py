@@ -57,8 +57,8 @@ GATHERED = {"listed_count": "<u4", "strongest_place": "<u4"}
 """Rows of `arrays` that only indexes of many pages have, and may lack: what a
 search would else gather from every page."""
 
-STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384"
-"""Read by every DuckDB from 1.2 on; small blocks waste less in small files."""
+STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384, ROW_GROUP_SIZE 8192"
+"""Read by every DuckDB from 1.2 on; small blocks waste less, small groups are written early."""
 _UNLOGGED = (
     ", RECOVERY_MODE NO_WAL_WRITES" if int(duckdb.__version__.partition(".")[0]) >= 2 else ""
 )
@@ -93,9 +93,10 @@ class IndexWriter:
 
     @contextmanager
     def another(self) -> Iterator["IndexWriter"]:
-        """One that fills other tables at the same time, on a thread of its own."""
-        with self._connection.cursor() as connection:
+        """One that fills other tables on a thread of its own, by one transaction."""
+        with self._connection.cursor().begin() as connection:
             yield IndexWriter(connection)
+            connection.commit()
 
     def insert(self, table: str, *columns: Sequence[Any]) -> None:
         """Add rows given as one Python list per column."""
@@ -331,9 +332,8 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
     if not columns <= set(rows):
         raise ValueError(f"{path} is no index: {_REBUILD}")
     # A copy that broke off opens all the same: what is missing would be missed on some page later.
-    row = connection.execute(
-        "SELECT block_size, total_blocks FROM pragma_database_size()"
-    ).fetchone()
+    sizes = "SELECT block_size, total_blocks FROM pragma_database_size()"
+    row = connection.execute(sizes).fetchone()
     assert row is not None
     if os.path.getsize(path) < row[0] * row[1]:
         raise ValueError(f"{path} is cut off: copy it again, or {_REBUILD}")

@@ -218,10 +218,11 @@ class FeatureStatistics:
             self._merge(name)
 
     def settle(self) -> None:
-        """`merge`, and `release` before it, since merging takes most memory."""
+        """Count what waits, and `release`: nothing will come. `merge` is left to who asks for
+        candidates, as it takes long.
+        """
         self._flush()
         self.release()
-        self.merge()
 
     def release(self) -> None:
         """Free what only counting takes, and leave the SAE as it was, until the next `update`."""
