@@ -58,7 +58,7 @@ GATHERED = {"listed_count": "<u4", "strongest_place": "<u4"}
 search would else gather from every page."""
 
 STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384, ROW_GROUP_SIZE 8192"
-"""Read by every DuckDB from 1.2 on; small blocks waste less, small groups are written early."""
+"""Read by every DuckDB from 1.2 on; small blocks waste less, full groups are written early."""
 _UNLOGGED = (
     ", RECOVERY_MODE NO_WAL_WRITES" if int(duckdb.__version__.partition(".")[0]) >= 2 else ""
 )
@@ -93,10 +93,9 @@ class IndexWriter:
 
     @contextmanager
     def another(self) -> Iterator["IndexWriter"]:
-        """One that fills other tables on a thread of its own, by one transaction."""
-        with self._connection.cursor().begin() as connection:
+        """One that fills other tables at the same time, on a thread of its own."""
+        with self._connection.cursor() as connection:
             yield IndexWriter(connection)
-            connection.commit()
 
     def insert(self, table: str, *columns: Sequence[Any]) -> None:
         """Add rows given as one Python list per column."""

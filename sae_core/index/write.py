@@ -305,12 +305,11 @@ def _write_features(
 def _write_pages(writer: IndexWriter, blocks: Iterator[list[bytes]]) -> None:
     """Pages of all features, as their blocks come."""
     first = 0
-    with writer.another() as own:
-        while some := list(itertools.islice(blocks, _TOGETHER)):
-            data = _objects([page for block in some for page in block])
-            number = np.arange(first, first + len(data))
-            own.insert_arrays("pages", {"page": number, "data": data})
-            first += len(data)
+    while some := list(itertools.islice(blocks, _TOGETHER)):
+        data = _objects([page for block in some for page in block])
+        number = np.arange(first, first + len(data))
+        writer.insert_arrays("pages", {"page": number, "data": data})
+        first += len(data)
 
 
 def _objects(values: Sequence[Any]) -> np.ndarray:
