@@ -103,6 +103,7 @@ DEVICE_PARTS = (
 HOST_PARTS = (
     ("beside/logits", prepared, "top_logits"),
     ("beside/neighbours", prepared, "neighbours"),
+    ("beside/arrays", prepared, "decoder_arrays"),
     ("beside/map", prepared, "feature_map"),
     ("writing", gathered, "write_index"),
     ("writing/settling", FeatureStatistics, "settle"),

@@ -30,11 +30,15 @@ from training.processes import together
 # So narrow SAEs are too dense for sparse steps otherwise.
 listed_step.MOST = sparse_step.MOST = 0.5
 torch.set_num_threads(1)
-logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+logging.basicConfig(
+    stream=sys.stderr, level=logging.INFO, format="%(relativeCreated)d ms: %(message)s"
+)
 try:
     with together(sys.argv[2]):
         for settings in json.loads(sys.argv[1]):
-            train(TrainConfig.from_json(settings))
+            cfg = TrainConfig.from_json(settings)
+            logging.info("training to %s", cfg.out)
+            train(cfg)
 except ValueError as error:
     sys.stderr.write(f"{error}\\n")
     sys.exit(2)
@@ -57,6 +61,7 @@ def started(program: str, arguments: Sequence[str], world: int) -> list[subproce
         **os.environ,
         "PYTHONPATH": PYTHONPATH,
         "OMP_NUM_THREADS": "1",
+        "PYTHONFAULTHANDLER": "1",
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "WORLD_SIZE": str(world),
@@ -73,18 +78,34 @@ def started(program: str, arguments: Sequence[str], world: int) -> list[subproce
     ]
 
 
-def ended(processes: Sequence[subprocess.Popen[str]]) -> list[tuple[int, str]]:
-    """Exit status and stderr of each."""
+def ended(
+    processes: Sequence[subprocess.Popen[str]], seconds: float = 100
+) -> list[tuple[int, str]]:
+    """Exit status and stderr of each; AssertionError with all that they said, and with where each
+    one is at work, if they have not ended after so many seconds.
+    """
+    deadline, late, result = time.monotonic() + seconds, False, []
     try:
-        return [(said := p.communicate(timeout=100)[1], (p.returncode, said))[1] for p in processes]
+        for process in processes:
+            try:
+                said = process.communicate(timeout=max(deadline - time.monotonic(), 0.1))[1]
+            except subprocess.TimeoutExpired:
+                late = True
+                process.send_signal(signal.SIGABRT)  # says where it is
+                said = process.communicate(timeout=20)[1]
+            result.append((process.returncode, said))
     finally:
         for process in processes:
             process.kill()
+    assert not late, "\n\n".join([f"not ended after {seconds} s:", *(said for _, said in result)])
+    return result
 
 
-def finish(cfgs: Sequence[TrainConfig], world: int, device: str = "cpu") -> str:
+def finish(
+    cfgs: Sequence[TrainConfig], world: int, device: str = "cpu", seconds: float = 100
+) -> str:
     """Run to the end; returns what the first process said on stderr."""
-    result = ended(start(cfgs, world, device))
+    result = ended(start(cfgs, world, device), seconds)
     assert [status for status, _ in result] == [0] * world, result
     return result[0][1]
 

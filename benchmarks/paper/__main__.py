@@ -35,7 +35,7 @@ from benchmarks.paper import (
     proofs,
     threshold,
 )
-from benchmarks.paper.arms import RECIPE, Size, take_step
+from benchmarks.paper.arms import Size, take_step
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.feature_tokens import sae_tokens
 from benchmarks.paper.quality import Quality
@@ -140,7 +140,7 @@ def _run(options: argparse.Namespace) -> None:
         "d_sae": size.d_sae,
         "batch": size.batch,
         "steps": size.steps,
-        "recipe": {k: v if isinstance(v, float) else vars(v) for k, v in RECIPE.items()},
+        "recipe": bandwidth.recipe(),
     }
     step = compiler("auto", demo.device)(take_step)
     results = Results("run", options.out, settings)
@@ -153,7 +153,7 @@ def _run(options: argparse.Namespace) -> None:
     if "bandwidth" in options.studies:
         quality = Quality(demo, held_out, held_out[: options.loss_rows], sites)
         each = Results("bandwidth", options.out, settings)
-        _sweep(demo, raw, quality, size, step, each, deadline)
+        _sweep(raw, quality, size, step, each, deadline)
 
 
 def _features(
@@ -182,7 +182,6 @@ def _features(
 
 
 def _sweep(
-    demo: Demo,
     raw: dict[str, torch.Tensor],
     quality: Quality,
     size: Size,
@@ -194,7 +193,8 @@ def _sweep(
     all_rows: list[dict[str, Any]] = []
     rules: list[dict[str, Any]] = []
     passes = bandwidth.plan()
-    for done, (rows, taken) in enumerate(bandwidth.run(demo, raw, quality, size, step, passes), 1):
+    for done, each in enumerate(passes, 1):
+        rows, taken = bandwidth.carry_out(each, raw, quality, size, step)
         all_rows += rows
         rules += [taken] if taken else []
         results.keep(measured_tokens=quality.tokens, groups=len(passes), rules=rules, rows=all_rows)

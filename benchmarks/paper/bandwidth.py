@@ -5,7 +5,7 @@ with one seed. Groups are in order of worth, and results are kept after each.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,8 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from benchmarks.paper.arms import Arm, Group, Size, parameters_of, take_step, train
-from benchmarks.paper.demo import Demo
+from benchmarks.paper.arms import RECIPE, Arm, Group, Size, parameters_of, take_step, train
 from benchmarks.paper.feature_tokens import feature_tokens, spread_features
 from benchmarks.paper.quality import Quality
 from benchmarks.paper.rules import all_rules
@@ -41,7 +40,8 @@ RULE_TOKENS, RULE_FEATURES = 2**18, 128
 class Pass:
     """What one group trains."""
 
-    name: str
+    group: str
+    """raw, relative, kernels or others."""
     site: str
     seed: int
     arms: tuple[Arm, ...]
@@ -49,19 +49,25 @@ class Pass:
 
 def plan() -> list[Pass]:
     """The groups, each of three times as many arms as there are bandwidths."""
-    passes = [p for seed in SEEDS for site in SITES for p in _sweep(site, seed)]
+    passes = [p for seed in SEEDS for site in SITES for p in sweep_of(site, seed)]
     others = [p for seed in SEEDS for site in SITES[:2] for p in _kernels(site, seed)]
     # First seeds of both studies first.
-    order = {p.name: k for k, p in enumerate([*passes, *others])}
-    return sorted([*passes, *others], key=lambda p: (p.seed, order[p.name]))
+    order = {p.group: k for k, p in enumerate([*passes, *others])}
+    return sorted([*passes, *others], key=lambda p: (p.seed, order[p.group]))
 
 
-def _sweep(site: str, seed: int) -> Iterator[Pass]:
+def sweep_of(site: str, seed: int) -> Iterator[Pass]:
+    """All bandwidths at all targets: raw ones, and those in each feature's deviations."""
     for relative, values in ((False, EPSILONS), (True, RELATIVE)):
         arms = tuple(
             Arm(target=target, epsilon=e, relative=relative) for target in TARGETS for e in values
         )
-        yield Pass(name=f"{'relative' if relative else 'raw'}", site=site, seed=seed, arms=arms)
+        yield Pass(group="relative" if relative else "raw", site=site, seed=seed, arms=arms)
+
+
+def recipe() -> dict[str, Any]:
+    """The recipe as results keep it."""
+    return {k: v if isinstance(v, float) else vars(v) for k, v in RECIPE.items()}
 
 
 def _kernels(site: str, seed: int) -> Iterator[Pass]:
@@ -71,51 +77,54 @@ def _kernels(site: str, seed: int) -> Iterator[Pass]:
     smooth = [
         a for kernel in ("triangular", "epanechnikov", "gaussian") for a in arms(kernel=kernel)
     ]
-    yield Pass(name="kernels", site=site, seed=seed, arms=tuple(smooth))
+    yield Pass(group="kernels", site=site, seed=seed, arms=tuple(smooth))
     other = arms(kernel="fourth_order") + arms(own_jump=True) + arms(lr=0.01)
-    yield Pass(name="others", site=site, seed=seed, arms=tuple(other))
+    yield Pass(group="others", site=site, seed=seed, arms=tuple(other))
 
 
-def run(
-    demo: Demo,
+Part = tuple[list[dict[str, Any]], dict[str, Any] | None]
+"""Of a group: a row for each SAE, and the rules' bandwidths where they are taken."""
+
+
+def carry_out(
+    each: Pass,
     raw: dict[str, Float[Tensor, "tokens d_model"]],
     quality: Quality,
     size: Size,
     step: Callable[..., None] = take_step,
-    passes: Sequence[Pass] | None = None,
-) -> Iterator[tuple[list[dict[str, Any]], dict[str, Any] | None]]:
-    """Of each group: a row for each SAE, and the rules' bandwidths where they are taken."""
-    for each in plan() if passes is None else passes:
-        started = time.monotonic()
-        watch = _Watch(size.steps)
-        group = train(each.arms, size, each.seed, raw[each.site], step, watch)
-        noise = watch.noise
-        rows = []
-        for k, arm in enumerate(each.arms):
-            sae = sae_of(group, k, each.site)
-            rows.append(
-                {
-                    "group": each.name,
-                    "site": each.site,
-                    "seed": each.seed,
-                    **asdict(arm),
-                    **quality.of(sae.to(demo.device), each.site),
-                    "in_window": float(group.moving["in_window"][k]),
-                    "threshold": float(group.parameters["threshold"][k].median()),
-                    "deviation": float(group.moving["variance"][k].sqrt().median()),
-                    "threshold_noise": float(noise[k]),
-                }
-            )
-        rules = None
-        if each.name == "raw" and each.seed == 0:
-            rules = {
-                str(arm.target): rules_of(group, k, raw[each.site], size.batch)
-                for k, arm in enumerate(each.arms)
-                if arm.epsilon == EPSILONS[MIDDLE]
+) -> Part:
+    """Train a group on the raw activations of its site, and measure."""
+    started = time.monotonic()
+    watch = _Watch(size.steps)
+    x = raw[each.site]
+    group = train(each.arms, size, each.seed, x, step, watch)
+    noise = watch.noise
+    rows = []
+    for k, arm in enumerate(each.arms):
+        sae = sae_of(group, k, each.site)
+        rows.append(
+            {
+                "group": each.group,
+                "site": each.site,
+                "seed": each.seed,
+                **asdict(arm),
+                **quality.of(sae.to(x.device), each.site),
+                "in_window": float(group.moving["in_window"][k]),
+                "threshold": float(group.parameters["threshold"][k].median()),
+                "deviation": float(group.moving["variance"][k].sqrt().median()),
+                "threshold_noise": float(noise[k]),
             }
-            rules = {"site": each.site, "targets": rules}
-        print(f"{each.site} {each.name} seed {each.seed}: {time.monotonic() - started:.1f} s")
-        yield rows, rules
+        )
+    rules = None
+    if each.group == "raw" and each.seed == 0:
+        targets = {
+            str(arm.target): rules_of(group, k, x, size.batch)
+            for k, arm in enumerate(each.arms)
+            if arm.epsilon == EPSILONS[MIDDLE]
+        }
+        rules = {"site": each.site, "targets": targets}
+    print(f"{each.site} {each.group} seed {each.seed}: {time.monotonic() - started:.1f} s")
+    return rows, rules
 
 
 class _Watch:

@@ -19,10 +19,9 @@ all architectures and peers on the demo, the other families at an L0 of 64, and 
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +47,16 @@ from benchmarks.paper.demo import Demo
 from benchmarks.paper.halves import Text, halves
 from benchmarks.paper.kind_gradients import check_cuts
 from benchmarks.paper.kinds import ARCHITECTURES, Length, Trained, take_step, train
+from benchmarks.paper.labs import (
+    gone_on_with,
+    in_turn,
+    labs_of,
+    same_weights,
+    trained_of,
+    weights_of,
+)
 from benchmarks.paper.peer_kinds import PEER_RECIPES, as_ours
-from benchmarks.paper.results import FOLDER, Results, content_hash, path_of, read
+from benchmarks.paper.results import FOLDER, Results
 from benchmarks.paper.text import read_rows
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenRow
@@ -105,33 +112,11 @@ class Lab:
         )
 
 
-def weights_of(bundle: Path) -> str:
-    """The hash of a bundle's language model."""
-    return content_hash(bundle / "model" / "model.safetensors")
-
-
-def trained_of(bundle: Path) -> dict[str, Any]:
-    """On how many tokens a bundle's language model was trained, and how well it predicts text that
-    it never saw, by the report of `training.lm`; {} where there is none.
-    """
-    reports = (bundle / "report.json", bundle / "training" / "lm.json")
-    path = next((each for each in reports if each.is_file()), None)
-    if path is None:
-        return {}
-    report = json.loads(path.read_text(encoding="utf-8"))
-    return {
-        "trained_on": report["training"]["tokens_seen"],
-        "nats_per_token": report["validation"]["nats_per_token"],
-    }
-
-
 def carry_out(
     each: Pass, lab: Lab, length: Length, step: Callable[..., None] = take_step
 ) -> Iterator[dict[str, Any]]:
     """Train a pass, and a row for each of its SAEs."""
-    length = Length(
-        d_sae=each.d_sae or length.d_sae, batch=length.batch, steps=length.steps * each.longer
-    )
+    length = replace(length, steps=length.steps * each.longer)
     trained = train(each.kinds, length, lab.raw, step)
     names = {cure: name for name, cure in CURES.items()}
     for k, kind in enumerate(each.kinds):
@@ -146,10 +131,6 @@ def carry_out(
         }
         if each.stage == "cure":
             row["cure"] = names[kind.cure]
-        if each.stage in ("bandwidth", "width"):
-            row["epsilon"] = kind.epsilon
-        if each.d_sae:
-            row["d_sae"] = each.d_sae
         if each.model != DEMO:
             row["family"] = each.model
         if each.stage == "sweep":
@@ -182,15 +163,14 @@ def study(
         "cures": {name: asdict(cure) for name, cure in CURES.items()},
     }
     results = Results("comparison", out, settings)
-    before = _before(out, settings)
+    before = gone_on_with("comparison", out, settings)
     rows: list[dict[str, Any]] = before.get("rows", [])
     seconds: dict[str, float] = before.get("pass_seconds", {})
     texts: dict[str, Any] = before.get("texts", {})
 
     def carry_one(each: Pass, here: Lab) -> None:
         name = each.model
-        if texts.get(name, {}).get("weights", here.weights) != here.weights:
-            raise ValueError(f"{out} has results of another language model: give a new --out.")
+        same_weights(texts, name, here.weights, out)
         texts[name] = {
             "weights": here.weights,
             **trained_of(here.demo.folder),
@@ -210,18 +190,8 @@ def study(
     def carry(passes: Sequence[Pass], *, wait: bool = True) -> None:
         left = [each for each in passes if each.name not in seconds]
         left = [each for each in left if others or each.model == DEMO]
-        while left and time.monotonic() < deadline:
-            ready = next((each for each in left if lab(each.model)), None)
-            here = lab(ready.model) if ready else None
-            if ready is None or here is None:
-                if not wait:
-                    return
-                time.sleep(1)
-                continue
-            left.remove(ready)
-            carry_one(ready, here)
-        for each in left:
-            print(f"no time or no model for {each.name}", flush=True)
+        for each, here in in_turn(left, lab, deadline, wait=wait):
+            carry_one(each, here)
 
     carry(sweep_plan())
     if tried(rows, ARCHITECTURES):
@@ -231,18 +201,6 @@ def study(
         if tried(rows, PEERS):
             carry(report_plan(rows, PEERS))
         carry(other_plan(rows, OTHER_TARGETS[:1]) + later_plan(rows))
-
-
-def _before(out: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """The results that are there to be gone on with, or none; ValueError for other settings."""
-    if not path_of("comparison", out).is_file():
-        return {}
-    before = read("comparison", out)
-    mine = json.loads(json.dumps(settings))
-    others = [name for name in mine if mine[name] != before["settings"].get(name)]
-    if others:
-        raise ValueError(f"{out} has results with another {', '.join(others)}: give a new --out.")
-    return before
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -288,17 +246,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     training = read_rows(options.corpus, demo.tokenizer, options.context_size, tokens)
     texts = halves(options.validation, demo.tokenizer, options.context_size, options.rows)
     print(f"text read, {deadline - time.monotonic():.0f} s left", flush=True)
-    labs: dict[str, Lab] = {}
-
-    def lab(name: str) -> Lab | None:
-        if name not in labs:
-            folder = options.bundle if name == DEMO else _bundle_of(name, options.other)
-            if folder is None:
-                return None
-            language_model = demo if name == DEMO else Demo.load(folder)
-            labs[name] = Lab.of(language_model, training, texts, options.blocks)
-        return labs[name]
-
+    lab = labs_of(demo, options.other, lambda each: Lab.of(each, training, texts, options.blocks))
     settings = {
         "bundle": weights_of(options.bundle),
         "corpus": [Path(path).stem for path in options.corpus],
@@ -309,15 +257,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     }
     step = compiler("auto", demo.device)(take_step)
     study(lab, length, step, options.out, settings, deadline, others=bool(options.other))
-
-
-def _bundle_of(family: str, bundles: Sequence[Path]) -> Path | None:
-    """The bundle whose language model is of a family, once it is there."""
-    for bundle in bundles:
-        config = bundle / "model" / "config.json"
-        if config.is_file() and json.loads(config.read_text("utf-8"))["model_type"] == family:
-            return bundle
-    return None
 
 
 if __name__ == "__main__":

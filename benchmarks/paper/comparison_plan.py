@@ -41,21 +41,15 @@ ELSEWHERE = ("frequency 0.1", "frequency 0.03", "resample")
 """Cures that are also tried at the other sites, at an L0 of 64, and of 128 in the first of them."""
 LONGER = 2
 """Times the length, at half and at a quarter of the rate: another cure."""
-EPSILONS = (0.0005, *(0.001 * 10 ** (k / 3) for k in range(7)), 0.2)
-"""Bandwidths on other language models, in units of the scaled input."""
-WIDTHS = (1_024, 4_096)
-"""Further widths of the sweep over bandwidths."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pass:
-    """What is trained side by side. `stage`: sweep, report, cure, long, other, bandwidth, width."""
+    """What is trained side by side. `stage`: sweep, report, cure, long, other."""
 
     name: str
     stage: str
     kinds: tuple[Kind, ...]
-    d_sae: int = 0
-    """Another width than the study's; 0: the same."""
     longer: int = 1
     """Times the study's length."""
     model: str = DEMO
@@ -156,12 +150,6 @@ def later_plan(rows: Sequence[dict[str, Any]]) -> list[Pass]:
     long.append(kind("jumprelu", site, targets[-1], seeds[0]))
     passes.append(Pass(name="long", stage="long", kinds=tuple(long), longer=LONGER))
     passes += other_plan(rows, OTHER_TARGETS[1:])
-    for family, site in product(FAMILIES, SITES):
-        kinds = [kind("jumprelu", site, 64, 1, epsilon=e) for e in EPSILONS]
-        passes += _passes(f"bandwidth {family} {site}", "bandwidth", kinds, model=family)
-    for width, site in product(WIDTHS, SITES):
-        kinds = [kind("jumprelu", site, 64, 1, epsilon=e) for e in EPSILONS]
-        passes += _passes(f"width {width} {site}", "width", kinds, d_sae=width)
     return passes
 
 

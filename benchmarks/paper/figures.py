@@ -10,6 +10,7 @@ import numpy as np
 from benchmarks.paper.bandwidth import SITES, TARGETS
 from benchmarks.paper.kernel_errors import BATCHES, error_curve, kernels_of
 from benchmarks.paper.plots import Panel, drawing
+from benchmarks.paper.shown_elsewhere import figure as elsewhere
 from benchmarks.paper.shown_frequencies import FIGURES as OF_FREQUENT
 from benchmarks.paper.shown_text import KERNEL_NAMES, Results
 from benchmarks.paper.sweep import cells
@@ -222,6 +223,7 @@ FIGURES: dict[str, Callable[[Results], str]] = {
     "kernels-bias": bias,
     "kernels-error": error,
     "bandwidth-fvu": sweep,
+    "bandwidth-elsewhere": elsewhere,
     **OF_FREQUENT,
 }
 """By the name of the file, without `paper-` and `.svg`."""

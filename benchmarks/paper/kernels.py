@@ -40,8 +40,8 @@ def of_sae(each: SaeTokens) -> dict[str, Any]:
 def measured(
     sample: FeatureTokens, penalty: float, epsilons: tuple[float, ...], step: float
 ) -> dict[str, Any]:
-    """True gradients and densities; bias, its standard error and variance of every estimator, each
-    `[epsilons][features]`.
+    """True gradients and densities; of every estimator the squared bias, less what the noise of
+    its measurement adds, and the variance for a single token, each `[epsilons][features]`.
     """
     true = reference(sample, penalty, step)
     result: dict[str, Any] = {
@@ -53,12 +53,12 @@ def measured(
     for name in ESTIMATORS:
         own = name == OWN_JUMP
         kernel = "rectangle" if own else name
-        table: dict[str, list[list[float]]] = {"bias": [], "error": [], "variance": []}
+        table: dict[str, list[list[float]]] = {"squared_bias": [], "variance": []}
         for epsilon in epsilons:
             mean, variance = estimated(sample, penalty, epsilon, kernel, own_jump=own)
             bias, error = bias_of(mean, true)
-            for key, values in zip(table, (bias, error, variance), strict=True):
-                table[key].append(values.tolist())
+            table["squared_bias"].append((bias.square() - error.square()).tolist())
+            table["variance"].append(variance.tolist())
         result[name] = table
     return result
 
@@ -67,9 +67,10 @@ def errors(result: dict[str, Any], name: str) -> tuple[torch.Tensor, torch.Tenso
     """Squared bias, less what the noise of its measurement adds, and variance for one token, of an
     estimator: `[epsilons, features]`, from a study's results.
     """
-    table = result[name]
-    bias, error = (torch.tensor(table[key], dtype=torch.float64) for key in ("bias", "error"))
-    return bias.square() - error.square(), torch.tensor(table["variance"], dtype=torch.float64)
+    squared_bias, variance = (
+        torch.tensor(result[name][key], dtype=torch.float64) for key in ("squared_bias", "variance")
+    )
+    return squared_bias, variance
 
 
 def unit(result: dict[str, Any]) -> torch.Tensor:

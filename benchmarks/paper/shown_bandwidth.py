@@ -1,14 +1,16 @@
 """What the pages show of the sweep of bandwidths."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import numpy as np
 
 from benchmarks.paper.bandwidth import SITES, TARGETS
 from benchmarks.paper.rules import RULES
 from benchmarks.paper.shown_text import Results, digits, share, table
-from benchmarks.paper.sweep import cells, curve, fixed_regret, regrets
+from benchmarks.paper.sweep import Curve, cells, curve, fixed_regret, regrets
 
 RULE_NAMES = {
     "scott": "Scott",
@@ -29,24 +31,34 @@ OTHER: dict[str, tuple[str, Callable[[float], str]]] = {
 
 def _fvu(relative: bool, held: Results) -> str:
     by_cell = cells(held["bandwidth"]["rows"], relative=relative)
-    epsilons = next(iter(by_cell.values())).epsilons
+    return fvu_table("site, L0", {f"{site}, {t}": cell for (site, t), cell in by_cell.items()})
+
+
+def fvu_table(what: str, lines: Mapping[str, Curve]) -> str:
+    """FVU above that of the best bandwidth, of some curves by their names; `what` names are."""
+    epsilons = next(iter(lines.values())).epsilons
     rows = []
-    for (site, target), cell in by_cell.items():
+    for name, cell in lines.items():
         above = 100 * (cell.mean / cell.mean[cell.best] - 1)
         low, high = cell.within()
         spread = float((cell.values[:, cell.best].max() / cell.values[:, cell.best].min()) - 1)
         rows.append(
             [
-                f"{site}, {target}",
+                name,
                 str(len(cell.values)),
                 f"{cell.mean[cell.best]:.4f}",
-                *(f"{a:.1f}" if k != cell.best else "**best**" for k, a in enumerate(above)),
+                *(_above(a) if k != cell.best else "**best**" for k, a in enumerate(above)),
                 f"{digits(low, 2)} to {digits(high, 2)}",
-                share(spread),
+                share(spread) if len(cell.values) > 1 else "",
             ]
         )
-    header = ["site, L0", "seeds", "FVU of the best", *(digits(e, 2) for e in epsilons)]
+    header = [what, "seeds", "FVU of the best", *(digits(e, 2) for e in epsilons)]
     return table([*header, "within 2 %", "seeds' spread"], rows)
+
+
+def _above(value: float) -> str:
+    """In per cent; a dash where training broke down."""
+    return f"{value:.1f}" if math.isfinite(value) else "-"
 
 
 def _rules(relative: bool, held: Results) -> str:
@@ -113,14 +125,17 @@ def _groups(held: Results) -> str:
     return f"{len(done)} of {data['groups']}"
 
 
-def _most(up_to: float, held: Results) -> str:
-    """The largest distance from the best at any place, up to a bandwidth."""
-    by_cell = cells(held["bandwidth"]["rows"], relative=False).values()
+def most(rows: Sequence[dict[str, Any]], up_to: float, *, relative: bool) -> float:
+    """The largest distance from the best at any place, up to a bandwidth, as a share."""
     above = [
         cell.mean[cell.epsilons <= 1.001 * up_to].max() / cell.mean[cell.best] - 1
-        for cell in by_cell
+        for cell in cells(rows, relative=relative).values()
     ]
-    return share(float(max(above)))
+    return float(max(above))
+
+
+def _most(up_to: float, held: Results) -> str:
+    return share(most(held["bandwidth"]["rows"], up_to, relative=False))
 
 
 SHOWN: dict[str, Callable[[Results], str]] = {

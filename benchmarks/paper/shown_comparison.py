@@ -19,7 +19,7 @@ from benchmarks.paper.comparison_plan import (
     tried,
 )
 from benchmarks.paper.kinds import ARCHITECTURES
-from benchmarks.paper.shown_text import Results, digits, share, table
+from benchmarks.paper.shown_text import UNTRAINED, Results, cost, digits, share, table
 from benchmarks.paper.verdicts import (
     Place,
     Points,
@@ -33,10 +33,8 @@ from benchmarks.pareto_plan import at_target
 
 OTHERS = tuple(name for name in ARCHITECTURES if name != "jumprelu")
 COMPARED = (*OTHERS, *PEERS)
-NAMES = {"llama": "Llama", "mistral": "Mistral"}
 SUFFIXES = {DEMO: ""} | {family: f"_{family}" for family in FAMILIES}
 """Of what is shown, by language model."""
-UNTRAINED = "\n\nNot trained before the time was up.\n\n"
 _MARKS = {"lower": "**", "open": "", "higher": "_"}
 
 
@@ -244,43 +242,6 @@ def _long(held: Results) -> str:
     return table(["L0", *_WHAT], lines)
 
 
-def _bandwidths(held: Results) -> str:
-    """FVU above that of the best bandwidth, in per cent, on the other model and at other widths."""
-    own = rows_of(held, stage="bandwidth") + rows_of(held, stage="width")
-    if not own:
-        return UNTRAINED
-    epsilons = sorted({r["epsilon"] for r in own})
-    lines = []
-    for family, width, site in dict.fromkeys(bandwidth_place(r) for r in own):
-        line = {
-            r["epsilon"]: at_target(r) for r in own if bandwidth_place(r) == (family, width, site)
-        }
-        best = min(line.values())
-        cells = [_excess(line.get(e), best) for e in epsilons]
-        what = f"{NAMES[family]}, 2,048" if family else f"demo, {width:,}"
-        lines.append([f"{what}, {site}", digits(best) if math.isfinite(best) else "-", *cells])
-    return table(["", "FVU of the best", *(digits(e, 2) for e in epsilons)], lines)
-
-
-def bandwidth_place(row: dict[str, Any]) -> tuple[str, int, str]:
-    """Family of another language model, another width, and the site."""
-    return row.get("family", ""), row.get("d_sae", 0), row["site"]
-
-
-def _excess(fvu: float | None, best: float) -> str:
-    if fvu is None or not math.isfinite(fvu):
-        return "" if fvu is None else "-"
-    return "**best**" if fvu == best else f"{100 * (fvu / best - 1):.1f}"
-
-
-def _cost(held: Results) -> str:
-    data = held["comparison"]
-    machine = data["machine"]
-    seconds = sum(data["pass_seconds"].values())
-    device = machine["device"] or f"CPU, {machine['threads']} threads"
-    return f"{device}, PyTorch {machine['torch']}, {seconds:,.0f} s"
-
-
 def _tokens(held: Results) -> str:
     settings = held["comparison"]["settings"]
     return f"{settings['batch'] * settings['steps']:,}"
@@ -300,7 +261,7 @@ def _of_text(model: str, half: str, held: Results) -> str:
 
 SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.count": lambda held: str(len(held["comparison"]["rows"])),
-    "comparison.cost": _cost,
+    "comparison.cost": lambda held: cost(held["comparison"]),
     "comparison.tokens": _tokens,
     "comparison.selection": partial(_of_text, "demo", "selection"),
     "comparison.report": partial(_of_text, "demo", "report"),
@@ -313,7 +274,6 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "comparison.cures": partial(_cures, None),
     "comparison.elsewhere": partial(_cures, "elsewhere"),
     "comparison.long": _long,
-    "comparison.bandwidths": _bandwidths,
     **{
         f"comparison.summary{suffix}": partial(_summary, model)
         for model, suffix in SUFFIXES.items()

@@ -9,7 +9,6 @@ from app.web.charts import CURVES
 from benchmarks.paper.comparison_plan import DEMO, SEEDS, chosen
 from benchmarks.paper.shown_comparison import (
     COMPARED,
-    NAMES,
     SUFFIXES,
     columns,
     mean_of,
@@ -17,8 +16,8 @@ from benchmarks.paper.shown_comparison import (
     quotients,
     rows_of,
 )
-from benchmarks.paper.shown_text import Results, share
-from benchmarks.paper.shown_verdicts import METRICS, listed
+from benchmarks.paper.shown_text import NAMES, Results, listed, share
+from benchmarks.paper.shown_verdicts import METRICS
 from benchmarks.paper.verdicts import (
     MOST_MISSED,
     Place,

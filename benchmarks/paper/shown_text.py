@@ -13,6 +13,13 @@ Results = dict[str, Any]
 UNMEASURED = "(not measured)"
 """What stands in a sentence for a number that there is not."""
 
+UNTRAINED = "\n\nNot trained before the time was up.\n\n"
+"""What stands in the place of a table."""
+NAMES = {"llama": "Llama", "mistral": "Mistral"}
+"""Of families of language models."""
+LATER = ("comparison", "elsewhere")
+"""Studies without which the pages say that they were not run."""
+
 KERNEL_NAMES = {
     "rectangle": "rectangle",
     "triangular": "triangular",
@@ -24,12 +31,12 @@ KERNEL_NAMES = {
 
 
 def load(folder: Path = FOLDER) -> Results:
-    """The results of all studies by name, `comparison` where it was run; `pareto` is the first
-    comparison of architectures.
+    """The results of all studies by name, those of `LATER` where they were run; `pareto` is the
+    first comparison of architectures.
     """
     studies = ["threshold", "rounding", "run", "kernels", "bandwidth", "frequencies", "frequent"]
     studies += ["proofs"]
-    studies += ["comparison"] * path_of("comparison", folder).is_file()
+    studies += [name for name in LATER if path_of(name, folder).is_file()]
     held: Results = {name: read(name, folder) for name in studies}
     pareto = merged([folder / "pareto_h200.json"])
     return held | {"pareto": curves_of(pareto), "pareto_targets": pareto["settings"]["targets"]}
@@ -54,3 +61,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(header)} |", "|" + " --- |" * len(header)]
     lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n\n" + "\n".join(lines) + "\n\n"
+
+
+def listed(parts: Sequence[str]) -> str:
+    """As words of a sentence: a, b and c."""
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
+
+
+def cost(data: dict[str, Any]) -> str:
+    """The machine of a study that can be gone on with, and what all its passes took."""
+    machine = data["machine"]
+    device = machine["device"] or f"CPU, {machine['threads']} threads"
+    seconds = sum(data["pass_seconds"].values())
+    return f"{device}, PyTorch {machine['torch']}, {seconds:,.0f} s"

@@ -1,6 +1,6 @@
 """What the comparison of architectures says in sentences, and what stands where it was not run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -17,24 +17,17 @@ from benchmarks.paper.comparison_plan import (
 from benchmarks.paper.plots import Panel, drawing
 from benchmarks.paper.shown_comparison import (
     COMPARED,
-    NAMES,
     OTHERS,
     SUFFIXES,
-    bandwidth_place,
     mean_of,
     points_of,
     quotients,
     rows_of,
 )
-from benchmarks.paper.shown_text import UNMEASURED, Results, share
+from benchmarks.paper.shown_text import NAMES, UNMEASURED, Results, listed, share
 from benchmarks.pareto_plan import MOST_DEAD, at_target
 
 METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
-
-
-def listed(parts: Sequence[str]) -> str:
-    """As words of a sentence: a, b and c."""
-    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _counted(model: str, metric: str, held: Results) -> str:
@@ -129,26 +122,6 @@ def _dead(held: Results) -> str:
 _UNTRIED = "No change was tried before the time was up."
 
 
-def _flat(held: Results) -> str:
-    """How much FVU differs between bandwidths of 0.001 and of 0.01, at the most."""
-    lines: dict[tuple[str, int, str], dict[float, float]] = {}
-    for r in rows_of(held, stage="bandwidth") + rows_of(held, stage="width"):
-        lines.setdefault(bandwidth_place(r), {})[r["epsilon"]] = at_target(r)
-    if not lines:
-        return "Bandwidths were not tried before the time was up."
-    excess = [
-        fvu / min(line.values()) - 1
-        for line in lines.values()
-        for epsilon, fvu in line.items()
-        if 0.00099 < epsilon < 0.0101 and np.isfinite(fvu)
-    ]
-    words = "place" if len(lines) == 1 else "places"
-    return (
-        f"At {len(lines)} {words} FVU with a bandwidth from 0.001 to 0.01 is at most "
-        f"{share(max(excess))} above the best."
-    )
-
-
 def fvu_figure(held: Results) -> str:
     """FVU above JumpReLU's over L0, with intervals."""
     found = quotients(held, DEMO, "fvu")
@@ -193,12 +166,9 @@ def _elsewhere(held: Results) -> list[str]:
     if "comparison" not in held:
         return []
     missing = []
-    rows = held["comparison"]["rows"]
     targets = {target for model in FAMILIES for *_, target in quotients(held, model, "fvu")}
     if left := [str(each) for each in OTHER_TARGETS if each not in targets]:
         missing.append(f"The other families at an L0 of {listed(left)}: time.{_alone(held)}")
-    if not any(r["stage"] in ("bandwidth", "width") for r in rows):
-        missing.append("Bandwidths on the other families and at other widths: time.")
     return missing
 
 
@@ -222,21 +192,11 @@ def _not_run(held: Results) -> str:
     return " ".join([*_elsewhere(held), chosen_there])
 
 
-def _bandwidths_left(held: Results) -> str:
-    tried = "comparison" in held and not any("Bandwidths" in each for each in _elsewhere(held))
-    if not tried:
-        return "Other widths, other families of models, and longer runs: time."
-    return (
-        "Longer runs: time. (Other widths and other families, with one seed and an L0 of 64: "
-        "[comparison.md](comparison.md).)"
-    )
-
-
 _NOTHING_RUN = (
     "Selection of learning rates on other text than is reported, equal numbers of tried settings "
-    "for all, three seeds at every point, a Llama and a Mistral of the demo's size, other widths, "
-    "and changes against JumpReLU's dead features. `python -m benchmarks.paper.comparison --help` "
-    "has the study's commands."
+    "for all, three seeds at every point, a Llama and a Mistral of the demo's size, and changes "
+    "against JumpReLU's dead features. `python -m benchmarks.paper.comparison --help` has the "
+    "study's commands."
 )
 STATUS: dict[str, Callable[[Results], str]] = {
     "status.equal_terms": partial(
@@ -246,7 +206,6 @@ STATUS: dict[str, Callable[[Results], str]] = {
         "point and language models of two other families are in [comparison.md](comparison.md).",
     ),
     "status.not_run": _not_run,
-    "status.bandwidth": _bandwidths_left,
 }
 """What pages say with the comparison's results and without them."""
 SHOWN: dict[str, Callable[[Results], str]] = {
@@ -263,6 +222,5 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     },
     "comparison.dead_at_worst": _dead,
     "comparison.cured": _cured,
-    "comparison.flat": _flat,
     **STATUS,
 }

@@ -96,11 +96,15 @@ def regrets(data: dict[str, Any], rule: str, *, relative: bool) -> list[tuple[fl
     return result
 
 
+def fixed(data: dict[str, Any], epsilon: float, *, relative: bool) -> list[np.ndarray]:
+    """Of one bandwidth for all: its regret by seed, for every cell."""
+    return [cell.regret(epsilon) for cell in cells(data["rows"], relative=relative).values()]
+
+
 def fixed_regret(data: dict[str, Any], *, relative: bool) -> tuple[float, list[np.ndarray]]:
     """The one bandwidth for all cells with the least mean regret, and its regrets."""
-    by_cell = cells(data["rows"], relative=relative)
-    candidates = next(iter(by_cell.values())).epsilons
-    all_of = {float(e): [c.regret(float(e)) for c in by_cell.values()] for e in candidates}
+    candidates = next(iter(cells(data["rows"], relative=relative).values())).epsilons
+    all_of = {float(e): fixed(data, float(e), relative=relative) for e in candidates}
     best = min(all_of, key=lambda e: float(np.mean([r.mean() for r in all_of[e]])))
     return best, all_of[best]
 

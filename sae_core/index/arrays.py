@@ -19,9 +19,12 @@ _LEVEL = 4
 def pack(array: np.ndarray, dtype: str) -> bytes:
     """Bytes of the flattened `array` as `dtype` (numpy's name, little-endian)."""
     flat = np.ascontiguousarray(array, dtype).reshape(-1)
-    planes = flat.view(np.uint8).reshape(len(flat), flat.itemsize).T
+    planes = np.ascontiguousarray(flat.view(np.uint8).reshape(len(flat), flat.itemsize).T)
     # High bytes of counts and ids are mostly zeros throughout.
-    deflated = [_deflate(plane.tobytes()) if plane.any() else _zeros(len(flat)) for plane in planes]
+    deflated = [
+        _deflate(plane.data) if some else _zeros(len(flat))
+        for plane, some in zip(planes, planes.max(1, initial=0).tolist(), strict=True)
+    ]
     head = np.array([len(flat), *map(len, deflated)], "<u4")
     return b"".join([head.tobytes(), *deflated])
 
@@ -72,5 +75,5 @@ def _zeros(count: int) -> bytes:
     return _deflate(bytes(count))
 
 
-def _deflate(data: bytes) -> bytes:
+def _deflate(data: bytes | memoryview) -> bytes:
     return zlib.compress(data, _LEVEL, -zlib.MAX_WBITS)

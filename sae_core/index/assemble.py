@@ -8,11 +8,11 @@ import numpy as np
 
 from sae_core.index.contexts import Contexts
 from sae_core.index.describing import Describer
-from sae_core.index.feature_pages import FEATURES, Page
+from sae_core.index.feature_pages import FEATURES, joined, packed
 from sae_core.index.in_processes import in_processes
 
-_BLOCK = 16 * FEATURES
-"""Features whose pages are made together."""
+_PAGES = 16
+"""Pages that are made together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +23,8 @@ class Assembler:
 
     of: Describer
     """What signatures were made from."""
+    decoder: list[dict[str, bytes]]
+    """Of each page what it says of the decoder rows, packed."""
     threshold: np.ndarray
     max_act: np.ndarray
     activation_counts: np.ndarray
@@ -48,55 +50,68 @@ class Assembler:
         done.
         """
         assert self.of.bounds  # made once, before the work is shared out
-        with in_processes(self._block, -(-self.d_sae // _BLOCK)) as blocks:
+        with in_processes(self._block, -(-len(self.decoder) // _PAGES)) as blocks:
             yield blocks
 
     def _block(self, number: int) -> list[bytes]:
-        first = number * _BLOCK
-        last = min(first + _BLOCK, self.d_sae)
-        pages = range(first, last, FEATURES)
-        return [self.page(page, min(page + FEATURES, last)) for page in pages]
+        """Pages of neighbours: what they hold is worked out together, and then cut up."""
+        decoder = self.decoder[number * _PAGES : (number + 1) * _PAGES]
+        starts = (number * _PAGES + np.arange(len(decoder) + 1)) * FEATURES
+        columns = self._columns(np.minimum(starts, self.d_sae))
+        pages = []
+        for n, known in enumerate(decoder):
+            own = {
+                name: array[cuts[n] : cuts[n + 1]]
+                for cuts, arrays in columns
+                for name, array in arrays.items()
+            }
+            pages.append(joined(known | packed(own)))
+        return pages
 
-    def page(self, first: int, last: int) -> bytes:
-        """The page of the features from `first` to before `last`."""
+    def _columns(self, starts: np.ndarray) -> list[tuple[np.ndarray, dict[str, np.ndarray]]]:
+        """The arrays of neighbouring pages, which begin at the features `starts` (and end at the
+        last of these), in one; with those of equal length, where in them pages begin and end.
+        """
+        first, last = starts[[0, -1]].tolist()
         of, contexts, some = self.of, self.contexts, slice(first, last)
         c, o = (slice(*begin[[first, last]]) for begin in self.bounds)
+        in_contexts, in_others = (begin[starts] - begin[first] for begin in self.bounds)
         feature, value = contexts.feature[c] - first, contexts.value[c]
         scale = np.maximum(self.max_act[some], np.float32(1e-30))
         share = contexts.other_value[o] / scale[np.repeat(feature, contexts.others[c])]
         key = feature * self.groups + contexts.group[c]
-        is_near = contexts.group[c] == self.groups - 1
-        gap = (self.threshold[some][feature] - value).astype(np.float16)
-        peak = np.where(is_near, 0, value)
-        drop = _drops(np.rint(peak / scale[feature] * 65535).astype(np.int64), key)
-        tokens, token_count = self._first_tokens(first, last)
-        a, b = of.bounds["sources"][[first, last]]
-        page = Page(
-            contexts=np.bincount(key, minlength=(last - first) * self.groups),
-            place=self.place[c],
-            value=drop[~is_near],
-            gap=gap[is_near],
-            others=contexts.others[c],
-            position=contexts.other_position[o],
-            activation=np.clip(np.rint(share * 255), 1, 255).astype(np.uint8),
-            activation_counts=self.activation_counts[some],
-            pre_activation_counts=self.pre_activation_counts[some],
-            raises=of.logits.raises[some].numpy(),
-            raises_logit=of.logits.raises_logit[some].numpy(),
-            lowers=of.logits.lowers[some].numpy(),
-            lowers_logit=of.logits.lowers_logit[some].numpy(),
-            tokens=tokens,
-            token_count=token_count,
-            sources=np.diff(of.bounds["sources"][first : last + 1]),
-            source=of.sources.value[a:b],
-            source_count=of.sources.count[a:b],
-            neighbour=of.near[some],
-            cosine=np.rint(of.cosine[some] * 32767),
-        )
-        return page.pack()
+        near = contexts.group[c] == self.groups - 1
+        peak = np.rint(value[~near] / scale[feature[~near]] * 65535).astype(np.int64)
+        in_near = np.append(0, np.cumsum(near))[in_contexts]
+        listed, token_count = self._first_tokens(first, last)
+        in_tokens = np.append(0, np.cumsum(listed))[starts - first]
+        sources = of.bounds["sources"][first : last + 1]
+        s = slice(sources[0], sources[-1])
+        by_feature = {
+            "activation_counts": self.activation_counts[some],
+            "pre_activation_counts": self.pre_activation_counts[some],
+            "tokens": listed,
+            "sources": np.diff(sources),
+        }
+        by_group = np.bincount(key, minlength=(last - first) * self.groups)
+        near_gap = (self.threshold[some][feature[near]] - value[near]).astype(np.float16)
+        activation = np.clip(np.rint(share * 255), 1, 255).astype(np.uint8)
+        return [
+            ((starts - first) * self.groups, {"contexts": by_group}),
+            (in_contexts, {"place": self.place[c], "others": contexts.others[c]}),
+            (in_contexts - in_near, {"value": _drops(peak, key[~near])}),
+            (in_near, {"gap": near_gap}),
+            (in_others, {"position": contexts.other_position[o], "activation": activation}),
+            (starts - first, by_feature),
+            (in_tokens, {"token_count": token_count}),
+            (
+                sources[starts - first] - sources[0],
+                {"source": of.sources.value[s], "source_count": of.sources.count[s]},
+            ),
+        ]
 
     def _first_tokens(self, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        """How many tokens a page lists of each feature, and how often that fires on each."""
+        """How many tokens pages list of each feature, and how often that fires on each."""
         starts = self.of.bounds["tokens"][first : last + 1]
         length = np.diff(starts)
         place = np.arange(starts[0], starts[-1]) - np.repeat(starts[:-1], length)

@@ -11,6 +11,7 @@ import numpy as np
 from sae_core.index.highlights import Ranking, rank_highlights, ranking
 from sae_core.index.in_processes import in_processes
 from sae_core.index.logits import TopLogits
+from sae_core.index.prepared import LISTED
 from sae_core.index.signature import (
     LOGIT_SD,
     SOURCE_SHARE,
@@ -64,6 +65,11 @@ class Describer:
         """Where each feature's entries begin in `tokens` and `sources`, `[d_sae + 1]`."""
         d_sae = len(self.active)
         return {"tokens": self.tokens.bounds(d_sae), "sources": self.sources.bounds(d_sae)}
+
+    @cached_property
+    def listed(self) -> TopTokens:
+        """The tokens that pages list."""
+        return self.tokens.first(LISTED)
 
     @contextmanager
     def begun(self) -> Iterator[Iterator[Described]]:

@@ -94,7 +94,7 @@ class DoublingHistogram:
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
-        return {"largest": self.largest.cpu(), "counts": self._counts.cpu()}
+        return {"largest": self.largest, "counts": self._counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""

@@ -134,7 +134,7 @@ class Page:
 
     def pack(self) -> bytes:
         """The page's bytes."""
-        return b"".join(pack(getattr(self, name), dtype) for name, dtype in _FIELDS.items())
+        return joined(packed(vars(self)))
 
     @classmethod
     def unpack(cls, data: bytes, shape: PageShape) -> "Page":
@@ -149,6 +149,16 @@ class Page:
 
 
 assert [field.name for field in fields(Page)] == list(_FIELDS)
+
+
+def packed(arrays: Mapping[str, np.ndarray]) -> dict[str, bytes]:
+    """Some of a page's arrays by their names, as they stand in it."""
+    return {name: pack(array, _FIELDS[name]) for name, array in arrays.items()}
+
+
+def joined(arrays: Mapping[str, bytes]) -> bytes:
+    """The page whose `packed` arrays these are, all of them."""
+    return b"".join(arrays[name] for name in _FIELDS)
 
 
 def listed_counts_and_places(

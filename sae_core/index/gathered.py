@@ -17,6 +17,7 @@ from sae_core.index.corpus_spool import Spool
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.output_scores import OutputScores, are_due, arms_of, output_scores
 from sae_core.index.prepared import Prepared
+from sae_core.index.ranks import ALONE, Ranks
 from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.write import write_index
 from sae_core.progress_bar import Progress
@@ -37,6 +38,7 @@ class Gathered:
         cfg: IndexConfig,
         context_size: int,
         spool: Path | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`spool`: file for the tokens read; None where nothing will be written."""
         self._model, self._tokenizer, self._saes, self._cfg = model, tokenizer, saes, cfg
@@ -50,7 +52,9 @@ class Gathered:
         self._token_counts = np.zeros(self._vocab_size, np.int64)
         self._source_tokens = np.zeros(0, np.int64)
         self.statistics = [FeatureStatistics(sae, cfg, self._vocab_size) for sae in saes]
-        self.prepared = [Prepared(model, tokenizer, sae, cfg, self._vocab_size) for sae in saes]
+        self.prepared = [
+            Prepared(model, tokenizer, sae, cfg, self._vocab_size, ranks) for sae in saes
+        ]
 
     @property
     def tokens(self) -> int:

@@ -12,11 +12,11 @@ from sae_core.attention_sink import FirstTokenStats, first_of_rows, without_firs
 from sae_core.corpus import TokenBatch, TokenRow, batches
 from sae_core.index.ahead import ahead
 from sae_core.index.corpus_spool import corpus_rows, until
+from sae_core.index.counted_tokens import Chunk
 from sae_core.index.forwards import Forwards, Run
 from sae_core.index.gathered import Gathered
 from sae_core.index.index_config import IndexConfig
 from sae_core.index.ranks import Ranks
-from sae_core.index.statistics import Chunk
 from sae_core.progress_bar import Progress
 from sae_core.sae import SAE
 
@@ -47,7 +47,8 @@ class Pass:
         self._forwards = Forwards(model, saes)
         self._running: Run | None = None
         """What the model is at work on, or has been, and has not been counted yet."""
-        self.gathered = Gathered(model, tokenizer, saes, cfg, context_size, spool)
+        self.gathered = Gathered(model, tokenizer, saes, cfg, context_size, spool, ranks)
+        self._to_complete = self.gathered.prepared if ranks.world > 1 else []
         self._rows: Iterator[TokenRow] = iter(())
         """The corpus after what is in the spool."""
 
@@ -106,9 +107,8 @@ class Pass:
         was counted; now and then it is told to `save`.
         """
         gathered = self.gathered
-        if self._ranks.first:
-            for prepared in gathered.prepared:
-                prepared.begin()
+        for prepared in gathered.prepared:
+            prepared.begin()
         saved = gathered.tokens
         for number, batch in enumerate(ahead(self._batches(), _AHEAD)):
             before, first = gathered.tokens, len(gathered.spool.row_start)
@@ -136,13 +136,23 @@ class Pass:
         """
         self._count_last(self._forwards.rest())
         self._count_last(None)
-        for n, statistics in enumerate(self.gathered.statistics):
+        if self._ranks.world == 1:
+            return
+        for prepared in self._to_complete:
+            if self._ranks.first:
+                prepared.complete(list(self._ranks.from_others()))
+            else:
+                self._ranks.send_to_first([prepared.share()])
+        self._to_complete = []
+        for statistics in self.gathered.statistics:
+            # All do this at the same time.
+            statistics.settle()
             if not self._ranks.first:
-                self._ranks.send_to_first(statistics.state())
+                self._ranks.send_to_first(statistics.parts())
                 statistics.handed_over()
                 continue
             for state in self._ranks.from_others():
-                self.gathered.statistics[n].absorb(state)
+                statistics.absorb(state)
 
     def _count_last(self, begun: Run | None) -> None:
         """Count what fires in what ran before, now that the model has something else to do."""

@@ -22,8 +22,8 @@ from sae_core.index.largest_products import ProductRows
 from sae_core.sae import SAE
 from sae_core.sites import layers, module_path
 
-_ROWS = 512
-"""Features looked at together."""
+ROWS = 512
+"""Features looked at together; to which of them others belong may decide the last bits."""
 _TOKENS = 2**15
 """Rows of the unembedding taken to float32 together."""
 BEFORE_THE_MLP = ("mlp_in", "mlp_in_unit")
@@ -112,7 +112,7 @@ def top_logits(
         torch.arange(sae.cfg.d_sae, device=sae.W_dec.device) if features is None else features
     )
     parts: list[tuple[Tensor, ...]] = []
-    for some in features.split(_ROWS):
+    for some in features.split(ROWS):
         part = (stream_directions(model, sae, some).to(gain.device) * gain).to(unembedding.device)
         centre = (part @ mean)[:, None]
         deviation = ((part @ covariance) * part).sum(1).clamp(min=0).sqrt()
@@ -156,7 +156,7 @@ def neighbours(sae: SAE, k: int, features: Tensor | None = None) -> tuple[Tensor
     k = min(k, len(W_dec) - 1)
     rows = ProductRows(W_dec, normed=True)
     ids, cosines = [], []
-    for part in features.split(_ROWS):
+    for part in features.split(ROWS):
         own = _decoder_rows(sae, part)
         own = own / own.norm(dim=1, keepdim=True).clamp(min=1e-12)
         index, cosine = rows.largest(own, k, besides=part)

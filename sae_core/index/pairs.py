@@ -37,7 +37,7 @@ class PairCounts:
 
     def clear(self) -> None:
         """Forget all counts."""
-        self._keys, self._counts = self._keys[:0], self._counts[:0]
+        self._keys, self._counts = (each.new_empty(0) for each in (self._keys, self._counts))
         self._buffer, self._buffered = [], 0
 
     def absorb(self, state: dict[str, Tensor]) -> None:
@@ -80,7 +80,7 @@ class PairCounts:
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint needs."""
         keys, counts = self.result()
-        return {"keys": keys.cpu(), "counts": counts.cpu()}
+        return {"keys": keys, "counts": counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Inverse of `state`."""

@@ -1,13 +1,15 @@
 """The processes of a run that builds indexes together: each runs some batches through the model.
 
 Every process reads the whole corpus, so that all agree on what has been read and when a checkpoint
-is due. Of every `world` batches each runs its own one through the model and counts what fires.
-At checkpoints and at the end the first process takes over what the others have counted, and writes.
-What they tell each other goes through torch.distributed as bytes, on the CPU.
+is due. Of every `world` batches each runs its own one through the model and counts what fires; what
+is said of the decoder is shared out by features. At checkpoints and at the end the first process
+takes over what the others have, and writes.
+What they tell each other goes through torch.distributed as bytes: of tensors on GPUs from one to
+the other, without the host's memory, of all else on the CPU.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,40 +54,70 @@ class Ranks:
             dist.broadcast(part, 0)
         return from_bytes(data.numpy().tobytes())
 
-    def send_to_first(self, state: dict[str, Any]) -> None:
-        """Give the first process, which is in `from_others`, a state."""
-        tensors = flat(state)
-        shapes = {name: (str(t.dtype), list(t.shape)) for name, t in tensors.items()}
-        _send(_tensor(json.dumps(shapes).encode()))
-        for tensor in tensors.values():
-            _send(tensor.reshape(-1).view(torch.uint8))
+    def share(self, count: int, together: int) -> range:
+        """Which of `count` things are this process's; `together` of them are never parted."""
+        lots = -(-count // together)
+        first, last = (lots * rank // self.world * together for rank in (self.rank, self.rank + 1))
+        return range(first, max(first, min(last, count)))
+
+    def send_to_first(self, states: Iterable[dict[str, Any]]) -> None:
+        """Give the first process, which is in `from_others`, some states; it has them all when
+        this returns.
+        """
+        # NCCL gives up on who does not answer long before gloo does, and the first may be writing.
+        dist.recv(torch.empty(1), 0)
+        for state in states:
+            tensors = flat(state)
+            facts = {n: (str(t.dtype), list(t.shape), t.is_cuda) for n, t in tensors.items()}
+            _send_text(json.dumps(facts))
+            for tensor in tensors.values():
+                for part in _parts(tensor.reshape(-1).view(torch.uint8)):
+                    dist.send(part, 0)
+        _send_text("")
+        # A process may end after this, which must not take with it what NCCL is still reading.
+        dist.recv(torch.empty(1), 0)
 
     def from_others(self) -> Iterator[dict[str, Any]]:
-        """On the first process: the states of the others, one after another."""
+        """On the first process: the states of the others, one after another. Tensors come on the
+        kind of device that they were on.
+        """
         for rank in range(1, self.world):
-            shapes = json.loads(_receive(rank).numpy().tobytes())
-            tensors = {}
-            for name, (dtype, shape) in shapes.items():
-                kind = getattr(torch, dtype.removeprefix("torch."))
-                tensors[name] = _receive(rank).view(kind).reshape(shape)
-            yield nested(tensors)
+            dist.send(torch.empty(1), rank)
+            while facts := json.loads(_receive_text(rank) or "{}"):
+                tensors = {}
+                for name, (dtype, shape, on_gpu) in facts.items():
+                    device = "cuda" if on_gpu else "cpu"
+                    kind = getattr(torch, dtype.removeprefix("torch."))
+                    tensors[name] = torch.empty(shape, dtype=kind, device=device)
+                    for part in _parts(tensors[name].view(-1).view(torch.uint8)):
+                        dist.recv(part, rank)
+                yield nested(tensors)
+            if torch.cuda.is_initialized():
+                torch.cuda.current_stream().synchronize()
+            dist.send(torch.empty(1), rank)
 
 
-def _send(data: Tensor) -> None:
-    """Send bytes to the first process."""
+def _send_text(text: str) -> None:
+    """Send the first process a text, which may be empty."""
+    data = _tensor(text.encode()) if text else torch.empty(0, dtype=torch.uint8)
     dist.send(torch.tensor([len(data)]), 0)
-    for part in data.split(_PART):
+    for part in _parts(data):
         dist.send(part, 0)
 
 
-def _receive(rank: int) -> Tensor:
-    """Receive what `_send` sends."""
+def _receive_text(rank: int) -> str:
+    """Receive what `_send_text` sends."""
     length = torch.empty(1, dtype=torch.int64)
     dist.recv(length, rank)
     data = torch.empty(int(length), dtype=torch.uint8)
-    for part in data.split(_PART):
+    for part in _parts(data):
         dist.recv(part, rank)
-    return data
+    return data.numpy().tobytes().decode()
+
+
+def _parts(data: Tensor) -> Sequence[Tensor]:
+    """What is sent at once of some bytes; nothing of nothing."""
+    return data.split(_PART) if len(data) else ()
 
 
 def _tensor(data: bytes) -> Tensor:

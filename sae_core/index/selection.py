@@ -104,10 +104,9 @@ class Candidates:
         return replace(self, row=self.row + rows, document=self.document + documents)
 
     def tensors(self) -> dict[str, Tensor]:
-        """The columns by name, on the CPU; those of `windows` among them."""
-        own = {name: getattr(self, name).cpu() for name in _COLUMNS}
-        theirs = {f"windows/{f.name}": getattr(self.windows, f.name) for f in fields(Windows)}
-        return own | {name: tensor.cpu() for name, tensor in theirs.items()}
+        """The columns by name; those of `windows` among them."""
+        own = {name: getattr(self, name) for name in _COLUMNS}
+        return own | {f"windows/{f.name}": getattr(self.windows, f.name) for f in fields(Windows)}
 
     @classmethod
     def from_tensors(cls, tensors: dict[str, Tensor], device: torch.device) -> "Candidates":

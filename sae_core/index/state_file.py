@@ -18,7 +18,7 @@ _JSON, _TENSOR = "json", "tensor"
 
 def to_bytes(state: dict[str, Any]) -> bytes:
     """The bytes of such a file."""
-    return save(flat(state))
+    return save(on_host(flat(state)))
 
 
 def from_bytes(data: bytes) -> dict[str, Any]:
@@ -28,7 +28,7 @@ def from_bytes(data: bytes) -> dict[str, Any]:
 
 def write(path: Path, state: dict[str, Any], marks: dict[str, str]) -> None:
     """Write a file; `marks` are its metadata."""
-    save_file(flat(state), path, metadata=marks)
+    save_file(on_host(flat(state)), path, metadata=marks)
 
 
 def read_marks(path: Path) -> dict[str, str]:
@@ -50,18 +50,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def flat(state: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of a file, on the CPU."""
+    """The tensors of a file, where they are."""
     tensors: dict[str, Tensor] = {}
-    memory: set[int] = set()
 
     def plain(value: Any, name: str) -> Any:
         if isinstance(value, Tensor):
-            tensor = value.detach().cpu().contiguous()
-            # No two tensors of a file may share memory.
-            if tensor.untyped_storage().data_ptr() in memory:
-                tensor = tensor.clone()
-            memory.add(tensor.untyped_storage().data_ptr())
-            tensors[name] = tensor
+            tensors[name] = value.detach().contiguous()
             return {_TENSOR: name}
         if isinstance(value, dict):
             return {
@@ -73,6 +67,18 @@ def flat(state: dict[str, Any]) -> dict[str, Tensor]:
 
     text = json.dumps(plain(state, "")).encode()
     return tensors | {_JSON: torch.frombuffer(bytearray(text), dtype=torch.uint8)}
+
+
+def on_host(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, no two in the same memory, as a file must have them."""
+    memory: set[int] = set()
+    for name, tensor in tensors.items():
+        own = tensor.cpu()
+        if own.untyped_storage().data_ptr() in memory:
+            own = own.clone()
+        memory.add(own.untyped_storage().data_ptr())
+        tensors[name] = own
+    return tensors
 
 
 def nested(tensors: dict[str, Tensor]) -> dict[str, Any]:

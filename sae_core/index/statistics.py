@@ -10,8 +10,7 @@ their order nor on who read them: statistics of parts of a text can be joined to
 (`absorb`).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +18,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sae_core.index.batch_lists import BatchLists, BatchTokens
+from sae_core.index.counted_tokens import Chunk, Tokens
 from sae_core.index.feature_histograms import (
     HALF_WINDOW,
     DoublingHistogram,
@@ -28,7 +28,7 @@ from sae_core.index.feature_histograms import (
     window_counts,
 )
 from sae_core.index.feature_pages import WINDOW_BINS
-from sae_core.index.index_config import EARLY, IndexConfig
+from sae_core.index.index_config import IndexConfig
 from sae_core.index.listed_entries import Entries, feature_blocks, places_of
 from sae_core.index.listed_sums import listed_sums
 from sae_core.index.pairs import PairCounts
@@ -50,51 +50,6 @@ _GPU_TOKENS = 2**13
 """Tokens counted together on a GPU, at least, so that the host's work is shared by many."""
 _WINDOW_SD = 6.0
 """Half-width of the histogram of pre-activations, in standard deviations."""
-
-
-@dataclass(frozen=True)
-class Chunk:
-    """Rows of the stream as tensors on the SAE's device; the first `skip` tokens are BOS."""
-
-    x: Float[Tensor, "rows pos d_model"]
-    """What the SAE reads, and what it reconstructs."""
-    y: Float[Tensor, "rows pos d_out"]
-    ids: Int[Tensor, "rows pos"]
-    valid: Bool[Tensor, "rows pos"]
-    skip: int
-    row: Int[Tensor, " rows"]
-    """Number of each row in the stream."""
-    key: Int[Tensor, " rows"]
-    """Of each row's first token after BOS; its next tokens have the next numbers (`Spool`)."""
-    document: Int[Tensor, " rows"]
-    source: Int[Tensor, " rows"]
-
-
-@dataclass(frozen=True)
-class _Tokens:
-    """Tokens that count, row after row; columns of equal length."""
-
-    x: Float[Tensor, "n d_model"]
-    y: Float[Tensor, "n d_out"]
-    ids: Int[Tensor, " n"]
-    row: Int[Tensor, " n"]
-    """Number of the row in the stream."""
-    position: Int[Tensor, " n"]
-    """Token of the row, BOS not counted."""
-    key: Int[Tensor, " n"]
-    early: Bool[Tensor, " n"]
-    document: Int[Tensor, " n"]
-    source: Int[Tensor, " n"]
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    @classmethod
-    def cat(cls, parts: "list[_Tokens]") -> "_Tokens":
-        """All parts, in order."""
-        if len(parts) == 1:
-            return parts[0]
-        return cls(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(cls)))
 
 
 class FeatureStatistics:
@@ -127,26 +82,12 @@ class FeatureStatistics:
         }
         self.sample = IntervalSample(self.threshold)
         self._buffers: dict[str, list[Candidates]] = {"top": [], "near_miss": [], "sample": []}
-        self._waiting: list[_Tokens] = []
+        self._waiting: list[Tokens] = []
         self._lists = BatchLists(sae, self.threshold, cfg.near_misses)
 
     def update(self, chunk: Chunk) -> None:
         """Count the tokens of these rows, later ones than before; a GPU's once many wait."""
-        row, column = chunk.valid.nonzero(as_tuple=True)
-        position, x = column - chunk.skip, chunk.x[row, column]
-        self._waiting.append(
-            _Tokens(
-                x=x,
-                y=x if chunk.y is chunk.x else chunk.y[row, column],
-                ids=chunk.ids[row, column],
-                row=chunk.row[row],
-                position=position,
-                key=chunk.key[row] + position,
-                early=column < chunk.skip + EARLY,
-                document=chunk.document[row],
-                source=chunk.source[row],
-            )
-        )
+        self._waiting.append(Tokens.of(chunk))
         if sum(map(len, self._waiting)) >= (_GPU_TOKENS if chunk.x.is_cuda else 1):
             self._flush()
 
@@ -154,7 +95,7 @@ class FeatureStatistics:
         """Count the tokens that wait."""
         if not self._waiting:
             return
-        tokens, self._waiting = _Tokens.cat(self._waiting), []
+        tokens, self._waiting = Tokens.cat(self._waiting), []
         if not len(tokens):
             return
         bars = [None, None]
@@ -204,7 +145,7 @@ class FeatureStatistics:
             more = self.by_source.new_zeros((needed - len(self.by_source), len(self.active)))
             self.by_source = torch.cat([self.by_source, more])
 
-    def _offer(self, tokens: "_Tokens", active: Entries, near: Entries, priority: Tensor) -> None:
+    def _offer(self, tokens: Tokens, active: Entries, near: Entries, priority: Tensor) -> None:
         """Buffer the entries that may be kept as contexts; `priority` of each token."""
         around = Active(active.feature, active.token, active.value, tokens.row, tokens.position)
 
@@ -243,7 +184,7 @@ class FeatureStatistics:
             near = near[self._may_be_best("near_miss", tokens, near)]
             offer("near_miss", near, windows(near))
 
-    def _may_be_best(self, name: str, tokens: "_Tokens", entries: Entries) -> Bool[Tensor, " n"]:
+    def _may_be_best(self, name: str, tokens: Tokens, entries: Entries) -> Bool[Tensor, " n"]:
         """Which of these entries, sorted by feature, then token, could still be among the best:
         of rows, or, if it is the best of its document among these, of documents.
         """
@@ -277,10 +218,11 @@ class FeatureStatistics:
             self._merge(name)
 
     def settle(self) -> None:
-        """`merge`, and `release` before it, since merging takes most memory."""
+        """Count what waits, and `release`: nothing will come. `merge` is left to who asks for
+        candidates, as it takes long.
+        """
         self._flush()
         self.release()
-        self.merge()
 
     def release(self) -> None:
         """Free what only counting takes, and leave the SAE as it was, until the next `update`."""
@@ -332,17 +274,28 @@ class FeatureStatistics:
     _SUMS = ("active", "early", "act_sum", "max_act", "y_sum", "y_square", "error", "by_source")
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint needs: tensors on the CPU and plain values."""
+        """What a checkpoint needs: tensors, where they are and as long as they are, and plain
+        values.
+        """
         self.merge()
         return {
             "tokens": self.tokens,
-            "sums": {name: getattr(self, name).cpu() for name in self._SUMS},
+            "sums": {name: getattr(self, name) for name in self._SUMS},
             "acts": self.acts.state(),
             "inputs": self.inputs.state(),
             "pairs": self.pairs.state(),
             "best": {f"{n}/{unit}": best.state() for (n, unit), best in self.best.items()},
             "sample": self.sample.state(),
         }
+
+    def parts(self) -> Iterator[dict[str, Any]]:
+        """`state` in parts, so that whoever absorbs one after another has one at a time."""
+        state = self.state()
+        best, pairs, sample = (state.pop(name) for name in ("best", "pairs", "sample"))
+        yield state
+        yield {"pairs": pairs}
+        yield from ({"best": {name: kept}} for name, kept in best.items())
+        yield {"sample": sample}
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""
@@ -364,13 +317,29 @@ class FeatureStatistics:
         documents: int = 0,
         sources: Sequence[int] | None = None,
     ) -> None:
-        """Add the state of statistics of other tokens for the same SAE and settings.
+        """Add the state of statistics of other tokens for the same SAE and settings; or its `parts`
+        one after another.
 
         `rows` and `documents` are added to its numbers of these; its source i is `sources[i]` here,
         or i.
         """
         self.merge()
-        sums = {name: tensor.to(self._device) for name, tensor in state["sums"].items()}
+        if "sums" in state:
+            self._add_sums(state["sums"], sources)
+            self.tokens += state["tokens"]
+            self.acts.absorb(state["acts"])
+            self.inputs.absorb(state["inputs"], rows)
+        if "pairs" in state:
+            self.pairs.absorb(state["pairs"])
+        for (name, unit), best in self.best.items():
+            if kept := state.get("best", {}).get(f"{name}/{unit}"):
+                best.absorb(kept, rows, documents)
+        if "sample" in state:
+            exponent = sample_exponent(self.acts.largest)
+            self.sample.absorb(state["sample"], exponent, rows, documents)
+
+    def _add_sums(self, sums: dict[str, Tensor], sources: Sequence[int] | None) -> None:
+        sums = {name: tensor.to(self._device) for name, tensor in sums.items()}
         theirs = sums.pop("by_source")
         place = torch.arange(len(theirs)) if sources is None else torch.tensor(sources).long()
         self._room_for_sources(int(place.max()) + 1 if len(place) else 0)
@@ -378,13 +347,6 @@ class FeatureStatistics:
         self.max_act = torch.maximum(self.max_act, sums.pop("max_act"))
         for name, tensor in sums.items():
             getattr(self, name).add_(tensor)
-        self.tokens += state["tokens"]
-        self.acts.absorb(state["acts"])
-        self.inputs.absorb(state["inputs"], rows)
-        self.pairs.absorb(state["pairs"])
-        for (name, unit), best in self.best.items():
-            best.absorb(state["best"][f"{name}/{unit}"], rows, documents)
-        self.sample.absorb(state["sample"], sample_exponent(self.acts.largest), rows, documents)
 
     def handed_over(self) -> None:
         """Begin to count anew, after somebody has absorbed the state. Candidates stay, with the

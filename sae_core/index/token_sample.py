@@ -77,7 +77,7 @@ class TokenSample:
             return {}
         self._join()
         columns = zip(_COLUMNS, self._parts[0], strict=True)
-        return {"stride": self._stride, **{name: column.cpu() for name, column in columns}}
+        return {"stride": self._stride, **dict(columns)}
 
     def load(self, state: dict[str, Any]) -> None:
         """Inverse of `state`."""

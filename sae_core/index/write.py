@@ -85,6 +85,7 @@ def write_index(
         statistics.settle()
         tokens = top_tokens(statistics, len(token_counts), _FOR_SIGNATURE)
         logits, near, cosine = prepared.decoder()
+        decoder_arrays = prepared.arrays()
         active, early = on_host(statistics.active), on_host(statistics.early)
         describer = Describer(
             tokens_read=statistics.tokens,
@@ -114,6 +115,7 @@ def write_index(
             stored = cutting.result()
             assembler = Assembler(
                 of=describer,
+                decoder=decoder_arrays,
                 threshold=numbers["threshold"],
                 max_act=numbers["max_act"],
                 activation_counts=activation_counts,
@@ -246,7 +248,7 @@ def _write_arrays(
     """These, each packed as its name says, and of many pages what is gathered from them."""
     d_sae, gathered = len(describer.active), {}
     if pages_of(d_sae) > MANY_PAGES:
-        listed, strongest = describer.tokens.first(LISTED), contexts.strongest(stored.place, d_sae)
+        listed, strongest = describer.listed, contexts.strongest(stored.place, d_sae)
         gathered = dict(zip(GATHERED, (listed.count, strongest + 1), strict=True))
     types = ARRAYS | GATHERED | {MAP: PLACES}
     packed = {name: pack(each, types[name]) for name, each in (arrays | gathered).items()}
@@ -282,7 +284,7 @@ def _write_features(
     numbers: Mapping[str, np.ndarray],
 ) -> list[list[int | str]]:
     """Rows of all features, as their blocks come; returns what to open first."""
-    tokens = describer.tokens.first(LISTED)
+    tokens = describer.listed
     begin = tokens.bounds(len(describer.active))
     first, rankings = 0, []
     with writer.another() as own:

@@ -10,7 +10,7 @@ import pytest
 
 from app.cli import main
 from sae_core.bundle import Bundle
-from sae_core.index import Index, token_sample
+from sae_core.index import Index, logits, prepared, token_sample
 from sae_core.index.index_checkpoint import STATE_FILE, folder_of
 from sae_core.index.kept_state import path_of
 from tests import tiny
@@ -22,11 +22,12 @@ PROGRAM = """
 import json, os, sys
 import torch
 from app.cli import main
-from sae_core.index import index_checkpoint, so_far, token_sample
+from sae_core.index import index_checkpoint, logits, prepared, so_far, token_sample
 from training.processes import together
 
 torch.set_num_threads(1)
 token_sample.MOST = 256
+logits.ROWS = prepared.ROWS = 24  # lots of which the processes have shares of unlike sizes
 so_far.SHARE = 0.0
 first, second = json.loads(sys.argv[1])
 saved = 0
@@ -77,6 +78,8 @@ def test_two_processes_write_what_one_writes_and_one_goes_on_where_two_were_kill
         for name in names
     }
     monkeypatch.setattr(token_sample, "MOST", 256)
+    for module in (logits, prepared):
+        monkeypatch.setattr(module, "ROWS", 24)
     processes = start(2, [commands["two"], commands["killed"]])
     try:
         assert main(commands["one"]) == 0

@@ -11,10 +11,12 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.corpus import Document, TokenBatch, TokenRow, batches
-from sae_core.index import IndexConfig, batch_lists, build_index, gathered, prepared
+from sae_core.index import IndexConfig, batch_lists, build_index, gathered, logits, prepared
 from sae_core.index.forwards import Forwards, Joined
+from sae_core.index.ranks import Ranks
 from sae_core.index.screening import ScreenedLists
 from sae_core.sae import SAE
+from tests import tiny
 
 
 def batch_of(lengths: list[int], tokenizer: PreTrainedTokenizerFast) -> TokenBatch:
@@ -75,6 +77,33 @@ def test_facts_without_text_are_made_once_and_only_when_asked_for(
     assert len(calls) == 1
     assert [len(column) for column in facts.vocabulary()] == [400, 400]
     facts.close()
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_processes_share_out_what_one_says_of_the_decoder(
+    world: int,
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of three lots of features five processes leave some without any."""
+    for module in (logits, prepared):
+        monkeypatch.setattr(module, "ROWS", 24)
+    ranks = [Ranks(rank, world) for rank in range(world)]
+    mine = [each.share(tiny.D_SAE, 24) for each in ranks]
+    assert [feature for some in mine for feature in some] == list(range(tiny.D_SAE))
+    assert all(some.start % 24 == 0 for some in mine if some)
+    cfg = IndexConfig(corpus=("text.txt",), map="pca")
+    given = (tiny_model, tiny_tokenizer, tiny_sae, cfg, 400)
+    alone = prepared.Prepared(*given).decoder()
+    first, *others = (prepared.Prepared(*given, each) for each in ranks)
+    first.complete([other.share() for other in others])
+    joined = first.decoder()
+    assert torch.equal(joined.near, alone.near)
+    assert torch.equal(joined.cosine, alone.cosine)
+    for name, column in vars(alone.logits).items():
+        assert torch.equal(vars(joined.logits)[name], column), name
 
 
 @pytest.mark.parametrize("stage", ["reading", "writing"])

@@ -17,7 +17,15 @@ import duckdb
 import pytest
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
-from sae_core.index import IndexConfig, assemble, build_index, describing, in_processes, write
+from sae_core.index import (
+    IndexConfig,
+    assemble,
+    build_index,
+    decoder_arrays,
+    describing,
+    in_processes,
+    write,
+)
 from sae_core.sae import SAE
 
 KILLED = """
@@ -181,7 +189,9 @@ def test_an_index_is_the_same_by_one_process_and_by_several(
 ) -> None:
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
     monkeypatch.setattr(assemble, "FEATURES", 5)
-    monkeypatch.setattr(assemble, "_BLOCK", 5)
+    for module in (assemble, decoder_arrays):
+        monkeypatch.setattr(module, "FEATURES", 5)
+        monkeypatch.setattr(module, "_PAGES", 1)
     monkeypatch.setattr(describing, "_BLOCK", 5)
     monkeypatch.setattr(write, "_TOGETHER", 4)
     tables = []
@@ -212,7 +222,9 @@ def test_of_an_index_that_cannot_be_made_nothing_is_left(
         raise ValueError(f"piece {number} is wrong")
 
     cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=1500, context_size=16, map="off")
-    monkeypatch.setattr(assemble, "_BLOCK", 5)
+    for module in (assemble, decoder_arrays):
+        monkeypatch.setattr(module, "FEATURES", 5)
+        monkeypatch.setattr(module, "_PAGES", 1)
     monkeypatch.setattr(describing, "_BLOCK", 5)
     monkeypatch.setattr(made_by, "_block", work)
     with pytest.raises(ValueError, match="piece 0 is wrong"):

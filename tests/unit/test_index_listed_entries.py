@@ -10,11 +10,12 @@ from sae_core.config import Architecture, SAEConfig
 from sae_core.index import IndexConfig, batch_lists, screening, statistics
 from sae_core.index.batch_lists import BatchLists, BatchTokens
 from sae_core.index.contexts import choose
+from sae_core.index.counted_tokens import Chunk
 from sae_core.index.half_product import fast_half
 from sae_core.index.listed_entries import PlainLists, feature_blocks
 from sae_core.index.screening import ScreenedLists
 from sae_core.index.selection import Best, Candidates
-from sae_core.index.statistics import Chunk, FeatureStatistics
+from sae_core.index.statistics import FeatureStatistics
 from sae_core.index.windows import Active, Windows
 from sae_core.sae import SAE
 

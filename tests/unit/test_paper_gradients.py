@@ -258,13 +258,13 @@ def test_the_power_of_a_bias_is_read_with_its_interval() -> None:
     """Of two features whose biases grow as e and as e squared; then with none at the first e."""
     epsilons = [0.01, 0.02, 0.1]
     zeros = [[0.0, 0.0]] * 3
-    kernel = {"bias": [[e, e * e] for e in epsilons], "error": zeros, "variance": zeros}
+    kernel = {"squared_bias": [[e**2, e**4] for e in epsilons], "variance": zeros}
     result = {"epsilons": epsilons, "lambda": 2.0, "density": [0.5, 0.5], "rectangle": kernel}
     told = biases(result, "rectangle", (0.01, 0.1), (0.01, 0.02))
     assert told.power[1:] == pytest.approx((1, 2))  # samples of one feature twice
     assert told.power[0] == pytest.approx(1, abs=0.01)
     assert told.at[0] == pytest.approx((math.sqrt((1e-4 + 1e-8) / 2), 1e-4, 1e-2))
-    kernel["bias"] = [[0.0, 0.0], [0.02, 0.03], [0.1, 0.1]]
+    kernel["squared_bias"] = [[0.0, 0.0], [4e-4, 9e-4], [0.01, 0.01]]
     assert biases(result, "rectangle", (0.01, 0.1), (0.01, 0.02)).power == (math.inf,) * 3
 
 
@@ -291,7 +291,7 @@ def test_every_group_trains_as_many_saes() -> None:
     passes = plan()
     assert {len(each.arms) for each in passes} == {21}
     assert [each.seed for each in passes] == sorted(each.seed for each in passes)
-    assert {each.name for each in passes} == {"raw", "relative", "kernels", "others"}
+    assert {each.group for each in passes} == {"raw", "relative", "kernels", "others"}
 
 
 def test_rows_of_tokens_come_back(tmp_path: Path) -> None:

@@ -181,12 +181,7 @@ def test_cells_of_the_kernels_again() -> None:
         for k, result in enumerate(data["saes"].values()):
             unit = sum((result["lambda"] * p) ** 2 for p in result["density"])
             for at, shown in ((6, row[3 * k + 1]), (12, row[3 * k + 2])):
-                squares = sum(
-                    b * b - e * e
-                    for b, e in zip(
-                        result[name]["bias"][at], result[name]["error"][at], strict=True
-                    )
-                )
+                squares = sum(result[name]["squared_bias"][at])
                 assert shown.split(" (")[0] == share(math.sqrt(max(squares, 0) / unit))
 
 
