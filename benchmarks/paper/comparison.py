@@ -7,7 +7,7 @@ models of other families, and changes to JumpReLU that are tried against its dea
 
     python -m training.lm --corpus TEXTS/train-00.parquet TEXTS/train-11.parquet \\
         --validation HELD_OUT --tokenizer app/demo/model --shape.family llama \\
-        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &       and the same of a Mistral
+        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &   and the same of a Mistral
     python -m benchmarks.paper.comparison --corpus TEXTS/train-00.parquet \\
         --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/comparison.md, once OUT is benchmarks/results

@@ -6,7 +6,7 @@ the rules' bandwidths as well. Three widths on the demo's model, one on the othe
 
     python -m training.lm --corpus TEXTS/train-00.parquet TEXTS/train-11.parquet \\
         --validation HELD_OUT --tokenizer app/demo/model --shape.family llama \\
-        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &       and the same of a Mistral
+        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &   and the same of a Mistral
     python -m benchmarks.paper.elsewhere --corpus TEXTS/train-11.parquet \\
         --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/bandwidth.md, once OUT is benchmarks/results
