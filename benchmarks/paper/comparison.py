@@ -5,10 +5,10 @@ with the lowest FVU on the *selection* half of the validation text trains three 
 are measured on the *report* half alone. The halves share no work. Then the same rates on language
 models of other families, and changes to JumpReLU that are tried against its dead features.
 
-    python -m training.lm --corpus 'TEXTS/train-0[01]*.parquet' --validation HELD_OUT \\
-        --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
-        --max-seconds 80 --out runs/llama &       and the same of a Mistral
-    python -m benchmarks.paper.comparison --corpus TEXTS/train-00-of-12.parquet \\
+    python -m training.lm --corpus TEXTS/train-00.parquet TEXTS/train-11.parquet \\
+        --validation HELD_OUT --tokenizer app/demo/model --shape.family llama \\
+        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &   and the same of a Mistral
+    python -m benchmarks.paper.comparison --corpus TEXTS/train-00.parquet \\
         --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/comparison.md, once OUT is benchmarks/results
 

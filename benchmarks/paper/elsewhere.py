@@ -4,9 +4,9 @@ other families.
 As `benchmarks.paper.bandwidth`, whose bandwidths, sites, targets, recipe and text these are, with
 the rules' bandwidths as well. Three widths on the demo's model, one on the others:
 
-    python -m training.lm --corpus 'TEXTS/train-0[01]*.parquet' --validation HELD_OUT \\
-        --tokenizer app/demo/model --shape.family llama --attention flex --lr 6e-3 \\
-        --max-seconds 80 --out runs/llama &       and the same of a Mistral
+    python -m training.lm --corpus TEXTS/train-00.parquet TEXTS/train-11.parquet \\
+        --validation HELD_OUT --tokenizer app/demo/model --shape.family llama \\
+        --attention flex --lr 6e-3 --max-seconds 80 --out runs/llama &   and the same of a Mistral
     python -m benchmarks.paper.elsewhere --corpus TEXTS/train-11.parquet \\
         --validation HELD_OUT --other runs/llama runs/mistral --out OUT --minutes 8
     python -m benchmarks.paper --write        docs/bandwidth.md, once OUT is benchmarks/results

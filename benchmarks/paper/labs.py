@@ -27,6 +27,10 @@ class NeedsModel(Protocol):
         ...
 
 
+BROKEN = 5.0
+"""Nats per token of text it never saw from which a language model has broken down in training: they
+end below 4, and SAEs on what is left of one say nothing.
+"""
 P = TypeVar("P", bound=NeedsModel)
 L = TypeVar("L")
 
@@ -55,16 +59,21 @@ def labs_of(
     demo: Demo, others: Sequence[Path], make: Callable[[Demo], L]
 ) -> Callable[[str], L | None]:
     """What a study measures with, by the name of the language model: made once, as soon as the
-    model is there, and None until then. `others`: folders which will have one in `model`.
+    model is there, and None until then, or for good if it broke down. `others`: folders which will
+    have one in `model`.
     """
-    made: dict[str, L] = {}
+    made: dict[str, L | None] = {}
 
     def lab(name: str) -> L | None:
         if name not in made:
             if name == DEMO:
                 made[name] = make(demo)
             elif folder := _bundle_of(name, others):
-                made[name] = make(Demo.load(folder))
+                nats = trained_of(folder).get("nats_per_token", 0.0)
+                broken = nats > BROKEN
+                made[name] = None if broken else make(Demo.load(folder))
+                if broken:
+                    print(f"{name} broke down ({nats:.2f} nats per token): left out", flush=True)
         return made.get(name)
 
     return lab

@@ -2,7 +2,7 @@
 beside the first one, which is of a width of 2,048 on the demo's.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -18,6 +18,7 @@ from benchmarks.paper.shown_text import (
     NAMES,
     UNTRAINED,
     Results,
+    broken_down,
     cost,
     digits,
     listed,
@@ -109,11 +110,6 @@ def _summary(relative: bool, held: Results) -> str:
     return table(["language model, width", "places", "seeds", *header], lines)
 
 
-def _told(held: Results, relative: bool) -> float:
-    """The one bandwidth that was best for all on the demo's model at the first sweep's width."""
-    return fixed_regret(held["bandwidth"], relative=relative)[0]
-
-
 def _regret(each: list[np.ndarray]) -> str:
     """Mean over places, and the largest of a place."""
     means = [float(r.mean()) for r in each]
@@ -130,18 +126,40 @@ def _rules(relative: bool, held: Results) -> str:
     lines = []
     for rule in RULES:
         by_setting = [regrets(data, rule, relative=relative) for data in found.values()]
-        lines.append([RULE_NAMES[rule], *(_ruled(each) for each in by_setting)])
+        every = [r for each in by_setting for _, r in each]
+        lines.append([RULE_NAMES[rule], *(_ruled(each) for each in by_setting), _regret(every)])
     best = [fixed_regret(data, relative=relative) for data in found.values()]
     told = [f"{digits(epsilon, 2)}: {_regret(each)}" for epsilon, each in best]
-    lines.append(["one for all, the best afterwards", *told])
-    for epsilon in dict.fromkeys([_told(held, relative), *_PAPERS[relative]]):
-        told = [_regret(fixed(data, epsilon, relative=relative)) for data in found.values()]
+    every = [r for _, each in best for r in each]
+    lines.append(["one for all, the best afterwards", *told, _regret(every)])
+    for epsilon in _EPSILONS[relative]:
+        by_fixed = [fixed(data, epsilon, relative=relative) for data in found.values()]
+        told = [_regret(each) for each in [*by_fixed, [r for each in by_fixed for r in each]]]
         lines.append([f"{digits(epsilon, 2)} for all", *told])
-    return table(["rule", *(_name(setting) for setting in found)], lines)
+    return table(["rule", *(_name(setting) for setting in found), "all together"], lines)
 
 
-_PAPERS = {False: (EPSILONS[0],), True: ()}
-"""What the paper takes."""
+def _ruled_all(held: Results) -> str:
+    """The rule and the one bandwidth with the least mean regret over all places."""
+    found = [data for data in _of(held, relative=False).values() if data["rules"]]
+    if len(found) < 2:
+        return ""
+    by_rule = {
+        RULE_NAMES[rule]: [r for data in found for _, r in regrets(data, rule, relative=False)]
+        for rule in RULES
+    }
+    by_fixed = {e: [r for data in found for r in fixed(data, e, relative=False)] for e in EPSILONS}
+    rule, epsilon = _least(by_rule), _least(by_fixed)
+    return (
+        f"Over all {len(by_fixed[epsilon])} places the best rule, {rule}, has a mean regret of "
+        f"{_regret(by_rule[rule])}, and {digits(epsilon, 2)} for all one of "
+        f"{_regret(by_fixed[epsilon])}; in brackets, the largest."
+    )
+
+
+def _least(regret_of: Mapping[Any, list[np.ndarray]]) -> Any:
+    """Whose mean is the least."""
+    return min(regret_of, key=lambda k: float(np.mean([r.mean() for r in regret_of[k]])))
 
 
 def _ruled(each: list[tuple[float, np.ndarray]]) -> str:
@@ -153,7 +171,7 @@ def _ruled(each: list[tuple[float, np.ndarray]]) -> str:
 
 
 def _other(held: Results) -> str:
-    """What else goes with a raw bandwidth: means over places, and of the loss geometric ones."""
+    """What else goes with a raw bandwidth: means over places."""
     found = _others(held, relative=False)
     if not found:
         return UNTRAINED
@@ -165,10 +183,7 @@ def _other(held: Results) -> str:
                 for site, target in cells(data["rows"], relative=False)
             ]
             values = np.array([each.values.mean(0) for each in curves if each is not None])
-            mean = values.mean(0)
-            if field == "delta_lm_loss":
-                mean = np.exp(np.log(np.maximum(values, 1e-6)).mean(0))
-            lines.append([_name(setting), name, *(write(float(v)) for v in mean)])
+            lines.append([_name(setting), name, *(write(float(v)) for v in values.mean(0))])
     return table(["language model, width", "", *(digits(e, 2) for e in EPSILONS)], lines)
 
 
@@ -192,38 +207,36 @@ def _gain(held: Results) -> str:
 
 def _flat(held: Results) -> str:
     """How much FVU differs between bandwidths of 0.001 and of 0.01, at the most."""
-    found = _others(held, relative=False).values()
+    found = _others(held, relative=False)
     if not found:
         return "Other widths and other language models were not tried before the time was up."
-    places = sum(len(cells(data["rows"], relative=False)) for data in found)
+    places = sum(len(cells(data["rows"], relative=False)) for data in found.values())
     narrower, narrow = (
-        share(max(most(data["rows"], up_to, relative=False) for data in found))
+        share(max(most(data["rows"], up_to, relative=False) for data in found.values()))
         for up_to in (0.005, 0.01)
     )
     return (
-        f"At {places} places at other widths and on other language models it is at most {narrow} "
-        f"above the best, and at most {narrower} between 0.001 and 0.005."
+        f"At {places} more places ({'; '.join(_name(each) for each in found)}) it is at most "
+        f"{narrow} above the best, and at most {narrower} between 0.001 and 0.005."
     )
 
 
 def _missing(held: Results) -> str:
     """What of the plan was not trained."""
-    done = held.get("elsewhere", {}).get("pass_seconds", {})
+    if "elsewhere" not in held:
+        return "Other widths and other families of models: time."
+    data = held["elsewhere"]
     left: dict[tuple[Setting, str, int], list[str]] = {}
     for each in plan():
-        if each.name not in done:
+        if each.name not in data["pass_seconds"] and each.model not in data.get("left_out", {}):
             key = ((each.model, each.d_sae), each.group, each.seed)
             left.setdefault(key, []).append(each.site)
-    if not done:
-        return "Other widths and other families of models: time."
-    parts = []
+    parts = ["a third seed"]
     for (setting, group, seed), sites in left.items():
         where = "" if len(sites) == len(SITES) else f" at {listed([f'`{s}`' for s in sites])}"
         nth = ("first", "second")[seed]
-        parts.append(f"the {nth} seed of {group} bandwidths of {_name(setting)}{where}")
-    if not parts:
-        return "Of other widths and families: a third seed."
-    return f"Of other widths and families, by time: a third seed; {listed(parts)}."
+        parts.append(f"the {nth} seed of {group} bandwidths of ({_name(setting)}){where}")
+    return " ".join([f"Of other widths and families: {listed(parts)}.", *broken_down(data)])
 
 
 def _size(held: Results) -> str:
@@ -264,6 +277,7 @@ SHOWN: dict[str, Callable[[Results], str]] = {
     "elsewhere.missing": _missing,
     "elsewhere.size": _size,
     "elsewhere.gain": _gain,
+    "elsewhere.ruled": _ruled_all,
     "elsewhere.other": _other,
     **{
         f"elsewhere.{name}{'_relative' * relative}": partial(show, relative)

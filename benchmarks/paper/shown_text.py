@@ -74,3 +74,15 @@ def cost(data: dict[str, Any]) -> str:
     device = machine["device"] or f"CPU, {machine['threads']} threads"
     seconds = sum(data["pass_seconds"].values())
     return f"{device}, PyTorch {machine['torch']}, {seconds:,.0f} s"
+
+
+def broken_down(data: dict[str, Any]) -> list[str]:
+    """A sentence for each language model that was trained for a study and broke down; what was
+    trained on it is not in the results.
+    """
+    return [
+        f"A {NAMES[family]} that was trained for this broke down "
+        f"({each['nats_per_token']:.2f} nats per token of text it never saw), so that the "
+        f"{each['rows']} SAEs on it are left out."
+        for family, each in data.get("left_out", {}).items()
+    ]

@@ -24,7 +24,7 @@ from benchmarks.paper.shown_comparison import (
     quotients,
     rows_of,
 )
-from benchmarks.paper.shown_text import NAMES, UNMEASURED, Results, listed, share
+from benchmarks.paper.shown_text import NAMES, UNMEASURED, Results, broken_down, listed, share
 from benchmarks.pareto_plan import MOST_DEAD, at_target
 
 METRICS = {"fvu": "FVU", "delta_lm_loss": "delta LM loss"}
@@ -166,23 +166,11 @@ def _elsewhere(held: Results) -> list[str]:
     if "comparison" not in held:
         return []
     missing = []
-    targets = {target for model in FAMILIES for *_, target in quotients(held, model, "fvu")}
-    if left := [str(each) for each in OTHER_TARGETS if each not in targets]:
-        missing.append(f"The other families at an L0 of {listed(left)}: time.{_alone(held)}")
-    return missing
-
-
-def _alone(held: Results) -> str:
-    """Where JumpReLU was trained on another language model and nothing else was."""
-    mine = rows_of(held, stage="other", architecture="jumprelu")
-    alone = [
-        f"the {NAMES[family]} at {target}"
-        for family, target in sorted({(r["family"], r["target"]) for r in mine})
-        if not any(at == target for *_, at in quotients(held, family, "fvu"))
-    ]
-    if not alone:
-        return ""
-    return f" (JumpReLU alone was trained on {listed(alone)}: it is shown nowhere.)"
+    for family in FAMILIES:
+        targets = {target for *_, target in quotients(held, family, "fvu")}
+        if left := [str(each) for each in OTHER_TARGETS if each not in targets]:
+            missing.append(f"The {NAMES[family]} at an L0 of {listed(left)}.")
+    return [*missing, *broken_down(held["comparison"])]
 
 
 def _not_run(held: Results) -> str:

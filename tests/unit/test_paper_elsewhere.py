@@ -2,6 +2,7 @@
 goes on, and what the page says of it.
 """
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,9 +16,10 @@ import torch
 from benchmarks.paper import bandwidth, elsewhere
 from benchmarks.paper.arms import Size
 from benchmarks.paper.bandwidth import EPSILONS, RELATIVE, SITES, TARGETS
+from benchmarks.paper.comparison_plan import FAMILIES
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.elsewhere import Lab, Placed, plan, study
-from benchmarks.paper.labs import in_turn
+from benchmarks.paper.labs import in_turn, labs_of
 from benchmarks.paper.quality import Quality
 from benchmarks.paper.results import read
 from benchmarks.paper.shown_elsewhere import SHOWN
@@ -69,6 +71,28 @@ def test_a_pass_whose_model_is_not_there_gives_way(
     assert [next(taken)[0].name for _ in range(3)] == ["b", "c", "a"]
     assert list(in_turn(passes, lab, time.monotonic() - 1)) == []
     assert "no time or no model for d" in capsys.readouterr().out
+
+
+def test_a_language_model_that_broke_down_is_never_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The demo's is made once; others as soon as they are there, unless they predict nothing."""
+    demo = Demo(Path("-"), None, None, torch.device("cpu"))
+    monkeypatch.setattr(Demo, "load", lambda folder: Demo(folder, None, None, torch.device("cpu")))
+    folders = [tmp_path / name for name in ("one", "two")]
+    made: list[Path] = []
+    lab = labs_of(demo, folders, lambda each: made.append(each.folder) or each.folder)
+    assert lab("demo") == lab("demo") == Path("-")
+    assert lab("llama") is lab("mistral") is None
+    for folder, family, nats in zip(folders, FAMILIES, (3.9, 7.3), strict=True):
+        (folder / "model").mkdir(parents=True)
+        (folder / "model" / "config.json").write_text(json.dumps({"model_type": family}))
+        report = {"training": {"tokens_seen": 7}, "validation": {"nats_per_token": nats}}
+        (folder / "report.json").write_text(json.dumps(report))
+    assert lab("llama") == lab("llama") == folders[0]
+    assert lab("mistral") is lab("mistral") is None
+    assert made == [Path("-"), folders[0]]
+    assert capsys.readouterr().out == "mistral broke down (7.30 nats per token): left out\n"
 
 
 @pytest.fixture(scope="module")
@@ -159,16 +183,20 @@ def test_what_is_said_of_known_curves() -> None:
     assert said["elsewhere.fvu"].count("**best**") == 18  # none of the first sweep's
     rules = said["elsewhere.rules"]
     assert "| Scott | 0.10: 20 % (20 %) | 0.0" in rules
-    assert rules.splitlines()[4].endswith("| 0.10: 20 % (20 %) |")
+    assert "| 0.10: 20 % (20 %) | " in rules.splitlines()[4]
     assert "| one for all, the best afterwards | 0.010: 0.0 % (0.0 %) |" in rules
     assert "| 0.0022 for all | 1.0 % (1.0 %) |" in rules
     assert "| Scott | 3.0: 20 % (20 %) |" in said["elsewhere.rules_relative"]
     assert said["elsewhere.gain"] == "at its best such a bandwidth changes FVU by +0.0 to +0.0 %."
     assert "| demo, 1,024 | dead | 20 % |" in said["elsewhere.other"]
-    assert said["elsewhere.flat"].startswith("At 18 places at other widths")
+    assert said["elsewhere.flat"].startswith("At 18 more places (demo, 1,024; Llama, 2,048)")
     assert "at most 20 % above the best" in said["elsewhere.flat"]
-    assert "the first seed of raw bandwidths of Llama, 2,048" in said["elsewhere.missing"]
+    assert "the first seed of raw bandwidths of (Llama, 2,048)" in said["elsewhere.missing"]
     assert "1,024" not in said["elsewhere.missing"]
+    held["elsewhere"]["left_out"] = {"mistral": {"nats_per_token": 7.3, "rows": 9}}
+    missing = SHOWN["elsewhere.missing"](held)
+    assert "(Mistral" not in missing
+    assert "A Mistral that was trained for this broke down (7.30 nats per token" in missing
 
 
 def test_what_was_not_trained_is_said() -> None:

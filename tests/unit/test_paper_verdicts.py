@@ -268,7 +268,12 @@ def test_an_l0_that_a_seed_misses_gives_no_verdict() -> None:
     assert SHOWN["comparison.broken"](held) == f"{gated} (1 of 3 seeds)."
     assert "all 153 verdicts" not in SHOWN["comparison.unmoved"](held)
     assert "| resid_post/4, 16 |" not in SHOWN["comparison.fvu_llama"](held)
-    assert "(JumpReLU alone was trained on the Llama at 16" not in ALL_SHOWN["status.not_run"](held)
+    assert ALL_SHOWN["status.not_run"](held).startswith("The Llama at an L0 of 16. Rates chosen")
+    data["left_out"] = {"llama": {"nats_per_token": 7.346, "rows": 9}}
+    broken = (
+        "A Llama that was trained for this broke down (7.35 nats per token of text it never saw)"
+    )
+    assert broken in ALL_SHOWN["status.not_run"](held)
 
 
 def test_what_verdicts_hang_on() -> None:
