@@ -2,6 +2,8 @@
 
 import json
 import re
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 _SMALL = re.compile(r"(\d)(?:\.(\d+))?e-(\d+)")
@@ -10,20 +12,64 @@ _SMALL = re.compile(r"(\d)(?:\.(\d+))?e-(\d+)")
 
 def compact_json(value: Any, indent: int = 0) -> str:
     """A key a line, but one line for a list of numbers or of lists of them, and for each object of
-    a list of objects; no white space within a line.
+    a list of objects and each list of a list of lists with text; no white space within a line.
     """
     pad = " " * (indent + 1)
     if isinstance(value, dict):
         inside = [f"{pad}{json.dumps(k)}: {compact_json(v, indent + 1)}" for k, v in value.items()]
         return "{\n" + ",\n".join(inside) + "\n" + " " * indent + "}" if inside else "{}"
-    if isinstance(value, list) and any(isinstance(v, dict) for v in value):
-        inside = [pad + json.dumps(v, separators=(",", ":")) for v in value]
-        return "[\n" + ",\n".join(inside) + "\n" + " " * indent + "]"
     text = json.dumps(value, separators=(",", ":"))
-    return text if '"' in text else _SMALL.sub(_shorter, text)
+    if '"' not in text:
+        return _SMALL.sub(_shorter, text)
+    if isinstance(value, list) and isinstance(value[0], dict | list):
+        if _objects(value) and "cells" in value[0]:
+            inside = [pad + compact_json(v, indent + 1) for v in value]
+        else:
+            inside = [pad + json.dumps(v, separators=(",", ":")) for v in value]
+        return "[\n" + ",\n".join(inside) + "\n" + " " * indent + "]"
+    return text
 
 
 def _shorter(number: re.Match[str]) -> str:
     """5.332e-06 as 5332e-9, which is the same number to every reader."""
     digits = number[2] or ""
     return f"{number[1]}{digits}e-{int(number[3]) + len(digits)}"
+
+
+def tabled(value: Any) -> Any:
+    """Results whose `rows`, objects in a list at any depth, are tables that name each key once: one
+    for all rows that follow one another with the same keys.
+    """
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: _tables(part) if name == "rows" and _objects(part) else tabled(part)
+        for name, part in value.items()
+    }
+
+
+def untabled(value: Any) -> Any:
+    """What `tabled` was given."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: [
+            dict(zip(table["columns"], cells, strict=True))
+            for table in part
+            for cells in table["cells"]
+        ]
+        if name == "rows" and _objects(part) and "cells" in part[0]
+        else untabled(part)
+        for name, part in value.items()
+    }
+
+
+def _tables(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [
+        {"columns": list(keys), "cells": [list(row.values()) for row in part]}
+        for keys, part in groupby(rows, key=tuple)
+    ]
+
+
+def _objects(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)

@@ -40,7 +40,7 @@ import tyro
 from torch import Tensor
 
 from benchmarks import pareto_peers
-from benchmarks.compact_json import compact_json
+from benchmarks.compact_json import compact_json, tabled, untabled
 from benchmarks.gemma_shapes import machine
 from benchmarks.measuring import rounded
 from benchmarks.pareto_plan import PEERS, RECIPE, Group, Options, Row, expected_seconds, plan
@@ -80,7 +80,7 @@ class Results:
         settings = options.settings | {"model": _hash(Path(options.model)), "ours": ours}
         self.data: dict[str, Any] = {"format": FORMAT, "settings": settings, "groups": {}}
         if self._path.is_file():
-            self.data = json.loads(self._path.read_text())
+            self.data = untabled(json.loads(self._path.read_text()))
             before = self.data["settings"]
             differing = [k for k in settings if before.get(k) != settings[k]]
             if differing:
@@ -95,7 +95,7 @@ class Results:
         self.groups[group.name] = rounded(result | {"rows": [rounded(r) for r in result["rows"]]})
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(compact_json(self.data) + "\n")
+        temporary.write_text(compact_json(tabled(self.data)) + "\n")
         temporary.replace(self._path)
 
 

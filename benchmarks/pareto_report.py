@@ -18,7 +18,7 @@ import tyro
 
 from app.web.charts import CURVES, METRICS, lines_of, plot
 from app.web.numbers import count, percent
-from benchmarks.compact_json import compact_json
+from benchmarks.compact_json import compact_json, untabled
 from benchmarks.pareto_plan import MOST_DEAD, RECIPE, SLOPE, Row, at_target, better
 from benchmarks.pareto_tables import (
     by_choice,
@@ -68,7 +68,7 @@ class Options:
 
 def merged(paths: Sequence[Path]) -> Results:
     """The groups of several results as one; ValueError if their settings differ."""
-    results = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    results = [untabled(json.loads(path.read_text(encoding="utf-8"))) for path in paths]
     for path, each in zip(paths, results, strict=True):
         if each["settings"] != results[0]["settings"]:
             raise ValueError(f"{path} and {paths[0]} have other settings: they are no comparison.")

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.paper.results import path_of, shortened
+from benchmarks.paper.results import path_of, read_file, shortened
 
 KEYS = ("site", "kind", "target", "seed")
 DIGITS = 3
@@ -31,7 +31,7 @@ def together(folders: Sequence[Path], out: Path) -> None:
         files = sorted(folder.glob("paper_frequent_*.json"))
         if not files:
             raise ValueError(f"{folder} has no results of frequent: run it first.")
-        of_folder = [json.loads(path.read_text(encoding="utf-8")) for path in files]
+        of_folder = [read_file(path) for path in files]
         seconds += max(part["seconds"] for part in of_folder)
         parts += of_folder
     settings = _common(parts)

@@ -11,6 +11,7 @@ import torch
 
 from benchmarks.paper.feature_tokens import BLOCKS, FeatureTokens, SaeTokens
 from benchmarks.paper.gradients import bias_of, estimated, reference
+from benchmarks.paper.results import shortened
 from benchmarks.paper.shapes import SHAPES
 
 OWN_JUMP = "own_jump"
@@ -20,6 +21,8 @@ EPSILONS = tuple(0.001 * 10 ** (k / 6) for k in range(13))
 """Bandwidths: two decades."""
 STEP = 0.25
 """Of the finite differences, over the run's bandwidth."""
+DIGITS = 3
+"""Significant ones of a feature's errors; pages show two of sums over all features."""
 
 
 def of_sae(each: SaeTokens) -> dict[str, Any]:
@@ -59,7 +62,7 @@ def measured(
             bias, error = bias_of(mean, true)
             table["squared_bias"].append((bias.square() - error.square()).tolist())
             table["variance"].append(variance.tolist())
-        result[name] = table
+        result[name] = shortened(table, DIGITS)
     return result
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.compact_json import compact_json
+from benchmarks.compact_json import compact_json, tabled, untabled
 from benchmarks.gemma_shapes import machine
 
 FOLDER = Path("benchmarks/results")
@@ -22,12 +22,17 @@ def path_of(study: str, folder: Path = FOLDER) -> Path:
 
 
 def read(study: str, folder: Path = FOLDER) -> dict[str, Any]:
-    """A study's results."""
-    return json.loads(path_of(study, folder).read_text(encoding="utf-8"))
+    """A study's results, as they were kept."""
+    return read_file(path_of(study, folder))
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The results in a file."""
+    return untabled(json.loads(path.read_text(encoding="utf-8")))
 
 
 class Results:
-    """A study's results, written to its file after every part."""
+    """A study's results, written to its file after every part; their `rows` as tables."""
 
     def __init__(self, study: str, folder: Path, settings: dict[str, Any]) -> None:
         """`settings`: all that the numbers depend on beside the code, the seed among them."""
@@ -44,7 +49,7 @@ class Results:
         self.data |= {name: shortened(part) for name, part in parts.items()}
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
-        temporary.write_text(compact_json(self.data) + "\n", encoding="utf-8")
+        temporary.write_text(compact_json(tabled(self.data)) + "\n", encoding="utf-8")
         temporary.replace(self._path)
 
 

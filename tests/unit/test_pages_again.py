@@ -32,7 +32,19 @@ Row = dict[str, Any]
 
 
 def read(name: str) -> Any:
-    return json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return json.loads((RESULTS / name).read_text(encoding="utf-8"), object_hook=with_rows)
+
+
+def with_rows(result: dict[str, Any]) -> dict[str, Any]:
+    """Rows that are stored as tables, as objects."""
+    tables = result.get("rows")
+    if isinstance(tables, list) and isinstance(tables[0], dict) and "cells" in tables[0]:
+        result["rows"] = [
+            dict(zip(table["columns"], cells, strict=True))
+            for table in tables
+            for cells in table["cells"]
+        ]
+    return result
 
 
 def tables(text: str) -> list[list[list[str]]]:

@@ -1,6 +1,5 @@
 """The study of feature frequencies: counts, histograms, and intervals over blocks and seeds."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from benchmarks.paper.frequencies import (
     share_above,
     summary,
 )
+from benchmarks.paper.results import read
 from sae_core.corpus import documents, token_rows
 from sae_core.evaluation import evaluate, take_tokens
 from sae_core.sae import SAE
@@ -154,7 +154,7 @@ def test_the_study_runs_on_what_training_leaves(
         )
     argv = ["frequencies", "--runs", *map(str, runs), "--validation", str(tiny_corpus)]
     assert main([*argv, "--measured-tokens", "500", "--out", str(tmp_path / "results")]) == 0
-    written = json.loads((tmp_path / "results" / "paper_frequencies.json").read_text())
+    written = read("frequencies", tmp_path / "results")
     assert [row["architecture"] for row in written["rows"]] == ["jumprelu", "topk"]
     for row in written["rows"]:
         assert row["seeds"] == [0, 1]

@@ -13,6 +13,7 @@ import pytest
 from benchmarks.paper import pages
 from benchmarks.paper.figures import FIGURES
 from benchmarks.paper.pages import GIVEN, unmarked
+from benchmarks.paper.results import read
 from benchmarks.paper.shown_text import digits, load, share
 from sae_core.bundle import Bundle
 from sae_core.index.store import Index
@@ -113,7 +114,7 @@ def rows_of(page: str, name: str) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def sweep() -> dict[str, Any]:
-    return json.loads((RESULTS / "paper_bandwidth.json").read_text(encoding="utf-8"))
+    return read("bandwidth", RESULTS)
 
 
 @pytest.mark.parametrize(("name", "group"), [("raw", "raw"), ("relative", "relative")])

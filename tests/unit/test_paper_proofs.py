@@ -1,6 +1,5 @@
 """Proofs of very frequent features: which features, set to what, and what is kept of each."""
 
-import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from benchmarks.paper import proofs
 from benchmarks.paper.ablations import BOUND, ORDINARY
 from benchmarks.paper.demo import Demo
 from benchmarks.paper.held_out import HeldOut, activations_of
+from benchmarks.paper.results import read
 from benchmarks.paper.shown_proofs import separates
 from sae_core.corpus import documents, token_rows
 from sae_core.edits import Edit
@@ -112,7 +112,7 @@ def test_a_study_proves_all_groups_in_turn(
         measured_tokens=600, site=str(tiny.SITE), runs=[tmp_path / "sae"], out=tmp_path,
     )  # fmt: skip
     proofs.study(options)
-    data = json.loads((tmp_path / "paper_proofs.json").read_text())
+    data = read("proofs", tmp_path)
     (row,) = data["rows"]
     assert (row["kind"], row["target"], row["seed"]) == ("jumprelu", 6.0, 0)
     assert row["very"] > 2
