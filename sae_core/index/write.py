@@ -21,7 +21,7 @@ from sae_core.index.arrays import pack
 from sae_core.index.assemble import Assembler
 from sae_core.index.contexts import StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.describing import Described, Describer
+from sae_core.index.describing import Describer
 from sae_core.index.highlights import META_KEY
 from sae_core.index.index_checks import MANY_PAGES, pages_of
 from sae_core.index.index_config import IndexConfig
@@ -104,8 +104,8 @@ def write_index(
             cosine=cosine[:, :LISTED].numpy(),
         )
         numbers = _numbers(statistics, active, early, scores)
-        with describer.begun() as described, ThreadPoolExecutor(1) as describing:
-            listed = describing.submit(_write_features, writer, describer, described, numbers)
+        with ThreadPoolExecutor(1) as describing:
+            listed = describing.submit(_write_features, writer, describer, numbers)
             contexts = choose(statistics, cfg.intervals, cfg.per_interval)
             cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
             bounds = beside.submit(contexts.bounds, sae.cfg.d_sae)
@@ -281,14 +281,11 @@ def _numbers(
 
 
 def _write_features(
-    writer: IndexWriter,
-    describer: Describer,
-    blocks: Iterator[Described],
-    numbers: Mapping[str, np.ndarray],
+    writer: IndexWriter, describer: Describer, numbers: Mapping[str, np.ndarray]
 ) -> list[list[int | str]]:
     """Rows of all features, as their blocks come; returns what to open first."""
     first, rankings = 0, []
-    with writer.another() as own:
+    with describer.begun() as blocks, writer.another() as own:
         while some := list(itertools.islice(blocks, _TOGETHER)):
             signatures = [line for block in some for line in block.signatures]
             last = first + len(signatures)
