@@ -1,5 +1,8 @@
 """The contexts that an index shows, chosen from the candidates that the stream left."""
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +19,9 @@ from sae_core.index.selection import (
     rank_in_group,
 )
 from sae_core.index.statistics import FeatureStatistics
+
+_TOGETHER = 2**18
+"""Contexts whose peaks are looked up together: few enough for a CPU's cache."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +46,15 @@ class Contexts:
     other_value: np.ndarray
     """float32: its activation."""
 
-    def strongest(self, place: np.ndarray, d_sae: int) -> np.ndarray:
-        """Of each feature's strongest context what `place` has of each, -1 for none."""
-        first = np.flatnonzero(np.diff(self.feature, prepend=-1))
-        first = first[self.group[first] == 0]
-        of_feature = np.full(d_sae, -1, np.int64)
-        of_feature[self.feature[first]] = place[first]
+    def strongest(self, place: np.ndarray, begin: np.ndarray) -> np.ndarray:
+        """Of each feature's strongest context what `place` has of each, -1 for none; `begin` as
+        `bounds` has it.
+        """
+        first, last = begin[:-1], begin[1:]
+        some = np.flatnonzero(first < last)
+        some = some[self.group[first[some]] == 0]
+        of_feature = np.full(len(first), -1, np.int64)
+        of_feature[some] = place[first[some]]
         return of_feature
 
     def bounds(self, d_sae: int) -> tuple[np.ndarray, np.ndarray]:
@@ -148,17 +157,24 @@ class StoredTokens:
     segment_skip: np.ndarray
     """Tokens left out between the segment before it in its document (or the start) and this."""
     place: np.ndarray
-    """Place of each context's peak in `tokens`."""
+    """Place of each context's peak in `tokens`, uint32."""
 
 
 def store_tokens(spool: Spool, contexts: Contexts, before: int, after: int) -> StoredTokens:
     """Cut the windows of all contexts out of the stream, each token once."""
     row_start = np.asarray(spool.row_start, np.int64)
     row_end = np.append(row_start[1:], spool.length)
-    peak = row_start[contexts.row] + contexts.position
+
+    def peaks_of(some: slice) -> np.ndarray:
+        return row_start[contexts.row[some]] + contexts.position[some]
+
     # Many contexts have the same peak: each is looked at once.
     is_peak = np.zeros(spool.length, bool)
-    is_peak[peak] = True
+
+    def mark(some: slice) -> None:
+        is_peak[peaks_of(some)] = True
+
+    _in_threads(mark, len(contexts.row))
     peaks = np.flatnonzero(is_peak)
     row = np.searchsorted(row_start, peaks, side="right") - 1
     first = np.maximum(peaks - before, row_start[row])
@@ -180,11 +196,25 @@ def store_tokens(spool: Spool, contexts: Contexts, before: int, after: int) -> S
     same = document[1:] == document[:-1]
     skip = in_document.copy()
     skip[1:] -= np.where(same, in_document[:-1] + length[:-1], 0)
+    of_context = np.empty(len(contexts.row), np.uint32)
+
+    def find(some: slice) -> None:
+        of_context[some] = place[peaks_of(some)]
+
+    _in_threads(find, len(of_context))
     return StoredTokens(
         tokens=np.asarray(spool.tokens())[needed].astype(np.int64),
         documents=documents,
         segment_length=length,
         segment_document=document,
         segment_skip=skip,
-        place=place[peak],
+        place=of_context,
     )
+
+
+def _in_threads(work: Callable[[slice], None], count: int) -> None:
+    """`work` for parts of so many elements; what NumPy looks up holds no lock of Python's."""
+    parts = [slice(first, first + _TOGETHER) for first in range(0, count, _TOGETHER)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for _ in threads.map(work, parts):
+            pass

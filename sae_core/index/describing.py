@@ -66,10 +66,10 @@ class Describer:
         d_sae = len(self.active)
         return {"tokens": self.tokens.bounds(d_sae), "sources": self.sources.bounds(d_sae)}
 
-    @cached_property
-    def listed(self) -> TopTokens:
-        """The tokens that pages list."""
-        return self.tokens.first(LISTED)
+    def listed(self, first: int, last: int) -> TopTokens:
+        """The tokens that pages list of the features from `first` to before `last`."""
+        begin = self.bounds["tokens"]
+        return self.tokens.part(begin[first], begin[last]).first(LISTED)
 
     @contextmanager
     def begun(self) -> Iterator[Iterator[Described]]:

@@ -35,6 +35,8 @@ _TICKETS = 4096 // _TICKET.size
 _MADE = struct.Struct("<qqqq")
 """What a process says of a piece: its number, the process's, where what it made begins in that
 one's file, and its length, which is negative if that is an error."""
+_FORKING = threading.Lock()
+"""Held while processes are forked: others' would keep ends of their pipes open."""
 ENDING = "ending processes"
 """Name of the thread that waits until processes have ended."""
 _KILLED = (
@@ -63,7 +65,8 @@ def _started(work: Callable[[int], _T], pieces: int) -> tuple[Iterator[_T], Call
     if places > 1:
         # Where no process can be had, what has been read for hours is still worth an index.
         with suppress(OSError):
-            crew = _forked(work, pieces, places)
+            with _FORKING:
+                crew = _forked(work, pieces, places)
             return crew.made(), crew.leave
     threads = ThreadPoolExecutor(os.cpu_count())
     return threads.map(work, range(pieces)), partial(threads.shutdown, cancel_futures=True)

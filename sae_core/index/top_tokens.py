@@ -28,6 +28,10 @@ class TopTokens:
         """Where each feature's entries begin, `[d_sae + 1]`."""
         return np.searchsorted(self.feature, np.arange(d_sae + 1))
 
+    def part(self, first: int, last: int) -> "TopTokens":
+        """The entries from `first` to before `last`."""
+        return TopTokens(*(each[first:last] for each in (self.feature, self.value, self.count)))
+
     def first(self, k: int) -> "TopTokens":
         """The first `k` of each feature."""
         starts = np.flatnonzero(np.diff(self.feature, prepend=-1))

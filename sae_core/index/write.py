@@ -19,9 +19,9 @@ import numpy as np
 from sae_core.index import tokencodec
 from sae_core.index.arrays import pack
 from sae_core.index.assemble import Assembler
-from sae_core.index.contexts import Contexts, StoredTokens, choose, store_tokens
+from sae_core.index.contexts import StoredTokens, choose, store_tokens
 from sae_core.index.corpus_spool import Spool
-from sae_core.index.describing import Described, Describer
+from sae_core.index.describing import Describer
 from sae_core.index.highlights import META_KEY
 from sae_core.index.index_checks import MANY_PAGES, pages_of
 from sae_core.index.index_config import IndexConfig
@@ -45,6 +45,8 @@ from sae_core.text_options import TextOptions
 
 _TOGETHER = 64
 """Blocks of features given to DuckDB together."""
+_COUNTED = 2**14
+"""Features whose listed tokens are looked at together."""
 _BESIDE = 4
 """Threads for work that nothing waits for at once."""
 _FOR_SIGNATURE = 40
@@ -102,8 +104,8 @@ def write_index(
             cosine=cosine[:, :LISTED].numpy(),
         )
         numbers = _numbers(statistics, active, early, scores)
-        with describer.begun() as described, ThreadPoolExecutor(1) as describing:
-            listed = describing.submit(_write_features, writer, describer, described, numbers)
+        with ThreadPoolExecutor(1) as describing:
+            listed = describing.submit(_write_features, writer, describer, numbers)
             contexts = choose(statistics, cfg.intervals, cfg.per_interval)
             cutting = beside.submit(store_tokens, spool, contexts, cfg.before, cfg.after)
             bounds = beside.submit(contexts.bounds, sae.cfg.d_sae)
@@ -139,7 +141,7 @@ def write_index(
                 assert list(arrays) == list(ARRAYS)
                 if placed:
                     arrays[MAP] = placed.places
-                given = (writer, arrays, describer, contexts, stored)
+                given = (writer, arrays, assembler)
                 written.append(beside.submit(_write_arrays, *given))
                 _write_pages(writer, pages)
             for each in written:
@@ -241,15 +243,16 @@ def _write_tokens(
 def _write_arrays(
     writer: IndexWriter,
     arrays: dict[str, np.ndarray],
-    describer: Describer,
-    contexts: Contexts,
-    stored: StoredTokens,
+    assembler: Assembler,
 ) -> None:
     """These, each packed as its name says, and of many pages what is gathered from them."""
-    d_sae, gathered = len(describer.active), {}
+    gathered, d_sae = {}, assembler.d_sae
     if pages_of(d_sae) > MANY_PAGES:
-        listed, strongest = describer.listed, contexts.strongest(stored.place, d_sae)
-        gathered = dict(zip(GATHERED, (listed.count, strongest + 1), strict=True))
+        # Not all at once: each array would be of new memory.
+        starts = range(0, d_sae, _COUNTED)
+        listed = [assembler.of.listed(i, min(i + _COUNTED, d_sae)).count for i in starts]
+        strongest = assembler.contexts.strongest(assembler.place, assembler.bounds[0])
+        gathered = dict(zip(GATHERED, (np.concatenate(listed), strongest + 1), strict=True))
     types = ARRAYS | GATHERED | {MAP: PLACES}
     packed = {name: pack(each, types[name]) for name, each in (arrays | gathered).items()}
     with writer.another() as own:
@@ -278,24 +281,19 @@ def _numbers(
 
 
 def _write_features(
-    writer: IndexWriter,
-    describer: Describer,
-    blocks: Iterator[Described],
-    numbers: Mapping[str, np.ndarray],
+    writer: IndexWriter, describer: Describer, numbers: Mapping[str, np.ndarray]
 ) -> list[list[int | str]]:
     """Rows of all features, as their blocks come; returns what to open first."""
-    tokens = describer.listed
-    begin = tokens.bounds(len(describer.active))
     first, rankings = 0, []
-    with writer.another() as own:
+    with describer.begun() as blocks, writer.another() as own:
         while some := list(itertools.islice(blocks, _TOGETHER)):
             signatures = [line for block in some for line in block.signatures]
             last = first + len(signatures)
             rows = {name: column[first:last] for name, column in numbers.items()}
             rows["signature"] = _objects(signatures)
             rows["concentration"] = np.concatenate([block.concentration for block in some])
-            listed = slice(begin[first], begin[last])
-            lists = {"tokens": (tokens.feature[listed], tokens.value[listed])}
+            listed = describer.listed(first, last)
+            lists = {"tokens": (listed.feature, listed.value)}
             own.insert_arrays("features", rows, lists)
             first = last
             rankings += [block.ranking for block in some]

@@ -21,6 +21,7 @@ from sae_core.index import (
     IndexConfig,
     assemble,
     build_index,
+    contexts,
     decoder_arrays,
     describing,
     in_processes,
@@ -195,8 +196,9 @@ def test_an_index_is_the_same_by_one_process_and_by_several(
     monkeypatch.setattr(describing, "_BLOCK", 5)
     monkeypatch.setattr(write, "_TOGETHER", 4)
     tables = []
-    for places in (1, 3):
+    for places, together in ((1, 10**6), (3, 7)):
         monkeypatch.setattr(in_processes, "_places", lambda places=places: places)
+        monkeypatch.setattr(contexts, "_TOGETHER", together)
         path = tmp_path / f"{places}.duckdb"
         meta = build_index(tiny_model, tiny_tokenizer, tiny_sae, cfg, path)
         with duckdb.connect(str(path), read_only=True) as connection:

@@ -277,6 +277,7 @@ def test_a_large_index_has_what_a_search_takes_from_its_pages_in_one_piece(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("sae_core.index.write.MANY_PAGES", 0)
+    monkeypatch.setattr("sae_core.index.write._COUNTED", 7)
     model, tokenizer = tiny_bundle.load_model(torch.float32, torch.device("cpu"))
     sae = tiny_bundle.load_sae(tiny.SAE_NAME, torch.device("cpu"))
     path = tmp_path / "large.duckdb"
