@@ -32,6 +32,11 @@ _TICKET = struct.Struct("<q")
 """Which pieces to take next."""
 _TICKETS = 4096 // _TICKET.size
 """Tickets at most: every pipe has room for so many bytes, whoever reads them."""
+_FORKING = threading.Lock()
+"""Held while processes are forked. What is made on several threads at a time has pipes of its own
+each: processes of one would keep another's open."""
+_HEARD: set[int] = set()
+"""The ends of pipes at which processes are heard here."""
 _MADE = struct.Struct("<qqqq")
 """What a process says of a piece: its number, the process's, where what it made begins in that
 one's file, and its length, which is negative if that is an error."""
@@ -63,7 +68,8 @@ def _started(work: Callable[[int], _T], pieces: int) -> tuple[Iterator[_T], Call
     if places > 1:
         # Where no process can be had, what has been read for hours is still worth an index.
         with suppress(OSError):
-            crew = _forked(work, pieces, places)
+            with _FORKING:
+                crew = _forked(work, pieces, places)
             return crew.made(), crew.leave
     threads = ThreadPoolExecutor(os.cpu_count())
     return threads.map(work, range(pieces)), partial(threads.shutdown, cancel_futures=True)
@@ -100,6 +106,7 @@ class _Crew:
         """They end when they have no more to do, or say something that nobody hears: nothing waits
         for it.
         """
+        _HEARD.discard(self.done)
         os.close(self.done)
         for file in self.files:
             file.close()
@@ -113,6 +120,7 @@ def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
     together = -(-pieces // _TICKETS)
     tickets, give = os.pipe()
     done, say = os.pipe()
+    _HEARD.add(done)
     files: list[BinaryIO] = []
     crew = _Crew(pieces, [], done, files)
     try:
@@ -123,8 +131,10 @@ def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
         number = _fork(places, crew.processes)
         if number is not None:
             try:
-                # Of one who is killed the others are told by nobody listening any more.
-                os.close(done)
+                # That the one who forked them was killed they are told by nobody listening any
+                # more: none of them may hold an end for another.
+                for end in _HEARD:
+                    os.close(end)
                 # The one that forked them has what all wait for.
                 os.nice(_NICE)
                 while ticket := os.read(tickets, _TICKET.size):
