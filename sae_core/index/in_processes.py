@@ -167,7 +167,9 @@ def _fork(places: int, processes: list[int]) -> int | None:
         while rest:
             half = 1 + (len(rest) - 1) // 2
             with warnings.catch_warnings():
-                # That the other threads are not there any more: nothing here waits for one of them.
+                # That the locks of other threads are there, and the threads are not. Python and the
+                # C library see to theirs; work takes no others: it imports nothing, says nothing,
+                # multiplies no matrices, and has each `cached_property` made before.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process = os.fork()
             if process:
