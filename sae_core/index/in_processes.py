@@ -32,6 +32,11 @@ _TICKET = struct.Struct("<q")
 """Which pieces to take next."""
 _TICKETS = 4096 // _TICKET.size
 """Tickets at most: every pipe has room for so many bytes, whoever reads them."""
+_FORKING = threading.Lock()
+"""Held while processes are forked. What is made on several threads at a time has pipes of its own
+each: processes of one would keep another's open."""
+_HEARD: set[int] = set()
+"""The ends of pipes at which processes are heard here."""
 _MADE = struct.Struct("<qqqq")
 """What a process says of a piece: its number, the process's, where what it made begins in that
 one's file, and its length, which is negative if that is an error."""
@@ -103,6 +108,7 @@ class _Crew:
         """They end when they have no more to do, or say something that nobody hears: nothing waits
         for it.
         """
+        _HEARD.discard(self.done)
         os.close(self.done)
         for file in self.files:
             file.close()
@@ -116,6 +122,7 @@ def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
     together = -(-pieces // _TICKETS)
     tickets, give = os.pipe()
     done, say = os.pipe()
+    _HEARD.add(done)
     files: list[BinaryIO] = []
     crew = _Crew(pieces, [], done, files)
     try:
@@ -126,8 +133,10 @@ def _forked(work: Callable[[int], Any], pieces: int, places: int) -> _Crew:
         number = _fork(places, crew.processes)
         if number is not None:
             try:
-                # Of one who is killed the others are told by nobody listening any more.
-                os.close(done)
+                # That the one who forked them was killed they are told by nobody listening any
+                # more: none of them may hold an end for another.
+                for end in _HEARD:
+                    os.close(end)
                 # The one that forked them has what all wait for.
                 os.nice(_NICE)
                 while ticket := os.read(tickets, _TICKET.size):
@@ -160,7 +169,9 @@ def _fork(places: int, processes: list[int]) -> int | None:
         while rest:
             half = 1 + (len(rest) - 1) // 2
             with warnings.catch_warnings():
-                # That the other threads are not there any more: nothing here waits for one of them.
+                # That the locks of other threads are there, and the threads are not. Python and the
+                # C library see to theirs; work takes no others: it imports nothing, says nothing,
+                # multiplies no matrices, and has each `cached_property` made before.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 process = os.fork()
             if process:

@@ -139,10 +139,12 @@ class Pass:
         if self._ranks.world == 1:
             return
         for prepared in self._to_complete:
+            # Before the first waits for the others' shares, which they make at the same time.
+            share = prepared.share()
             if self._ranks.first:
                 prepared.complete(list(self._ranks.from_others()))
             else:
-                self._ranks.send_to_first([prepared.share()])
+                self._ranks.send_to_first([share])
         self._to_complete = []
         for statistics in self.gathered.statistics:
             # All do this at the same time.

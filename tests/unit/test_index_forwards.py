@@ -2,6 +2,7 @@
 run that fails leaves of its SAEs.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,16 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from sae_core.corpus import Document, TokenBatch, TokenRow, batches
-from sae_core.index import IndexConfig, batch_lists, build_index, gathered, logits, prepared
+from sae_core.index import (
+    IndexConfig,
+    Target,
+    batch_lists,
+    build_index,
+    build_indexes,
+    gathered,
+    logits,
+    prepared,
+)
 from sae_core.index.forwards import Forwards, Joined
 from sae_core.index.ranks import Ranks
 from sae_core.index.screening import ScreenedLists
@@ -129,3 +139,41 @@ def test_a_build_that_fails_leaves_the_encoder_as_it_was(
         build_index(tiny_model, tiny_tokenizer, tiny_sae, cfg, tmp_path / "index.duckdb")
     assert torch.equal(tiny_sae.W_enc, before)
     assert tiny_sae.W_enc.is_contiguous()
+
+
+def test_the_first_process_makes_its_share_before_it_waits_for_the_others(
+    tiny_model: Gemma2ForCausalLM,
+    tiny_tokenizer: PreTrainedTokenizerFast,
+    tiny_sae: SAE,
+    tiny_corpus: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where nothing was begun beside the reading, on the CPU, all make theirs at the same time."""
+    happened, make = list[str](), prepared.Prepared._share
+
+    class First(Ranks):
+        """Of two, the other of which has nothing to do."""
+
+        def is_mine(self, batch: int) -> bool:
+            return True
+
+        def share(self, count: int, together: int) -> range:
+            return range(count)
+
+        def from_first(self, state: dict[str, Any] | None) -> dict[str, Any]:
+            return state or {}
+
+        def from_others(self) -> Iterator[dict[str, Any]]:
+            happened.append("waits")
+            return iter(())
+
+    def share(self: prepared.Prepared) -> dict[str, torch.Tensor]:
+        happened.append("makes")
+        return make(self)
+
+    monkeypatch.setattr(prepared.Prepared, "_share", share)
+    cfg = IndexConfig(corpus=(str(tiny_corpus),), tokens=300, context_size=16, map="off")
+    target = Target(sae=tiny_sae, out_path=tmp_path / "index.duckdb")
+    build_indexes(tiny_model, tiny_tokenizer, [target], cfg, ranks=First(0, 2))
+    assert happened == ["makes", "waits", "waits"]

@@ -38,6 +38,35 @@ with shared.in_processes(lambda n: "made", 20) as made:
     os.kill(os.getpid(), 9)
 """
 
+# The second crew is forked, if that is possible, while the first one is.
+KILLED_WITH_TWO_CREWS = """
+import os, threading
+from sae_core.index import in_processes as shared
+shared._places = lambda: 3
+own, fork, forked, begun = os.getpid(), os.fork, [], threading.Event()
+
+def other():
+    with shared.in_processes(lambda n: n, 4096) as made:
+        next(made)
+        begun.set()
+        threading.Event().wait()
+
+def fork_between():
+    if os.getpid() == own:
+        forked.append(None)
+        if len(forked) == 2:
+            threading.Thread(target=other, daemon=True).start()
+            begun.wait(0.5)
+    return fork()
+
+os.fork = fork_between
+with shared.in_processes(lambda n: n, 4096) as made:
+    next(made)
+    assert begun.wait(30)
+    print("made", flush=True)
+    os.kill(own, 9)
+"""
+
 
 @pytest.fixture
 def several(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,9 +198,10 @@ def test_a_killed_process_is_one_sentence(several: None) -> None:
         made_of(lambda n: n == 5 and os.kill(os.getpid(), 9), 20)
 
 
-def test_processes_end_with_the_one_that_forked_them() -> None:
+@pytest.mark.parametrize("program", [KILLED, KILLED_WITH_TWO_CREWS])
+def test_processes_end_with_the_one_that_forked_them(program: str) -> None:
     """They have its output open, whose end is waited for."""
-    command = [sys.executable, "-c", KILLED]
+    command = [sys.executable, "-c", program]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True)
     try:
         assert process.communicate(timeout=60)[0] == b"made\n"
