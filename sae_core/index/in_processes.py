@@ -40,8 +40,6 @@ _HEARD: set[int] = set()
 _MADE = struct.Struct("<qqqq")
 """What a process says of a piece: its number, the process's, where what it made begins in that
 one's file, and its length, which is negative if that is an error."""
-_FORKING = threading.Lock()
-"""Held while processes are forked: others' would keep ends of their pipes open."""
 ENDING = "ending processes"
 """Name of the thread that waits until processes have ended."""
 _KILLED = (
