@@ -59,9 +59,8 @@ search would else gather from every page."""
 
 STORAGE = "STORAGE_VERSION 'v1.2.0', BLOCK_SIZE 16384, ROW_GROUP_SIZE 8192"
 """Read by every DuckDB from 1.2 on; small blocks waste less, full groups are written early."""
-_UNLOGGED = (
-    ", RECOVERY_MODE NO_WAL_WRITES" if int(duckdb.__version__.partition(".")[0]) >= 2 else ""
-)
+_MAJOR = int(duckdb.__version__.partition(".")[0])
+_UNLOGGED = ", RECOVERY_MODE NO_WAL_WRITES" if _MAJOR >= 2 else ""
 """A file that takes its name when it is whole needs no log, which would be as long as the file."""
 _ROWS_AT_ONCE = 10_000
 _STREAMED = 256
@@ -338,32 +337,38 @@ def _check(connection: duckdb.DuckDBPyConnection, path: Path) -> None:
         raise ValueError(f"{path} is cut off: copy it again, or {_REBUILD}")
 
 
-def rows_of(
-    connection: duckdb.DuckDBPyConnection, path: Path, statement: str, arguments: Any = None
-) -> list[tuple[Any, ...]]:
-    """All rows of a query, on a cursor of its own: a connection is not safe across threads."""
+@contextmanager
+def _cursor(
+    connection: duckdb.DuckDBPyConnection, path: Path
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """One for a query, as no connection is safe across threads; its errors are one sentence."""
     with connection.cursor() as cursor:
         try:
-            return cursor.execute(statement, arguments).fetchall()
+            if _MAJOR < 2:  # whose cursors begin in `memory`, which is not there any more
+                cursor.execute(_HARDENED[0])
+            yield cursor
         except duckdb.ConnectionException:
             raise  # the index was closed: a bug, not a damaged file
         except duckdb.Error as error:
             raise ValueError(damaged(path)) from error
+
+
+def rows_of(
+    connection: duckdb.DuckDBPyConnection, path: Path, statement: str, arguments: Any = None
+) -> list[tuple[Any, ...]]:
+    """All rows of a query."""
+    with _cursor(connection, path) as cursor:
+        return cursor.execute(statement, arguments).fetchall()
 
 
 def streamed(
     connection: duckdb.DuckDBPyConnection, path: Path, statement: str
 ) -> Iterator[tuple[Any, ...]]:
     """The rows of a query, of which only some are in memory at a time."""
-    with connection.cursor() as cursor:
-        try:
-            cursor.execute(statement)
-            while rows := cursor.fetchmany(_STREAMED):
-                yield from rows
-        except duckdb.ConnectionException:
-            raise  # the index was closed: a bug, not a damaged file
-        except duckdb.Error as error:
-            raise ValueError(damaged(path)) from error
+    with _cursor(connection, path) as cursor:
+        cursor.execute(statement)
+        while rows := cursor.fetchmany(_STREAMED):
+            yield from rows
 
 
 def columns_of(
@@ -372,13 +377,8 @@ def columns_of(
     """A query's columns of numbers. NULL is NaN, and so a column with one is float64; NaN, which
     nothing writes, is infinity, so that no check takes it for NULL.
     """
-    with connection.cursor() as cursor:
-        try:
-            columns = cursor.execute(statement).fetchnumpy()
-        except duckdb.ConnectionException:
-            raise  # the index was closed: a bug, not a damaged file
-        except duckdb.Error as error:
-            raise ValueError(damaged(path)) from error
+    with _cursor(connection, path) as cursor:
+        columns = cursor.execute(statement).fetchnumpy()
     return {name: _numbers(column) for name, column in columns.items()}
 
 
