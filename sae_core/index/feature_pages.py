@@ -132,13 +132,9 @@ class Page:
     cosine: np.ndarray
     """`[G * n]`: cosine * 32767."""
 
-    def pack(self) -> bytes:
-        """The page's bytes."""
-        return joined(packed(vars(self)))
-
     @classmethod
     def unpack(cls, data: bytes, shape: PageShape) -> "Page":
-        """Inverse of `pack`; ValueError or zlib.error if the bytes are no page of this shape."""
+        """From what `joined` gives; ValueError or zlib.error if that is no page of this shape."""
         arrays: dict[str, np.ndarray] = {}
         at = 0
         for name, dtype in _FIELDS.items():

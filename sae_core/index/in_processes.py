@@ -197,10 +197,22 @@ def _make(work: Callable[[int], Any], piece: int, number: int, file: BinaryIO, s
         made = pickle.dumps(work(piece), pickle.HIGHEST_PROTOCOL)
     except Exception as error:
         error.add_note(traceback.format_exc())
-        made, sign = pickle.dumps(error), -1
+        made, sign = _pickled(error), -1
     file.write(made)
     file.flush()
     os.write(say, _MADE.pack(piece, number, place, sign * len(made)))
+
+
+def _pickled(error: Exception) -> bytes:
+    """The error, or what it says where it cannot be made again in another process."""
+    try:
+        made = pickle.dumps(error)
+        pickle.loads(made)
+    except Exception:
+        told = RuntimeError(f"{type(error).__name__}: {error}")
+        told.add_note(error.__notes__[-1])
+        return pickle.dumps(told)
+    return made
 
 
 def _wait_for(processes: Sequence[int]) -> None:

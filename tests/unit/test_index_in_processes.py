@@ -111,6 +111,25 @@ def test_what_goes_wrong_there_is_raised_here(several: None) -> None:
         made_of(work, 20)
 
 
+class UnsendableError(Exception):
+    """Pickles, but cannot be made again from what it says."""
+
+    def __init__(self, code: int, why: str) -> None:
+        super().__init__(f"{why}: {code}")
+
+
+def test_an_error_that_cannot_be_sent_is_told(several: None) -> None:
+    def work(piece: int) -> int:
+        raise UnsendableError(piece, "no room")
+
+    with (
+        in_processes.in_processes(work, 20) as made,
+        pytest.raises(RuntimeError, match=r"^UnsendableError: no room: 0") as raised,
+    ):
+        next(made)
+    assert "in work" in raised.value.__notes__[0]
+
+
 @pytest.mark.parametrize("places", [2, 3, 7, 16])
 def test_each_process_is_another(places: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """They fork one another, and all take part: each waits until as many have begun."""

@@ -15,7 +15,7 @@ import pytest
 
 from sae_core.index import Index
 from sae_core.index.arrays import pack, unpack
-from sae_core.index.feature_pages import Page
+from sae_core.index.feature_pages import Page, joined, packed
 from sae_core.index.index_checks import page_shape
 from sae_core.index.schema import ARRAYS, IndexBusyError, connect
 
@@ -50,7 +50,8 @@ def page(name: str, value: Any, place: int = 0) -> Change:
         [(data,)] = connection.execute("SELECT data FROM pages WHERE page = 0").fetchall()
         read = Page.unpack(data, shape)
         getattr(read, name)[place] = value
-        connection.execute("UPDATE pages SET data = ? WHERE page = 0", [read.pack()])
+        again = joined(packed(vars(read)))
+        connection.execute("UPDATE pages SET data = ? WHERE page = 0", [again])
 
     return changed
 
