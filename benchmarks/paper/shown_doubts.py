@@ -36,14 +36,17 @@ def _at(place: Place) -> str:
     return f"{CURVES[name]} at `{site}` with an L0 of {target}"
 
 
+def _on(model: str) -> str:
+    return "" if model == DEMO else f" on the {NAMES[model]}"
+
+
 def _missed(held: Results) -> str:
     """Where a reported seed is too far off its L0, and by how much the others are off at most."""
     far, near = [], [0.0]
     for model in SUFFIXES:
         for place, each in points_of(held, model, "fvu").items():
             if each.missed > MOST_MISSED:
-                on = "" if model == DEMO else f" on the {NAMES[model]}"
-                far.append(f"{_at(place)}{on} ({share(each.missed)})")
+                far.append(f"{_at(place)}{_on(model)} ({share(each.missed)})")
             else:
                 near.append(each.missed)
     return f"{listed(far) if far else 'none'}; no other by more than {share(max(near))}."
@@ -77,14 +80,15 @@ def _still(each: Points) -> Points:
 
 def _broken(held: Results) -> str:
     """Where most features of reported seeds are dead."""
-    counted: dict[Place, int] = {}
-    for r in rows_of(held, stage="report"):
-        if r["dead"] > _BROKEN:
-            place = (r["architecture"], r["site"], r["target"])
+    counted: dict[str, int] = {}
+    for r in held["comparison"]["rows"]:
+        model = reported(r)
+        if model and r["dead"] > _BROKEN:
+            place = _at((r["architecture"], r["site"], r["target"])) + _on(model)
             counted[place] = counted.get(place, 0) + 1
     if not counted:
         return "no reported SAE."
-    parts = [f"{_at(place)} ({count} of {len(SEEDS)} seeds)" for place, count in counted.items()]
+    parts = [f"{place} ({count} of {len(SEEDS)} seeds)" for place, count in counted.items()]
     return f"{listed(parts)}."
 
 

@@ -205,17 +205,11 @@ def _costs(name: str, site: str, level: int, held: Results) -> str:
 
 
 _WORDED: dict[str, Format] = {
-    "of_l0": percent,
     "of_mass": percent,
     "of_effect": percent,
     "of_top_10": percent,
-    "of_top_1": percent,
     "of_active": percent,
     "very": whole,
-    "fvu": digits,
-    "fvu_zero": partial(digits, count=2),
-    "all_zero.loss": partial(digits, count=2),
-    "scores.detection": points,
 }
 SHOWN: dict[str, Callable[[Results], str]] = {
     "frequent.part": _part,

@@ -343,7 +343,8 @@ def test_the_page_says_what_its_results_hold() -> None:
     names = {value: key for key, value in COLUMNS.items()}
     dead = Counter(
         f"{names[r['architecture']]} at `{r['site']}` with an L0 of {r['target']}"
-        for r in rows(stage="report")
+        + (f" on the {r['family'].title()}" if "family" in r else "")
+        for r in reported
         if r["dead"] > 0.5
     )
     for place, count in dead.items():
