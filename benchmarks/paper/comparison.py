@@ -18,7 +18,6 @@ come first: 6.3 minutes of one H200, beside which both language models were trai
 all architectures and peers on the demo, the other families at an L0 of 64, and all changes.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,7 +30,6 @@ from torch import Tensor
 from benchmarks.paper.comparison_plan import (
     CURES,
     DEMO,
-    FAMILIES,
     OTHER_TARGETS,
     PEERS,
     RATES,
@@ -52,11 +50,13 @@ from benchmarks.paper.labs import (
     in_turn,
     labs_of,
     same_weights,
+    study_parser,
+    texts_of,
     trained_of,
     weights_of,
 )
 from benchmarks.paper.peer_kinds import PEER_RECIPES, as_ours
-from benchmarks.paper.results import FOLDER, Results
+from benchmarks.paper.results import Results
 from benchmarks.paper.text import read_rows
 from sae_core.config import SAEConfig, Site
 from sae_core.corpus import TokenRow
@@ -213,30 +213,11 @@ def _line(row: dict[str, Any]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m benchmarks.paper.comparison`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper.comparison",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
-    parser.add_argument(
-        "--other",
-        type=Path,
-        nargs="+",
-        default=[],
-        help=f"folders with other language models in `model`, or which will have: of the families "
-        f"{', '.join(FAMILIES)}, one each",
-    )
-    parser.add_argument("--corpus", nargs="+", required=True, help="text to train on")
-    parser.add_argument("--validation", nargs="+", required=True, help="text to measure on")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    parser.add_argument("--context-size", type=int, default=512)
+    parser = study_parser("comparison", __doc__)
     parser.add_argument("--d-sae", type=int, default=2_048)
-    parser.add_argument("--batch", type=int, default=2_048)
     parser.add_argument("--steps", type=int, default=2_500)
     parser.add_argument("--rows", type=int, nargs=2, default=(128, 240), help="of each half")
     parser.add_argument("--blocks", type=int, default=20, help="of the report's rows")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no pass begins after them")
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     demo = Demo.load(options.bundle)
@@ -247,11 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     texts = halves(options.validation, demo.tokenizer, options.context_size, options.rows)
     print(f"text read, {deadline - time.monotonic():.0f} s left", flush=True)
     lab = labs_of(demo, options.other, lambda each: Lab.of(each, training, texts, options.blocks))
-    settings = {
-        "bundle": weights_of(options.bundle),
-        "corpus": [Path(path).stem for path in options.corpus],
-        "validation": [Path(path).stem for path in options.validation],
-        "context_size": options.context_size,
+    settings = texts_of(options) | {
         "rows": list(options.rows),
         "blocks": options.blocks,
     }

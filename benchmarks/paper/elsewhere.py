@@ -15,7 +15,6 @@ Results are written after every pass and gone on with by the next call; passes o
 first, and one of a language model that is not there yet gives way to the next.
 """
 
-import argparse
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -34,11 +33,13 @@ from benchmarks.paper.labs import (
     in_turn,
     labs_of,
     same_weights,
+    study_parser,
+    texts_of,
     trained_of,
     weights_of,
 )
 from benchmarks.paper.quality import Quality
-from benchmarks.paper.results import FOLDER, Results
+from benchmarks.paper.results import Results
 from benchmarks.paper.text import read_rows
 from sae_core.corpus import TokenRow
 from training.sae_trainer import compiler
@@ -146,31 +147,12 @@ def study(
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """`python -m benchmarks.paper.elsewhere`."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper.elsewhere",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
-    parser.add_argument(
-        "--other",
-        type=Path,
-        nargs="+",
-        default=[],
-        help=f"folders with other language models in `model`, or which will have: of the families "
-        f"{', '.join(FAMILIES)}, one each; without any, their passes are left out",
-    )
-    parser.add_argument("--corpus", nargs="+", required=True, help="text to train on")
-    parser.add_argument("--validation", nargs="+", required=True, help="text to measure on")
-    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
-    parser.add_argument("--context-size", type=int, default=512)
+    parser = study_parser("elsewhere", __doc__)
     parser.add_argument("--d-sae", type=int, default=WIDTH, help="on the other language models")
     parser.add_argument("--widths", type=int, nargs="+", default=WIDTHS, help="on the demo's")
-    parser.add_argument("--batch", type=int, default=2_048)
     parser.add_argument("--steps", type=int, default=3_000)
     parser.add_argument("--loss-rows", type=int, default=64, help="rows of the delta LM loss")
     parser.add_argument("--measured-tokens", type=int, default=65_536, help="of FVU and L0")
-    parser.add_argument("--minutes", type=float, default=60.0, help="no pass begins after them")
     options = parser.parse_args(arguments)
     deadline = time.monotonic() + 60 * options.minutes
     demo = Demo.load(options.bundle)
@@ -191,11 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             quality=Quality(each, held_out, held_out[: options.loss_rows], SITES),
         )
 
-    settings = {
-        "bundle": weights_of(options.bundle),
-        "corpus": [Path(path).stem for path in options.corpus],
-        "validation": [Path(path).stem for path in options.validation],
-        "context_size": options.context_size,
+    settings = texts_of(options) | {
         "d_sae": size.d_sae,
         "batch": size.batch,
         "steps": size.steps,

@@ -2,15 +2,16 @@
 study goes on with what is there.
 """
 
+import argparse
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from benchmarks.paper.comparison_plan import DEMO
+from benchmarks.paper.comparison_plan import DEMO, FAMILIES
 from benchmarks.paper.demo import Demo
-from benchmarks.paper.results import content_hash, path_of, read
+from benchmarks.paper.results import FOLDER, content_hash, path_of, read
 
 
 class NeedsModel(Protocol):
@@ -126,3 +127,38 @@ def same_weights(known: dict[str, Any], name: str, weights: str, out: Path) -> N
     """
     if known.get(name, {}).get("weights", weights) != weights:
         raise ValueError(f"{out} has results of another language model: give a new --out.")
+
+
+def study_parser(study: str, description: str | None) -> argparse.ArgumentParser:
+    """The options of a study of several language models, `python -m benchmarks.paper.STUDY`."""
+    parser = argparse.ArgumentParser(
+        prog=f"python -m benchmarks.paper.{study}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--bundle", type=Path, default=Path("app/demo"))
+    parser.add_argument(
+        "--other",
+        type=Path,
+        nargs="+",
+        default=[],
+        help=f"folders with other language models in `model`, or which will have: of the families "
+        f"{', '.join(FAMILIES)}, one each; without any, their passes are left out",
+    )
+    parser.add_argument("--corpus", nargs="+", required=True, help="text to train on")
+    parser.add_argument("--validation", nargs="+", required=True, help="text to measure on")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the results")
+    parser.add_argument("--context-size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=2_048)
+    parser.add_argument("--minutes", type=float, default=60.0, help="no pass begins after them")
+    return parser
+
+
+def texts_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What a study's results keep of its language model and texts."""
+    return {
+        "bundle": weights_of(options.bundle),
+        "corpus": [Path(path).stem for path in options.corpus],
+        "validation": [Path(path).stem for path in options.validation],
+        "context_size": options.context_size,
+    }
