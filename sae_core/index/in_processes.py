@@ -208,9 +208,10 @@ def _pickled(error: Exception) -> bytes:
     try:
         made = pickle.dumps(error)
         pickle.loads(made)
-    except Exception:
+    except Exception as why:
         told = RuntimeError(f"{type(error).__name__}: {error}")
         told.add_note(error.__notes__[-1])
+        told.add_note(f"It is no {type(error).__name__} here: {why}")
         return pickle.dumps(told)
     return made
 

@@ -11,6 +11,7 @@ import torch
 from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from benchmarks import pareto, pareto_peers
+from benchmarks.compact_json import untabled
 from benchmarks.pareto_plan import Options
 from benchmarks.train_step_peers import stubs
 from sae_core.config import Site
@@ -71,7 +72,7 @@ def test_a_comparison_is_gone_on_with(
         "jumprelu-resid_post/1-slower_rate",
         "topk-resid_post/1-slower_rate",
     ]
-    assert json.loads(options.out.read_text()) == result
+    assert untabled(json.loads(options.out.read_text())) == result
     rows = result["groups"]["topk-resid_post/1"]["rows"]
     assert [row["target"] for row in rows] == [4, 4, 8, 8]
     for row in rows:
