@@ -15,8 +15,7 @@ directions whose one threshold leaves about `--l0` features active; `demo` is th
 all features of its `DEMO_SAE`. Either reads the corpus in the demo's tokenizer: nothing is
 downloaded. Parts are timed by CUDA events on a GPU, which stop nothing; writing by the clock. On a
 GPU they overlap, and what is made beside the stream (`beside`) is waited for at its end
-(`writing/waiting`); there an index of a few tokens comes first, which compiles kernels and is not
-measured.
+(`writing/waiting`); an index of a few tokens, not measured, comes first and compiles kernels.
 
 Results are printed as they come. `--seconds` ends the whole: what is at work then is stopped, and
 says how many tokens it had read. `--sae-dashboard PYTHON` lets SAEDashboard, installed for that
