@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.compact_json import compact_json
+from benchmarks.compact_json import compact_json, tabled
 from sae_core.index.in_processes import ENDING
 
 
@@ -40,7 +40,7 @@ class Run:
         print("/".join(path), json.dumps(value), file=sys.stderr, flush=True)
         if self.out is not None:
             temporary = self.out.with_name(self.out.name + ".tmp")
-            temporary.write_text(compact_json(self.result) + "\n")
+            temporary.write_text(compact_json(tabled(self.result)) + "\n")
             temporary.replace(self.out)
 
     def part(self, path: Sequence[str], measure: Callable[[], Any]) -> None:

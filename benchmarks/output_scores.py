@@ -13,6 +13,8 @@ separate. Intervals are of 95 %, by a bootstrap over features.
 """
 
 import argparse
+import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +24,7 @@ import numpy as np
 import torch
 
 from benchmarks.gemma_shapes import machine
-from benchmarks.measuring import Run
+from benchmarks.measuring import Run, rounded
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit
 from sae_core.index import Index
@@ -154,7 +156,9 @@ def main() -> None:
         if time.monotonic() > deadline:
             break
         rows.append(proven(lm, name, index, feature))
-        run.record(["features", str(feature)], rows[-1])
+        print(json.dumps(rows[-1]), file=sys.stderr)
+        run.result["rows"] = [rounded(row) for row in rows]
+        run.record(["proved"], len(rows))
     run.record(["summary"], summary(rows))
 
 

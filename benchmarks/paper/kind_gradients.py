@@ -230,7 +230,7 @@ GRADIENTS: dict[str, Callable[[StepInput], Gradients]] = {
 }
 
 
-@torch.library.custom_op("jumpscope_paper::cuts", mutates_args=())
+@torch.library.custom_op("jumpscope::cuts", mutates_args=())
 def cuts(z: Tensor, k: Tensor) -> Tensor:
     """The k-th largest of each row of `z` `[kinds, batch, d_sae]`, which is 0 or above; `k`
     `[kinds]`, int32.
