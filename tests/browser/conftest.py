@@ -45,6 +45,9 @@ PHONE = {"width": 390, "height": 844}
 
 expect.set_options(timeout=20_000)
 
+# The sessions that the running test has opened.
+_OPENED: list[BrowserContext] = []
+
 
 @dataclass(frozen=True, kw_only=True)
 class Site:
@@ -61,7 +64,10 @@ class Site:
 
 @contextmanager
 def served(bundle: Bundle, **changed: Any) -> Iterator[Site]:
-    """The app on a free port of this process, under settings changed for the test."""
+    """The app on a free port of this process, under settings changed for the test.
+
+    It outlives the pages that show it: one that still loads would report the end of its server.
+    """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -75,6 +81,10 @@ def served(bundle: Bundle, **changed: Any) -> Iterator[Site]:
     try:
         yield Site(url=running.url, workbench=running.workbench)
     finally:
+        for context in list(_OPENED):
+            if any(page.url.startswith(f"{running.url}/") for page in context.pages):
+                context.close()
+                _OPENED.remove(context)
         running.close()
 
 
@@ -173,7 +183,6 @@ def complain(message: ConsoleMessage, complaints: list[str]) -> None:
 @pytest.fixture
 def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
     """`opened(address, ...)`: a page in a fresh session, watched until the test ends."""
-    contexts: list[BrowserContext] = []
     complaints: list[str] = []
 
     def open_page(address: str, *, phone: bool = False, scheme: str = "light") -> Page:
@@ -183,7 +192,7 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
             has_touch=phone,
             permissions=["clipboard-read", "clipboard-write"],
         )
-        contexts.append(context)
+        _OPENED.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
         home = "/".join(address.split("/")[:3]) + "/"
@@ -203,8 +212,8 @@ def opened(browser: Browser) -> Iterator[Callable[..., Page]]:
         return page
 
     yield open_page
-    for context in contexts:
-        context.close()
+    while _OPENED:
+        _OPENED.pop().close()
     assert not complaints
 
 

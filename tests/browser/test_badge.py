@@ -72,7 +72,6 @@ def test_the_badge_turns_from_checking_to_green_by_itself(
         page.on("request", lambda request: requests.append(request.url))
         page.wait_for_timeout(1200)
         assert [each for each in requests if "/revision?" not in each] == []
-        page.close()  # before its server, whose end it would report
 
 
 def test_each_sae_has_its_own_badge(site: Site, opened: Opened) -> None:
@@ -124,7 +123,6 @@ def test_what_could_not_be_checked_says_so(
             f"could not be checked: No text: {tiny.HOSTILE}"
         )
         assert page.locator("#check img").count() == 0
-        page.close()  # before its server, whose end it would report
 
 
 @pytest.mark.parametrize("state", ["green", "checking", "failed"])

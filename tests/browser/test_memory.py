@@ -43,4 +43,3 @@ def test_the_line_follows_the_model_and_its_saes(
             expect(line.locator("summary")).to_contain_text("1 SAE ")
         expect(line.locator(".panel")).to_contain_text("in use now")
         expect(line.locator("summary")).to_be_focused()
-        page.close()  # before its server, whose end it would report

@@ -59,7 +59,6 @@ def test_a_feature_is_drawn_anew_where_it_is_read(own_site: Site, opened: Opened
         with page.expect_response("**/revision?**"):
             pass
     assert page.evaluate("document.querySelector('h1').dataset.mark") == "kept"
-    page.close()  # before its server, whose end it would report
 
 
 def test_what_was_gathered_of_other_weights_is_not_theirs(own_site: Site, opened: Opened) -> None:
@@ -75,7 +74,6 @@ def test_what_was_gathered_of_other_weights_is_not_theirs(own_site: Site, opened
     os.replace(other, file)
     expect(page.locator("#renewed")).to_contain_text("The index cannot be read any more")
     expect(tray).to_have_count(0)
-    page.close()
 
 
 def test_what_is_typed_into_the_search_stays(own_site: Site, opened: Opened) -> None:
@@ -87,7 +85,6 @@ def test_what_is_typed_into_the_search_stays(own_site: Site, opened: Opened) -> 
     expect(page.locator("main")).to_contain_text("renewed words")
     expect(field).to_have_value("renewed")
     expect(field).to_be_focused()
-    page.close()
 
 
 def test_an_index_that_goes_and_comes_back(own_site: Site, opened: Opened) -> None:
@@ -99,7 +96,6 @@ def test_an_index_that_goes_and_comes_back(own_site: Site, opened: Opened) -> No
     path.with_name("away").rename(path)
     expect(page.locator("main")).not_to_contain_text("has no index yet")
     expect(page.locator("#renewed")).to_contain_text("was renewed")
-    page.close()
 
 
 def test_a_page_that_was_asked_for_offers_to_be_loaded_again(
@@ -113,7 +109,6 @@ def test_a_page_that_was_asked_for_offers_to_be_loaded_again(
     line.get_by_role("button", name="Load it again").click()
     expect(page.locator("main")).to_contain_text("renewed words")
     expect(line).to_be_empty()
-    page.close()
 
 
 def test_a_file_that_is_not_taken_is_spoken_of(own_site: Site, opened: Opened) -> None:
@@ -129,4 +124,3 @@ def test_a_file_that_is_not_taken_is_spoken_of(own_site: Site, opened: Opened) -
     page.reload()
     expect(note).to_contain_text("the one from before goes on")
     assert page.locator("h1").inner_text() == heading
-    page.close()

@@ -162,8 +162,6 @@ def test_a_run_is_followed_from_its_start_to_its_end(
             expect(loss).to_have_attribute("open", "")
             expect(note).to_be_empty()
             expect(features.locator("main")).to_contain_text("fires on")
-            page.close()
-            features.close()
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)

@@ -195,4 +195,3 @@ def test_a_model_that_cannot_be_loaded_says_why_and_the_rest_works(
         expect(page.locator(".card").first).to_be_visible()
         page.locator(".card a").first.click()
         expect(page.locator(".context").first).to_be_visible()
-        page.close()  # before its server
