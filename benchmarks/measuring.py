@@ -159,4 +159,6 @@ def rounded(value: Any) -> Any:
     """Floats in `value`, at any depth, to six digits."""
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(item) for item in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value

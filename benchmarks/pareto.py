@@ -92,7 +92,7 @@ class Results:
 
     def add(self, group: Group, result: dict[str, Any]) -> None:
         """Keep a group's result, and write the file."""
-        self.groups[group.name] = rounded(result | {"rows": [rounded(r) for r in result["rows"]]})
+        self.groups[group.name] = rounded(result)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         temporary = self._path.with_name(self._path.name + ".tmp")
         temporary.write_text(compact_json(tabled(self.data)) + "\n")

@@ -12,7 +12,6 @@ lose more than the margin, by the size of the edit.
 
 import argparse
 import itertools
-import json
 import math
 import random
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.compact_json import compact_json
+from benchmarks.measuring import rounded
 from sae_core.bundle import Bundle
 from sae_core.edits import Edit
 from sae_core.index.store import Index
@@ -163,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
         result["saes"][name] = {"summary": summary(rows), "features": rows}
     print(compact_json({name: each["summary"] for name, each in result["saes"].items()}))
     if given.out is not None:
-        given.out.write_text(json.dumps(result) + "\n", encoding="utf-8")
+        given.out.write_text(compact_json(rounded(result)) + "\n", encoding="utf-8")
     return result
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from benchmarks.compact_json import compact_json, tabled, untabled
+from benchmarks.measuring import rounded
 
 ROW = {"site": "resid_post/4", "l0": 32.0, "errors": [0.5, 5.332e-06]}
 RESULTS: list[Any] = [
@@ -28,3 +29,9 @@ def test_a_table_names_each_key_once_and_has_a_line_for_each_row() -> None:
     written = compact_json(tabled({"rows": [ROW] * 50}))
     assert written.count("errors") == 1
     assert len(written.splitlines()) == 50 + 9
+
+
+def test_results_keep_six_digits_at_any_depth() -> None:
+    exact = {"rows": [{"l0": 31.61642, "errors": (1 / 3, [2e5 / 3])}], "tokens": 300_027}
+    kept = {"rows": [{"l0": 31.6164, "errors": [0.333333, [66666.7]]}], "tokens": 300_027}
+    assert rounded(exact) == kept
