@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import APIResponse, Page, Route, expect
 
 from tests.browser.conftest import Site
 from tests.waiting import wait_until
@@ -123,3 +123,28 @@ def test_a_star_of_a_row_that_cannot_be_kept_goes_back(clean: Site, opened: Open
     star.click()
     expect(page.locator("[data-row-kept]")).to_contain_text("is damaged")
     expect(star).to_have_attribute("aria-pressed", "false")
+
+
+def test_a_star_given_while_the_list_is_on_its_way_stays(clean: Site, opened: Opened) -> None:
+    page = opened(f"{clean.url}/features?q={FEATURE}")
+    star = page.get_by_role("button", name=f"Star #{FEATURE}", exact=True)
+    answered: list[tuple[Route, APIResponse]] = []
+
+    def hold(route: Route) -> None:
+        if answered:
+            route.continue_()
+        else:
+            answered.append((route, route.fetch()))
+
+    page.route("**/features?*sort=*", hold)
+    page.locator("#sort-max_act").click()
+    for _ in range(200):
+        if answered:
+            break
+        page.wait_for_timeout(50)
+    star.click()
+    wait_until(lambda: clean.api.notes(FEATURE)["starred"])
+    [(route, answer)] = answered
+    route.fulfill(response=answer)
+    expect(page.locator("th[aria-sort] #sort-max_act")).to_be_visible()
+    expect(star).to_have_attribute("aria-pressed", "true")

@@ -14,9 +14,11 @@ const TYPING = 160; // ms without a key after which is searched
 /** @typedef {{push?: boolean, scroll?: number | null}} How a step of the history or not; where to
  * scroll, null for nowhere */
 
+const nothing = Promise.resolve();
+
 /**
  * Begin. `onShown` is called with the main region now and after each exchange; a
- * page is fetched once `settled` resolves.
+ * page is fetched once `settled` resolves, and again if it is another promise by then.
  * @param {{onShown?: (main: HTMLElement) => void, settled?: () => Promise<void>}} [options]
  * @returns {{
  *   go: (target: string, how?: How) => Promise<void>,
@@ -24,7 +26,7 @@ const TYPING = 160; // ms without a key after which is searched
  *   refresh: () => Promise<void>,
  * }} `onSae` and `refresh` are for `start` of frame.js
  */
-export function navigation({ onShown = () => {}, settled = async () => {} } = {}) {
+export function navigation({ onShown = () => {}, settled = () => nothing } = {}) {
   const main = /** @type {HTMLElement} */ (document.getElementById("content"));
   /** @type {AbortController | null} */
   let moving = null;
@@ -47,9 +49,13 @@ export function navigation({ onShown = () => {}, settled = async () => {} } = {}
     const nowhere = stays && document.activeElement === document.body;
     const mine = (moving = new AbortController());
     try {
-      await settled();
-      if (mine.signal.aborted) return;
-      const answer = await busy(page(location.pathname + location.search, mine.signal));
+      let before, answer;
+      do {
+        before = settled();
+        await before;
+        if (mine.signal.aborted) return;
+        answer = await busy(page(location.pathname + location.search, mine.signal));
+      } while (before !== settled()); // it may be of the time before what was changed meanwhile
       // A random feature's address says which it is, once the server has chosen.
       if (answer.url !== location.href) history.replaceState(history.state, "", answer.url);
       exchange(main, new DOMParser().parseFromString(answer.html, "text/html"));
