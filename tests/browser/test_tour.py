@@ -74,6 +74,7 @@ def test_six_steps_from_the_overview_to_the_end(site: Site, opened: Opened, phon
     go_on(page)
     expect_step(page, 3)
     expect(page.locator("h1 .id")).to_have_text(feature)
+    expect(page.locator("[data-reading]")).not_to_be_empty()
     before = page.locator("[data-reading]").inner_text()
     page.get_by_label("Threshold", exact=True).focus()
     for _ in range(3):

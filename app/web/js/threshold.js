@@ -79,6 +79,8 @@ export function showLab(main) {
     await measure(root, lab, threshold);
   });
   draw();
+  // They would do nothing before.
+  for (const part of root.querySelectorAll("[inert]")) part.removeAttribute("inert");
 }
 
 /** The threshold of the address, else the feature's own. @param {Lab} lab @param {number} low @param {number} high */
