@@ -26,6 +26,7 @@ def value(page: Page) -> float:
 
 
 def choose(page: Page, words: str) -> None:
+    expect(card(page)).to_be_visible()  # some buttons fetch it first
     options = card(page).get_by_label("Number").locator("option")
     [label] = [text for text in options.all_inner_texts() if words in text][:1]
     card(page).get_by_label("Number").select_option(label=label)
