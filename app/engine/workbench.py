@@ -44,6 +44,7 @@ class Workbench:
         """Folder of the training run that the bundle is of or lies in; None without one."""
         self._engine: Engine | None = None
         self._engine_lock = threading.Lock()
+        self._load_is_due = False
         self.sql_places = threading.BoundedSemaphore(SQL_AT_ONCE)
         """Taken by whoever has a query answered (`app.service.sql_answers`)."""
         self._model_problem: str | None = None
@@ -80,9 +81,9 @@ class Workbench:
         """
 
         def load() -> None:
-            if after is not None:
-                after()
             try:
+                if after is not None:
+                    after()
                 self.background.go_on()
                 with self.load().spliced([self.sae_name()]):
                     pass
@@ -97,7 +98,10 @@ class Workbench:
                 raise
             except Exception:  # a bug, in a thread that nobody waits for
                 log.exception("the model cannot be loaded")
+            finally:
+                self._load_is_due = False
 
+        self._load_is_due = True
         return self.background.start("load the model", load)
 
     def close(self) -> None:
@@ -115,9 +119,11 @@ class Workbench:
         return self._model_problem
 
     def is_loading(self) -> bool:
-        """Whether the model or an SAE is being loaded."""
+        """Whether the model or an SAE is being loaded, or the model is about to be: a page that is
+        served before that asks on only because of it.
+        """
         if self._engine is None:
-            return self._engine_lock.locked()
+            return self._load_is_due or self._engine_lock.locked()
         return self._engine.sae_cache.loading()
 
     def sae_name(self, sae: str | None = "", field: str = "sae") -> str:

@@ -101,7 +101,13 @@ def test_a_load_that_failed_is_tried_again(
 
     monkeypatch.setattr(Bundle, "load_model", fails_once)
     workbench = Workbench(Settings(threads=1, device="cpu", check_tokens=0), tiny_bundle)
-    workbench.load_in_background().join()
+    served = threading.Event()
+    loading = workbench.load_in_background(after=served.wait)
+    # A page that is served first asks on for as long as it says so.
+    assert workbench.is_loading()
+    served.set()
+    loading.join()
+    assert not workbench.is_loading()
     assert (workbench.engine, workbench.model_problem) == (None, problem)
     assert workbench.load() is workbench.engine
     assert workbench.model_problem is None
