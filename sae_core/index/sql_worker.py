@@ -17,6 +17,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -38,6 +39,10 @@ _DEEPEST: Final = 100
 """Levels of a value: whoever reads the answer has a stack too."""
 _NICE: Final = 10
 """By how much a query's priority is lower than the server's."""
+_FORMULA: Final = r"^([=+\-@\t\r])"
+"""What a spreadsheet takes for a formula; DuckDB reads it as Python does."""
+_TEXTS: Final = r"VARCHAR$|BLOB$|VARIANT$|ENUM\(|UNION\("
+"""Types whose values may begin so, but for numbers and times; lists begin with a bracket."""
 TIMED_OUT: Final = 3
 """Exit status of a process whose query did not stop."""
 
@@ -111,8 +116,24 @@ def _selected(
     if request["format"] == "parquet":
         selected.limit(rows).write_parquet(str(written), compression="zstd")
     else:
-        selected.limit(rows).write_csv(str(written), header=True)
+        _without_formulas(selected.limit(rows)).write_csv(str(written), header=True)
     return {"written": written.stat().st_size}
+
+
+def _without_formulas(selected: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The rows for a CSV: a text that a spreadsheet would compute, as tokens may be, has an
+    apostrophe before it, as in all CSVs of ours (docs/export.md).
+    """
+    columns = []
+    for n, (name, kind) in enumerate(zip(selected.columns, selected.types, strict=True), 1):
+        # By its place: names may stand twice.
+        column = f"#{n}"
+        if re.match(_TEXTS, str(kind)):
+            text = f"CAST({column} AS VARCHAR)"
+            column = f"regexp_replace({text}, '{_FORMULA}', '''\\1')"
+        head = re.sub(_FORMULA, r"'\1", name).replace('"', '""')
+        columns.append(f'{column} AS "{head}"')
+    return selected.project(", ".join(columns))
 
 
 @contextlib.contextmanager
