@@ -6,8 +6,9 @@ query has a process that opens the index, answers, and ends; what it may take is
 
     python -m sae_core.index.sql_worker  < request  > answer
 
-Both are one JSON object. The request: `index`, `query`, `rows`, `seconds`, `megabytes`, and where
-the result is to be a file, `file` and `format`. The answer: `columns`, `rows` and `more`, or
+Both are one JSON object. The request: `index`, `query`, `rows`, `seconds`, `megabytes`, `sae_hash`
+(of the weights that the index must be of, or null), and where the result is to be a file, `file`
+and `format`. The answer: `columns`, `rows` and `more`, or
 `written` (rows), or `problem` and `limit`, the name of the limit that was met, "" for none.
 """
 
@@ -31,6 +32,10 @@ from sae_core.index.store import Index
 
 LARGEST_ANSWER: Final = 8_000_000
 """Characters of an answer."""
+OTHER_WEIGHTS: Final = (
+    "is now the index of other weights, which queries do not read: build it again with jumpscope "
+    "index."
+)
 _GRACE: Final = 2.0
 """Seconds that a query has to stop in before its process ends."""
 _OVERHEAD_MB: Final = 200
@@ -70,6 +75,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     written = Path(request["file"]) if "file" in request else None
     try:
         index = Index.open(request["index"])
+        if request["sae_hash"] not in (None, index.meta["sae_hash"]):
+            raise ValueError(f"{request['index']} {OTHER_WEIGHTS}")
         connection = index.query_connection(memory_mb=request["megabytes"], writes=written)
     except ValueError as error:
         # Whoever asks has it open: it was replaced or removed meanwhile.

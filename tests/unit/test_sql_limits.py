@@ -185,7 +185,7 @@ def test_a_query_goes_after_the_server(
 ) -> None:
     lowered: list[int] = []
     monkeypatch.setattr(os, "nice", lowered.append, raising=False)
-    request = {"index": str(tmp_path / "gone"), "query": "", "megabytes": 1}
+    request = {"index": str(tmp_path / "gone"), "query": "", "megabytes": 1, "sae_hash": None}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
     sql_worker.main()
     assert "there is no index" in json.loads(capsys.readouterr().out)["problem"]
