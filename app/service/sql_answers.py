@@ -61,10 +61,20 @@ def sql_on_page(workbench: Workbench, request: SqlRequest) -> dict[str, Any]:
 
 def _answer(workbench: Workbench, request: SqlRequest) -> dict[str, Any]:
     name = workbench.sae_name(request.sae)
-    path = workbench.index(name).path
     limits = replace(query_limits(workbench), rows=request.limit)
+    path, sae_hash = _file_of(workbench, name)
     with _sentences():
-        return {"sae": name, **answer_query(path, request.query, limits)}
+        answer = answer_query(path, request.query, limits, sae_hash=sae_hash)
+    return {"sae": name, **answer}
+
+
+def _file_of(workbench: Workbench, sae: str | None) -> tuple[Path, str]:
+    """The file that a query's process opens, and the hash of the weights that it must be of.
+
+    Another file may have taken the place of the one that is open here, and one that is not used.
+    """
+    index = workbench.index(sae)
+    return index.path, index.meta["sae_hash"]
 
 
 @contextmanager
@@ -72,13 +82,13 @@ def sql_file(workbench: Workbench, request: SqlRequest, kind: Format) -> Iterato
     """The rows of a query, up to the setting `max_sql_export_rows`, as a file that is removed when
     the block ends.
     """
-    path = workbench.index(request.sae).path
+    path, sae_hash = _file_of(workbench, request.sae)
     limits = replace(query_limits(workbench), rows=workbench.settings.max_sql_export_rows)
     # Where a file that is open cannot be removed, the system's own clearing up has to do.
     with tempfile.TemporaryDirectory(prefix="jumpscope-sql-", ignore_cleanup_errors=True) as folder:
         file = Path(folder).resolve() / f"result.{kind}"
         with _place_for_page(workbench), _sentences():
-            write_query(path, request.query, limits, file, kind)
+            write_query(path, request.query, limits, file, kind, sae_hash=sae_hash)
         yield file
 
 

@@ -162,7 +162,7 @@ def _spaced(items: Sequence[Any]) -> list[Any]:
 def _details(i: int, sae: "SAERecord") -> list[Chart]:
     """One SAE's thresholds over time and its newest histogram of frequencies."""
     keys = [f"threshold_{q}" for q in _QUANTILES]
-    lines = [line for line in sae.lines if line.get(keys[0]) is not None]
+    lines = [line for line in sae.lines if all(line.get(key) is not None for key in keys)]
     name = sae.plan.name
     thresholds = band(
         [(line["tokens"], [line[key] for key in keys]) for line in lines],

@@ -28,19 +28,29 @@ class QueryLimits:
     """The largest file that is written, in 10^6 bytes."""
 
 
-def answer_query(path: Path, query: str, limits: QueryLimits) -> dict[str, Any]:
+def answer_query(
+    path: Path, query: str, limits: QueryLimits, *, sae_hash: str | None = None
+) -> dict[str, Any]:
     """`columns` (name, type), `rows` and `more`, whether there are more rows than these.
 
-    QueryError with one sentence for a query that is wrong, or that has met a limit.
+    QueryError with one sentence for a query that is wrong, or that has met a limit, and where the
+    file is an index of other weights than those with `sae_hash` (its meta entry).
     """
-    return _ask({"index": str(path), "query": query}, limits)
+    return _ask({"index": str(path), "query": query, "sae_hash": sae_hash}, limits)
 
 
 def write_query(
-    path: Path, query: str, limits: QueryLimits, file: Path, kind: Literal["csv", "parquet"]
+    path: Path,
+    query: str,
+    limits: QueryLimits,
+    file: Path,
+    kind: Literal["csv", "parquet"],
+    *,
+    sae_hash: str | None = None,
 ) -> None:
     """The rows as a file, which must not exist yet; errors as those of `answer_query`."""
-    _ask({"index": str(path), "query": query, "file": str(file), "format": kind}, limits)
+    request = {"index": str(path), "query": query, "sae_hash": sae_hash}
+    _ask(request | {"file": str(file), "format": kind}, limits)
 
 
 def _ask(request: dict[str, Any], limits: QueryLimits) -> dict[str, Any]:

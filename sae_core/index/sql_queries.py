@@ -33,6 +33,8 @@ _REFUSED_FUNCTIONS: Final = re.compile(
 """Functions that say something of the machine, the connection or the program, and the views'."""
 _PLACE: Final = re.compile(r"\n\nLINE (\d+): (.*)\n( *)\^")
 _KIND: Final = re.compile(r"^[A-Z][A-Za-z ]* Error: ")
+_LONGEST: Final = 400
+"""Characters of a complaint: DuckDB repeats values in its own, however long they are."""
 _NAMED: Final = re.compile(r"\"([^\"]+)\"|name (\w+) does not exist")
 
 
@@ -193,6 +195,8 @@ def told(error: Exception, query: str) -> str:
     place = _PLACE.search(text)
     sentence = _KIND.sub("", text.partition("\n\nLINE ")[0])
     sentence = " ".join(sentence.split()).rstrip(".")
+    if len(sentence) > _LONGEST:
+        sentence = sentence[: _LONGEST - 1] + "…"
     lines = query.split("\n")
     if place and int(place[1]) <= len(lines):
         line, column = int(place[1]), len(place[3]) - len(f"LINE {place[1]}: ") + 1

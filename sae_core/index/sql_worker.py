@@ -6,8 +6,9 @@ query has a process that opens the index, answers, and ends; what it may take is
 
     python -m sae_core.index.sql_worker  < request  > answer
 
-Both are one JSON object. The request: `index`, `query`, `rows`, `seconds`, `megabytes`, and where
-the result is to be a file, `file` and `format`. The answer: `columns`, `rows` and `more`, or
+Both are one JSON object. The request: `index`, `query`, `rows`, `seconds`, `megabytes`, `sae_hash`
+(of the weights that the index must be of, or null), and where the result is to be a file, `file`
+and `format`. The answer: `columns`, `rows` and `more`, or
 `written` (rows), or `problem` and `limit`, the name of the limit that was met, "" for none.
 """
 
@@ -17,6 +18,7 @@ import errno
 import json
 import math
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +32,10 @@ from sae_core.index.store import Index
 
 LARGEST_ANSWER: Final = 8_000_000
 """Characters of an answer."""
+OTHER_WEIGHTS: Final = (
+    "is now the index of other weights, which queries do not read: build it again with jumpscope "
+    "index."
+)
 _GRACE: Final = 2.0
 """Seconds that a query has to stop in before its process ends."""
 _OVERHEAD_MB: Final = 200
@@ -38,6 +44,10 @@ _DEEPEST: Final = 100
 """Levels of a value: whoever reads the answer has a stack too."""
 _NICE: Final = 10
 """By how much a query's priority is lower than the server's."""
+_FORMULA: Final = r"^([=+\-@\t\r])"
+"""What a spreadsheet takes for a formula; DuckDB reads it as Python does."""
+_TEXTS: Final = r"VARCHAR$|BLOB$|VARIANT$|ENUM\(|UNION\("
+"""Types whose values may begin so, but for numbers and times; lists begin with a bracket."""
 TIMED_OUT: Final = 3
 """Exit status of a process whose query did not stop."""
 
@@ -65,6 +75,8 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     written = Path(request["file"]) if "file" in request else None
     try:
         index = Index.open(request["index"])
+        if request["sae_hash"] not in (None, index.meta["sae_hash"]):
+            raise ValueError(f"{request['index']} {OTHER_WEIGHTS}")
         connection = index.query_connection(memory_mb=request["megabytes"], writes=written)
     except ValueError as error:
         # Whoever asks has it open: it was replaced or removed meanwhile.
@@ -111,8 +123,24 @@ def _selected(
     if request["format"] == "parquet":
         selected.limit(rows).write_parquet(str(written), compression="zstd")
     else:
-        selected.limit(rows).write_csv(str(written), header=True)
+        _without_formulas(selected.limit(rows)).write_csv(str(written), header=True)
     return {"written": written.stat().st_size}
+
+
+def _without_formulas(selected: duckdb.DuckDBPyRelation) -> duckdb.DuckDBPyRelation:
+    """The rows for a CSV: a text that a spreadsheet would compute, as tokens may be, has an
+    apostrophe before it, as in all CSVs of ours (docs/export.md).
+    """
+    columns = []
+    for n, (name, kind) in enumerate(zip(selected.columns, selected.types, strict=True), 1):
+        # By its place: names may stand twice.
+        column = f"#{n}"
+        if re.match(_TEXTS, str(kind)):
+            text = f"CAST({column} AS VARCHAR)"
+            column = f"regexp_replace({text}, '{_FORMULA}', '''\\1')"
+        head = re.sub(_FORMULA, r"'\1", name).replace('"', '""')
+        columns.append(f'{column} AS "{head}"')
+    return selected.project(", ".join(columns))
 
 
 @contextlib.contextmanager

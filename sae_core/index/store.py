@@ -364,9 +364,9 @@ class Index:
 
     def _checked(self, feature: int) -> int:
         i = int(feature)
-        if not 0 <= i < len(self._columns):
+        if i != feature or not 0 <= i < len(self._columns):
             raise ValueError(
-                f"there is no feature {i}: ids run from 0 to {len(self._columns) - 1}."
+                f"there is no feature {feature}: ids run from 0 to {len(self._columns) - 1}."
             )
         return i
 

@@ -93,6 +93,17 @@ def test_scales() -> None:
     assert [text for _, text in Scale.of([0, 7e-5]).ticks] == ["0", "2e-5", "4e-5", "6e-5"]
 
 
+@pytest.mark.parametrize(
+    "values", [[-1, -2], [-0.1, 0], [0, -1e-5], [-1e-5, -3e-5], [0, 0], [-5, 1e-4], [-1e-9, 2e-9]]
+)
+def test_a_scale_of_values_that_are_not_positive_has_ticks(values: list[float]) -> None:
+    """A multiplier of a sparsity that was low so far is one: the run's page could not be shown."""
+    scale = Scale.of(values)
+    assert 2 <= len(scale.ticks) <= 6
+    assert all(-1e-9 <= scale.at(at) <= 100 + 1e-9 for at, _ in scale.ticks)
+    assert len({text for _, text in scale.ticks}) == len(scale.ticks)
+
+
 def test_long_lines_are_thinned_and_keep_their_end() -> None:
     points = [(float(x), float(x)) for x in range(1, 5_001)]
     html = curves([Series("a", 0, points)], title="T", definition="d")

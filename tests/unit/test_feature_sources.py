@@ -28,6 +28,7 @@ from sae_core.formats.saelens_config import CONFIG_FILE
 from sae_core.index import Index
 from tests import tiny
 from tests.unit.service_support import FIRING, SETTINGS, api_of
+from tests.unit.test_pages import ask
 
 SAE = tiny.SAE_NAME
 
@@ -128,6 +129,27 @@ def test_a_file_that_cannot_be_used_is_not_taken_and_that_is_said(
     os.replace(path.with_name("kept"), path)
     assert sources.index(SAE) is not old
     assert revision_of(workbench, "")["note"] == ""
+
+
+def test_queries_do_not_read_the_index_of_other_weights(bundle: Bundle) -> None:
+    """Their process opens the file that is there now, while pages go on with the one before."""
+    api = api_of(bundle)
+    query = "SELECT signature FROM features WHERE feature = 5"
+    before = api.sql(query=query)["rows"]
+    path = bundle.index_path(SAE)
+    other = renamed(path, "of other weights")
+    with duckdb.connect(str(other)) as connection:
+        connection.execute("UPDATE meta SET value = '\"other\"' WHERE key = 'sae_hash'")
+    kept = shutil.copy(path, path.with_name("kept.duckdb"))
+    os.replace(other, path)
+    assert [[api.feature(feature=5)["signature"]]] == before
+    with pytest.raises(RequestError, match="index of other weights, which queries do not read"):
+        api.sql(query=query)
+    page = ask(api.workbench, f"/sql.csv?q={query}")
+    assert page.status_code == 400
+    assert "of other weights" in page.text
+    os.replace(kept, path)
+    assert api.sql(query=query)["rows"] == before
 
 
 def test_a_damaged_first_index_is_opened_once_and_read_when_it_is_repaired(

@@ -119,6 +119,17 @@ def test_the_page_says_what_the_run_wrote(tmp_path: Path) -> None:
         assert f"<td>{setting}</td><td>{value}</td>" in html
 
 
+def test_numbers_that_are_missing_or_below_zero_leave_the_page(tmp_path: Path) -> None:
+    """A multiplier that was never above 0, and a quantile that was not finite."""
+    folder = make_run(tmp_path / "run")
+    file = folder / "metrics.jsonl"
+    *lines, rest = file.read_text().splitlines()
+    changed = [json.loads(line) | {"multiplier": -0.01} for line in lines]
+    changed[0]["threshold_p95"] = None
+    file.write_text("\n".join([*map(json.dumps, changed), rest]))
+    assert "Multiplier" in page(read_run(folder))
+
+
 def test_a_finished_run(tmp_path: Path) -> None:
     html = page(read_run(make_run(tmp_path / "run", steps=100)))
     assert "Finished. 2 SAEs of 64 features" in html

@@ -118,6 +118,37 @@ def test_files_hold_what_is_selected(tiny_index: Path, tmp_path: Path) -> None:
     assert len((folder / "few.csv").read_text(encoding="utf-8").splitlines()) >= 10
 
 
+def test_no_spreadsheet_computes_a_text_of_a_csv(tiny_index: Path, tmp_path: Path) -> None:
+    texts = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a=1", "", "'=1", "a\n=1"]
+    listed = ", ".join("'" + text.replace("'", "''") + "'" for text in texts)
+    query = (
+        f"SELECT unnest([{listed}]) AS text, -5 AS n, NULL AS none, '=1'::BLOB AS b,"
+        " union_value(x := '=1') AS u, -1.5::DOUBLE AS text, ['=1'] AS l, '-5'::JSON AS j,"
+        ' \'=1\' AS "=head ""x"'
+    )
+    file = tmp_path.resolve() / "rows.csv"
+    write_query(tiny_index, query, LIMITS, file, "csv")
+    with file.open(encoding="utf-8", newline="") as opened:
+        head, *rows = csv.reader(opened)
+    assert head == ["text", "n", "none", "b", "u", "text_1", "l", "j", "'=head \"x"]
+    guarded = ["'" + text for text in texts[:6]] + texts[6:]
+    rest = ["-5", "", "'=1", "'=1", "-1.5", "['=1']", "-5", "'=1"]
+    assert rows == [[text, *rest] for text in guarded]
+    parquet = file.with_suffix(".parquet")
+    write_query(tiny_index, query, LIMITS, parquet, "parquet")
+    assert [text for text, *_ in duckdb.execute(f"FROM '{parquet}'").fetchall()] == texts
+
+
+@pytest.mark.parametrize(
+    "query", ["SELECT error(repeat('x', 100000))", "SELECT repeat('a', 100000)::INTEGER"]
+)
+def test_a_complaint_does_not_repeat_long_values(tiny_index: Path, query: str) -> None:
+    with pytest.raises(QueryError) as refused:
+        answer_query(tiny_index, query, LIMITS)
+    assert len(str(refused.value)) < 500
+    assert str(refused.value).endswith("….")
+
+
 def test_modules_of_the_folder_that_the_server_was_started_in_are_not_run(
     tiny_index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -154,7 +185,7 @@ def test_a_query_goes_after_the_server(
 ) -> None:
     lowered: list[int] = []
     monkeypatch.setattr(os, "nice", lowered.append, raising=False)
-    request = {"index": str(tmp_path / "gone"), "query": "", "megabytes": 1}
+    request = {"index": str(tmp_path / "gone"), "query": "", "megabytes": 1, "sae_hash": None}
     monkeypatch.setattr("sys.stdin", io.StringIO(json.dumps(request)))
     sql_worker.main()
     assert "there is no index" in json.loads(capsys.readouterr().out)["problem"]

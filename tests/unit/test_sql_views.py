@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pytest
 
 from sae_core.index import Index
@@ -79,6 +80,14 @@ def test_contexts_are_those_of_the_reader(index: Index) -> None:
         assert selected[feature] == expected, feature
         fired += bool(index.feature(feature)["active_tokens"])
     assert 0 < fired < tiny.D_SAE, "the index has features that fire, and dead ones"
+
+
+def test_ids_are_whole_numbers_of_any_kind(index: Index) -> None:
+    for same in (np.int64(5), np.uint8(5), 5.0, np.float32(5)):
+        assert index.contexts(same) == index.contexts(5)  # pyright: ignore[reportArgumentType]
+    for wrong in (-1, 64, 5.5, "5", b"5"):
+        with pytest.raises(ValueError, match=f"no feature {wrong}: ids run from 0 to 63"):
+            index.contexts(wrong)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_context_leads_to_its_document(index: Index) -> None:

@@ -10,7 +10,7 @@ from app.web.numbers import fixed, number
 LOG_SPAN: Final = 20
 """Largest value over smallest (both positive) from which on a scale is logarithmic."""
 SMALL: Final = 1e-3
-"""Largest value below which an axis is written with powers of ten."""
+"""Largest size of a value below which an axis is written with powers of ten."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,9 @@ class Scale:
     @property
     def ticks(self) -> list[tuple[float, str]]:
         """Round values and their text."""
-        if not self.logarithmic and self.high < SMALL:
-            power = math.floor(math.log10(self.high))
+        size = max(abs(self.low), abs(self.high))
+        if not self.logarithmic and 0 < size < SMALL:
+            power = math.floor(math.log10(size))
             unit = 10.0**power
             ticks = linear_ticks(self.low / unit, self.high / unit, 4)
             return [(at * unit, f"{text}e{power}" if at else "0") for at, text in ticks]
