@@ -15,7 +15,7 @@ import itertools
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -83,10 +83,10 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How many features of each kind have a band, and what edits of a size cost."""
     kinds = sorted({row["kind"] for row in rows})
     steps = [
-        (rung["size"], rung["nll"] - row["rungs"][0]["nll"])
+        (size, nll - row["rungs"]["nll"][0])
         for row in rows
-        for rung in row["rungs"][1:]
-        if rung["size"] is not None
+        for size, nll in zip(row["rungs"]["size"], row["rungs"]["nll"], strict=True)
+        if size is not None
     ]
     by_size = []
     for low, high in itertools.pairwise(SIZES):
@@ -110,6 +110,11 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "by_size": by_size,
         "largest_size": max(size for size, _ in steps),
     }
+
+
+def columns(rungs: Sequence[Rung]) -> dict[str, list[float]]:
+    """What each rung of a ladder is, by the name of the measure."""
+    return {each.name: [getattr(rung, each.name) for rung in rungs] for each in fields(Rung)}
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
@@ -151,13 +156,12 @@ def main(arguments: Sequence[str] | None = None) -> dict[str, Any]:
                             STRENGTHS[each - 1]
                             for each in (result_band.low, result_band.high, result_band.best)
                         ],
-                        "rungs": [
-                            {
-                                key: None if math.isnan(value) else round(value, 4)
-                                for key, value in asdict(rung).items()
-                            }
-                            for rung in rungs
-                        ],
+                        "rungs": {
+                            key: [
+                                None if math.isnan(value) else round(value, 4) for value in values
+                            ]
+                            for key, values in columns(rungs).items()
+                        },
                     }
                 )
         result["saes"][name] = {"summary": summary(rows), "features": rows}
