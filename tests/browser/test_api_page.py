@@ -128,6 +128,7 @@ def test_examples_name_the_address_that_the_browser_has(site: Site, opened: Open
     panel = page.locator("section#feature")
     panel.get_by_text("In a shell, with curl").click()
     panel.get_by_role("button", name="Copy").click()
+    expect(panel.get_by_role("button", name="Copied")).to_be_visible()
     copied = page.evaluate("navigator.clipboard.readText()")
     assert copied == panel.locator("code[data-snippet=curl]").text_content()
 

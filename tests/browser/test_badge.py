@@ -67,6 +67,9 @@ def test_the_badge_turns_from_checking_to_green_by_itself(
         expect(panel).to_contain_text(result["sentence"])
         expect(panel).to_contain_text(f"Measured on {result['check']['tokens']:,} tokens")
         expect(page.locator(".doubt")).to_have_count(0)
+        # The sentence is analysed once the model is loaded, and the watch of the index begins late.
+        expect(page.locator("#living-answer .living-next li")).to_have_count(4, timeout=120_000)
+        page.wait_for_event("requestfinished", lambda request: "/revision?" in request.url)
         # Nothing more is asked once the check is over, but whether the index is still the same.
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))

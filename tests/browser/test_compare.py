@@ -244,6 +244,7 @@ def test_saes_are_switched_and_the_address_keeps_how(
     last.get_by_label("What is done").select_option("scale")
     last.get_by_label("How much").fill("3")
     page.keyboard.press("Tab")
+    expect(page).to_have_url(re.compile("scale%22%2C3"))
     states = json.loads(query(page)["switch"])
     assert states[0] == [names[0], "off"]
     assert states[-1] == [names[-1], "edited", [12, 40], "scale", 3]

@@ -45,6 +45,8 @@ def test_numbers_explain_themselves_to_pointer_keyboard_and_touch(
 ) -> None:
     definition = overview(site.workbench, "")["definitions"]["fvu"]
     page = opened(site.url)
+    # What the sentence is answered moves all below it away from under the pointer.
+    expect(page.locator("#living-answer .living-next li")).to_have_count(4)
     page.get_by_role("button", name="variance unexplained").hover()
     expect(page.locator("#tip")).to_have_text(definition)
     page.mouse.move(5, 400)
@@ -55,6 +57,10 @@ def test_numbers_explain_themselves_to_pointer_keyboard_and_touch(
     page.keyboard.press("Shift+Tab")
     expect(page.locator("#tip")).to_have_text(definition)
     phone = opened(site.url, phone=True)
+    expect(phone.locator("#living-answer .living-next li")).to_have_count(4)
+    # The page has come to rest there: a tip goes with scrolling.
+    phone.get_by_role("button", name="variance unexplained").scroll_into_view_if_needed()
+    expect(phone.get_by_role("button", name="variance unexplained")).to_be_in_viewport()
     phone.get_by_role("button", name="variance unexplained").tap()
     expect(phone.locator("#tip")).to_have_text(definition)
 
@@ -146,7 +152,9 @@ def test_stepping_through_features_and_back(site: Site, opened: Opened) -> None:
     expect(heading).to_contain_text(f"#{feature + 2}")
     page.go_back()
     expect(heading).to_contain_text(f"#{feature + 1}")
+    before = page.url
     page.get_by_role("link", name="Random feature").click()
+    expect(page).not_to_have_url(before)
     expect(page).to_have_url(re.compile(r"feature=\d+"))
     expect(heading).to_contain_text(f"#{query(page)['feature']}")
 
@@ -342,6 +350,7 @@ def test_another_sae_keeps_the_page(site: Site, opened: Opened) -> None:
     expect(status(page)).to_contain_text(f"of {total:,}")
     assert query(page) == {"q": "the", "sort": "max_act", "sae": other}
     page.get_by_role("link", name="Overview").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("What is inside this model")
     expect(page.get_by_label("SAE", exact=True)).to_have_value(other)
     assert query(page) == {"sae": other}
 

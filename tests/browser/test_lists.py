@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 
 from app.web.lists_view import NEAR
 from tests.browser.conftest import Site
+from tests.waiting import wait_until
 
 Opened = Callable[..., Page]
 ONE, OTHER, THIRD = 12, 5, 40
@@ -52,6 +53,8 @@ def test_a_feature_is_added_on_its_page_and_taken_out_there(clean: Site, opened:
     expect(said).to_have_text("Kept.")
     assert numbers(clean, there["id"]) == [ONE, OTHER]
     box.uncheck()
+    # For a moment it still says of the tick before that it is kept.
+    wait_until(lambda: numbers(clean, there["id"]) == [ONE])
     expect(said).to_have_text("Kept.")
     page.reload()
     page.get_by_text("Add to list").click()

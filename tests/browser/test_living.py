@@ -43,7 +43,7 @@ def test_one_button_steers_in_place_and_leads_on(site: Site, opened: Opened) -> 
     expect(button).to_have_attribute("aria-disabled", "false")
     button.click()
     link = page.get_by_text("Steer on, and prove it")
-    expect(button).to_have_attribute("aria-disabled", "false")
+    expect(button).to_have_attribute("aria-disabled", "false", timeout=MODEL_WAIT)
     shown = page.locator("#living-run .tokens").all_inner_texts()
     assert len(shown) == 2
     assert shown[0] != shown[1]
@@ -63,7 +63,7 @@ def test_another_sae_reads_it_anew(site: Site, opened: Opened) -> None:
     second = site.workbench.bundle.sae_names[1]
     page.locator("#sae").select_option(second)
     expect(page.locator("#living .living-carriers a").first).to_have_attribute(
-        "href", f"features?sae={second}&feature={told(site, second)}"
+        "href", f"features?sae={second}&feature={told(site, second)}", timeout=MODEL_WAIT
     )
     assert rows.all_inner_texts() != before
 

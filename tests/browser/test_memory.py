@@ -34,6 +34,9 @@ def test_the_line_follows_the_model_and_its_saes(
         expect(line.locator("summary")).to_contain_text("1 SAE ")
         page.get_by_label("SAE", exact=True).select_option("late")
         expect(line.locator("summary")).to_contain_text("2 SAEs")
+        # A check uses its SAE, and the page asks on meanwhile.
+        for name in ("early", "late"):
+            site.api.check(sae=name)
         # What is unfolded stays so, and the focus where it is.
         line.locator("summary").click()
         engine = site.workbench.load()
@@ -41,5 +44,5 @@ def test_the_line_follows_the_model_and_its_saes(
         with engine.spliced(["early"]):
             page.evaluate(LOOK_AGAIN)
             expect(line.locator("summary")).to_contain_text("1 SAE ")
-        expect(line.locator(".panel")).to_contain_text("in use now")
+            expect(line.locator(".panel")).to_contain_text("in use now")
         expect(line.locator("summary")).to_be_focused()

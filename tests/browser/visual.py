@@ -292,7 +292,7 @@ def canvas(browser: Browser, scheme: Scheme) -> BrowserContext:
 
 def settle(page: Page) -> None:
     """Wait until nothing says that it is busy and nothing has changed for `QUIET_MS`."""
-    # A proof that the address asks for is as long.
+    # A proof or a ladder that the address asks for takes as long on busy cores.
     expect(page.locator("[aria-busy=true]")).to_have_count(0, timeout=90_000)
     page.evaluate(
         """async (quiet) => {

@@ -21,10 +21,13 @@ const CARRIERS = 3; // features that are listed
 const at = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 let loaded = false;
+/** @type {HTMLElement | null} the button whose run is under way */
+let steering = null;
 let begin = () => {};
 onState((state) => {
   loaded = state.loaded;
-  document.getElementById("living-steer")?.setAttribute("aria-disabled", String(!loaded));
+  const steer = document.getElementById("living-steer");
+  steer?.setAttribute("aria-disabled", String(!loaded || steer === steering));
   begin();
 });
 
@@ -182,6 +185,7 @@ async function steerInPlace(button) {
   const example = /** @type {Example} */ (JSON.parse(at("living-example").textContent ?? "{}"));
   const slot = at("living-run");
   button.ariaDisabled = "true";
+  steering = button;
   try {
     const { queryOf } = await import("./steer-settings.js");
     const label = await labelOf(example);
@@ -199,6 +203,7 @@ async function steerInPlace(button) {
   } catch (error) {
     tell(slot, error);
   } finally {
+    if (steering === button) steering = null;
     button.ariaDisabled = "false";
   }
 }
