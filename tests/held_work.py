@@ -11,6 +11,8 @@ from app.engine.workbench import SQL_AT_ONCE
 from app.server import RunningApp
 from sae_core.notes import Topic
 
+_PATIENCE = 120.0
+"""Seconds after which what is held goes on, so that nothing hangs; the block fails then."""
 _KEPT = ("explanations", "ratings", "lists", "saved")
 """Topics of the file of notes that are not in memory."""
 
@@ -26,10 +28,15 @@ def held(app: RunningApp) -> Iterator[None]:
     checker, kept = workbench.checker, workbench.notes.file
     reading, writing = kept.reading, kept.transaction
     locked, let_go = threading.Event(), threading.Event()
+    too_long: list[str] = []
+
+    def wait_for(event: threading.Event, what: str) -> None:
+        if not event.wait(_PATIENCE):
+            too_long.append(what)
 
     def later(function: Callable[..., Any]) -> Callable[..., Any]:
         def waits(*args: Any, **named: Any) -> Any:
-            going_on.wait(60)
+            wait_for(going_on, getattr(function, "__qualname__", "load"))
             return function(*args, **named)
 
         return waits
@@ -40,7 +47,7 @@ def held(app: RunningApp) -> Iterator[None]:
     def hold() -> None:
         with checker._turn, engine.lm.lock:
             locked.set()
-            let_go.wait(60)
+            wait_for(let_go, "the model")
 
     workbench.sources.features, workbench.load = later(read), later(lambda: engine)
     workbench.feature_number = later(number_of)
@@ -57,6 +64,7 @@ def held(app: RunningApp) -> Iterator[None]:
         assert workbench.sql_places.acquire(timeout=60)
     try:
         yield
+        assert not too_long, f"no longer held: {too_long}"
     finally:
         workbench.sql_places.release(SQL_AT_ONCE)
         workbench.sources.features, workbench.load = read, load

@@ -46,7 +46,7 @@ def client(app: RunningApp) -> Iterator[Client]:
 def over_http(url: str, name: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
     """Kinds and data of the events that plain HTTP gives for a call."""
     with httpx.Client(base_url=url, timeout=120) as http:
-        asked = http.post(f"/gradio_api/call/v2/{name}", json=arguments)
+        asked = http.post(f"/gradio_api/call/v2/{name}", json=arguments, timeout=60)
         assert asked.status_code == 200, asked.text
         told = http.get(f"/gradio_api/call/{name}/{asked.json()['event_id']}").text
     events = [event.split("\n") for event in told.strip().split("\n\n")]
@@ -180,7 +180,7 @@ def test_a_mistake_comes_back_as_one_sentence_about_its_parameter(
     said = str(caught.value)
     assert said.endswith(".")
     assert "\n" not in said
-    asked = httpx.post(f"{app.url}/gradio_api/call/v2/{name}", json=arguments)
+    asked = httpx.post(f"{app.url}/gradio_api/call/v2/{name}", json=arguments, timeout=60)
     if asked.status_code == 422:
         assert asked.json() == {"detail": said, "field": field}
         return
@@ -193,7 +193,9 @@ def test_a_mistake_comes_back_as_one_sentence_about_its_parameter(
 
 
 def test_an_unknown_parameter_is_named(app: RunningApp) -> None:
-    asked = httpx.post(f"{app.url}/gradio_api/call/v2/feature", json={"feature": 5, "colour": 1})
+    asked = httpx.post(
+        f"{app.url}/gradio_api/call/v2/feature", json={"feature": 5, "colour": 1}, timeout=60
+    )
     assert asked.status_code == 422
     assert asked.json() == {
         "detail": "There is no parameter “colour”: use feature, sae.",

@@ -3,10 +3,8 @@
 import json
 import shlex
 import signal
-import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +15,8 @@ from gradio_client import Client
 
 from tests.hub import Hub
 from tests.hub_protocol import MEMBER_TOKEN
+from tests.ports import kept_port, listens
+from tests.waiting import STARTING, wait_until
 
 MODEL = "google/gemma-2-2b"
 RES = "gemma-scope-2b-pt-res/layer_1/width_16k"
@@ -57,30 +57,23 @@ def serving(
     hub: Hub, cache: Path, said: Path, *words: str, token: str | None = TOKEN
 ) -> Iterator[str]:
     """The address of `jumpscope serve` with these words, until the block ends."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    argv = [sys.executable, "-m", "app.cli", "serve", *words, "--port", str(port)]
-    with said.open("wb") as stderr:
+    argv = [sys.executable, "-m", "app.cli", "serve", *words, "--device", "cpu", "--threads", "1"]
+    with kept_port() as port, said.open("wb") as stderr:
         process = subprocess.Popen(
-            [*argv, "--device", "cpu", "--threads", "1"],
+            [*argv, "--port", str(port)],
             env=hub.environment(cache, token=token),
             cwd=Path(__file__).parents[2],
             stderr=stderr,
             # A test run that is itself in the background may have Ctrl-C's signal ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
-    try:
-        for _ in range(600):
+        try:
+            wait_until(lambda: process.poll() is not None or listens(port), STARTING)
             assert process.poll() is None, said.read_text()
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=60)
 
 
 def test_without_an_index_then_with_one(

@@ -15,7 +15,7 @@ from sae_core.index.index_checkpoint import STATE_FILE, folder_of
 from sae_core.index.kept_state import path_of
 from tests import tiny
 from tests.index_parts import assert_same, make_parts
-from tests.processes import started
+from tests.processes import PATIENCE, started
 
 # The second run ends without a word at its second checkpoint, as a process that is killed does.
 PROGRAM = """
@@ -83,7 +83,7 @@ def test_two_processes_write_what_one_writes_and_one_goes_on_where_two_were_kill
     processes = start(2, [commands["two"], commands["killed"]])
     try:
         assert main(commands["one"]) == 0
-        said = [process.communicate(timeout=100) for process in processes]
+        said = [process.communicate(timeout=PATIENCE) for process in processes]
     finally:
         for process in processes:
             process.kill()

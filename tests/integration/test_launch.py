@@ -29,12 +29,12 @@ def launched(bundle: Bundle, **settings: Any) -> RunningApp:
 def test_it_shows_itself_in_a_notebook_and_closes(tiny_bundle: Bundle) -> None:
     running = launched(tiny_bundle)
     try:
-        assert httpx.get(f"{running.url}/state").status_code == 200
+        assert httpx.get(f"{running.url}/state", timeout=60).status_code == 200
         assert f'<iframe src="{running.url}/"' in running._repr_html_()
     finally:
         running.close()
     with pytest.raises(httpx.ConnectError):
-        httpx.get(f"{running.url}/state")
+        httpx.get(f"{running.url}/state", timeout=60)
     # The port is free again at once.
     port = int(running.url.rpartition(":")[2])
     again = launched(tiny_bundle, port=port)
@@ -53,7 +53,7 @@ def test_two_apps_in_one_process_do_not_meet(tiny_bundle: Bundle, chat_bundle: B
             assert answer["sae"] == bundle.sae_names[0]
             client.close()
         first.close()
-        assert httpx.get(f"{second.url}/state").status_code == 200
+        assert httpx.get(f"{second.url}/state", timeout=60).status_code == 200
     finally:
         first.close()
         second.close()
@@ -94,11 +94,11 @@ def test_addresses_of_ipv6_are_served(tiny_bundle: Bundle, host: str) -> None:
     running = launched(tiny_bundle, host=host)
     try:
         assert running.url.startswith("http://[::1]:")
-        assert httpx.get(f"{running.url}/state").status_code == 200
+        assert httpx.get(f"{running.url}/state", timeout=60).status_code == 200
         client = Client(running.url, verbose=False)
         assert client.predict(5, api_name="/feature")["feature"] == 5
         client.close()
-        refused = httpx.get(f"{running.url}/state", headers={"host": "evil.example"})
+        refused = httpx.get(f"{running.url}/state", headers={"host": "evil.example"}, timeout=60)
         assert refused.status_code == 400
     finally:
         running.close()
@@ -113,8 +113,8 @@ def test_a_password_is_asked_for_on_every_route_and_gradios_client_can_give_it(
     try:
         paths = ("/", "/state", "/static/x/css/base.css", "/config", "/gradio_api/info", "/nowhere")
         for path in paths:
-            assert httpx.get(running.url + path).status_code == 401
-        assert httpx.get(f"{running.url}/state", headers=AUTH).status_code == 200
+            assert httpx.get(running.url + path, timeout=60).status_code == 401
+        assert httpx.get(f"{running.url}/state", headers=AUTH, timeout=60).status_code == 200
         client = Client(running.url, headers=AUTH, verbose=False)
         assert client.predict(5, api_name="/feature")["feature"] == 5
         last: Any = None
@@ -149,7 +149,7 @@ def test_forwarded_headers_change_no_address_without_a_proxy(tiny_bundle: Bundle
     forwarded = {"x-forwarded-host": "evil.example", "x-forwarded-proto": "https"}
     plain = serve(Settings(port=0, open_browser=False, device="cpu", threads=1), tiny_bundle)
     try:
-        root = httpx.get(f"{plain.url}/config", headers=forwarded).json()["root"]
+        root = httpx.get(f"{plain.url}/config", headers=forwarded, timeout=60).json()["root"]
         assert root == plain.url
     finally:
         plain.close()

@@ -68,7 +68,7 @@ PAGES = ("/", "/prompt", "/steer", "/api", "/state", "/nowhere")
 def app(tiny_bundle: Bundle) -> Iterator[RunningApp]:
     limits = {f"max_waiting_{work}": limit for work, limit in LIMITS.items()}
     limits |= {"max_generations": 1, "check_tokens": 200}
-    with running(tiny_bundle, max_waiting_seconds=30.0, **limits) as app:
+    with running(tiny_bundle, max_waiting_seconds=600.0, **limits) as app:
         app.workbench.load()
         app.workbench.checker.begin("tiny")
         assert asyncio.run(app.workbench.checker.finished("tiny"))["state"] != "failed"
@@ -84,7 +84,7 @@ def queue_of(app: RunningApp) -> WorkQueue:
 @asynccontextmanager
 async def client_of(app: RunningApp) -> AsyncIterator[httpx.AsyncClient]:
     limits = httpx.Limits(max_connections=300)
-    async with httpx.AsyncClient(base_url=app.url, timeout=30, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=app.url, timeout=120, limits=limits) as client:
         yield client
 
 
@@ -197,10 +197,11 @@ def test_plain_http_meets_the_same_limit(app: RunningApp, way: str) -> None:
 def test_an_index_is_read_while_steering_is_full(app: RunningApp) -> None:
     async def asked(client: httpx.AsyncClient) -> None:
         workbench = app.workbench
-        read = workbench.sources.features
+        read, number_of = workbench.sources.features, workbench.feature_number
         async with AsyncExitStack() as streams:
             with held(app):
-                workbench.sources.features = read  # the model alone is held
+                # The model alone is held.
+                workbench.sources.features, workbench.feature_number = read, number_of
                 for number in range(1 + LIMITS[Work.GENERATE]):
                     session = f"steer{number}"
                     assert (await join(client, "steer", session, **RUN)).status_code == 200

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -18,6 +19,7 @@ from app.requests import parameters_of
 from app.server import RunningApp
 from app.settings import Settings
 from app.tools import PATH, Tools
+from app.work_queue import WorkQueue
 from sae_core.bundle import Bundle
 from sae_core.shared_generation import SharedGeneration
 from tests.serving import running
@@ -143,14 +145,21 @@ def test_a_mistake_is_our_sentence(
 def test_who_leaves_ends_the_run(app: RunningApp, monkeypatch: pytest.MonkeyPatch) -> None:
     """Otherwise the next run would wait for 200 tokens that nobody reads."""
     steps: list[int] = []
+    gone = threading.Event()
 
     def counted(*args: Any, **options: Any) -> Iterator[Any]:
         steps.append(0)
         for step in whole(*args, **options):
             steps[-1] += 1
             yield step
+            assert gone.wait(60)
 
-    whole = SharedGeneration.generate
+    async def leaves(self: WorkQueue, session: str, *, broken_off: bool) -> None:
+        gone.set()
+        await noticed(self, session, broken_off=broken_off)
+
+    whole, noticed = SharedGeneration.generate, WorkQueue.leaves
+    monkeypatch.setattr(WorkQueue, "leaves", leaves)
     monkeypatch.setattr(SharedGeneration, "generate", counted)
 
     async def run() -> None:
@@ -175,13 +184,13 @@ def test_passwords_and_hosts_hold_for_tools_too(tiny_bundle: Bundle) -> None:
         message = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
         accept = {"accept": "application/json, text/event-stream"}
         url = f"{app.url}{PATH}"
-        assert httpx.post(url, json=message, headers=accept).status_code == 401
+        assert httpx.post(url, json=message, headers=accept, timeout=60).status_code == 401
         known = {**accept, "authorization": "Basic YW5uOnNlY3JldA=="}
-        assert httpx.post(url, json=message, headers=known).status_code == 200
+        assert httpx.post(url, json=message, headers=known, timeout=60).status_code == 200
         foreign = {**known, "host": "evil.example"}
-        assert httpx.post(url, json=message, headers=foreign).status_code == 400
+        assert httpx.post(url, json=message, headers=foreign, timeout=60).status_code == 400
         across = {**known, "origin": "http://evil.example"}
-        assert httpx.post(url, json=message, headers=across).status_code == 403
+        assert httpx.post(url, json=message, headers=across, timeout=60).status_code == 403
 
         async def features() -> CallToolResult:
             async with connected(app, authorization=known["authorization"]) as session:
@@ -192,7 +201,7 @@ def test_passwords_and_hosts_hold_for_tools_too(tiny_bundle: Bundle) -> None:
 
 def test_tools_are_offered_only_when_asked_for(tiny_bundle: Bundle) -> None:
     with running(tiny_bundle) as app:
-        assert httpx.post(f"{app.url}{PATH}", json={}).status_code == 404
+        assert httpx.post(f"{app.url}{PATH}", json={}, timeout=60).status_code == 404
 
 
 def test_without_its_package_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

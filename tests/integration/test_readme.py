@@ -11,7 +11,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -30,6 +29,7 @@ from app.endpoints import Api
 from app.engine.workbench import Workbench
 from sae_core.formats import read_sae
 from tests.hub_protocol import MEMBER_TOKEN
+from tests.ports import kept_port
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -188,30 +188,25 @@ def wait_for_page(port: int, process: subprocess.Popen[bytes], said: Path) -> No
 @contextmanager
 def typed(command: str, folder: Path, env: dict[str, str] = ENV) -> Iterator[str]:
     """The address of the app that a command opens, which Ctrl-C ends without a complaint."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = re.sub(r"--port \d+", f"--port {port}", command)
-    argv = [*JUMPSCOPE, *shlex.split(command)[1:]]
-    env = {**env, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"}
     said = folder / "stderr"
-    with said.open("wb") as stderr:
-        # A test run that is itself in the background may have Ctrl-C's signal ignored.
+    with kept_port() as port, said.open("wb") as stderr:
+        argv = [*JUMPSCOPE, *shlex.split(re.sub(r"--port \d+", f"--port {port}", command))[1:]]
         process = subprocess.Popen(
             argv,
             cwd=folder,
-            env=env,
+            env={**env, "JUMPSCOPE_PORT": str(port), "JUMPSCOPE_OPEN_BROWSER": "0"},
             stderr=stderr,
+            # A test run that is itself in the background may have Ctrl-C's signal ignored.
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
-    try:
-        wait_for_page(port, process, said)
-        yield f"http://127.0.0.1:{port}"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-    finally:
-        process.kill()
-        process.wait()
+        try:
+            wait_for_page(port, process, said)
+            yield f"http://127.0.0.1:{port}"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=60) == 130
+        finally:
+            process.kill()
+            process.wait()
     assert said.read_text().splitlines()[-1].endswith("interrupted.")
     assert "Traceback" not in said.read_text()
 

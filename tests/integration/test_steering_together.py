@@ -113,13 +113,15 @@ def test_who_leaves_frees_the_place_and_others_go_on(app: RunningApp) -> None:
 
     async def asked() -> dict[str, Any]:
         async with client_of(app) as client:
-            await join(client, "steer", "leaves", **given(0, max_new_tokens=150))
+            with model_held(app):  # so that neither is over before the other has its place
+                await join(client, "steer", "leaves", **given(0, max_new_tokens=150))
+                await until(lambda: generating(app) == 1)
+                stays = asyncio.create_task(answer(client, "steer", "stays", **given(1)))
+                await until(lambda: generating(app) == 2)
             async with listening(client, "leaves") as messages:
                 async for message in messages:
                     if message["msg"] == "process_generating":
                         break
-                stays = asyncio.create_task(answer(client, "steer", "stays", **given(1)))
-                await until(lambda: generating(app) == 2)
             told = await stays
             await until(lambda: not generating(app) and not generations.people)
             return told["output"]["data"][0]

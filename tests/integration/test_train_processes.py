@@ -140,7 +140,7 @@ def test_a_killed_process_ends_all_and_any_number_goes_on(cfg: TrainConfig) -> N
     assert "Traceback" not in said
     ((step, newest), *_) = train_checkpoint.list_saved(Path(cut.out) / "checkpoints")
     assert newest.is_dir()
-    assert step < STEPS, "the run was over before its process could be killed"
+    assert step == 10
     for world in (1, 2, 4):
         again = to(cfg, f"cut-{world}")
         shutil.copytree(cut.out, again.out)
@@ -204,7 +204,12 @@ def torchrun(cfg: TrainConfig, *options: str) -> subprocess.CompletedProcess[str
     ]
     environment = {**os.environ, "PYTHONPATH": processes.PYTHONPATH, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command, env=environment, capture_output=True, text=True, timeout=120, check=False
+        command,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=processes.PATIENCE,
+        check=False,
     )
 
 

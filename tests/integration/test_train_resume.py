@@ -19,6 +19,7 @@ from transformers import Gemma2ForCausalLM, PreTrainedTokenizerFast
 
 from tests import tiny
 from tests.processes import PYTHONPATH
+from tests.waiting import STARTING
 from training import checkpoint_file, train_checkpoint
 from training.loop import train
 from training.train_config import LossOptions, RunOptions, TrainConfig, short_run
@@ -99,7 +100,7 @@ def kill_after(cfg: TrainConfig, step: int) -> int:
     """Start the run, kill -9 it once it has saved `step` or a later one; returns that step."""
     folder = Path(cfg.out) / "checkpoints"
     process = start(cfg)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + STARTING
     try:
         while not (saved := train_checkpoint.list_saved(folder)) or saved[0][0] < step:
             assert process.poll() is None, process.communicate()[1]

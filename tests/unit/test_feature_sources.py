@@ -267,7 +267,8 @@ def test_what_a_file_hashes_to_is_read_once_as_long_as_it_is_the_same(
     read = []
     file = bundle.sae_path(SAE) / "sae_weights.safetensors"
     monkeypatch.setattr(file_hashes, "sha256", lambda path: read.append(path) or sha256(path))
-    # One that was changed a moment ago may be changed again without a trace.
+    # One that was changed a moment ago may be changed again without a trace; here a moment is long.
+    monkeypatch.setattr(file_hashes, "_SETTLED_NS", 10**13)
     os.utime(file)
     for times in (1, 2):
         assert Bundle.open(bundle.path).content_hash(SAE) == sha256(file)

@@ -10,6 +10,7 @@ import pytest
 from filelock import FileLock
 
 from sae_core.notes import Notes, SAENotes
+from sae_core.notes import feature_lists as lists_module
 from sae_core.notes import kept_notes as kept_module
 from sae_core.notes import notes_file as module
 from sae_core.notes.notes_file import NotesFile
@@ -83,6 +84,20 @@ def test_while_a_file_is_held_it_is_tried_once_and_all_go_on_with_what_was_read(
     holder.communicate("\n", timeout=60)
 
 
+class Together:
+    """A lock that nobody is given before so many have asked for it."""
+
+    def __init__(self, count: int) -> None:
+        self._barrier, self._lock = threading.Barrier(count), threading.Lock()
+
+    def __enter__(self) -> None:
+        self._barrier.wait(60)
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
 def test_who_only_shows_lists_waits_for_nobody_who_writes(path: Path) -> None:
     """Another program that writes for long has our lock for as long."""
     notes = Notes(path)
@@ -97,6 +112,7 @@ def test_who_only_shows_lists_waits_for_nobody_who_writes(path: Path) -> None:
         return locked(self, path, wait, reads=reads_)
 
     with pytest.MonkeyPatch.context() as patched, FileLock(path.with_name(path.name + ".lock")):
+        patched.setattr(lists_module, "RETRY_SECONDS", 1000.0)
         patched.setattr(NotesFile, "_locked", lambda s, p, wait, reads=False: counted(s, p, wait))
         for _ in range(3):
             assert [each.name for each in notes.lists.at_hand()] == ["here"]
@@ -104,10 +120,10 @@ def test_who_only_shows_lists_waits_for_nobody_who_writes(path: Path) -> None:
         # Of many who ask at once and must have it, one waits and all are told.
         patched.setattr(module, "READ_WAIT_SECONDS", 1.0)
         reads.clear()
-        barrier, refused = threading.Barrier(4), []
+        patched.setattr(notes.lists, "_reading", Together(4))
+        refused: list[str] = []
 
         def ask() -> None:
-            barrier.wait(60)
             try:
                 notes.lists.all()
             except ValueError as error:
