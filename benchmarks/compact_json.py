@@ -8,6 +8,8 @@ from typing import Any
 
 _SMALL = re.compile(r"(\d)(?:\.(\d+))?e-(\d+)")
 """A number as Python writes it below 0.0001."""
+_SMALLISH = re.compile(r"\b0\.(00+)([1-9]\d*)\b")
+"""A number below 0.01 as Python writes it from there on."""
 
 
 def compact_json(value: Any, indent: int = 0) -> str:
@@ -20,7 +22,7 @@ def compact_json(value: Any, indent: int = 0) -> str:
         return "{\n" + ",\n".join(inside) + "\n" + " " * indent + "}" if inside else "{}"
     text = json.dumps(value, separators=(",", ":"))
     if '"' not in text:
-        return _SMALL.sub(_shorter, text)
+        return _SMALLISH.sub(_without_zeros, _SMALL.sub(_shorter, text))
     if isinstance(value, list) and isinstance(value[0], dict | list):
         if _objects(value) and "cells" in value[0]:
             inside = [pad + compact_json(v, indent + 1) for v in value]
@@ -34,6 +36,11 @@ def _shorter(number: re.Match[str]) -> str:
     """5.332e-06 as 5332e-9, which is the same number to every reader."""
     digits = number[2] or ""
     return f"{number[1]}{digits}e-{int(number[3]) + len(digits)}"
+
+
+def _without_zeros(number: re.Match[str]) -> str:
+    """0.000113 as 113e-6."""
+    return f"{number[2]}e-{len(number[1]) + len(number[2])}"
 
 
 def tabled(value: Any) -> Any:

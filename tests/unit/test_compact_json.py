@@ -8,7 +8,7 @@ import pytest
 from benchmarks.compact_json import compact_json, tabled, untabled
 from benchmarks.measuring import rounded
 
-ROW = {"site": "resid_post/4", "l0": 32.0, "errors": [0.5, 5.332e-06]}
+ROW = {"site": "resid_post/4", "l0": 32.0, "errors": [0.5, 5.332e-06, -0.000113, 10.001]}
 RESULTS: list[Any] = [
     {"rows": [ROW, ROW | {"l0": None}]},
     {"rows": [ROW, ROW | {"cure": "none"}, ROW], "groups": {"topk": {"rows": [ROW]}}},
