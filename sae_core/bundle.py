@@ -85,7 +85,9 @@ class Bundle:
         path = Path(path)
         file = path / BUNDLE_FILE
         if not file.is_file():
-            raise ValueError(f"{path} is not a bundle: it has no {BUNDLE_FILE}.")
+            raise ValueError(
+                f"{path} is not a bundle: it has no {BUNDLE_FILE}; name the folder of one."
+            )
         try:
             written = json.loads(file.read_text(encoding="utf-8"))
         except (RecursionError, ValueError) as error:

@@ -51,6 +51,11 @@ def served_bundle(bundle: str, model: str, saes: Sequence[str]) -> "Bundle":
 
         if is_bundle_to_come(Path(bundle)):
             return run_bundle(Path(bundle))
+        if bundle != "demo" and not Path(bundle).exists():
+            raise ValueError(
+                f"there is no folder {bundle}: name that of a bundle (demo is the bundled one), or "
+                "of a training run once it has begun."
+            )
     return chosen_bundle(bundle, model, saes)
 
 

@@ -17,6 +17,8 @@ from app import cli
 from app.cli import main
 from sae_core.formats import write_sae
 
+HERE = str(Path(__file__).parent)
+
 
 def one_line(capsys: pytest.CaptureFixture[str]) -> str:
     """The single line on stderr; nothing may be on stdout."""
@@ -86,7 +88,11 @@ def test_help_documents_every_option(name, capsys):
         (["serve", "demo", "--sae", "a/b"], "--sae goes with --model"),
         (["eval", "--text", "a.txt", "--model", "a/b"], "--model needs --sae"),
         (["index", "--corpus", "a.txt", "--model", "a/b"], "model and sae go together"),
-        (["serve", "no/such/bundle"], "no/such/bundle is not a bundle: it has no bundle.json."),
+        (["serve", "no/such/bundle"], "there is no folder no/such/bundle: name that of a bundle"),
+        (
+            ["serve", HERE],
+            f"{HERE} is not a bundle: it has no bundle.json; name the folder of one.",
+        ),
         (["inspect", "no-such-bundle"], "no-such-bundle does not exist: give a folder or file"),
         (["eval"], "--text must be given."),
         (["eval", "--text", "a.txt", "--tokens", "0"], "tokens is 0 but must be 1 or more."),
