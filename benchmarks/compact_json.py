@@ -3,13 +3,12 @@
 import json
 import re
 from collections.abc import Sequence
+from decimal import Decimal
 from itertools import groupby
 from typing import Any
 
-_SMALL = re.compile(r"(\d)(?:\.(\d+))?e-(\d+)")
-"""A number as Python writes it below 0.0001."""
-_SMALLISH = re.compile(r"\b0\.(00+)([1-9]\d*)\b")
-"""A number below 0.01 as Python writes it from there on."""
+_SMALL = re.compile(r"\b\d(?:\.\d+)?e-\d+|\b0\.00+[1-9]\d*")
+"""A number below 0.01 as Python writes it."""
 
 
 def compact_json(value: Any, indent: int = 0) -> str:
@@ -22,7 +21,7 @@ def compact_json(value: Any, indent: int = 0) -> str:
         return "{\n" + ",\n".join(inside) + "\n" + " " * indent + "}" if inside else "{}"
     text = json.dumps(value, separators=(",", ":"))
     if '"' not in text:
-        return _SMALLISH.sub(_without_zeros, _SMALL.sub(_shorter, text))
+        return _SMALL.sub(_shorter, text)
     if isinstance(value, list) and isinstance(value[0], dict | list):
         if _objects(value) and "cells" in value[0]:
             inside = [pad + compact_json(v, indent + 1) for v in value]
@@ -33,14 +32,9 @@ def compact_json(value: Any, indent: int = 0) -> str:
 
 
 def _shorter(number: re.Match[str]) -> str:
-    """5.332e-06 as 5332e-9, which is the same number to every reader."""
-    digits = number[2] or ""
-    return f"{number[1]}{digits}e-{int(number[3]) + len(digits)}"
-
-
-def _without_zeros(number: re.Match[str]) -> str:
-    """0.000113 as 113e-6."""
-    return f"{number[2]}e-{len(number[1]) + len(number[2])}"
+    """5.332e-06 as 5332e-9 and 0.000113 as 113e-6, which are the same numbers to every reader."""
+    parts = Decimal(number[0]).as_tuple()
+    return f"{''.join(map(str, parts.digits))}e{parts.exponent}"
 
 
 def tabled(value: Any) -> Any:

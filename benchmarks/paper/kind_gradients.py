@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, library
 
 from benchmarks.paper.arms import Stacked
 from training.losses.base import AutogradLoss
@@ -230,7 +230,7 @@ GRADIENTS: dict[str, Callable[[StepInput], Gradients]] = {
 }
 
 
-@torch.library.custom_op("jumpscope::cuts", mutates_args=())
+@library.custom_op("jumpscope::cuts", mutates_args=())
 def cuts(z: Tensor, k: Tensor) -> Tensor:
     """The k-th largest of each row of `z` `[kinds, batch, d_sae]`, which is 0 or above; `k`
     `[kinds]`, int32.
