@@ -55,6 +55,22 @@ def test_one_button_steers_in_place_and_leads_on(site: Site, opened: Opened) -> 
         expect(page.locator("#edit-summary")).to_contain_text(f"#{edit['feature']}")
 
 
+def test_the_button_is_off_while_its_run_goes_on(site: Site, opened: Opened) -> None:
+    page = opened(site.url)
+    button = page.locator("#living-steer")
+    expect(button).to_have_attribute("aria-disabled", "false", timeout=MODEL_WAIT)
+    expect(page.locator("#living-answer li").first).to_be_visible(timeout=MODEL_WAIT)
+    with site.workbench.load().lm.lock:
+        button.click()
+        expect(button).to_have_attribute("aria-disabled", "true")
+        # The page asks again whether the model is there, which it is.
+        with page.expect_response("**/state*"):
+            page.evaluate("window.dispatchEvent(new Event('focus'))")
+        page.wait_for_timeout(300)
+        expect(button).to_have_attribute("aria-disabled", "true")
+    expect(button).to_have_attribute("aria-disabled", "false", timeout=MODEL_WAIT)
+
+
 def test_another_sae_reads_it_anew(site: Site, opened: Opened) -> None:
     page = opened(site.url)
     rows = page.locator(".living-carriers li a")
